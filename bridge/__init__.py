@@ -1,0 +1,1 @@
+"""What touches PyTorch: challenge files, target models, and plain PyTorch training to compare with."""

@@ -1,0 +1,3 @@
+"""Membership inference with ensembles of shadow models trained together."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,9 @@
+"""The one exception that stands for "what you gave me is bad"."""
+
+
+class InputError(Exception):
+    """A file, field or value that a user gave cannot be used.
+
+    The message is what the user reads: it names the file, the field, the value and what is allowed, in one line
+    for each thing that is wrong. The command line prints it and exits with 1, without a traceback.
+    """
