@@ -1,0 +1,69 @@
+"""Flax NNX networks, each called as `model(images, train=...)`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flax import nnx
+
+from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
+from jaxmia.models.layers import Compute
+from jaxmia.models.resnet import ResNet, Stem
+from jaxmia.models.small import CNN, MLP
+from jaxmia.models.wideresnet import WideResNet
+
+Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
+
+STAGES: dict[str, tuple[int, ...]] = {
+    "resnet8": (1, 1, 1),
+    "resnet14": (2, 2, 2),
+    "resnet20": (3, 3, 3),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+}
+_WIDTH = {"mlp": 256, "cnn": 16, "resnet8": 16, "resnet14": 16, "resnet20": 16, "wideresnet": 2}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network is, apart from how it computes.
+
+    Attributes:
+        architecture: Its family and depth.
+        shape: Height, width and channels of an input image.
+        classes: Outputs.
+        width: Channels of the first stage (cnn, resnets; 16 for the CIFAR resnets, 64 for resnet18 and 34), hidden
+            units (mlp) or widening factor (wideresnet); None takes the architecture's own.
+        depth: Layers of a wideresnet.
+        stem: First layers of resnet18 and resnet34.
+    """
+
+    architecture: Architecture
+    shape: tuple[int, int, int]
+    classes: int
+    width: int | None = None
+    depth: int = 28
+    stem: Stem = "cifar"
+
+    def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
+        """A network with fresh weights."""
+        compute = compute or Compute()
+        width = self.width or _WIDTH.get(self.architecture, 64)
+        height, breadth, channels = self.shape
+        if self.architecture == "mlp":
+            return MLP(height * breadth * channels, width, self.classes, compute=compute, rngs=rngs)
+        if self.architecture == "cnn":
+            return CNN(channels, width, self.classes, compute=compute, rngs=rngs)
+        if self.architecture == "wideresnet":
+            return WideResNet(self.depth, width, self.classes, channels=channels, compute=compute, rngs=rngs)
+        return ResNet(
+            STAGES[self.architecture],
+            width,
+            self.classes,
+            channels=channels,
+            stem=self.stem,
+            compute=compute,
+            rngs=rngs,
+        )
+
+
+__all__ = ["LOWERINGS", "STAGES", "Architecture", "Compute", "Lowering", "Network", "Stem", "ensemble_conv"]

@@ -1,0 +1,186 @@
+"""A convolution that stays fast when `jax.vmap` gives each model of an ensemble a kernel of its own.
+
+`vmap` over a convolution with a batched kernel yields a grouped convolution, the slow path of every XLA back end.
+Here the three linear parts of a convolution (output, input gradient, kernel gradient) are each a
+`jax.custom_batching.custom_vmap`, so that each has its own batching rule. Differentiation happens inside `vmap`
+through a `jax.custom_vjp`, so the rules themselves are never differentiated.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+Lowering = Literal["grouped", "unrolled", "matmul"]
+LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+_Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
+
+
+def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
+    """Returns a stand-in for `lax.conv_general_dilated` that batches over models by `lowering`.
+
+    It goes to `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is the library's convolution.
+
+    Args:
+        lowering: What a convolution of K inputs with K kernels becomes: `grouped`, one convolution with K feature
+            groups (what plain `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix
+            product of patches and kernels.
+    """
+
+    def conv(
+        inputs: jax.Array,
+        kernel: jax.Array,
+        strides: Sequence[int],
+        padding: str | Sequence[tuple[int, int]],
+        *,
+        lhs_dilation: Sequence[int] = (1, 1),
+        rhs_dilation: Sequence[int] = (1, 1),
+        dimension_numbers: object = None,
+        feature_group_count: int = 1,
+        precision: object = None,
+        out_sharding: object = None,
+    ) -> jax.Array:
+        if (*lhs_dilation, *rhs_dilation, feature_group_count) != (1, 1, 1, 1, 1):
+            raise ValueError(
+                f"Expected an undilated, ungrouped convolution, given lhs_dilation={tuple(lhs_dilation)}, "
+                f"rhs_dilation={tuple(rhs_dilation)}, feature_group_count={feature_group_count}."
+            )
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)
+        (top, bottom), (left, right) = padding
+        window = ((strides[0], strides[1]), ((top, bottom), (left, right)))
+        return _convolution(lowering, window)(inputs, kernel)
+
+    return conv
+
+
+@functools.cache
+def _convolution(lowering: Lowering, window: _Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h, w, d]` of one stride and padding."""
+    forward = _batched(
+        functools.partial(_library, window=window),
+        functools.partial(_FORWARD[lowering], window=window),
+        shared_input=functools.partial(_wide, window=window),
+    )
+
+    @jax.custom_vjp
+    def convolution(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return forward(inputs, kernel)
+
+    def save(inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return forward(inputs, kernel), (inputs, kernel)
+
+    def pull(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs, kernel = saved
+        input_gradient, kernel_gradient = _gradients(lowering, window, inputs.shape[1:3], kernel.shape[:2])
+        return input_gradient(cotangent, kernel), kernel_gradient(inputs, cotangent)
+
+    convolution.defvjp(save, pull)
+    return convolution
+
+
+@functools.cache
+def _gradients(
+    lowering: Lowering, window: _Window, spatial: tuple[int, int], taps: tuple[int, int]
+) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], Callable[[jax.Array, jax.Array], jax.Array]]:
+    """Input gradient of `(cotangent, kernel)` and kernel gradient of `(inputs, cotangent)`, by transposition."""
+
+    def input_gradient(
+        product: Callable[[jax.Array, jax.Array], jax.Array], cotangent: jax.Array, kernel: jax.Array
+    ) -> jax.Array:
+        shape = (*cotangent.shape[:-3], *spatial, kernel.shape[-2])
+        inputs = jax.ShapeDtypeStruct(shape, kernel.dtype)
+        return jax.linear_transpose(lambda value: product(value, kernel), inputs)(cotangent)[0]
+
+    def kernel_gradient(
+        product: Callable[[jax.Array, jax.Array], jax.Array], inputs: jax.Array, cotangent: jax.Array
+    ) -> jax.Array:
+        shape = (*inputs.shape[:-4], *taps, inputs.shape[-1], cotangent.shape[-1])
+        kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        return jax.linear_transpose(lambda value: product(inputs, value), kernel)(cotangent)[0]
+
+    solo = functools.partial(_library, window=window)
+    if lowering == "matmul":
+        many = functools.partial(_patches, window=window)
+        return (
+            _batched(functools.partial(input_gradient, solo), functools.partial(input_gradient, many)),
+            _batched(functools.partial(kernel_gradient, solo), functools.partial(kernel_gradient, many)),
+        )
+    spread = jax.vmap if lowering == "grouped" else _unroll
+    return (
+        _batched(functools.partial(input_gradient, solo), spread(functools.partial(input_gradient, solo))),
+        _batched(functools.partial(kernel_gradient, solo), spread(functools.partial(kernel_gradient, solo))),
+    )
+
+
+def _batched(
+    solo: Callable[[jax.Array, jax.Array], jax.Array],
+    many: Callable[[jax.Array, jax.Array], jax.Array],
+    shared_input: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`solo`, with `many` in its place under `vmap`, where both operands carry the model axis in front."""
+    function = custom_vmap(solo)
+
+    @function.def_vmap
+    def rule(axis_size: int, batched: Sequence[bool], left: jax.Array, right: jax.Array) -> tuple[jax.Array, bool]:
+        if shared_input is not None and not batched[0]:
+            return shared_input(left, right), True
+        if not batched[0]:
+            left = jnp.broadcast_to(left, (axis_size, *left.shape))
+        if not batched[1]:
+            right = jnp.broadcast_to(right, (axis_size, *right.shape))
+        return many(left, right), True
+
+    return function
+
+
+def _unroll(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Maps over the leading axis of both operands by writing the calls out."""
+
+    def unrolled(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.stack([function(left[i], right[i]) for i in range(left.shape[0])])
+
+    return unrolled
+
+
+def _library(inputs: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    strides, padding = window
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_NHWC)
+
+
+def _wide(inputs: jax.Array, kernels: jax.Array, window: _Window) -> jax.Array:
+    """K kernels on one input are one convolution with K times the output channels."""
+    models, *taps, channels, features = kernels.shape
+    wide = jnp.moveaxis(kernels, 0, -2).reshape(*taps, channels, models * features)
+    outputs = _library(inputs, wide, window)
+    return jnp.moveaxis(outputs.reshape(*outputs.shape[:-1], models, features), -2, 0)
+
+
+def _patches(inputs: jax.Array, kernels: jax.Array, window: _Window) -> jax.Array:
+    """`[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
+    (down, across), (vertical, horizontal) = window
+    models, rows, columns, channels, features = kernels.shape
+    padded = jnp.pad(inputs, ((0, 0), (0, 0), vertical, horizontal, (0, 0)))
+    height = (padded.shape[2] - rows) // down + 1
+    width = (padded.shape[3] - columns) // across + 1
+    shifts = [
+        padded[:, :, i : i + (height - 1) * down + 1 : down, j : j + (width - 1) * across + 1 : across]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    patches = jnp.concatenate(shifts, axis=-1) if len(shifts) > 1 else shifts[0]
+    matrix = kernels.reshape(models, rows * columns * channels, features)
+    return jnp.einsum("mnhwp,mpd->mnhwd", patches, matrix)
+
+
+_FORWARD: dict[Lowering, Callable[..., jax.Array]] = {
+    "grouped": lambda inputs, kernels, window: jax.vmap(functools.partial(_library, window=window))(inputs, kernels),
+    "unrolled": lambda inputs, kernels, window: _unroll(functools.partial(_library, window=window))(inputs, kernels),
+    "matmul": _patches,
+}

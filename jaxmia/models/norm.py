@@ -1,0 +1,47 @@
+"""Batch normalisation with PyTorch's semantics."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` computes it.
+
+    Training normalises by the batch's mean and biased variance and moves the running statistics by
+    `momentum` towards the batch's mean and *unbiased* variance; Flax's own module keeps the biased one. Statistics
+    are float32 whatever the compute type.
+
+    Args:
+        features: Channels.
+        momentum: Weight of the new batch in the running statistics (PyTorch's convention).
+        epsilon: Added to the variance.
+        dtype: Compute type of the output.
+    """
+
+    def __init__(self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: jnp.dtype) -> None:
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises `[..., channel]`; in training also moves the running statistics."""
+        wide = inputs.astype(jnp.float32)
+        if train:
+            axes = tuple(range(inputs.ndim - 1))
+            mean = wide.mean(axes)
+            var = jnp.square(wide - mean).mean(axes)
+            count = inputs.size // inputs.shape[-1]
+            self._move(self.mean, mean)
+            self._move(self.var, var * (count / max(count - 1, 1)))
+        else:
+            mean, var = self.mean[...], self.var[...]
+        gain = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return (wide * gain + (self.bias[...] - mean * gain)).astype(self.dtype)
+
+    def _move(self, running: nnx.BatchStat, batch: jax.Array) -> None:
+        running[...] = (1 - self.momentum) * running[...] + self.momentum * jax.lax.stop_gradient(batch)

@@ -1,0 +1,93 @@
+"""Residual networks with torchvision's attribute names."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmia.models.layers import Compute, batch_norm, conv, linear
+
+Stem = Literal["cifar", "imagenet"]
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions around a shortcut (He et al. 2015); the first may stride."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.conv1 = conv(channels_in, channels, 3, stride=stride, padding=1, compute=compute, rngs=rngs)
+        self.bn1 = batch_norm(channels, compute=compute)
+        self.conv2 = conv(channels, channels, 3, padding=1, compute=compute, rngs=rngs)
+        self.bn2 = batch_norm(channels, compute=compute)
+        self.downsample = (
+            Downsample(channels_in, channels, stride, compute=compute, rngs=rngs)
+            if stride != 1 or channels_in != channels
+            else None
+        )
+
+    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
+        """`[sample, height, width, channel]` to the same, strided."""
+        outputs = jax.nn.relu(self.bn1(self.conv1(inputs), train=train))
+        outputs = self.bn2(self.conv2(outputs), train=train)
+        shortcut = inputs if self.downsample is None else self.downsample(inputs, train=train)
+        return jax.nn.relu(outputs + shortcut)
+
+
+class Downsample(nnx.Module):
+    """A 1x1 convolution and normalisation on the shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.conv = conv(channels_in, channels, 1, stride=stride, padding=0, compute=compute, rngs=rngs)
+        self.bn = batch_norm(channels, compute=compute)
+
+    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
+        """`[sample, height, width, channel]` to the block's output shape."""
+        return self.bn(self.conv(inputs), train=train)
+
+
+class ResNet(nnx.Module):
+    """A residual network of basic blocks.
+
+    Args:
+        blocks: Blocks in each stage; each stage but the first halves the resolution and doubles the channels.
+        width: Channels of the first stage.
+        classes: Outputs.
+        channels: Channels of the input.
+        stem: `cifar`, a 3x3 convolution; `imagenet`, a 7x7 convolution of stride 2 and a max pool.
+        compute: Types and convolution.
+        rngs: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        width: int,
+        classes: int,
+        *,
+        channels: int = 3,
+        stem: Stem = "cifar",
+        compute: Compute,
+        rngs: nnx.Rngs,
+    ) -> None:
+        size, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
+        self.conv1 = conv(channels, width, size, stride=stride, padding=padding, compute=compute, rngs=rngs)
+        self.bn1 = batch_norm(width, compute=compute)
+        self.stem = stem
+        stages, channels_in = [], width
+        for stage, count in enumerate(blocks):
+            features = width * 2**stage
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(BasicBlock(channels_in, features, stride, compute=compute, rngs=rngs))
+                channels_in = features
+        self.blocks = nnx.List(stages)
+        self.fc = linear(channels_in, classes, compute=compute, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
+        if self.stem == "imagenet":
+            outputs = nnx.max_pool(outputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for block in self.blocks:
+            outputs = block(outputs, train=train)
+        return self.fc(outputs.mean((1, 2))).astype(jnp.float32)

@@ -1,0 +1,44 @@
+"""Networks for small images and quick trials."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmia.models.layers import Compute, batch_norm, conv, linear
+
+
+class MLP(nnx.Module):
+    """Two hidden layers of `width` units with ReLU on the flattened image."""
+
+    def __init__(self, inputs: int, width: int, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.fc1 = linear(inputs, width, compute=compute, rngs=rngs)
+        self.fc2 = linear(width, width, compute=compute, rngs=rngs)
+        self.fc3 = linear(width, classes, compute=compute, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        del train  # nothing here behaves differently in training
+        outputs = images.reshape(images.shape[0], -1)
+        outputs = jax.nn.relu(self.fc1(outputs))
+        outputs = jax.nn.relu(self.fc2(outputs))
+        return self.fc3(outputs).astype(jnp.float32)
+
+
+class CNN(nnx.Module):
+    """Three 3x3 convolutions of `width`, 2 `width`, 4 `width` channels with normalisation; the last two stride."""
+
+    def __init__(self, channels: int, width: int, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.conv1 = conv(channels, width, 3, padding=1, compute=compute, rngs=rngs)
+        self.bn1 = batch_norm(width, compute=compute)
+        self.conv2 = conv(width, 2 * width, 3, stride=2, padding=1, compute=compute, rngs=rngs)
+        self.bn2 = batch_norm(2 * width, compute=compute)
+        self.conv3 = conv(2 * width, 4 * width, 3, stride=2, padding=1, compute=compute, rngs=rngs)
+        self.bn3 = batch_norm(4 * width, compute=compute)
+        self.fc = linear(4 * width, classes, compute=compute, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
+        outputs = jax.nn.relu(self.bn2(self.conv2(outputs), train=train))
+        outputs = jax.nn.relu(self.bn3(self.conv3(outputs), train=train))
+        return self.fc(outputs.mean((1, 2))).astype(jnp.float32)
