@@ -1,0 +1,33 @@
+# Each target sets up what it needs, once: a virtual environment in .venv with the tested versions of constraints.txt.
+#   make demo    the whole way from a made-up challenge to a submission and its report, in runs/demo
+#   make test    the tests
+#   make lint    style and types
+# Another Python: make PYTHON=python3.12 test. Anything pip should know: make PIP_FLAGS='--no-cache-dir' test.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+
+.PHONY: demo test lint
+
+demo: $(VENV)/installed-test
+	$(VENV)/bin/jaxmia demo --out runs/demo
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/pre-commit validate-config .pre-commit-config.yaml
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jaxmia needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	@touch $@
