@@ -1,0 +1,33 @@
+"""Difficulty calibration (Watson et al., 2022, arXiv:2111.08440)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.protocol import check_choice
+from jaxmia.attacks.signal import VIEWS, Views, project, weights
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """`phi_target - mean(phi_out)`, in nats: what the target knows of a sample beyond models that did not see it."""
+
+    views: Views = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("views", self.views, VIEWS)
+
+    @property
+    def name(self) -> str:
+        """`calibrated`, with the views where they are not `mean`."""
+        return "calibrated" if self.views == "mean" else f"calibrated-{self.views}"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: A sample has no OUT model.
+        """
+        mapping = weights(evidence, self.views)
+        return (mapping @ evidence.target - project(evidence.outside, mapping).mean).mean(0)

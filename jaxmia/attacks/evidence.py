@@ -1,0 +1,135 @@
+"""What every attack sees: the margins of the target and of the shadows, and who was trained on what."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jaxmia.attacks.moments import Side, moments
+from jaxmia.errors import InputError
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Logit margins `phi = z_y - logsumexp(z_j, j != y)`, in nats, of the target and of its shadow models.
+
+    Attributes:
+        target: `[view, sample]`; view 0 is the identity.
+        shadows: `[model, view, sample]`, float32 or float64; statistics are computed in float64.
+        mask: True where the model was trained on the sample (IN), `[model, sample]`.
+        labels: Class of each sample, integers `[sample]`.
+
+    Raises:
+        InputError: A shape or type does not fit, or a margin is not finite.
+    """
+
+    target: np.ndarray
+    shadows: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", np.asarray(self.target, np.float64))
+        _check_shapes(self.target, self.shadows, self.mask, self.labels)
+        _check_finite("target phi", ("view", "sample"), self.target)
+        _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
+
+    @property
+    def inside(self) -> Side:
+        """Moments over the models trained on each sample.
+
+        Raises:
+            InputError: A sample has no such model.
+        """
+        return self._complete(self.sides[0], "IN")
+
+    @property
+    def outside(self) -> Side:
+        """Moments over the models not trained on each sample.
+
+        Raises:
+            InputError: A sample has no such model.
+        """
+        return self._complete(self.sides[1], "OUT")
+
+    @cached_property
+    def sides(self) -> tuple[Side, Side]:
+        """IN and OUT moments, also of samples that lack one of them (their `count` is 0)."""
+        return moments(self.shadows, self.mask)
+
+    def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", np.ndarray]]:
+        """Lets each of the given shadows play the target against all others.
+
+        A sample that the others leave without an IN or without an OUT model is left out. The masks of different models
+        being independent, that tells nothing about the membership that is asked for.
+
+        Yields:
+            The evidence against that shadow, and its membership, bool `[sample]`.
+        """
+        models = list(models)
+        rest = moments(np.delete(self.shadows, models, axis=0), np.delete(self.mask, models, axis=0))
+        for model in models:
+            peers = [peer for peer in models if peer != model]
+            inside, outside = moments(self.shadows[peers], self.mask[peers])
+            sides = rest[0].merge(inside), rest[1].merge(outside)
+            kept = np.flatnonzero((sides[0].count > 0) & (sides[1].count > 0))
+            others = Evidence(
+                self.shadows[model],
+                np.delete(self.shadows, model, axis=0),
+                np.delete(self.mask, model, axis=0),
+                self.labels,
+            )
+            others.__dict__["sides"] = sides  # the value the cached property would compute, from sums already there
+            yield others.take(kept), self.mask[model, kept]
+
+    def take(self, samples: np.ndarray) -> "Evidence":
+        """The evidence on the samples of the given indices, in their order."""
+        if np.array_equal(samples, np.arange(len(self.labels))):
+            return self
+        part = Evidence(
+            self.target[:, samples], self.shadows[:, :, samples], self.mask[:, samples], self.labels[samples]
+        )
+        if "sides" in self.__dict__:
+            part.__dict__["sides"] = tuple(side.take(samples) for side in self.sides)
+        return part
+
+    def _complete(self, side: Side, name: str) -> Side:
+        empty = np.flatnonzero(side.count == 0)
+        if len(empty):
+            raise InputError(
+                f"shadows mask: sample {empty[0]} has no {name} model among {len(self.mask)}"
+                + (f" (nor have {len(empty) - 1} others)" if len(empty) > 1 else "")
+                + "; train more models"
+                + (" or choose an offline attack" if name == "IN" else " or attack by the target alone")
+            )
+        return side
+
+
+def _check_shapes(target: np.ndarray, shadows: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> None:
+    if target.ndim != 2 or 0 in target.shape:
+        raise InputError(f"target phi: has shape {target.shape}, expected [view, sample] with at least one of each")
+    views, samples = target.shape
+    if shadows.ndim != 3 or shadows.shape[1:] != (views, samples):
+        raise InputError(
+            f"shadows phi: has shape {shadows.shape}, expected [model, view, sample] with {views} views and {samples} "
+            "samples, as the target's"
+        )
+    if mask.dtype != np.bool_ or mask.shape != (len(shadows), samples):
+        raise InputError(
+            f"shadows mask: is {mask.dtype} of shape {mask.shape}, expected bool [model, sample] = "
+            f"{(len(shadows), samples)}"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != (samples,):
+        raise InputError(f"labels: are {labels.dtype} of shape {labels.shape}, expected {samples} integers")
+
+
+def _check_finite(name: str, axes: tuple[str, ...], phi: np.ndarray) -> None:
+    if phi.dtype.kind != "f":
+        raise InputError(f"{name}: is {phi.dtype}, expected float32 or float64")
+    for index, part in enumerate(phi):  # one model or view at a time keeps the temporary small
+        bad = np.argwhere(~np.isfinite(part))
+        if len(bad):
+            position = (index, *bad[0])
+            where = ", ".join(f"{axis} {place}" for axis, place in zip(axes, position, strict=True))
+            raise InputError(f"{name}: {where} is {phi[position]}, expected a finite number")

@@ -1,0 +1,89 @@
+"""The likelihood-ratio attack (Carlini et al., 2022, arXiv:2112.03570)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.protocol import check_choice
+from jaxmia.attacks.signal import VIEWS, Views, project, weights
+from jaxmia.attacks.variance import VARIANCES, Variance, side_variance, variances
+
+Tail = Literal["one-sided", "two-sided"]
+
+
+def log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Log-density of `N(mean, variance)` at `x`, in nats."""
+    return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+
+
+@dataclass(frozen=True)
+class LiraOnline:
+    """`log N(phi; mean_in, var_in) - log N(phi; mean_out, var_out)`, in nats, averaged over the signals.
+
+    A sample with a single model on a side takes that side's variance over all samples, where its own is undefined.
+    """
+
+    variance: Variance = "shrunk"
+    views: Views = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("variance", self.variance, VARIANCES)
+        check_choice("views", self.views, VIEWS)
+
+    @property
+    def name(self) -> str:
+        """`lira-online-` and the variance, with the views where they are not `mean`."""
+        return f"lira-online-{self.variance}" + ("" if self.views == "mean" else f"-{self.views}")
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: A sample has no IN or no OUT model.
+        """
+        mapping = weights(evidence, self.views)
+        phi = mapping @ evidence.target
+        inside, outside = project(evidence.inside, mapping), project(evidence.outside, mapping)
+        inside_variance, outside_variance = variances(inside, outside, self.variance)
+        member = log_normal(phi, inside.mean, inside_variance)
+        return (member - log_normal(phi, outside.mean, outside_variance)).mean(0)
+
+
+@dataclass(frozen=True)
+class LiraOffline:
+    """How unlikely the target's margin is for a model that never saw the sample; needs no IN model.
+
+    `one-sided`: `(phi - mean_out) / std_out`, which ranks as the published `1 - Pr[OUT > phi]` without rounding to 1.
+    `two-sided`: `-log N(phi; mean_out, var_out)`, in nats, for which a margin far below is suspicious too.
+    """
+
+    variance: Variance = "shrunk"
+    tail: Tail = "one-sided"
+    views: Views = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("variance", self.variance, tuple(mode for mode in VARIANCES if mode != "tied"))
+        check_choice("tail", self.tail, get_args(Tail))
+        check_choice("views", self.views, VIEWS)
+
+    @property
+    def name(self) -> str:
+        """`lira-offline-` and the variance, with the tail and views where they are not the default."""
+        tail = "" if self.tail == "one-sided" else f"-{self.tail}"
+        return f"lira-offline-{self.variance}{tail}" + ("" if self.views == "mean" else f"-{self.views}")
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: A sample has no OUT model.
+        """
+        mapping = weights(evidence, self.views)
+        phi = mapping @ evidence.target
+        outside = project(evidence.outside, mapping)
+        variance = side_variance(outside, self.variance)
+        if self.tail == "two-sided":
+            return -log_normal(phi, outside.mean, variance).mean(0)
+        return ((phi - outside.mean) / np.sqrt(variance)).mean(0)

@@ -1,0 +1,112 @@
+"""What the shadow models say about each sample, boiled down to sums: the sufficient statistics of every attack.
+
+Two groups of models are told apart for each sample: those trained on it (IN) and those that were not (OUT).
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+ELEMENTS_PER_CHUNK = 2**20
+"""Margins computed on at once by one thread: 8 MiB a temporary, whatever the number of models."""
+
+THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Moments of the shadow models on one side, IN or OUT, of each sample.
+
+    Where a sample has no model on this side, `count`, `mean` and `scatter` are 0 and `log_mean_p` is -inf.
+
+    Attributes:
+        count: Number of models, float64 `[sample]`.
+        mean: Mean logit margin in nats, `[view, sample]`.
+        scatter: Sum over models of products of deviations from the mean, nats squared, `[view, view, sample]`.
+        log_mean_p: Logarithm of the mean probability of the label, nats, `[view, sample]`.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    scatter: np.ndarray
+    log_mean_p: np.ndarray
+
+    def merge(self, other: "Side") -> "Side":
+        """The moments of both groups of models together, without cancellation (Chan, Golub and LeVeque, 1983)."""
+        count = self.count + other.count
+        share = other.count / np.maximum(count, 1)
+        step = other.mean - self.mean
+        log_sum = np.logaddexp(self.log_sum_p, other.log_sum_p)
+        return Side(
+            count=count,
+            mean=self.mean + share * step,
+            scatter=self.scatter + other.scatter + self.count * share * step[:, None] * step[None, :],
+            log_mean_p=log_sum - np.log(np.maximum(count, 1)),
+        )
+
+    def take(self, samples: np.ndarray) -> "Side":
+        """The moments of the samples of the given indices, in their order."""
+        return Side(
+            self.count[samples], self.mean[:, samples], self.scatter[:, :, samples], self.log_mean_p[:, samples]
+        )
+
+    @property
+    def log_sum_p(self) -> np.ndarray:
+        """Logarithm of the summed probabilities of the label, `[view, sample]`."""
+        return self.log_mean_p + np.log(np.maximum(self.count, 1))
+
+
+def log_probability(phi: np.ndarray) -> np.ndarray:
+    """Log-probability of the label, `-softplus(-phi)`, in nats, from logit margins of any shape."""
+    return np.minimum(phi, 0) - np.log1p(np.exp(-np.abs(phi)))
+
+
+def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Side, Side]:
+    """IN and OUT moments of every sample, float64, by two passes over chunks of samples.
+
+    Args:
+        shadows: Logit margins in nats, `[model, view, sample]`.
+        mask: True where the model was trained on the sample, `[model, sample]`.
+    """
+    models, views, samples = shadows.shape
+    size = max(1, ELEMENTS_PER_CHUNK // max(1, models * views))
+
+    def of_chunk(start: int) -> tuple[Side, Side]:
+        chunk = slice(start, start + size)
+        phi = np.ascontiguousarray(shadows[:, :, chunk].transpose(2, 1, 0), np.float64)
+        member = np.ascontiguousarray(mask[:, chunk].T)[:, None, :]
+        log_p = log_probability(phi)
+        return _side(phi, log_p, member), _side(phi, log_p, ~member)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        chunks = list(threads.map(of_chunk, range(0, samples, size)))
+    return _concatenate([inside for inside, _ in chunks]), _concatenate([outside for _, outside in chunks])
+
+
+def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Side:
+    """Moments of the chosen models; arrays are `[sample, view, model]`, results put the sample last."""
+    count = chosen.sum(2, dtype=np.float64)
+    divisor = np.maximum(count, 1)
+    mean = (phi * chosen).sum(2) / divisor
+    deviation = (phi - mean[:, :, None]) * chosen
+    top = log_p.max(2, initial=-np.inf, where=chosen)
+    shift = np.where(count > 0, top, 0)
+    with np.errstate(divide="ignore"):
+        log_mean_p = shift + np.log((np.exp(np.minimum(log_p - shift[:, :, None], 0)) * chosen).sum(2) / divisor)
+    return Side(
+        count=count[:, 0],
+        mean=mean.T,
+        scatter=(deviation @ deviation.transpose(0, 2, 1)).transpose(1, 2, 0),
+        log_mean_p=log_mean_p.T,
+    )
+
+
+def _concatenate(sides: list[Side]) -> Side:
+    return Side(
+        count=np.concatenate([side.count for side in sides]),
+        mean=np.concatenate([side.mean for side in sides], axis=-1),
+        scatter=np.concatenate([side.scatter for side in sides], axis=-1),
+        log_mean_p=np.concatenate([side.log_mean_p for side in sides], axis=-1),
+    )

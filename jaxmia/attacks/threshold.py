@@ -1,0 +1,50 @@
+"""Thresholds on the target alone, without shadow models (Yeom et al., 2018, arXiv:1709.01604)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.moments import log_probability
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Minus the cross-entropy, `log p_y`, in nats, averaged over the views."""
+
+    @property
+    def name(self) -> str:
+        """`loss`."""
+        return "loss"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member."""
+        return log_probability(evidence.target).mean(0)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The probability of the label, averaged over the views."""
+
+    @property
+    def name(self) -> str:
+        """`confidence`."""
+        return "confidence"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member."""
+        return np.exp(log_probability(evidence.target)).mean(0)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The logit margin in nats, averaged over the views; it ranks where confidence has long rounded to 1."""
+
+    @property
+    def name(self) -> str:
+        """`margin`."""
+        return "margin"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member."""
+        return evidence.target.mean(0)

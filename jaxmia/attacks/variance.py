@@ -1,0 +1,107 @@
+"""How large a sample's spread over models is, from few models or many."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.special import digamma, polygamma
+
+from jaxmia.attacks.signal import Fit
+
+Variance = Literal["per-example", "global", "tied", "shrunk"]
+"""`per-example`: each sample's own. `global`: one for all samples, of residuals. `tied`: each sample's own, shared by
+IN and OUT. `shrunk`: between per-example and global, by how much samples differ and how many models there are."""
+
+VARIANCES: tuple[str, ...] = get_args(Variance)
+
+FLOOR = 1e-12
+"""Nats squared: the square of what float32 resolves in a margin of ten nats. Spreads below it are not measured."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Scaled inverse chi-square distribution of variances over samples.
+
+    Attributes:
+        scale: Typical variance, nats squared, broadcasts with `[signal, sample]`.
+        freedom: Degrees of freedom that the prior is worth; infinite where all samples have the same variance.
+    """
+
+    scale: np.ndarray
+    freedom: np.ndarray
+
+    def posterior(self, squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+        """Variances given each sample's sum of squares, nats squared: the average of both, weighted by freedom."""
+        finite = np.where(np.isinf(self.freedom), 0, self.freedom)
+        mixed = (finite * self.scale + squares) / np.maximum(finite + freedom, 1e-300)
+        return np.maximum(np.where(np.isinf(self.freedom) | (finite + freedom == 0), self.scale, mixed), FLOOR)
+
+
+def pooled(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """One variance for all samples, of residuals, `[signal, 1]`."""
+    return np.maximum(squares.sum(-1, keepdims=True) / max(freedom.sum(), 1), FLOOR)
+
+
+def fit_spread(squares: np.ndarray, freedom: np.ndarray) -> Spread:
+    """Fits the distribution of variances over samples, for each signal, by moments of their logarithm.
+
+    With `z = log(squares / freedom)` and `h(f) = psi(f / 2) - log(f / 2)`, solves
+    `E z = log scale + h(freedom) - h(prior)` and
+    `Var z = psi'(freedom / 2) + psi'(prior / 2)` for `scale` and `prior`
+    (Smyth, 2004, doi:10.2202/1544-6115.1027).
+
+    Args:
+        squares: Sums of squared deviations, `[signal, sample]`.
+        freedom: Degrees of freedom of each, `[sample]`.
+    """
+    fits = [_fit_one(row, freedom) for row in squares]
+    return Spread(np.array([[scale] for scale, _ in fits]), np.array([[prior] for _, prior in fits]))
+
+
+def _fit_one(squares: np.ndarray, freedom: np.ndarray) -> tuple[float, float]:
+    used = (freedom > 0) & (squares > FLOOR * freedom)
+    if used.sum() < 3:
+        return float(pooled(squares[None], freedom)[0, 0]), np.inf
+    half = freedom[used] / 2
+    logs = np.log(squares[used] / freedom[used]) - digamma(half) + np.log(half)
+    excess = logs.var(ddof=1) - polygamma(1, half).mean()
+    if excess <= 0:
+        return float(pooled(squares[None], freedom)[0, 0]), np.inf
+    half_prior = inverse_trigamma(float(excess))
+    return float(np.exp(logs.mean() + digamma(half_prior) - np.log(half_prior))), 2 * half_prior
+
+
+def inverse_trigamma(value: float) -> float:
+    """The `x > 0` with `psi'(x) = value > 0`, by Newton's method on `1 / psi'`, which is nearly linear."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return x
+
+
+def variances(inside: Fit, outside: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarray]:
+    """IN and OUT variances, nats squared, each broadcastable to `[signal, sample]`."""
+    if mode == "tied":
+        squares, freedom = inside.squares + outside.squares, inside.freedom + outside.freedom
+        shared = _own(squares, freedom)
+        return shared, shared
+    return side_variance(inside, mode), side_variance(outside, mode)
+
+
+def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
+    """One side's variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
+    if mode == "global":
+        return pooled(fit.squares, fit.freedom)
+    if mode == "shrunk":
+        return fit_spread(fit.squares, fit.freedom).posterior(fit.squares, fit.freedom)
+    return _own(fit.squares, fit.freedom)
+
+
+def _own(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Each sample's own unbiased variance; that of all samples where a single model leaves it undefined."""
+    own = squares / np.maximum(freedom, 1)
+    return np.maximum(np.where(freedom > 0, own, pooled(squares, freedom)), FLOOR)

@@ -1,0 +1,132 @@
+import re
+
+import numpy as np
+import pytest
+
+from jaxmia.attacks import evidence as evidence_module
+from jaxmia.attacks import moments as moments_module
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.moments import log_probability, moments
+from jaxmia.errors import InputError
+from tests.attacks import naive
+
+
+def test_moments_equal_a_loop_over_single_numbers():
+    evidence = naive.random_evidence(models=9, views=3)
+    for side, which in zip(evidence.sides, (0, 1), strict=True):
+        for sample in range(len(evidence.labels)):
+            parts = [naive.split(evidence, view, sample)[which] for view in range(3)]
+            assert side.count[sample] == len(parts[0])
+            for view, values in enumerate(parts):
+                assert side.mean[view, sample] == pytest.approx(naive.mean(values), rel=1e-13)
+                average = naive.mean([np.exp(naive.log_p(value)) for value in values])
+                assert side.log_mean_p[view, sample] == pytest.approx(np.log(average), rel=1e-12, abs=1e-14)
+                for other, others in enumerate(parts):
+                    products = [
+                        (a - naive.mean(values)) * (b - naive.mean(others)) for a, b in zip(values, others, strict=True)
+                    ]
+                    assert side.scatter[view, other, sample] == pytest.approx(sum(products), rel=1e-11, abs=1e-13)
+
+
+def test_moments_do_not_depend_on_the_chunks(monkeypatch):
+    evidence = naive.random_evidence()
+    whole = moments(evidence.shadows, evidence.mask)
+    monkeypatch.setattr(moments_module, "ELEMENTS_PER_CHUNK", 7 * 24)
+    for side, chunked in zip(whole, moments(evidence.shadows, evidence.mask), strict=True):
+        for name in ("count", "mean", "scatter", "log_mean_p"):
+            np.testing.assert_array_equal(getattr(side, name), getattr(chunked, name))
+
+
+def test_spread_survives_a_large_offset_in_float32():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(400, 1, 5)).astype(np.float32)
+    shadows = (noise * np.float32(0.25) + np.float32(4096)).astype(np.float32)
+    mask = np.arange(400)[:, None] % 2 == np.zeros(5, int)
+    inside, _ = moments(shadows, mask)
+    expected = shadows[::2, 0].astype(np.float64).var(0) * 200
+    np.testing.assert_allclose(inside.scatter[0, 0], expected, rtol=1e-10)
+
+
+def test_mean_probability_is_exact_where_probabilities_underflow():
+    shadows = np.array([-900.0, -901.0, 800.0])[:, None, None]
+    mask = np.array([True, True, False])[:, None]
+    inside, outside = moments(shadows, mask)
+    assert inside.log_mean_p[0, 0] == pytest.approx(-900 + np.log((1 + np.exp(-1)) / 2), rel=1e-14)
+    assert outside.log_mean_p[0, 0] == 0
+    np.testing.assert_allclose(log_probability(np.array([-1000.0, 0.0, 50.0])), [-1000, -np.log(2), -np.exp(-50)])
+
+
+def test_merged_moments_equal_those_of_all_models():
+    evidence = naive.random_evidence(models=15, seed=3)
+    whole = evidence.sides
+    parts = [moments(evidence.shadows[part], evidence.mask[part]) for part in (slice(0, 1), slice(1, 15))]
+    for side, first, second in zip(whole, *parts, strict=True):
+        merged = first.merge(second)
+        for name in ("count", "mean", "scatter", "log_mean_p"):
+            np.testing.assert_allclose(getattr(merged, name), getattr(side, name), rtol=1e-12, atol=1e-12)
+
+
+def test_pseudo_targets_never_see_their_own_row():
+    evidence = naive.random_evidence(models=10, views=2, samples=60)
+    for model, (against, members) in zip((7, 0, 3), evidence.pseudo_targets([7, 0, 3]), strict=True):
+        others = np.delete(evidence.mask, model, axis=0)
+        kept = np.flatnonzero(others.any(0) & ~others.all(0))
+        np.testing.assert_array_equal(against.target, evidence.shadows[model][:, kept])
+        np.testing.assert_array_equal(members, evidence.mask[model, kept])
+        fresh = moments(np.delete(evidence.shadows, model, axis=0)[:, :, kept], others[:, kept])
+        for side, expected in zip(against.sides, fresh, strict=True):
+            for name in ("count", "mean", "scatter", "log_mean_p"):
+                np.testing.assert_allclose(getattr(side, name), getattr(expected, name), rtol=1e-12, atol=1e-12)
+
+
+def test_pseudo_targets_leave_out_samples_without_both_sides():
+    evidence = naive.random_evidence(models=6, samples=4)
+    mask = np.array(evidence.mask)
+    mask[:, 1] = [True, False, False, False, False, False]
+    [(against, members)] = Evidence(evidence.target, evidence.shadows, mask, evidence.labels).pseudo_targets([0])
+    assert len(against.labels) == len(members) == 3
+    np.testing.assert_array_equal(against.labels, evidence.labels[[0, 2, 3]])
+
+
+@pytest.mark.parametrize(("value", "side", "advice"), [(False, "IN", "offline"), (True, "OUT", "target alone")])
+def test_a_sample_without_a_side_is_named_when_the_side_is_asked_for(value, side, advice):
+    evidence = naive.random_evidence(models=6)
+    mask = np.array(evidence.mask)
+    mask[:, 17] = value
+    lacking = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
+    with pytest.raises(InputError, match=f"sample 17 has no {side} model among 6; .*{advice}"):
+        _ = lacking.outside if value else lacking.inside
+    _ = lacking.inside if value else lacking.outside
+
+
+def change(name, array):
+    return lambda parts: {**parts, name: array(parts[name])}
+
+
+def with_nan(array, position):
+    copy = np.array(array)
+    copy[position] = np.nan
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change("target", lambda x: x[0]), "target phi: has shape (40,), expected [view, sample]"),
+        (
+            change("shadows", lambda x: x[:, :1]),
+            "shadows phi: has shape (12, 1, 40), expected [model, view, sample]",
+        ),
+        (change("mask", lambda x: x.astype(int)), "shadows mask: is int64 of shape (12, 40), expected bool"),
+        (change("mask", lambda x: x[:, 1:]), "shadows mask: is bool of shape (12, 39), expected bool"),
+        (change("labels", lambda x: x.astype(float)), "labels: are float64 of shape (40,), expected 40 integers"),
+        (change("shadows", lambda x: np.ones(x.shape, int)), "shadows phi: is int64, expected float32 or float64"),
+        (change("target", lambda x: with_nan(x, (1, 5))), "target phi: view 1, sample 5 is nan, expected a finite"),
+        (change("shadows", lambda x: with_nan(x, (3, 0, 9))), "shadows phi: model 3, view 0, sample 9 is nan"),
+    ],
+)
+def test_bad_arrays_are_refused_by_name(spoil, message):
+    good = naive.random_evidence()
+    parts = {"target": good.target, "shadows": good.shadows, "mask": good.mask, "labels": good.labels}
+    with pytest.raises(InputError, match=re.escape(message)):
+        evidence_module.Evidence(**spoil(parts))
