@@ -1,0 +1,265 @@
+"""How good a score is: ROC, TPR at FPR and AUC, with 95 % intervals."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+from jaxmia.errors import InputError
+
+FPRS = (0.05, 0.01, 0.001)
+LEVEL = 0.95
+REPLICATES = 1000
+CELLS_PER_BATCH = 2**20
+"""Resampled counts held at once: 8 MiB."""
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The step ROC: one point for each distinct score, tied scores moving together, from (0, 0) to (1, 1).
+
+    Attributes:
+        thresholds: From +inf down, `[point]`; a sample is called a member where `score >= threshold`, and none is at
+            the first point.
+        fpr: `[point]`.
+        tpr: `[point]`.
+    """
+
+    thresholds: np.ndarray
+    fpr: np.ndarray
+    tpr: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TprAtFpr:
+    """TPR at a limit of the FPR.
+
+    Attributes:
+        fpr: The limit.
+        threshold: The lowest one within the limit; None where not even the highest score is, or nothing is measured.
+        fixed: With the Clopper-Pearson interval, which takes the threshold as given.
+        resampled: With the stratified bootstrap's interval, which moves the threshold too.
+
+    Where the limit is below one over the number of non-members, nothing was measured and all but `fpr` is None.
+    """
+
+    fpr: float
+    threshold: float | None
+    fixed: Estimate | None
+    resampled: Estimate | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What `jaxmia evaluate` and the report show."""
+
+    members: int
+    nonmembers: int
+    auc: Estimate
+    tpr: tuple[TprAtFpr, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and None, fit for JSON."""
+        return asdict(self)
+
+
+def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
+    """The step ROC of scores (higher means member), both `[sample]`; infinite scores are as good as others.
+
+    Raises:
+        InputError: A score is NaN, shapes differ, or there are no members or no non-members.
+    """
+    levels, hits, alarms = _counts(scores, members)
+    return Roc(
+        thresholds=np.concatenate([[np.inf], levels]),
+        fpr=np.concatenate([[0], np.cumsum(alarms) / alarms.sum()]),
+        tpr=np.concatenate([[0], np.cumsum(hits) / hits.sum()]),
+    )
+
+
+def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
+    """The largest TPR among thresholds whose FPR is at most `fpr`.
+
+    Raises:
+        InputError: As `roc`.
+    """
+    _, hits, alarms = _counts(scores, members)
+    return float(_tpr(hits[None], alarms[None], fpr)[0])
+
+
+def auc(scores: np.ndarray, members: np.ndarray) -> float:
+    """Probability that a member scores higher than a non-member, a tie counting one half.
+
+    Raises:
+        InputError: As `roc`.
+    """
+    _, hits, alarms = _counts(scores, members)
+    return float(_auc(hits[None], alarms[None])[0])
+
+
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """Exact 95 % interval of a binomial proportion (Clopper and Pearson, 1934)."""
+    outside = (1 - LEVEL) / 2
+    low = beta.ppf(outside, successes, trials - successes + 1) if successes > 0 else 0.0
+    high = beta.ppf(1 - outside, successes + 1, trials - successes) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+def figures(
+    scores: np.ndarray,
+    members: np.ndarray,
+    fprs: tuple[float, ...] = FPRS,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Figures:
+    """AUC and TPR at each FPR with 95 % intervals.
+
+    Args:
+        scores: Higher means member, `[sample]`.
+        members: True for members, `[sample]`.
+        fprs: Limits of the FPR.
+        replicates: Bootstrap resamples, of members and of non-members apart.
+        seed: Of the resampling.
+
+    Raises:
+        InputError: As `roc`; or a limit is not between 0 and 1.
+    """
+    for fpr in fprs:
+        if not 0 < fpr < 1:
+            raise InputError(f"fpr: {fpr} is not between 0 and 1")
+    levels, hits, alarms = _counts(scores, members)
+    measured = tuple(fpr for fpr in fprs if _allowed(fpr, int(alarms.sum())) >= 1)
+    aucs, tprs = _bootstrap(hits, alarms, measured, replicates, np.random.default_rng(seed))
+    return Figures(
+        members=int(hits.sum()),
+        nonmembers=int(alarms.sum()),
+        auc=_estimate(float(_auc(hits[None], alarms[None])[0]), aucs),
+        tpr=tuple(
+            _measured(fpr, levels, hits, alarms, tprs[measured.index(fpr)])
+            if fpr in measured
+            else TprAtFpr(fpr, None, None, None)
+            for fpr in fprs
+        ),
+    )
+
+
+def figures_by_class(
+    scores: np.ndarray,
+    members: np.ndarray,
+    labels: np.ndarray,
+    fprs: tuple[float, ...] = FPRS,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[int, Figures | None]:
+    """The figures within each class, by label; None for a class that lacks members or non-members.
+
+    Each class has its own threshold, so these TPRs do not average to that of all classes.
+
+    Raises:
+        InputError: As `figures`.
+    """
+    scores, members = _checked(scores, members)
+    result: dict[int, Figures | None] = {}
+    for label in np.unique(labels):
+        chosen = labels == label
+        both = members[chosen].any() and not members[chosen].all()
+        result[int(label)] = (
+            figures(scores[chosen], members[chosen], fprs, replicates=replicates, seed=seed) if both else None
+        )
+    return result
+
+
+def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, members = np.asarray(scores, np.float64), np.asarray(members).astype(bool)
+    if scores.ndim != 1 or scores.shape != members.shape:
+        raise InputError(f"scores and membership: shapes {scores.shape} and {members.shape}, expected both [sample]")
+    if np.isnan(scores).any():
+        raise InputError(f"scores: sample {np.flatnonzero(np.isnan(scores))[0]} is nan, expected a number")
+    return scores, members
+
+
+def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores from high to low, and how many members and non-members have each."""
+    scores, members = _checked(scores, members)
+    if members.all() or not members.any():
+        raise InputError(
+            f"membership: {int(members.sum())} members and {int((~members).sum())} non-members, expected some of both"
+        )
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    hits = np.add.reduceat(members[order].astype(np.int64), first)
+    return ordered[first], hits, np.diff(np.append(first, len(scores))) - hits
+
+
+def _within(alarms: np.ndarray, fpr: float) -> np.ndarray:
+    """How many of the highest distinct scores are within the limit, for each replicate: `[replicate]`."""
+    return (np.cumsum(alarms, 1) <= _allowed(fpr, int(alarms[0].sum()))).sum(1)
+
+
+def _allowed(fpr: float, nonmembers: int) -> int:
+    """How many false alarms the limit allows; 0.07 of 100 is 7, whatever the product rounds to."""
+    return int(np.floor(fpr * nonmembers * (1 + 1e-12)))
+
+
+def _tpr(hits: np.ndarray, alarms: np.ndarray, fpr: float) -> np.ndarray:
+    """TPR at FPR of replicates: counts are `[replicate, score]`, from the highest score down."""
+    found = np.concatenate([np.zeros((len(hits), 1), hits.dtype), np.cumsum(hits, 1)], axis=1)
+    return found[np.arange(len(hits)), _within(alarms, fpr)] / found[:, -1]
+
+
+def _auc(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+    """AUC of replicates: counts are `[replicate, score]`, from the highest score down."""
+    found = np.cumsum(hits, 1)
+    return (alarms * (found - hits / 2)).sum(1) / (alarms.sum(1) * found[:, -1])
+
+
+def _bootstrap(
+    hits: np.ndarray, alarms: np.ndarray, fprs: tuple[float, ...], replicates: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUCs `[replicate]` and TPRs `[fpr, replicate]` of resampled members and non-members."""
+    aucs, tprs = [], []
+    batch = max(1, CELLS_PER_BATCH // len(hits))
+    for start in range(0, replicates, batch):
+        rows = min(batch, replicates - start)
+        some_hits, some_alarms = _resample(hits, rows, rng), _resample(alarms, rows, rng)
+        aucs.append(_auc(some_hits, some_alarms))
+        tprs.append(np.reshape([_tpr(some_hits, some_alarms, fpr) for fpr in fprs], (len(fprs), rows)))
+    return np.concatenate(aucs), np.concatenate(tprs, axis=1)
+
+
+def _resample(counts: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws as many samples with replacement, `rows` times, and counts them by score, `[replicate, score]`."""
+    of_sample = np.repeat(np.arange(len(counts)), counts)
+    drawn = of_sample[rng.integers(len(of_sample), size=(rows, len(of_sample)))]
+    drawn += np.arange(rows)[:, None] * len(counts)
+    return np.bincount(drawn.ravel(), minlength=rows * len(counts)).reshape(rows, len(counts))
+
+
+def _estimate(value: float, replicates: np.ndarray) -> Estimate:
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def _measured(fpr: float, levels: np.ndarray, hits: np.ndarray, alarms: np.ndarray, replicates: np.ndarray) -> TprAtFpr:
+    within = int(_within(alarms[None], fpr)[0])
+    found, total = int(hits[:within].sum()), int(hits.sum())
+    threshold = float(levels[within - 1]) if within else None
+    return TprAtFpr(
+        fpr=fpr,
+        threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
+        fixed=Estimate(found / total, *clopper_pearson(found, total)),
+        resampled=_estimate(found / total, replicates),
+    )
