@@ -1,4 +1,4 @@
-"""The one exception that stands for "what you gave me is bad"."""
+"""The exceptions that stand for "what you gave me is bad"."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
     The message is what the user reads: it names the file, the field, the value and what is allowed, in one line
     for each thing that is wrong. The command line prints it and exits with 1, without a traceback.
     """
+
+
+class UsageError(Exception):
+    """The command line itself is wrong; printed like an `InputError`, exit status 2."""

@@ -71,7 +71,9 @@ def load_npz(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(f"{path}: cannot be read as .npz: {str(error).splitlines()[0] if str(error) else 'empty'}") from error
+        raise InputError(
+            f"{path}: cannot be read as .npz: {str(error).splitlines()[0] if str(error) else 'empty'}"
+        ) from error
     missing = [name for name in required if name not in arrays]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")

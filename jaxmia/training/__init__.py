@@ -1,0 +1,1 @@
+"""Trains and queries ensembles of shadow models."""

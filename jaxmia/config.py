@@ -1,0 +1,249 @@
+"""Typed configuration: every section, every default, every bound."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jaxmia.augment import Dihedral
+from jaxmia.errors import InputError
+from jaxmia.files import write_text
+from jaxmia.models.conv import Lowering
+
+Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
+Share = Annotated[float, Field(ge=0, le=1)]
+_UNION_BRANCHES = ("literal", "constrained", "function-", "int", "str", "float")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Challenge(_Section):
+    """The three files and how the target sees an image."""
+
+    public: Path | None = None
+    """File of the samples whose membership is known (pub.pt)."""
+    private: Path | None = None
+    """File of the samples in question (priv.pt)."""
+    target: Path | None = None
+    """The target: a state_dict (model.pt) or an exported program (.pt2)."""
+    architecture: str = "resnet18"
+    """The target's network: resnet18, resnet34, `exported` (a .pt2 file), or `package.module:factory` of your own."""
+    backend: Literal["jax", "torch"] = "jax"
+    """Query the converted target (jax) or PyTorch itself (torch)."""
+    classes: Annotated[int, Field(ge=2)] | None = None
+    """Number of classes; read from the target's weights or the labels when not given."""
+    image_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Side to which images are resized (bilinear, antialiased); not given, they stay as they are."""
+    mean: tuple[float, ...] = (0.5,)
+    """Mean of each channel, of pixels in [0, 1]; one number serves all channels."""
+    std: tuple[Positive, ...] = (0.5,)
+    """Standard deviation of each channel; one number serves all channels."""
+    dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
+    """Classes that the files may hold, as module.name; stand-ins are read, nothing is imported."""
+    max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
+    """Size of file above which reading is refused."""
+
+
+class Augment(_Section):
+    """Random changes to each training image."""
+
+    crop: Annotated[int, Field(ge=0)] = 0
+    """Pixels by which the image may move in each direction; black comes in."""
+    flip: bool = False
+    """Mirror left and right half of the time."""
+    dihedral: bool = False
+    """One of the eight symmetries of the square."""
+
+
+class Shadow(_Section):
+    """How each shadow model is trained."""
+
+    architecture: Architecture = "resnet18"
+    """The shadows' network; the target's own attacks best."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Channels of the first stage (cnn, resnets), hidden units (mlp), widening factor (wideresnet)."""
+    depth: Annotated[int, Field(ge=10)] = 28
+    """Layers of a wideresnet: 6 n + 4."""
+    count: Annotated[int, Field(ge=1)] = 64
+    """Number of shadow models."""
+    epochs: Annotated[int, Field(ge=1)] = 60
+    """Passes over a model's own IN samples."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples a step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd has Nesterov momentum."""
+    learning_rate: Positive = 0.1
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd, first decay rate of adamw."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Added to the gradient (sgd) or decoupled from it (adamw)."""
+    decay_norm_and_bias: bool = False
+    """Decay the weights of normalisation layers and biases as well, as PyTorch's optimizers do by default."""
+    schedule: Literal["cosine", "piecewise", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs over which the learning rate rises from 0."""
+    milestones: tuple[Share, ...] = (0.5, 0.75)
+    """Shares of the training after which a piecewise schedule drops."""
+    drop: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor of each drop of a piecewise schedule."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the label spread evenly over all classes."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the weights, which is then queried; 0 for none."""
+    augment: Augment = Augment()
+    """Random changes to each training image."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of activations; auto is bfloat16 where the device has it."""
+
+    @model_validator(mode="after")
+    def _depth_of_wideresnet(self) -> "Shadow":
+        if self.architecture == "wideresnet" and (self.depth - 4) % 6:
+            raise ValueError(f"depth: {self.depth} is not 6 n + 4 (10, 16, 22, 28, ...)")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs ({self.epochs})")
+        return self
+
+
+class Ensemble(_Section):
+    """How many models are trained together, and how."""
+
+    width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Models trained together."""
+    conv: Lowering | Literal["sequential", "auto"] = "auto"
+    """What the convolutions of an ensemble become."""
+    devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """Local devices over which the models are spread."""
+
+
+class Query(_Section):
+    """How models are asked about each sample."""
+
+    views: tuple[Dihedral, ...] = ("identity", "hflip")
+    """Symmetries under which each image is shown; the first is identity."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Where above 0, each view also moved by so many pixels in the eight directions."""
+    batch_size: Annotated[int, Field(ge=1)] = 512
+    """Images a step."""
+
+    @model_validator(mode="after")
+    def _identity_first(self) -> "Query":
+        if not self.views or self.views[0] != "identity" or len(set(self.views)) < len(self.views):
+            raise ValueError(f"views: {list(self.views)} must begin with identity and name each view once")
+        return self
+
+
+class AttackSection(_Section):
+    """How scores are made of logit margins."""
+
+    name: str = "lira-online-shrunk"
+    """The attack whose scores are submitted."""
+    fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """False positive rate at which the attack is to be strong."""
+
+
+class Config(_Section):
+    """A whole run."""
+
+    challenge: Challenge = Challenge()
+    """The three files and how the target sees an image."""
+    shadow: Shadow = Shadow()
+    """How each shadow model is trained."""
+    ensemble: Ensemble = Ensemble()
+    """How many models are trained together, and how."""
+    query: Query = Query()
+    """How models are asked about each sample."""
+    attack: AttackSection = AttackSection()
+    """How scores are made of logit margins."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of masks, initial weights, orders and augmentation."""
+
+
+def load_config(path: Path) -> Config:
+    """Reads a configuration; paths in it are relative to the working directory.
+
+    Raises:
+        InputError: The file is missing, is no YAML mapping, or holds an unknown key, a wrong type or a value out of
+            bounds; every one of them is named.
+    """
+    return parse_config(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, unchecked; empty for an empty file.
+
+    Raises:
+        InputError: The file is missing or no YAML mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of sections")
+    return content
+
+
+def parse_config(content: Mapping[str, Any], source: str) -> Config:
+    """Checks a mapping of sections.
+
+    Args:
+        content: Section names to their fields.
+        source: Where it comes from, for messages.
+
+    Raises:
+        InputError: One line for each thing that is wrong.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(describe_errors(error, source))) from error
+
+
+def describe_errors(error: ValidationError, source: str) -> list[str]:
+    """One line for each thing that is wrong: file, field, value, what is allowed."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        field = ".".join(part for part in location if not part.startswith(_UNION_BRANCHES))
+        if problem["type"] == "extra_forbidden":
+            lines.setdefault(field, f"{source}: {field}: unknown key{_suggestion(location)}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if problem["type"] == "value_error":
+            lines.setdefault(field, f"{source}: {field}.{message}" if field else f"{source}: {message}")
+        elif field in lines:
+            lines[field] += f", or {message}"
+        else:
+            value = str(problem["input"])
+            lines[field] = f"{source}: {field}: {value[:80]!r} {message}"
+    return list(lines.values())
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes every field, defaults too, as YAML that `load_config` reads back to an equal configuration."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _suggestion(location: list[str]) -> str:
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(location[-1], names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed are {', '.join(names)}"

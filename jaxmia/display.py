@@ -1,0 +1,123 @@
+"""What a terminal shows: progress and tables; plain lines where there is no terminal."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from jaxmia.training.shadows import Progress as ChunkProgress
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+console = Console(stderr=True, highlight=False)
+_results = Console(highlight=False)
+
+
+def output(result: str | Table) -> None:
+    """Prints a result to the standard output."""
+    _results.print(result, markup=False, soft_wrap=isinstance(result, str))
+
+
+def say(line: str) -> None:
+    """Prints one line of what happens to the standard error, which leaves the standard output to results."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def quiet(line: str) -> None:
+    """Prints nothing."""
+    del line
+
+
+@contextmanager
+def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
+    """A progress bar with models, epoch, loss, accuracy IN and OUT, images/s and time left."""
+    if not console.is_terminal:
+        yield _plain(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[what]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+        task = bar.add_task(title, total=None, what="compiling")
+        speed = _Speed()
+
+        def show(progress: "ChunkProgress") -> None:
+            bar.update(
+                task,
+                description=f"{title} {_models(progress)} {progress.stage}",
+                completed=progress.done,
+                total=progress.total,
+                what=f"{_figures(progress)} {speed(progress):,.0f} images/s",
+            )
+
+        yield show
+
+
+def figures_table(figures: dict[str, Any], title: str) -> Table:
+    """AUC and TPR at each FPR with 95 % intervals, as `Figures.to_dict` gives them."""
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "value", "95 % interval"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    auc = figures["auc"]
+    table.add_row("AUC", f"{auc['value']:.4f}", f"{auc['low']:.4f} - {auc['high']:.4f}")
+    for entry in figures["tpr"]:
+        name = f"TPR at {100 * entry['fpr']:g} % FPR"
+        estimate = entry["resampled"]
+        if estimate is None:
+            table.add_row(name, "-", f"not measurable with {figures['nonmembers']} non-members")
+        else:
+            table.add_row(name, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} - {estimate['high']:.4f}")
+    return table
+
+
+class _Speed:
+    """Images a second within one stage of one chunk."""
+
+    def __init__(self) -> None:
+        self._stage: object = None
+        self._start = time.monotonic()
+        self._done = 0
+
+    def __call__(self, progress: "ChunkProgress") -> float:
+        stage = (progress.stage, progress.models[0])
+        if stage != self._stage:
+            # The first report of a stage includes compilation; speed counts from there.
+            self._stage, self._start, self._done = stage, time.monotonic(), progress.done
+            return 0.0
+        return (progress.done - self._done) / max(time.monotonic() - self._start, 1e-9)
+
+
+def _plain(title: str) -> Callable[["ChunkProgress"], None]:
+    speed, last = _Speed(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
+
+    def show(progress: "ChunkProgress") -> None:
+        rate = speed(progress)
+        if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES or progress.done == progress.total:
+            last[0] = time.monotonic()
+            share = 100 * progress.done / progress.total
+            say(f"{title} {_models(progress)} {progress.stage} {share:.0f}% {_figures(progress)} {rate:,.0f} images/s")
+
+    return show
+
+
+def _models(progress: "ChunkProgress") -> str:
+    return f"{progress.models[0]}-{progress.models[-1]}"
+
+
+def _figures(progress: "ChunkProgress") -> str:
+    if progress.stage != "training":
+        return ""
+    return (
+        f"epoch {progress.epoch:.0f}/{progress.epochs} loss {progress.loss:.3f} "
+        f"accuracy IN {progress.accuracy_in:.3f} OUT {progress.accuracy_out:.3f}"
+    )

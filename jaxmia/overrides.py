@@ -1,0 +1,90 @@
+"""Fields of the configuration that are set on the command line: `--section.field VALUE`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxmia.config import Config, parse_config, read_yaml
+from jaxmia.errors import InputError, UsageError
+
+_SOURCE = "command line"
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts arguments into a command's own and those that set fields, `--section.field` with the values behind it."""
+    own: list[str] = []
+    overrides: list[str] = []
+    current = own
+    for argument in arguments:
+        if argument.startswith("--"):
+            current = overrides if _is_override(argument) else own
+        current.append(argument)
+    return own, overrides
+
+
+def configure(path: Path | None, overrides: Sequence[str]) -> Config:
+    """The configuration of a file, with fields replaced by overrides.
+
+    Args:
+        path: YAML; None for the defaults.
+        overrides: As `split_overrides` returns them.
+
+    Raises:
+        InputError: The file is bad, or a value does not fit; every field is named.
+        UsageError: An override has no value, or only overrides are wrong.
+    """
+    content = read_yaml(path) if path else {}
+    given = _parse(overrides)
+    if not given:
+        return parse_config(content, str(path))
+    try:
+        parse_config(given, _SOURCE)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    return parse_config(_merged(content, given), f"{path} with {' '.join(overrides)}" if path else _SOURCE)
+
+
+def _is_override(argument: str) -> bool:
+    name = argument.removeprefix("--").partition("=")[0].partition(".")
+    return bool(name[1]) or name[0] == "seed"
+
+
+def _parse(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested sections; several values make a list, each value is read as YAML."""
+    given: dict[str, Any] = {}
+    position = 0
+    while position < len(overrides):
+        name, equals, value = overrides[position].removeprefix("--").partition("=")
+        position += 1
+        values = [value] if equals else []
+        while position < len(overrides) and not overrides[position].startswith("--"):
+            values.append(overrides[position])
+            position += 1
+        if not values:
+            raise UsageError(f"--{name}: expected a value")
+        parsed = [_value(name, text) for text in values]
+        *sections, field = name.replace("-", "_").split(".")
+        section = given
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UsageError(f"--{name}: {part} was given a value before")
+        section[field] = parsed[0] if len(parsed) == 1 else parsed
+    return given
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"--{name}: {text!r} is no value") from error
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged

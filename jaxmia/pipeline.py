@@ -1,0 +1,265 @@
+"""The stages of `jaxmia run`; each is skipped where its output is there and its inputs are unchanged."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxmia.augment import View, views
+from jaxmia.config import Config, save_config
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz, save_npz
+from jaxmia.pool import Pool
+from jaxmia.provenance import digest, file_digest, origin
+from jaxmia.scores.store import ScoreStore, describe_difference
+
+if TYPE_CHECKING:
+    from bridge.target import Target
+
+    from jaxmia.training.shadows import Progress
+    from jaxmia.training.step import Trainer
+
+Watch = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
+"""Given a title, a context whose value is told of progress."""
+
+
+def unwatched(title: str) -> AbstractContextManager[Callable[["Progress"], None]]:
+    """Shows nothing."""
+    del title
+    return nullcontext(lambda progress: None)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several jobs that share a run: it trains every `count`-th model."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Reads `I/N`; I counts from 0, and N/N is 0/N, so that counting from 1 covers all models as well.
+
+        Raises:
+            InputError: It is not of that form.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) and int(count) > 0):
+            raise InputError(f"--shard: {text!r} is not I/N with I from 0 to N - 1, as in 0/4")
+        return cls(int(index) % int(count), int(count))
+
+    def models(self, total: int) -> range:
+        """Numbers of the models that this job trains, of 0 to `total` - 1."""
+        return range(self.index, total, self.count)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A configuration and the folder of its results.
+
+    Attributes:
+        config: What to do.
+        out: Where everything is written.
+        say: Prints one line.
+        watch: Shows progress.
+    """
+
+    config: Config
+    out: Path
+    say: Callable[[str], None] = field(default=print)
+    watch: Watch = field(default=unwatched)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The challenge's samples; `pool.npz` is written beside the results."""
+        from bridge.challenge import load_challenge
+
+        section = self.config.challenge
+        pool = load_challenge(
+            self._given("public"),
+            self._given("private"),
+            classes=section.dataset_classes,
+            max_bytes=section.max_bytes,
+            num_classes=self.target.classes,
+        )
+        pool.save(self.out / "pool.npz")
+        public, members = int(pool.public.sum()), int((pool.membership == 1).sum())
+        self.say(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
+        return pool
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """The pool at the size that models see: uint8, or float32 in [0, 1] where it was resized."""
+        size = self.config.challenge.image_size
+        images = self.pool.images
+        if images is None:
+            raise InputError("pool: holds no images")
+        if size is None or images.shape[1:3] == (size, size):
+            return images
+        from jaxmia.resize import resize
+
+        return np.concatenate([np.asarray(resize(part, size)) for part in _parts(images, 1024)])
+
+    @cached_property
+    def target(self) -> "Target":
+        """The model under attack."""
+        from bridge.target import load_target
+
+        section = self.config.challenge
+        return load_target(
+            self._given("target"),
+            section.architecture,
+            mean=section.mean,
+            std=section.std,
+            backend=section.backend,
+            classes=section.classes,
+        )
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """How each image is shown in queries."""
+        return views(self.config.query.views, self.config.query.shift)
+
+    def begin(self) -> None:
+        """Writes the resolved configuration."""
+        save_config(self.config, self.out / "config.yaml")
+
+    def train(self, shard: Shard | None = None) -> None:
+        """Trains and queries the shadow models that are not there yet."""
+        store = ScoreStore(self.out / "shadows")
+        asked = self._asked()
+        _refuse_other_recipe(store, asked)
+        present = set(store.models())
+        wanted = (shard or Shard()).models(self.config.shadow.count)
+        missing = [model for model in wanted if model not in present]
+        if not missing:
+            self.say(f"shadows: all {len(wanted)} are there")
+            return
+        from jaxmia.training.plan import make_plan
+        from jaxmia.training.shadows import train_shadows
+
+        plan = make_plan(self.config.ensemble, len(missing))
+        self.say(
+            f"shadows: training {len(missing)} of {len(wanted)} ({plan.width} together, convolutions "
+            f"{'sequential' if plan.sequential else plan.lowering}, {len(plan.devices)} {plan.devices[0].platform})"
+        )
+        made = {"asked": asked, **origin()}
+        with self.watch("shadows") as on_progress:
+            chunks = train_shadows(
+                self.trainer(plan),
+                self.images,
+                self.pool.labels,
+                missing,
+                seed=self.config.seed,
+                views=self.views,
+                plan=plan,
+                query_batch=self.config.query.batch_size,
+                made=made,
+                on_progress=on_progress,
+            )
+            for chunk in chunks:
+                store.write(chunk)
+
+    def trainer(self, plan: Any) -> "Trainer":
+        """How one shadow trains on this pool."""
+        from jaxmia.models import Compute, Network, ensemble_conv
+        from jaxmia.training.plan import compute_dtype
+        from jaxmia.training.step import Normalisation, Trainer
+
+        shadow, challenge = self.config.shadow, self.config.challenge
+        height, width, channels = self.images.shape[1:]
+        square = {"transpose", "rot90", "rot270", "antitranspose"}
+        if height != width and (shadow.augment.dihedral or square & set(self.config.query.views)):
+            raise InputError(
+                f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(sorted(square))} "
+                "need square ones"
+            )
+        return Trainer(
+            Network(shadow.architecture, (height, width, channels), self._classes(), shadow.width, shadow.depth),
+            shadow,
+            Normalisation(challenge.mean, challenge.std),
+            Compute(compute_dtype(shadow, plan.devices[0]), ensemble_conv(plan.lowering)),
+        )
+
+    def query(self) -> None:
+        """Queries the target on every sample and view."""
+        path = self.out / "target.npz"
+        asked = {
+            "target": file_digest(self._given("target")),
+            "challenge": self.config.challenge.model_dump(
+                mode="json", include={"architecture", "backend", "image_size", "mean", "std"}
+            ),
+            "views": [str(view) for view in self.views],
+            "pool": self._pool_digest,
+        }
+        if path.exists() and _made(load_npz(path)).get("asked") == asked:
+            self.say("target: scores are there")
+            return
+        from jaxmia.training.query import query_target
+
+        phi, right = query_target(
+            self.target.query, self.images, self.pool.labels, self.views, self.config.query.batch_size
+        )
+        save_npz(path, {"phi": phi, "right": right, "made": np.array(json.dumps({"asked": asked, **origin()}))})
+        membership = self.pool.membership
+        shares = [
+            f"{right[membership == value].mean():.4f} on public {name}"
+            for value, name in ((1, "members"), (0, "non-members"))
+            if (membership == value).any()
+        ]
+        self.say("target: accuracy " + ", ".join(shares or [f"{right.mean():.4f}"]))
+
+    @cached_property
+    def _pool_digest(self) -> str:
+        pool = self.pool
+        assert pool.images is not None
+        return digest(pool.images, pool.labels)
+
+    def _asked(self) -> dict[str, Any]:
+        """What a shadow model's scores depend on, beside its number."""
+        return {
+            "shadow": self.config.shadow.model_dump(mode="json", exclude={"count"}),
+            "challenge": self.config.challenge.model_dump(mode="json", include={"image_size", "mean", "std"}),
+            "classes": self._classes(),
+            "views": [str(view) for view in self.views],
+            "seed": self.config.seed,
+            "pool": self._pool_digest,
+        }
+
+    def _classes(self) -> int:
+        return self.target.classes or int(self.pool.labels.max()) + 1
+
+    def _given(self, name: str) -> Path:
+        path = getattr(self.config.challenge, name)
+        if path is None:
+            raise InputError(f"challenge.{name}: no file is named; set it in --config or by --challenge.{name} FILE")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file (challenge.{name})")
+        return path
+
+
+def _refuse_other_recipe(store: ScoreStore, asked: Mapping[str, Any]) -> None:
+    for path in store.paths():
+        made = _made(load_npz(path))
+        difference = describe_difference({"asked": made.get("asked", {})}, {"asked": asked})
+        if difference:
+            raise InputError(
+                f"{path}: was made by another configuration: {difference}; use another --out or remove the folder "
+                f"{store.folder}"
+            )
+
+
+def _made(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        return json.loads(str(arrays.get("made", "{}")))
+    except json.JSONDecodeError:
+        return {}
+
+
+def _parts(images: np.ndarray, size: int) -> Sequence[np.ndarray]:
+    return [images[start : start + size] for start in range(0, len(images), size)]

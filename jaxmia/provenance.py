@@ -1,0 +1,83 @@
+"""What a result can be traced by: versions, device, commit, and digests of what went in."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxmia
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def origin() -> dict[str, Any]:
+    """Versions, device and commit that a result was made with, as plain JSON."""
+    import jax
+
+    device = jax.local_devices()[0]
+    return {
+        "jaxmia": jaxmia.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+        "platform": device.platform,
+        "device": device.device_kind if device.platform != "cpu" else processor(),
+        "devices": jax.local_device_count(),
+        "host": platform.node(),
+    }
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of jaxmia's own checkout, with `+` where files differ from it; None outside of one."""
+    folder = Path(jaxmia.__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        tracked = _git(folder, "ls-files", "__init__.py")
+        return (
+            head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "") if tracked else None
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def digest(*parts: np.ndarray | bytes) -> str:
+    """A short hash of arrays (type, shape and bytes) or bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype.str}{part.shape}".encode())
+            part = np.ascontiguousarray(part).data.cast("B") if part.size else b""
+        total.update(part)
+    return total.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

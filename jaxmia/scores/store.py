@@ -1,0 +1,170 @@
+"""The score store: one file a chunk of shadow models, each whole or absent."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz, save_npz
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Shadow models that were trained together, and what they said of every sample.
+
+    Attributes:
+        model: Numbers of the models, int `[model]`.
+        mask: Who trained on whom, bool `[model, sample]`.
+        phi: Logit margins in nats, float32 `[model, view, sample]`.
+        accuracy: Share of OUT samples classified rightly, float32 `[model]`.
+        accuracy_in: The same of IN samples.
+        extra: Further arrays with a leading model axis, such as training curves.
+        made: How the chunk was made: recipe, data, versions, device. Plain JSON.
+    """
+
+    model: np.ndarray
+    mask: np.ndarray
+    phi: np.ndarray
+    accuracy: np.ndarray
+    accuracy_in: np.ndarray
+    extra: Mapping[str, np.ndarray]
+    made: Mapping[str, Any]
+
+
+_REQUIRED = ("model", "mask", "phi")
+
+
+class ScoreStore:
+    """The folder `shadows/` of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def paths(self) -> list[Path]:
+        """The chunk files, by name."""
+        return sorted(self.folder.glob("*.npz"))
+
+    def write(self, chunk: Chunk) -> Path:
+        """Stores a chunk under a name made of its first and last model; returns the file."""
+        path = self.folder / f"{chunk.model.min():05d}-{chunk.model.max():05d}.npz"
+        arrays = {
+            "model": chunk.model.astype(np.int64),
+            "mask": chunk.mask.astype(bool),
+            "phi": chunk.phi.astype(np.float32),
+            "accuracy": chunk.accuracy.astype(np.float32),
+            "accuracy_in": chunk.accuracy_in.astype(np.float32),
+            **chunk.extra,
+            "made": np.array(json.dumps(chunk.made)),
+        }
+        save_npz(path, arrays)
+        return path
+
+    def models(self) -> list[int]:
+        """Numbers of the models that the store holds, ascending."""
+        return sorted(int(model) for path in self.paths() for model in load_npz(path, ("model",))["model"])
+
+    def read(self) -> Chunk:
+        """All chunks as one, by model number.
+
+        Raises:
+            InputError: There is no chunk; one is damaged or does not fit the others; a model comes twice.
+        """
+        paths = self.paths()
+        if not paths:
+            raise InputError(f"{self.folder}: holds no trained shadow models (*.npz); `jaxmia train` makes them")
+        chunks = [_read_chunk(path) for path in paths]
+        for path, chunk in zip(paths[1:], chunks[1:], strict=True):
+            _refuse_misfit(paths[0], chunks[0], path, chunk)
+        model = np.concatenate([chunk.model for chunk in chunks])
+        order = np.argsort(model, kind="stable")
+        twice = model[order][1:][np.diff(model[order]) == 0]
+        if len(twice):
+            raise InputError(f"{self.folder}: model {twice[0]} comes in more than one file; remove one of them")
+
+        def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+            return np.concatenate(parts)[order]
+
+        shared = set.intersection(*(set(chunk.extra) for chunk in chunks))
+        extra = {
+            name: joined([chunk.extra[name] for chunk in chunks])
+            for name in sorted(shared)
+            if len({chunk.extra[name].shape[1:] for chunk in chunks}) == 1
+        }
+        return Chunk(
+            model=model[order],
+            mask=joined([chunk.mask for chunk in chunks]),
+            phi=joined([chunk.phi for chunk in chunks]),
+            accuracy=joined([chunk.accuracy for chunk in chunks]),
+            accuracy_in=joined([chunk.accuracy_in for chunk in chunks]),
+            extra=extra,
+            made=chunks[0].made,
+        )
+
+
+def _read_chunk(path: Path) -> Chunk:
+    arrays = load_npz(path, _REQUIRED)
+    model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
+    expected = {
+        "model": ("[model]", model.shape, model.ndim == 1 and len(model) > 0 and model.dtype.kind in "iu"),
+        "mask": ("bool [model, sample]", mask.shape, mask.ndim == 2 and mask.dtype == bool and len(mask) == len(model)),
+        "phi": (
+            "float [model, view, sample]",
+            phi.shape,
+            phi.ndim == 3 and phi.dtype.kind == "f" and (len(phi), phi.shape[-1]) == mask.shape and phi.shape[1] > 0,
+        ),
+    }
+    for name, (allowed, shape, fits) in expected.items():
+        if not fits:
+            raise InputError(f"{path}: {name} has shape {list(shape)}, expected {allowed} alike in model, mask and phi")
+    if not np.isfinite(phi).all():
+        where = np.argwhere(~np.isfinite(phi))[0]
+        raise InputError(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
+    try:
+        made = json.loads(str(arrays.pop("made", "{}")))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: made is no JSON: {error}") from error
+    nothing = np.full(len(model), np.nan, np.float32)
+    return Chunk(
+        model=model,
+        mask=mask,
+        phi=phi,
+        accuracy=arrays.pop("accuracy", nothing),
+        accuracy_in=arrays.pop("accuracy_in", nothing),
+        extra={name: value for name, value in arrays.items() if value.ndim and len(value) == len(model)},
+        made=made,
+    )
+
+
+def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> None:
+    if chunk.phi.shape[1:] != first.phi.shape[1:]:
+        raise InputError(
+            f"{path}: phi is {list(chunk.phi.shape[1:])} [view, sample], but {first_path.name} has "
+            f"{list(first.phi.shape[1:])}"
+        )
+    difference = describe_difference(first.made, chunk.made)
+    if difference:
+        raise InputError(f"{path}: does not belong with {first_path.name}: {difference}")
+
+
+def describe_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Names the entries of `made["asked"]` in which two chunks differ; empty where they agree."""
+    left, right = dict(_leaves(first.get("asked", {}))), dict(_leaves(second.get("asked", {})))
+    return ", ".join(
+        f"{name} is {left.get(name)!r} there and {right.get(name)!r} here"
+        for name in sorted({*left, *right})
+        if left.get(name) != right.get(name)
+    )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, value))
+    return found

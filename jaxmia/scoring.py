@@ -1,0 +1,123 @@
+"""Matrices of logit margins to one score a sample, a submission and its figures."""
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.config import AttackSection
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.metrics import FPRS, figures
+from jaxmia.pool import Pool
+from jaxmia.scores.store import Chunk, ScoreStore
+from jaxmia.submission import to_unit_interval, write_submission
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """What a run directory holds once its models are trained and queried.
+
+    Attributes:
+        pool: Without images.
+        evidence: The target's and the shadows' margins.
+        shadows: All chunks as one.
+    """
+
+    pool: Pool
+    evidence: Evidence
+    shadows: Chunk
+
+
+def read_matrices(out: Path) -> Matrices:
+    """Reads `pool.npz`, `target.npz` and `shadows/*.npz`, whoever made them.
+
+    Raises:
+        InputError: One is missing, damaged, or of another pool than the others.
+    """
+    pool = Pool.load(out / "pool.npz")
+    target = load_npz(out / "target.npz", required=("phi",))["phi"]
+    shadows = ScoreStore(out / "shadows").read()
+    for name, phi in ((out / "target.npz", target), (out / "shadows", shadows.phi)):
+        if phi.shape[-1] != len(pool):
+            raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {out / 'pool.npz'} has {len(pool)}")
+    try:
+        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels)
+    except InputError as error:
+        raise InputError(f"{out}: {error}") from error
+    return Matrices(pool, evidence, shadows)
+
+
+def score(out: Path, section: AttackSection, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Writes `scores.npz`, `submission.csv` (where there are private samples) and `metrics.json`.
+
+    Args:
+        out: A run directory.
+        section: Which attack, and at which false positive rate it is to be strong.
+        say: Prints one line.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
+    """
+    matrices = read_matrices(out)
+    chosen = named_attack(section.name)
+    scores = {chosen.name: chosen(matrices.evidence)}
+    for attack in standard_attacks():
+        if attack.name not in scores:
+            try:
+                scores[attack.name] = attack(matrices.evidence)
+            except InputError as error:
+                say(f"{attack.name}: left out: {error}")
+    save_npz(out / "scores.npz", scores)
+    pool = matrices.pool
+    private = ~pool.public
+    if private.any():
+        write_submission(out / "submission.csv", pool.ids[private], to_unit_interval(scores[chosen.name][private]))
+        say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
+    metrics = {
+        "attack": chosen.name,
+        "fpr": section.fpr,
+        "models": len(matrices.shadows.model),
+        "samples": len(pool),
+        "shadow_accuracy": {
+            "out": _mean(matrices.shadows.accuracy),
+            "in": _mean(matrices.shadows.accuracy_in),
+        },
+        "public": public_figures(pool, scores[chosen.name], section.fpr),
+    }
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def public_figures(pool: Pool, scores: np.ndarray, fpr: float) -> dict[str, Any] | None:
+    """Figures on the public samples; None where they are not of both kinds."""
+    members = pool.membership[pool.public] == 1
+    if members.all() or not members.any():
+        return None
+    return figures(scores[pool.public], members, tuple(sorted({fpr, *FPRS}, reverse=True))).to_dict()
+
+
+def named_attack(name: str) -> Attack:
+    """The standard attack of that name.
+
+    Raises:
+        InputError: There is none.
+    """
+    attacks = {attack.name: attack for attack in standard_attacks()}
+    if name not in attacks:
+        close = difflib.get_close_matches(name, attacks, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise InputError(f"attack.name: {name!r} is unknown; {hint}allowed are {', '.join(attacks)}")
+    return attacks[name]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))

@@ -1,0 +1,65 @@
+"""Which samples each model of an ensemble sees at each step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxmia.errors import InputError
+from jaxmia.masks import batch_order, steps_per_epoch
+
+
+class Batches:
+    """The batches of an ensemble, step by step, made as they are asked for.
+
+    Epochs of different models need not begin at the same step, since IN sets differ in size.
+
+    Args:
+        seed: Seed of the run.
+        models: Numbers of the models.
+        mask: Who is IN, bool `[model, sample]`.
+        epochs: Passes over each IN set.
+        batch_size: Samples a step.
+
+    Raises:
+        InputError: A model has no IN sample.
+    """
+
+    def __init__(self, seed: int, models: Sequence[int], mask: np.ndarray, epochs: int, batch_size: int) -> None:
+        self._seed = seed
+        self._models = list(models)
+        self._members = [np.flatnonzero(row) for row in mask]
+        self._batch_size = batch_size
+        for model, members in zip(models, self._members, strict=True):
+            if not len(members):
+                raise InputError(f"model {model} has no IN sample among {mask.shape[1]}; a larger pool is needed")
+        self._per_epoch = np.array([steps_per_epoch(len(members), batch_size) for members in self._members])
+        self.total = (epochs * self._per_epoch).astype(np.int32)
+        """Steps of each model's training, int32 `[model]`."""
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps until the last model is done."""
+        return int(self.total.max())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the longest epoch among the models."""
+        return int(self._per_epoch.max())
+
+    def block(self, first: int, count: int) -> np.ndarray:
+        """Batches of `count` steps from step `first` on, int32 `[step, model, batch]`."""
+        index = np.empty((count, len(self._models), self._batch_size), np.int32)
+        for position in range(len(self._models)):
+            for step in range(count):
+                epoch, row = divmod(first + step, int(self._per_epoch[position]))
+                index[step, position] = self._order(position, epoch)[row]
+        return index
+
+    def _order(self, position: int, epoch: int) -> np.ndarray:
+        cached, order = self._orders.get(position, (-1, np.empty(0)))
+        if cached != epoch:
+            model, members = self._models[position], self._members[position]
+            order = batch_order(self._seed, model, members, epoch, self._batch_size)
+            self._orders[position] = (epoch, order)
+        return order

@@ -1,0 +1,58 @@
+"""The optimizer and the course of its learning rate."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmia.config import Shadow
+
+
+class Hyper(NamedTuple):
+    """What may differ between the models of one ensemble: scalars for one model, `[model]` for all."""
+
+    learning_rate: jax.Array | float
+    weight_decay: jax.Array | float
+    label_smoothing: jax.Array | float
+
+
+def hyper_of(recipe: Shadow) -> Hyper:
+    """The recipe's own values."""
+    return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
+
+
+def transformation(recipe: Shadow, hyper: Hyper) -> optax.GradientTransformation:
+    """Gradients to a direction of ascent, before the learning rate.
+
+    SGD is PyTorch's: decay is added to the gradient, momentum is Nesterov's. AdamW decouples the decay.
+    """
+    mask = None if recipe.decay_norm_and_bias else _decayed
+    decay = optax.add_decayed_weights(hyper.weight_decay, mask)  # type: ignore[arg-type]
+    if recipe.optimizer == "sgd":
+        return optax.chain(decay, optax.trace(recipe.momentum, nesterov=True))
+    return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay)
+
+
+def learning_rate(recipe: Shadow, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:
+    """Learning rate at `step` of `total`.
+
+    It rises linearly over the warm-up; then `cosine` falls to 0 as (1 + cos(pi x)) / 2 over the rest, `piecewise`
+    drops at each milestone (a share of the whole), `constant` stays.
+    """
+    step, total = jnp.asarray(step, jnp.float32), jnp.asarray(total, jnp.float32)
+    warmup = total * (recipe.warmup_epochs / recipe.epochs)
+    if recipe.schedule == "cosine":
+        course = 0.5 * (1 + jnp.cos(jnp.pi * (step - warmup) / (total - warmup)))
+    elif recipe.schedule == "piecewise":
+        drops = sum((step >= share * total).astype(jnp.float32) for share in recipe.milestones)
+        course = jnp.power(recipe.drop, drops)
+    else:
+        course = jnp.ones(())
+    rise = (step + 1) / jnp.maximum(warmup, 1)
+    return peak * jnp.where(step < warmup, rise, course)
+
+
+def _decayed(params: optax.Params) -> optax.Params:
+    """True for kernels; scales and biases of any layer are vectors."""
+    return jax.tree.map(lambda value: value.ndim > 1, params)
