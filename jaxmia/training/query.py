@@ -35,7 +35,7 @@ def query(
     margins, rights = [], []
     for view in views:
         for start in range(0, samples, batch_size):
-            # The last batch repeats the last sample, so that every batch has one shape; eval mode lets no sample see another.
+            # The last batch repeats the last sample, so that every batch has one shape; in eval mode none sees another.
             index = np.minimum(np.arange(start, start + batch_size), samples - 1).astype(np.int32)
             margin, right = ensemble.margins(state, index, view)
             margins.append(margin)
@@ -67,7 +67,8 @@ def query_target(
         batch_size: Images a step.
 
     Returns:
-        Logit margins in nats, float32 `[view, sample]`, and whether the class of the first view is right, bool `[sample]`.
+        Logit margins in nats, float32 `[view, sample]`, and whether the class of the first view is right, bool
+        `[sample]`.
     """
     starts = range(0, len(images), batch_size)
     phi, right = [], np.empty(0)

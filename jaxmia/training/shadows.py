@@ -164,11 +164,8 @@ def _train(
             accuracy = (float(np.nanmean(inside)), float(np.nanmean(outside)))
         seen = min(first + count, batches.steps) * recipe.batch_size * len(models)
         whole = batches.steps * recipe.batch_size * len(models)
-        on_progress(
-            Progress(
-                "training", models, seen, whole, epoch, recipe.epochs, float(loss.mean()), accuracy[0], accuracy[1]
-            )
-        )
+        figures = (float(loss.mean()), *accuracy)
+        on_progress(Progress("training", models, seen, whole, epoch, recipe.epochs, *figures))
     return state, np.stack(curve, axis=1).astype(np.float32)
 
 
