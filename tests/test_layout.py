@@ -15,26 +15,29 @@ MAY_USE_BRIDGE = ("pipeline", "benchmark", "cli")
 
 class Import(NamedTuple):
     package: str
-    in_function: bool
+    deferred: bool
+    """Not run when the module is imported."""
 
 
 def imports(source: str) -> set[Import]:
     """Top-level packages that `source` imports, by statement or by `import_module("...")`."""
-    return set(_imports(ast.parse(source), in_function=False))
+    return set(_imports(ast.parse(source), deferred=False))
 
 
-def _imports(node: ast.AST, in_function: bool):
+def _imports(node: ast.AST, deferred: bool):
     match node:
         case ast.Import(names=names):
-            yield from (Import(_root(alias.name), in_function) for alias in names)
+            yield from (Import(_root(alias.name), deferred) for alias in names)
         case ast.ImportFrom(module=str(module), level=0):
-            yield Import(_root(module), in_function)
+            yield Import(_root(module), deferred)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[ast.Constant(value=str(module)), *_]):
             if name in ("import_module", "__import__", "importorskip"):
-                yield Import(_root(module), in_function)
-    inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield Import(_root(module), deferred)
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            deferred = True
     for child in ast.iter_child_nodes(node):
-        yield from _imports(child, inside)
+        yield from _imports(child, deferred)
 
 
 def _root(module: str) -> str:
@@ -51,8 +54,8 @@ def violations(path: Path, source: str) -> list[str]:
     if path.parts[0] == "jaxmia":
         if "bridge" in packages and path.parts[1].removesuffix(".py") not in MAY_USE_BRIDGE:
             wrong.append(f"imports bridge, which only {', '.join(MAY_USE_BRIDGE)} may")
-        if Import("bridge", in_function=False) in found:
-            wrong.append("imports bridge outside a function")
+        if Import("bridge", deferred=False) in found:
+            wrong.append("imports bridge when it is imported")
         if path.parts[1] in ("attacks", "metrics.py") and packages & {"jax", "flax", "optax"}:
             wrong.append("imports jax, but attacks and metrics are plain NumPy")
     return wrong
@@ -71,8 +74,8 @@ def test_file_imports_only_what_it_may(path: Path):
         ("jaxmia/cli.py", "import importlib\nimportlib.import_module('torch')", "torch outside"),
         ("tests/test_pool.py", "import pytest\ntorch = pytest.importorskip('torch')", "torch outside"),
         ("jaxmia/pool.py", "def f():\n    import bridge.target", "bridge, which only"),
-        ("jaxmia/pipeline.py", "from bridge.target import load_target", "outside a function"),
-        ("jaxmia/cli.py", "try:\n    import bridge\nexcept ImportError:\n    pass", "outside a function"),
+        ("jaxmia/pipeline.py", "from bridge.target import load_target", "when it is imported"),
+        ("jaxmia/cli.py", "try:\n    import bridge\nexcept ImportError:\n    pass", "when it is imported"),
         ("jaxmia/attacks/lira.py", "def f():\n    from jax import numpy", "plain NumPy"),
         ("jaxmia/metrics.py", "import jax.numpy as jnp", "plain NumPy"),
     ],
@@ -87,6 +90,7 @@ def test_a_wrong_import_is_found(path: str, source: str, complaint: str):
         ("bridge/target.py", "import torch\nimport jaxmia.pool"),
         ("tests/bridge/test_target.py", "import torch"),
         ("jaxmia/pipeline.py", "def run():\n    from bridge.target import load_target"),
+        ("jaxmia/pipeline.py", "if TYPE_CHECKING:\n    from bridge.target import Target"),
         ("jaxmia/training/step.py", "import jax\nfrom . import bridge"),
         ("jaxmia/report/page.py", "text = 'import torch'  # import torch"),
     ],
@@ -95,7 +99,7 @@ def test_a_right_import_is_let_through(path: str, source: str):
     assert violations(Path(path), source) == []
 
 
-@pytest.mark.parametrize("module", ["jaxmia.attacks", "jaxmia.metrics", "jaxmia.cluster"])
+@pytest.mark.parametrize("module", ["jaxmia.attacks", "jaxmia.metrics"])
 def test_importing_it_needs_no_framework(module: str):
     """Also what its imports import: scoring must work on machines without a device."""
     if not list(ROOT.glob(f"{module.replace('.', '/')}*")):

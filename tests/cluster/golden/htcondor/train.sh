@@ -1,0 +1,9 @@
+#!/bin/bash
+# Trains one shard of the shadow models: train.sh SHARD, counted from 0. What is done already is not done again.
+set -e
+export HOME="${HOME:-/shared/home}"
+export JAXMIA_REQUEUE_EXIT_CODE=85
+cd /shared/work
+
+# exec, so that the signal to stop reaches the trainer itself.
+exec /shared/home/jaxmia/.venv/bin/jaxmia train --config /shared/config.yaml --out /shared/run --shard "$1/4"
