@@ -29,15 +29,15 @@ def installed(shared: Path) -> dict:
 
 
 def assert_golden(shared: Path, files: tuple[Path, ...], folder: str) -> None:
-    """Compares with the files under golden/, where `shared` is /shared. A missing one is written, to be looked at."""
-    for path in files:
-        golden = GOLDEN / folder / path.name
-        text = path.read_text().replace(str(shared), "/shared")
-        if not golden.exists():
-            golden.parent.mkdir(parents=True, exist_ok=True)
-            golden.write_text(text)
-            pytest.fail(f"{golden} was missing and is written now: look at it")
-        assert text == golden.read_text(), path.name
+    """Compares with the files under golden/, where `shared` is /shared. Missing ones are written, to be looked at."""
+    rendered = {GOLDEN / folder / path.name: path.read_text().replace(str(shared), "/shared") for path in files}
+    missing = [golden for golden in rendered if not golden.exists()]
+    for golden in missing:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(rendered[golden])
+    assert not missing, "written just now: look at them"
+    for golden, text in rendered.items():
+        assert text == golden.read_text(), golden
 
 
 def test_htcondor_files_are_the_golden_ones(shared: Path, config: Path, course: HTCondorProfile):
