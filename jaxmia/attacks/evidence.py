@@ -80,19 +80,25 @@ class Evidence:
                 np.delete(self.mask, model, axis=0),
                 self.labels,
             )
-            others.__dict__["sides"] = sides  # the value the cached property would compute, from sums already there
-            yield others.take(kept), self.mask[model, kept]
+            yield others._knowing(sides).take(kept), self.mask[model, kept]
+
+    def with_target(self, target: np.ndarray) -> "Evidence":
+        """The same shadows against other margins of the target, `[view, sample]`."""
+        return Evidence(target, self.shadows, self.mask, self.labels)._knowing(self.sides)
 
     def take(self, samples: np.ndarray) -> "Evidence":
         """The evidence on the samples of the given indices, in their order."""
         if np.array_equal(samples, np.arange(len(self.labels))):
             return self
-        part = Evidence(
+        inside, outside = self.sides
+        return Evidence(
             self.target[:, samples], self.shadows[:, :, samples], self.mask[:, samples], self.labels[samples]
-        )
-        if "sides" in self.__dict__:
-            part.__dict__["sides"] = tuple(side.take(samples) for side in self.sides)
-        return part
+        )._knowing((inside.take(samples), outside.take(samples)))
+
+    def _knowing(self, sides: tuple[Side, Side]) -> "Evidence":
+        """Itself, its moments set to what they would be computed as."""
+        self.__dict__["sides"] = sides
+        return self
 
     def _complete(self, side: Side, name: str) -> Side:
         empty = np.flatnonzero(side.count == 0)

@@ -1,0 +1,137 @@
+"""LiRA with everything that few models leave uncertain inferred from all samples together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import digamma, logsumexp, polygamma
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.gap import fit_gap
+from jaxmia.attacks.protocol import check_choice
+from jaxmia.attacks.signal import VIEWS, Fit, Views, project, weights
+from jaxmia.attacks.student import log_student
+from jaxmia.attacks.variance import FLOOR, fit_spread
+
+STRATUM = 500
+STRATA = 10
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """`log p(phi | IN, shadows) - log p(phi | OUT, shadows)` in nats, under priors learned from the pool.
+
+    The samples are sorted into strata of like mean margin. Within one, by empirical Bayes:
+    1. OUT variances have a scaled inverse chi-square prior; IN variances are a log-normal multiple of them.
+    2. The gap between IN and OUT means, in spreads, has a mixture of Gaussians as its prior (`gap.py`), so that a
+       sample with few models borrows the gap of samples like it, and an outlier is believed once its models are many.
+    3. The mean has a flat prior. The predictive distribution of the target's margin on either side is then a mixture
+       of Student t, one for each component of the gap's prior.
+
+    With many models it turns into per-example LiRA, with few into global LiRA around the pooled mean. A sample without
+    IN or without OUT models is scored by its prior.
+    """
+
+    views: Views = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("views", self.views, VIEWS)
+
+    @property
+    def name(self) -> str:
+        """`adaptive`, with the views where they are not `mean`."""
+        return "adaptive" if self.views == "mean" else f"adaptive-{self.views}"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: No sample has an IN model, or none has an OUT model.
+        """
+        inside, outside = evidence.sides
+        if not inside.count.any():
+            inside = evidence.inside
+        if not outside.count.any():
+            outside = evidence.outside
+        mapping = weights(evidence, self.views)
+        signals = mapping @ evidence.target, project(inside, mapping), project(outside, mapping)
+        return np.mean([_score(*_signal(signals, index)) for index in range(len(mapping))], axis=0)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former; all `[sample]`."""
+
+    variance: np.ndarray
+    multiple: np.ndarray
+    freedom: np.ndarray
+
+
+def _signal(signals: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
+    """One signal of the target and of both fits, arrays `[sample]`."""
+    phi, inside, outside = signals
+    one = [Fit(fit.count, fit.mean[index], fit.squares[index]) for fit in (inside, outside)]
+    return phi[index], one[0], one[1]
+
+
+def _score(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
+    pooled_mean = (inside.count * inside.mean + outside.count * outside.mean) / (inside.count + outside.count)
+    strata = int(np.clip(len(phi) // STRATUM, 1, STRATA))
+    scores = np.empty(len(phi))
+    for stratum in np.array_split(np.argsort(pooled_mean, kind="stable"), strata):
+        part = [Fit(fit.count[stratum], fit.mean[stratum], fit.squares[stratum]) for fit in (inside, outside)]
+        scores[stratum] = _score_stratum(phi[stratum], *part)
+    return scores
+
+
+def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
+    scale = _scale(inside, outside)
+    spread = np.sqrt(scale.variance)
+    # everything below is in spreads, counted from the OUT mean, or from the IN mean where there is no OUT model
+    has_in, has_out = inside.count > 0, outside.count > 0
+    origin = np.where(has_out, outside.mean, inside.mean)
+    out_mean = np.where(has_out, outside.mean - origin, 0) / spread
+    in_mean = np.where(has_in, inside.mean - origin, 0) / spread
+    out_precision, in_precision = outside.count, inside.count / scale.multiple
+    total = out_precision + in_precision
+    precision = out_precision * in_precision / total
+    measured = precision > 0
+    prior = fit_gap((in_mean - out_mean)[measured], precision[measured])
+    log_weight, gap, uncertain = prior.posterior(in_mean - out_mean, precision)
+    in_share = in_precision / total
+    out_center = (1 - in_share) * out_mean + in_share * (in_mean - gap)
+    x = (phi - origin) / spread
+
+    def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray) -> np.ndarray:
+        variance = noise + 1 / total + lever**2 * uncertain
+        return np.asarray(logsumexp(log_weight + log_student(x, center, variance, scale.freedom), axis=0))
+
+    return log_predictive(out_center + gap, scale.multiple, 1 - in_share) - log_predictive(out_center, 1.0, in_share)
+
+
+def _scale(inside: Fit, outside: Fit) -> _Scale:
+    multiple = _multiple(inside, outside)
+    squares, freedom = outside.squares + inside.squares / multiple, outside.freedom + inside.freedom
+    spread = fit_spread(squares[None], freedom)
+    variance = spread.posterior(squares[None], freedom)[0]
+    return _Scale(variance, multiple, spread.freedom[0] + freedom)
+
+
+def _multiple(inside: Fit, outside: Fit) -> np.ndarray:
+    """IN variance over OUT variance of each sample, shrunk towards the typical one by how well it is measured."""
+    measured = (inside.squares > FLOOR * inside.count) & (outside.squares > FLOOR * outside.count)
+    if measured.sum() < 3:
+        return np.ones(len(inside.count))
+    half_in, half_out = np.maximum(inside.freedom, 1) / 2, np.maximum(outside.freedom, 1) / 2
+    log_ratio = np.zeros(len(measured))
+    log_ratio[measured] = _log_variance(inside, half_in)[measured] - _log_variance(outside, half_out)[measured]
+    noise = polygamma(1, half_in) + polygamma(1, half_out)
+    precision = measured / noise
+    typical = np.average(log_ratio, weights=precision)
+    real = max(0.0, float(np.average((log_ratio - typical) ** 2 - noise, weights=precision)))
+    share = np.where(measured, real / (real + noise), 0)
+    return np.exp(typical + share * (log_ratio - typical))
+
+
+def _log_variance(fit: Fit, half: np.ndarray) -> np.ndarray:
+    """Unbiased logarithm of the variance, from half its degrees of freedom."""
+    return np.log(np.maximum(fit.squares, FLOOR)) - np.log(2) - digamma(half)

@@ -1,0 +1,83 @@
+"""Putting a target that is more or less confident than its shadows on their scale, without looking at a label."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.protocol import Attack
+from jaxmia.attacks.variance import FLOOR
+
+ENOUGH = 64
+"""Shadows whose distribution of margins is looked at, at most."""
+
+FAR = 4.0
+"""Standard deviations beyond which a target is not one of its shadows' kind."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a model's margins over the samples lie, in nats.
+
+    Attributes:
+        median: `[..., view]`.
+        width: Interquartile range, `[..., view]`.
+    """
+
+    median: np.ndarray
+    width: np.ndarray
+
+
+def scale_of(phi: np.ndarray) -> Scale:
+    """Median and interquartile range over the samples of margins `[..., view, sample]`, in nats."""
+    low, median, high = np.quantile(np.asarray(phi, np.float64), [0.25, 0.5, 0.75], axis=-1)
+    return Scale(median, np.maximum(high - low, np.sqrt(FLOOR)))
+
+
+def scale_of_shadows(evidence: Evidence) -> Scale:
+    """The scale of each of at most `ENOUGH` shadows, `[model, view]`."""
+    return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // ENOUGH)])
+
+
+def misalignment(evidence: Evidence) -> float:
+    """How far the target's median or width (of view 0) is from the shadows', in standard deviations over shadows.
+
+    Above `FAR`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare with.
+    """
+    shadows = scale_of_shadows(evidence)
+    if len(shadows.median) < 3:
+        return 0.0
+    target = scale_of(evidence.target)
+    distances = []
+    for own, others in ((target.median, shadows.median), (np.log(target.width), np.log(shadows.width))):
+        spread = max(float(others[:, 0].std(ddof=1)), np.sqrt(FLOOR)) * np.sqrt(1 + 1 / len(others))
+        distances.append(abs(float(own[0] - others[:, 0].mean())) / spread)
+    return max(distances)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Another attack, after each view of the target was shifted and stretched to the shadows' typical scale.
+
+    It supposes that the samples are members of the target about as often as of a shadow.
+    """
+
+    attack: Attack
+
+    @property
+    def name(self) -> str:
+        """The attack's name and `-aligned`."""
+        return f"{self.attack.name}-aligned"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: As the attack.
+        """
+        if not len(evidence.shadows):
+            return self.attack(evidence)
+        own, shadows = scale_of(evidence.target), scale_of_shadows(evidence)
+        stretch = np.median(shadows.width, axis=0) / own.width
+        shifted = (evidence.target - own.median[:, None]) * stretch[:, None]
+        return self.attack(evidence.with_target(shifted + np.median(shadows.median, axis=0)[:, None]))

@@ -1,0 +1,68 @@
+"""Attacks made of attacks: fused by rank, calibrated by class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.protocol import Attack
+from jaxmia.errors import InputError
+
+
+def mean_rank(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over attacks of each sample's rank, in (0, 1], ties sharing a rank; scores are `[attack][sample]`."""
+    return np.mean([rankdata(score) / len(score) for score in scores], axis=0)
+
+
+@dataclass(frozen=True)
+class RankFusion:
+    """Mean of the ranks that several attacks give a sample, with equal weights."""
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise InputError("attack.attacks: is empty, expected at least one attack to fuse")
+
+    @property
+    def name(self) -> str:
+        """`fusion(...)` of the names."""
+        return f"fusion({'+'.join(attack.name for attack in self.attacks)})"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]` in (0, 1]; higher means member.
+
+        Raises:
+            InputError: As any of the attacks.
+        """
+        return mean_rank([attack(evidence) for attack in self.attacks])
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Another attack's scores less their class's median, in interquartile ranges of the class.
+
+    One threshold then raises about as many false alarms in each class. Supposes that members are as frequent in each.
+    """
+
+    attack: Attack
+
+    @property
+    def name(self) -> str:
+        """The attack's name and `-per-class`."""
+        return f"{self.attack.name}-per-class"
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Scores `[sample]`; higher means member.
+
+        Raises:
+            InputError: As the attack.
+        """
+        scores = np.array(self.attack(evidence), np.float64)
+        for label in np.unique(evidence.labels):
+            chosen = evidence.labels == label
+            low, median, high = np.quantile(scores[chosen], [0.25, 0.5, 0.75])
+            scores[chosen] = (scores[chosen] - median) / (high - low if high > low else 1.0)
+        return scores
