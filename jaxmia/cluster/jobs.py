@@ -4,11 +4,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jaxmia.cluster.profile import HTCondorProfile, Profile, SlurmProfile
+from jaxmia.cluster.profile import HTCondorProfile, Profile, SlurmProfile, load_profile
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
@@ -36,6 +36,21 @@ class JobFiles(NamedTuple):
 
     files: tuple[Path, ...]
     submit: str
+
+
+def write_jobs(
+    scheduler: Literal["htcondor", "slurm"], config: Path, out: Path, jobs: int, profile: Path | None = None
+) -> JobFiles:
+    """Writes job files as `write_htcondor` or `write_slurm` do, with a profile from a file or the defaults.
+
+    Raises:
+        InputError: As they do, or the profile is bad.
+    """
+    if scheduler == "htcondor":
+        return write_htcondor(
+            config, out, jobs, load_profile(profile, HTCondorProfile) if profile else HTCondorProfile()
+        )
+    return write_slurm(config, out, jobs, load_profile(profile, SlurmProfile) if profile else SlurmProfile())
 
 
 def write_htcondor(config: Path, out: Path, jobs: int, profile: HTCondorProfile) -> JobFiles:

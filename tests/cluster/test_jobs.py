@@ -4,10 +4,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from jaxmia.cluster import HTCondorProfile, SlurmProfile, write_htcondor, write_slurm
+from jaxmia.cluster import HTCondorProfile, SlurmProfile, write_htcondor, write_jobs, write_slurm
 from jaxmia.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,6 +61,15 @@ def test_relative_paths_become_absolute(shared: Path, config: Path):
         commands = [line for line in path.read_text().splitlines() if "--config" in line]
         assert len(commands) == {"train": path.suffix != ".sub", "score": 3 * (path.suffix != ".sub")}.get(path.stem, 0)
         assert all(f"--config {shared}/work/config.yaml --out {shared}/work/run" in line for line in commands)
+
+
+@pytest.mark.parametrize(("scheduler", "first"), [("htcondor", "train.sh"), ("slurm", "train.sbatch")])
+def test_scheduler_is_chosen_by_name(shared: Path, config: Path, scheduler: Literal["htcondor", "slurm"], first: str):
+    Path("profile.yaml").write_text(f"scheduler: {scheduler}\ncommand: /opt/jaxmia\n")
+    with_profile = write_jobs(scheduler, config, shared / "run", 2, Path("profile.yaml"))
+    assert with_profile.files[0].name == first
+    assert "/opt/jaxmia train" in with_profile.files[0].read_text()
+    assert "bin/jaxmia train" in write_jobs(scheduler, config, shared / "run", 2).files[0].read_text()
 
 
 def test_log_folder_is_there_before_the_scheduler_needs_it(shared: Path, config: Path):
