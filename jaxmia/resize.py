@@ -1,0 +1,43 @@
+"""Antialiased bilinear resizing as two small matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Weights of bilinear resizing along one axis, float32 `[size_out, size_in]`; each row sums to 1.
+
+    A triangle around each output's centre reaches one pixel to either side when enlarging, and one *output* pixel when
+    shrinking, which is the antialiasing. At the border the triangle is cut and normalised again. That is what
+    `torch.nn.functional.interpolate(mode="bilinear", antialias=True, align_corners=False)` computes, and with it
+    torchvision's `Resize`.
+
+    Args:
+        size_in: Pixels before.
+        size_out: Pixels after.
+    """
+    scale = size_in / size_out
+    centre = (np.arange(size_out)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(size_in) + 0.5 - centre) / max(scale, 1)
+    weight = np.maximum(1 - distance, 0)
+    return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+
+
+def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width after torchvision's `Resize(size)`: the shorter side becomes `size`, the aspect is kept."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def resize(images: jax.Array, height: int, width: int) -> jax.Array:
+    """Resizes float images `[sample, height, width, channel]`, in float32 whatever the device's default precision.
+
+    Args:
+        images: Floats; rounding uint8 would not be what torchvision does to floats.
+        height: Pixels after.
+        width: Pixels after.
+    """
+    rows, columns = resize_matrix(images.shape[1], height), resize_matrix(images.shape[2], width)
+    return jnp.einsum("ih,jw,nhwc->nijc", rows, columns, images, precision="highest")
