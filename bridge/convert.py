@@ -1,0 +1,150 @@
+"""PyTorch's `state_dict` to an NNX module and back.
+
+Both sides name their modules alike, but for three things: the leaves (`weight` and `kernel`), the blocks of a ResNet
+(`layer2.0` and the n-th of `blocks`), and the two parts of its shortcut (`downsample.0` and `downsample.conv`).
+"""
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxmia.errors import InputError
+from jaxmia.models import STAGES, Architecture, Compute, Network
+
+Shape = tuple[int, ...]
+_Path = tuple[str | int, ...]
+
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_SHORTCUT = {"conv": "0", "bn": "1"}
+# Counts batches for a momentum of None, which none of these networks has.
+_IGNORED = "num_batches_tracked"
+
+
+def describe(architecture: Architecture, shapes: Mapping[str, Shape]) -> Network:
+    """What can be read from the shapes of a `state_dict`: width, depth, stem, classes and channels.
+
+    Height and width of the input are not to be read: they are 1 here, and for an MLP all its inputs are channels. A
+    missing key leaves the architecture's own; `check_fit` then names it.
+
+    Args:
+        architecture: Family and depth.
+        shapes: Shape of each entry, by PyTorch's name.
+    """
+    first, last = ("fc1.weight", "fc3.weight") if architecture == "mlp" else ("conv1.weight", "fc.weight")
+    width, channels, *kernel = shapes.get(first, (None, 3))
+    classes, features = shapes.get(last, (10, 0))
+    depth = 28
+    if architecture == "wideresnet":
+        width = features // 64 or None
+        blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+        depth = 2 * len(blocks) + 4 if blocks else depth
+    stem = "imagenet" if kernel[:1] == [7] else "cifar"
+    return Network(architecture, (1, 1, channels or 3), classes, width=width, depth=depth, stem=stem)
+
+
+def torch_shapes(network: Network) -> dict[str, Shape]:
+    """Name and shape of each entry that the network's `state_dict` has in PyTorch, batch counters left out."""
+    _, state = _abstract(network, None)
+    return {
+        _torch_name(network, path): tuple(leaf.shape[axis] for axis in _to_torch_axes(leaf.ndim))
+        for path, leaf in _leaves(state).items()
+    }
+
+
+def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], source: str) -> None:
+    """Compares names and shapes; batch counters do not matter.
+
+    Raises:
+        InputError: They differ; every name that is missing, foreign or of another shape is in the message, which
+            begins with `source`.
+    """
+    expected, given = ({n: s for n, s in shapes.items() if _IGNORED not in n} for shapes in (expected, given))
+    misfits = [f"lacks {name}" for name in expected if name not in given]
+    misfits += [f"has {name}, which the network has not" for name in given if name not in expected]
+    misfits += [
+        f"{name} is {tuple(given[name])}, the network's {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
+    if misfits:
+        raise InputError(f"{source}: {'; '.join(misfits)}")
+
+
+def to_nnx(
+    network: Network,
+    weights: Mapping[str, torch.Tensor | np.ndarray],
+    compute: Compute | None = None,
+    source: str = "state_dict",
+) -> nnx.Module:
+    """The NNX network with PyTorch's weights and batch statistics, float32.
+
+    Args:
+        network: What the weights are of.
+        weights: A `state_dict`.
+        compute: How the network computes.
+        source: Where the weights come from, for messages.
+
+    Raises:
+        InputError: Names or shapes do not fit; all are named.
+    """
+    check_fit(torch_shapes(network), {name: tuple(value.shape) for name, value in weights.items()}, source)
+    graph, state = _abstract(network, compute)
+    arrays = {path: _from_torch(weights[_torch_name(network, path)]) for path in _leaves(state)}
+    nnx.replace_by_pure_dict(state, unflatten_dict(arrays))
+    return nnx.merge(graph, state)
+
+
+def to_torch(network: Network, model: nnx.Module) -> dict[str, torch.Tensor]:
+    """The `state_dict` of an NNX network, float32 on the CPU, as PyTorch's network of the same description takes it."""
+    state: dict[str, torch.Tensor] = {}
+    for path, leaf in _leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))).items():
+        array = np.asarray(leaf, np.float32)
+        state[_torch_name(network, path)] = torch.tensor(array.transpose(_to_torch_axes(array.ndim)))
+    norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    return state | {norm + _IGNORED: torch.tensor(0) for norm in norms}
+
+
+def _abstract(network: Network, compute: Compute | None) -> tuple[nnx.GraphDef, nnx.State]:
+    """The network's structure and the shapes of its arrays, without computing any."""
+    return nnx.split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0), compute)))
+
+
+def _leaves(state: nnx.State) -> dict[_Path, Any]:
+    """Its arrays, or their shapes, by the attributes that lead to them."""
+    return flatten_dict(nnx.to_pure_dict(state))
+
+
+def _torch_name(network: Network, path: _Path) -> str:
+    *modules, leaf = (str(part) for part in path)
+    if modules[0] == "blocks" and network.architecture in STAGES:
+        modules[:2] = _stage(STAGES[network.architecture], int(modules[1]))
+    if "downsample" in modules:
+        modules[-1] = _SHORTCUT[modules[-1]]
+    return ".".join([*modules, _LEAVES[leaf]])
+
+
+def _stage(blocks: tuple[int, ...], index: int) -> list[str]:
+    """Where torchvision keeps the block of this number: stage and place in it."""
+    ends = list(accumulate(blocks))
+    stage = next(number for number, end in enumerate(ends) if index < end)
+    return [f"layer{stage + 1}", str(index - ends[stage] + blocks[stage])]
+
+
+def _to_torch_axes(ndim: int) -> tuple[int, ...]:
+    """Kernels `[height, width, in, out]` to `[out, in, height, width]`, `[in, out]` to `[out, in]`."""
+    return {4: (3, 2, 0, 1), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
+
+
+def _from_torch(value: torch.Tensor | np.ndarray) -> jax.Array:
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    # A copy, for JAX would share memory with a module that may yet be trained.
+    return jnp.array(array.transpose(np.argsort(_to_torch_axes(array.ndim))), jnp.float32, copy=True)
