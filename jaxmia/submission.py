@@ -116,7 +116,7 @@ def validate_submission(path: Path, private_ids: Sequence[str]) -> list[str]:
     Raises:
         InputError: The file is missing or cannot be read.
     """
-    return [f"{path}: {rule}" for rule in broken_rules(_read(path), private_ids)]
+    return [f"{path}: {rule}" for rule in broken_rules(read_bytes(path), private_ids)]
 
 
 def broken_rules(data: bytes, private_ids: Sequence[str]) -> list[str]:
@@ -141,7 +141,7 @@ def read_scores_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: The file is missing or unreadable, or a row breaks a rule; one line for each rule.
     """
-    table = parse_table(_read(path), COLUMNS)
+    table = parse_table(read_bytes(path), COLUMNS)
     _refuse(path, table.broken + _broken_duplicates(table.rows) + _broken_scores(table.rows))
     return _ids(table.rows), np.array([row.value for row in table.rows], np.float64)
 
@@ -155,7 +155,7 @@ def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: The file is missing or unreadable, or a row breaks a rule; one line for each rule.
     """
-    table = parse_table(_read(path), TRUTH_COLUMNS)
+    table = parse_table(read_bytes(path), TRUTH_COLUMNS)
     strange = [f"{row}: {_quote(str(row.value))}" for row in table.rows if row.value not in ("0", "1", None)]
     broken = [f"membership is neither 1 (member) nor 0 (non-member): {_listed(strange)}"] if strange else []
     _refuse(path, table.broken + _broken_duplicates(table.rows) + broken)
@@ -189,6 +189,20 @@ def match_truth(
         if not found:
             raise InputError(f"truth: has no {name} among {len(members)} ids; figures need members and non-members")
     return np.array([score_of[id_] for id_ in truth_ids.tolist()], np.float64), np.asarray(members, bool)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a CSV; of a file above `MAX_BYTES` only one more, by which `parse_table` knows it.
+
+    Raises:
+        InputError: The file is missing or cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def parse_table(data: bytes, columns: tuple[str, str]) -> Table:
@@ -284,15 +298,6 @@ def _broken_scores(rows: list[Row], lowest: float = -math.inf, highest: float = 
 
 def _ids(rows: list[Row]) -> np.ndarray:
     return np.array([row.id for row in rows], np.str_)
-
-
-def _read(path: Path) -> bytes:
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _refuse(path: Path, broken: list[str]) -> None:
