@@ -52,21 +52,31 @@ class Pool:
         """Reads what `save` wrote; `images` is None.
 
         Raises:
-            InputError: The file is missing or damaged, a field has another shape or type, an id comes twice, or a
-                membership is none of 1, 0, -1.
+            InputError: The file is missing or damaged, a field has another shape, length or type, an id comes twice, a
+                label is negative, or a membership is none of 1, 0, -1.
         """
         arrays = load_npz(path, required=("ids", "labels", "membership"))
-        ids = arrays["ids"].astype(np.str_)
         for name in ("ids", "labels", "membership"):
             if arrays[name].ndim != 1:
                 raise InputError(f"{path}: {name} has shape {arrays[name].shape}, expected [sample]")
-        if len(np.unique(ids)) < len(ids):
-            values, counts = np.unique(ids, return_counts=True)
-            raise InputError(f"{path}: ids: {values[counts > 1][0]!r} comes {counts.max()} times, expected once")
+        try:
+            ids = arrays["ids"].astype(np.str_)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: ids: {error.object!r} is no ASCII text") from error
+        values, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(f"{path}: ids: {str(values[counts > 1][0])!r} comes {counts.max()} times, expected once")
         for name in ("labels", "membership"):
             if arrays[name].dtype.kind not in "iub":
                 raise InputError(f"{path}: {name} is {arrays[name].dtype}, expected integers")
-        strange = ~np.isin(arrays["membership"], (UNKNOWN, 0, 1))
+        labels, membership = arrays["labels"], arrays["membership"]
+        strange = (labels < 0) | (labels > np.iinfo(np.int32).max)
         if strange.any():
-            raise InputError(f"{path}: membership: {arrays['membership'][strange][0]} is none of 1, 0, -1 (unknown)")
-        return cls(None, arrays["labels"].astype(np.int32), ids, arrays["membership"].astype(np.int8))
+            raise InputError(f"{path}: labels: {labels[strange][0]} is no class; classes are counted from 0")
+        strange = ~np.isin(membership, (UNKNOWN, 0, 1))
+        if strange.any():
+            raise InputError(f"{path}: membership: {membership[strange][0]} is none of 1, 0, -1 (unknown)")
+        try:
+            return cls(None, labels.astype(np.int32), ids, membership.astype(np.int8))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Plots and the HTML page that show what a run found."""

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from jaxmia.pool import UNKNOWN, Pool
+from jaxmia.scores import Chunk, ScoreStore
+
+# The same examples on every machine, however slow it is.
+settings.register_profile("reproducible", deadline=None, derandomize=True)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def pool() -> Pool:
+    """Forty 6 x 6 images of three classes, told apart by their brightness; the last ten are private."""
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 3, 40).astype(np.int32)
+    images = np.clip(rng.normal(60 + 60 * labels[:, None, None, None], 40, (40, 6, 6, 2)), 0, 255).astype(np.uint8)
+    membership = rng.integers(0, 2, 40).astype(np.int8)
+    membership[30:] = UNKNOWN
+    return Pool(images, labels, np.array([f"s{i}" for i in range(40)]), membership)
+
+
+def make_chunk(models: list[int], samples: int = 30, views: int = 2, seed: int = 0, **changes) -> Chunk:
+    """A chunk of invented margins, with the mask and accuracy of its models."""
+    rng = np.random.default_rng([seed, *models])
+    arrays = {
+        "model": np.array(models),
+        "mask": rng.random((len(models), samples)) < 0.5,
+        "phi": rng.normal(size=(len(models), views, samples)).astype(np.float32),
+        "accuracy": rng.random(len(models)).astype(np.float32),
+        "accuracy_in": rng.random(len(models)).astype(np.float32),
+        "extra": {"curve": rng.random((len(models), 3, 4)).astype(np.float32)},
+        "made": {"asked": {"seed": seed, "shadow": {"epochs": 3}}, "host": "here"},
+    }
+    return Chunk(**{**arrays, **changes})
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A run directory made elsewhere: matrices in which members stand out by one spread, and who is a member."""
+    rng = np.random.default_rng(3)
+    models, views, samples = 24, 2, 400
+    mask = rng.random((models + 1, samples)) < 0.5
+    location, spread = rng.normal(2, 2, samples), rng.gamma(4, 0.3, samples) + 0.2
+    noise = rng.normal(size=(models + 1, views, samples))
+    phi = (location + spread * (noise + 1.5 * mask[:, None])).astype(np.float32)
+    members = mask[-1]
+    membership = np.where(np.arange(samples) < 200, members, UNKNOWN).astype(np.int8)
+    out = tmp_path / "run"
+    Pool(None, rng.integers(0, 4, samples), np.array([f"id{i}" for i in range(samples)]), membership).save(
+        out / "pool.npz"
+    )
+    np.savez(out / "target.npz", phi=phi[-1])
+    store = ScoreStore(out / "shadows")
+    for part in np.array_split(np.arange(models), 3):
+        nothing = np.full(len(part), np.nan)
+        store.write(Chunk(part, mask[part], phi[part], nothing, nothing, {}, {}))
+    return out, members
