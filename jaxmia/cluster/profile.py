@@ -107,7 +107,7 @@ class SlurmProfile(Profile):
         return self
 
 
-AnyProfile = TypeVar("AnyProfile", HTCondorProfile, SlurmProfile)
+AnyProfile = TypeVar("AnyProfile", bound=Profile)
 
 
 def load_profile(path: Path, kind: type[AnyProfile]) -> AnyProfile:

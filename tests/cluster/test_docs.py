@@ -1,0 +1,56 @@
+"""What docs/cluster.md and the profiles say, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxmia.cluster import HTCondorProfile, SlurmProfile, load_profile
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/cluster.md").read_text()
+
+
+def table() -> dict[str, str]:
+    """The table of the profile: fields and their defaults."""
+    part = DOCUMENT.split("## The profile")[1].split("\n## ")[0]
+    rows = (line.split("|")[1:3] for line in part.splitlines() if line.startswith("| `"))
+    return {
+        field: default.strip()
+        for names, defaults in rows
+        for field, default in zip(
+            re.findall(r"`(\w+)`", names), defaults.split(",") + [""] * names.count("`"), strict=False
+        )
+    }
+
+
+def test_every_field_is_documented_and_no_other():
+    fields = {*HTCondorProfile.model_fields, *SlurmProfile.model_fields} - {"scheduler"}
+    assert table().keys() == fields
+
+
+def test_documented_defaults_are_the_defaults():
+    defaults = {**HTCondorProfile().model_dump(), **SlurmProfile().model_dump(), "command": None}
+    stated = {field: text for field, text in table().items() if text and field != "command"}
+    assert stated == {field: str(defaults[field]) for field in stated}
+    assert {"gpus", "cpus", "memory_gb", "vacate_seconds", "retries", "minutes", "universe"} <= stated.keys()
+
+
+def test_every_file_it_names_is_there():
+    for name in set(re.findall(r"configs/cluster/[\w.-]+", DOCUMENT)):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/cluster").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_profiles_load_and_name_themselves(path: Path):
+    text = path.read_text()
+    kind = HTCondorProfile if "scheduler: htcondor" in text else SlurmProfile
+    load_profile(path, kind)
+    assert f"--profile configs/cluster/{path.name}" in text
+
+
+def test_commented_out_lines_of_the_slurm_profile_are_right_as_well(tmp_path: Path):
+    text = (ROOT / "configs/cluster/slurm.yaml").read_text()
+    (tmp_path / "all.yaml").write_text(re.sub(r"^# (?=\w+:|  - )", "", text, flags=re.M))
+    profile = load_profile(tmp_path / "all.yaml", SlurmProfile)
+    assert (profile.partition, profile.gpu_type, profile.setup) == ("gpu", "a100", ("module load cuda",))
