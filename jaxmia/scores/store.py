@@ -64,8 +64,12 @@ class ScoreStore:
         return path
 
     def models(self) -> list[int]:
-        """Numbers of the models that the store holds, ascending."""
-        return sorted(int(model) for path in self.paths() for model in load_npz(path, ("model",))["model"])
+        """Numbers of the models that the store holds, ascending.
+
+        Raises:
+            InputError: A chunk is damaged.
+        """
+        return sorted(int(model) for path in self.paths() for model in _read_chunk(path).model)
 
     def read(self) -> Chunk:
         """All chunks as one, by model number.
@@ -108,35 +112,47 @@ class ScoreStore:
 def _read_chunk(path: Path) -> Chunk:
     arrays = load_npz(path, _REQUIRED)
     model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
-    expected = {
-        "model": ("[model]", model.shape, model.ndim == 1 and len(model) > 0 and model.dtype.kind in "iu"),
-        "mask": ("bool [model, sample]", mask.shape, mask.ndim == 2 and mask.dtype == bool and len(mask) == len(model)),
-        "phi": (
-            "float [model, view, sample]",
-            phi.shape,
-            phi.ndim == 3 and phi.dtype.kind == "f" and (len(phi), phi.shape[-1]) == mask.shape and phi.shape[1] > 0,
-        ),
-    }
-    for name, (allowed, shape, fits) in expected.items():
-        if not fits:
-            raise InputError(f"{path}: {name} has shape {list(shape)}, expected {allowed} alike in model, mask and phi")
+    nothing = np.full(len(model) if model.ndim else 0, np.nan, np.float32)
+    accuracy, accuracy_in = (arrays.pop(name, nothing) for name in ("accuracy", "accuracy_in"))
+    one = (len(nothing),)
+    _check(path, "model", model, "iu", "integers [model]", model.ndim == 1 and model.size > 0)
+    _check(path, "mask", mask, "b", "bool [model, sample], as many models", mask.ndim == 2 and mask.shape[:1] == one)
+    fits = phi.ndim == 3 and (*phi.shape[:1], *phi.shape[2:]) == mask.shape and phi.shape[1] > 0
+    _check(path, "phi", phi, "f", "floats [model, view, sample], models and samples as in mask", fits)
+    _check(path, "accuracy", accuracy, "f", "floats [model]", accuracy.shape == one)
+    _check(path, "accuracy_in", accuracy_in, "f", "floats [model]", accuracy_in.shape == one)
+    numbers, counts = np.unique(model, return_counts=True)
+    if numbers[0] < 0:
+        raise InputError(f"{path}: model: {numbers[0]} is no number of a model; they are counted from 0")
+    if counts.max() > 1:
+        raise InputError(f"{path}: model: {numbers[counts > 1][0]} comes more than once")
     if not np.isfinite(phi).all():
         where = np.argwhere(~np.isfinite(phi))[0]
         raise InputError(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
-    try:
-        made = json.loads(str(arrays.pop("made", "{}")))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: made is no JSON: {error}") from error
-    nothing = np.full(len(model), np.nan, np.float32)
     return Chunk(
         model=model,
         mask=mask,
         phi=phi,
-        accuracy=arrays.pop("accuracy", nothing),
-        accuracy_in=arrays.pop("accuracy_in", nothing),
-        extra={name: value for name, value in arrays.items() if value.ndim and len(value) == len(model)},
-        made=made,
+        accuracy=accuracy,
+        accuracy_in=accuracy_in,
+        made=_read_made(path, str(arrays.pop("made", "{}"))),
+        extra={name: value for name, value in arrays.items() if value.shape[:1] == one},
     )
+
+
+def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, fits: bool) -> None:
+    if not fits or array.dtype.kind not in kinds:
+        raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
+
+
+def _read_made(path: Path, text: str) -> dict[str, Any]:
+    try:
+        made = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: made is no JSON: {error}") from error
+    if not isinstance(made, dict) or not isinstance(made.get("asked", {}), dict):
+        raise InputError(f"{path}: made is no JSON object whose `asked` is an object")
+    return made
 
 
 def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> None:
