@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmia.augment import View, apply_view
@@ -74,9 +75,12 @@ def query_target(
     phi, right = [], np.empty(0)
     for view in views:
         logits = np.concatenate(
-            [logits_of(np.asarray(apply_view(images[start : start + batch_size], view))) for start in starts]
+            [
+                logits_of(np.asarray(apply_view(jnp.asarray(images[start : start + batch_size]), view)))
+                for start in starts
+            ]
         )
-        phi.append(np.asarray(logit_margin(logits, labels)))
+        phi.append(np.asarray(logit_margin(jnp.asarray(logits), jnp.asarray(labels))))
         if view == views[0]:
             right = logits.argmax(-1) == labels
     return np.stack(phi), right
