@@ -1,0 +1,312 @@
+"""The target: loaded from a file, asked for logits in JAX or in PyTorch."""
+
+import importlib
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch.nn.functional as F
+from flax import nnx
+from torch import nn
+
+from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
+from bridge.networks import build
+from bridge.safeload import load
+from jaxmia.errors import InputError
+from jaxmia.files import atomic_write
+from jaxmia.models import Architecture, Network
+from jaxmia.resize import resize, resized_shape
+
+Backend = Literal["jax", "torch"]
+MAX_BYTES = 4 * 2**30
+
+# Where training scripts put a state_dict inside a checkpoint, and what DataParallel and torch.compile put before names.
+_NESTED = ("state_dict", "model_state_dict", "model")
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Pixels to what the target's network sees.
+
+    Attributes:
+        size: Length of the shorter side after resizing, as torchvision's `Resize(size)`; None keeps the image.
+        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
+        std: Of each channel.
+    """
+
+    size: int | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+    def check(self, channels: int) -> None:
+        """Raises ValueError where mean or std fit no image of so many channels."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(
+                    f"{name} has {len(values)} values, allowed are 1 or one for each of {channels} channels"
+                )
+
+    def in_jax(self, images: jax.Array) -> jax.Array:
+        """Float32 `[sample, height, width, channel]` of uint8 in [0, 255] or floats in [0, 1]."""
+        self.check(images.shape[-1])
+        pixels = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+        if self.size is not None:
+            pixels = resize(pixels, *resized_shape(images.shape[1], images.shape[2], self.size))
+        return (pixels - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+
+    def in_torch(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Float32 `[sample, channel, height, width]` of the same, on the device."""
+        self.check(images.shape[-1])
+        pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        if self.size is not None:
+            shape = resized_shape(images.shape[1], images.shape[2], self.size)
+            pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trained network behind its preprocessing, in eval mode.
+
+    Attributes:
+        logits: Logits `[sample, class]` of one batch of pool images.
+        source: Where it comes from, for messages.
+        network: What it is, where that is known: not for an exported program or a network of the user's own.
+        model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
+        batch_size: Images a batch.
+    """
+
+    logits: Callable[[np.ndarray], np.ndarray]
+    source: str
+    network: Network | None = None
+    model: nnx.Module | None = None
+    batch_size: int = 512
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None where only a query could tell."""
+        return None if self.network is None else self.network.classes
+
+    def query(self, images: np.ndarray) -> np.ndarray:
+        """Float32 logits `[sample, class]` of pool images.
+
+        Args:
+            images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+
+        Raises:
+            InputError: The network cannot take such images, or its answer is not `[sample, class]`.
+        """
+        images = np.asarray(images)
+        batch_size = min(self.batch_size, len(images))
+        parts = []
+        for start in range(0, len(images), batch_size):
+            # The last batch repeats the last image, so that every batch has one shape.
+            index = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
+            parts.append(self._checked(images[index]))
+        return np.concatenate(parts)[: len(images)]
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        try:
+            logits = self.logits(images)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"{self.source}: cannot take images of {images.shape[1:]} [height, width, channel]: {reason}"
+            ) from error
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise InputError(
+                f"{self.source}: answers {logits.shape} to {len(images)} images, expected logits [sample, class]"
+            )
+        return logits
+
+
+def load_target(
+    path: Path,
+    architecture: str = "resnet18",
+    *,
+    backend: Backend = "jax",
+    preprocessing: Preprocessing | None = None,
+    batch_size: int = 512,
+    max_bytes: int = MAX_BYTES,
+) -> Target:
+    """Loads a target.
+
+    A `state_dict` (`model.pt`) never runs code. The other two do, so each must be named: an exported program is
+    rebuilt by PyTorch, which evaluates expressions and may unpickle objects that the file holds; a factory is code of
+    the user's own.
+
+    Args:
+        path: The file: a `state_dict`, or a checkpoint that holds one; or an exported program.
+        architecture: A network of `jaxmia.models`, whose width, stem and classes are read from the weights;
+            `exported`, a program of `torch.export.save`; or `package.module:factory`, a function without arguments that
+            returns the `torch.nn.Module` that takes the weights.
+        backend: `jax` queries the converted network; `torch` PyTorch itself, which also serves what cannot be
+            converted: exported programs and factories.
+        preprocessing: Pixels to what the network sees.
+        batch_size: Images a batch.
+        max_bytes: Largest size of file.
+
+    Raises:
+        InputError: The file cannot be read safely, the architecture is unknown, or the weights do not fit; every key
+            and shape that differs is named.
+    """
+    path, preprocessing = Path(path), preprocessing or Preprocessing()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if architecture == "exported":
+        return _in_torch(_exported(path), preprocessing, str(path), batch_size)
+    if ":" in architecture:
+        module = _from_factory(architecture)
+        load_weights(module, read_weights(path, max_bytes), str(path))
+        return _in_torch(_placed(module, device), preprocessing, str(path), batch_size, device=device)
+    if architecture not in ARCHITECTURES:
+        allowed = ", ".join(ARCHITECTURES)
+        raise InputError(
+            f"challenge.architecture: {architecture!r} is none of {allowed}, exported, package.module:factory"
+        )
+    weights = {_WRAPPED.sub("", name): value for name, value in read_weights(path, max_bytes).items()}
+    source = f"{path} as {architecture}"
+    network = describe(cast(Architecture, architecture), shapes_of(weights))
+    check_fit(torch_shapes(network), shapes_of(weights), source)
+    if backend == "jax":
+        return _in_jax(network, to_nnx(network, weights, source=source), preprocessing, source, batch_size)
+    module = build(network)
+    load_weights(module, weights, source)
+    return _in_torch(_placed(module, device), preprocessing, source, batch_size, network, device)
+
+
+def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
+    """Reads a `state_dict`, also from inside a checkpoint, without running code.
+
+    Raises:
+        InputError: The file cannot be read safely, holds anything but plain tensors by name, or a weight is not a
+            finite number.
+    """
+    content = load(path, max_bytes=max_bytes)
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds {type(content).__name__}, expected a state_dict: tensors by name")
+    for name, value in content.items():
+        if (
+            not isinstance(name, str)
+            or type(value) not in (torch.Tensor, nn.Parameter)
+            or value.layout != torch.strided
+        ):
+            raise InputError(f"{path}: {str(name)[:80]} is a {type(value).__name__}, expected a tensor by name")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: {name} holds values that are not finite")
+    return dict(content)
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Gives a module its weights, strictly; counters of batches may be missing.
+
+    Raises:
+        InputError: Names or shapes differ; all are named.
+    """
+    check_fit(shapes_of(module.state_dict()), shapes_of(weights), source)
+    module.load_state_dict(weights, strict=False)
+
+
+def save_target(module: nn.Module, path: Path) -> None:
+    """Writes the `state_dict` of a module, whole or not at all."""
+    with atomic_write(path) as file:
+        torch.save(module.state_dict(), file)
+
+
+def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of each entry of a `state_dict`."""
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def _in_jax(network: Network, model: nnx.Module, preprocessing: Preprocessing, source: str, batch_size: int) -> Target:
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def logits(state: nnx.State, images: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state)(preprocessing.in_jax(images), train=False)
+
+    def query(images: np.ndarray) -> np.ndarray:
+        # Accelerators round the factors of float32 products by default; the scores of a target shall not depend on it.
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(logits(state, images), np.float32)
+
+    return Target(query, source, network, model, batch_size)
+
+
+def _in_torch(
+    module: Callable[[torch.Tensor], object],
+    preprocessing: Preprocessing,
+    source: str,
+    batch_size: int,
+    network: Network | None = None,
+    device: str = "cpu",
+) -> Target:
+    def query(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+            logits = module(preprocessing.in_torch(images, torch.device(device)))
+        if not isinstance(logits, torch.Tensor):
+            raise TypeError(f"it answers with a {type(logits).__name__}, expected a tensor")
+        return logits.float().cpu().numpy()
+
+    return Target(query, source, network, None, batch_size)
+
+
+def _placed(module: nn.Module, device: str) -> nn.Module:
+    return module.to(device).eval()
+
+
+def _from_factory(name: str) -> nn.Module:
+    where, _, function = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(where), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"challenge.architecture: cannot import {name!r} ({error}); install it or put its folder on PYTHONPATH"
+        ) from error
+    module = factory() if callable(factory) else factory
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"challenge.architecture: {name!r} gives a {type(module).__name__}, expected a torch.nn.Module"
+        )
+    return module
+
+
+def _exported(path: Path) -> Callable[[torch.Tensor], object]:
+    """The program, on the CPU; one that was exported for batches of a fixed size gets such batches."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(path)
+            module = program.module()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file raises whatever the damage led to
+        raise InputError(f"{path}: is no program of torch.export.save ({type(error).__name__})") from error
+    inputs = list(program.graph_signature.user_inputs)
+    if len(inputs) != 1:
+        raise InputError(f"{path}: takes {len(inputs)} inputs, expected one: images")
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.name in inputs}
+    fixed = shapes[str(inputs[0])][0]
+    return _in_batches_of(fixed, module) if isinstance(fixed, int) else module
+
+
+def _in_batches_of(size: int, module: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def run(images: torch.Tensor) -> torch.Tensor:
+        starts = range(0, len(images), size)
+        index = [torch.arange(start, start + size).clamp(max=len(images) - 1) for start in starts]
+        return torch.cat([module(images[batch]) for batch in index])[: len(images)]
+
+    return run

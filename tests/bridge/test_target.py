@@ -1,0 +1,261 @@
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bridge.challenge import load_challenge
+from bridge.networks import build
+from bridge.target import Preprocessing, load_target, read_weights, save_target
+from jaxmia.errors import InputError
+from jaxmia.models import Network
+from tests.bridge.test_convert import assert_agree, names, trained
+
+MINI = Path(__file__).parents[3] / "shared" / "challenges" / "mini"
+COURSE = Preprocessing(32, (0.7406, 0.5331, 0.7059), (0.1491, 0.1864, 0.1301))
+COURSE_14 = Preprocessing(14, COURSE.mean, COURSE.std)
+SMALL = Network("resnet8", (16, 16, 3), 9, width=4)
+
+
+def images(count=7, shape=(14, 14, 3), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def saved(module, tmp_path):
+    save_target(module, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def by_hand(module, pixels, size, mean, std):
+    """What torchvision's Resize and Normalize do, and then the network, one image at a time."""
+    logits = []
+    for image in pixels:
+        plane = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
+        plane = nn.functional.interpolate(plane, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        for channel in range(plane.shape[1]):
+            plane[:, channel] = (plane[:, channel] - mean[channel]) / std[channel]
+        with torch.no_grad():
+            logits.append(module.eval()(plane)[0].numpy())
+    return np.stack(logits)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        SMALL,
+        Network("resnet18", (32, 32, 3), 9, width=8),
+        Network("resnet18", (32, 32, 3), 5, width=8, stem="imagenet"),
+        Network("cnn", (32, 32, 3), 9, width=4),
+        Network("mlp", (32, 32, 3), 9, width=8),
+    ],
+    ids=names,
+)
+def test_query_is_resize_normalise_network(tmp_path, network, backend):
+    module = trained(network)
+    target = load_target(
+        saved(module, tmp_path), network.architecture, backend=backend, preprocessing=COURSE, batch_size=3
+    )
+    logits = target.query(images())
+    assert logits.dtype == np.float32
+    assert target.classes == network.classes
+    assert_agree(logits, by_hand(module, images(), 32, COURSE.mean, COURSE.std))
+
+
+def test_float_images_are_the_same_pixels(tmp_path):
+    target = load_target(saved(trained(SMALL), tmp_path), "resnet8", preprocessing=Preprocessing(16))
+    assert_agree(target.query(images() / np.float32(255)), target.query(images()))
+
+
+def test_the_batch_size_changes_nothing(tmp_path):
+    path = saved(trained(SMALL), tmp_path)
+    whole, single = (load_target(path, "resnet8", batch_size=size).query(images()) for size in (512, 1))
+    assert_agree(single, whole)
+
+
+def test_the_converted_model_takes_preprocessed_images(tmp_path):
+    target = load_target(saved(trained(SMALL), tmp_path), "resnet8", preprocessing=COURSE)
+    assert target.model is not None
+    seen = COURSE.in_jax(images())  # pyright: ignore[reportArgumentType]
+    assert_agree(target.model(seen, train=False), target.query(images()))  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="needs the mini challenge")
+@pytest.mark.slow
+def test_mini_challenge_has_equal_logits_and_accuracy_in_both():
+    pool = load_challenge(MINI / "pub.pt", MINI / "priv.pt", num_classes=9)
+    assert pool.images is not None
+    chosen, labels = pool.images[400:500], pool.labels[400:500]
+    seen = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    logits = {
+        backend: load_target(MINI / "model.pt", "resnet18", backend=backend, preprocessing=seen, batch_size=50).query(
+            chosen
+        )
+        for backend in ("jax", "torch")
+    }
+    assert_agree(logits["jax"], logits["torch"])
+    accuracy = {backend: (values.argmax(1) == labels).mean() for backend, values in logits.items()}
+    assert accuracy["jax"] == accuracy["torch"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {
+            name: nn.Parameter(value) if value.is_floating_point() else value for name, value in state.items()
+        },
+    ],
+)
+def test_checkpoints_and_wrappers(tmp_path, wrap):
+    module = trained(SMALL)
+    torch.save(wrap(module.state_dict()), tmp_path / "model.pt")
+    target = load_target(tmp_path / "model.pt", "resnet8")
+    assert_agree(target.query(images()), load_target(saved(module, tmp_path), "resnet8").query(images()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], r"holds list, expected a state_dict: tensors by name$"),
+        ({}, r"holds dict, expected a state_dict"),
+        ({"fc.weight": [1.0]}, r"fc\.weight is a list, expected a tensor by name$"),
+        ({3: torch.zeros(1)}, r"3 is a Tensor, expected a tensor by name$"),
+        ({"fc.weight": torch.tensor([1.0, float("nan")])}, r"fc\.weight holds values that are not finite$"),
+        ({"fc.weight": torch.eye(3).to_sparse()}, r"fc\.weight is a Tensor, expected a tensor by name$"),
+    ],
+)
+def test_no_state_dict(tmp_path, content, message):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"model\.pt: {message}"):
+        read_weights(tmp_path / "model.pt")
+
+
+def test_a_pickled_network_is_refused_by_name(tmp_path):
+    torch.save(build(SMALL), tmp_path / "model.pt")
+    with pytest.raises(
+        InputError, match=r"model\.pt: names bridge\.resnet\.BasicBlock, bridge\.resnet\.ResNet, .*, which"
+    ):
+        load_target(tmp_path / "model.pt", "resnet8")
+
+
+def test_another_depth_names_every_key(tmp_path):
+    path = saved(build(SMALL), tmp_path)
+    with pytest.raises(InputError, match=r"model\.pt as resnet14: lacks layer1\.1\.") as caught:
+        load_target(path, "resnet14")
+    wanted = set(build(Network("resnet14", (16, 16, 3), 9, width=4)).state_dict()) - set(build(SMALL).state_dict())
+    wanted = {name for name in wanted if "num_batches" not in name}
+    assert wanted == {part.split("lacks ")[1] for part in str(caught.value).split("; ") if "lacks " in part}
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"challenge\.architecture: 'vgg' is none of mlp, cnn, .*, exported, package"):
+        load_target(saved(build(SMALL), tmp_path), "vgg")
+
+
+def test_images_of_other_channels_are_refused(tmp_path):
+    for backend in ("jax", "torch"):
+        target = load_target(saved(build(SMALL), tmp_path), "resnet8", backend=backend)
+        with pytest.raises(InputError, match=r"model\.pt as resnet8: cannot take images of \(14, 14, 1\)"):
+            target.query(images(shape=(14, 14, 1)))
+
+
+def test_mean_and_std_must_match_the_channels(tmp_path):
+    for backend in ("jax", "torch"):
+        seen = Preprocessing(None, (0.5, 0.5), (0.5,))
+        target = load_target(saved(build(SMALL), tmp_path), "resnet8", backend=backend, preprocessing=seen)
+        with pytest.raises(InputError, match=r"mean has 2 values, allowed are 1 or one for each of 3 channels$"):
+            target.query(images())
+
+
+@pytest.fixture
+def user_module(monkeypatch):
+    module = types.ModuleType("user_networks")
+    monkeypatch.setitem(sys.modules, "user_networks", module)
+    return module
+
+
+class Odd(nn.Module):
+    """No network of ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Dropout(), nn.Tanh(), nn.Flatten(), nn.Linear(400, 2))
+
+    def forward(self, pixels):
+        return self.layers(pixels)
+
+
+def test_a_network_of_the_user_s_own(tmp_path, user_module):
+    torch.manual_seed(0)
+    module = Odd()
+    user_module.make = Odd
+    target = load_target(saved(module, tmp_path), "user_networks:make", preprocessing=COURSE_14)
+    assert_agree(target.query(images()), by_hand(module, images(), 14, COURSE.mean, COURSE.std))
+    assert (target.classes, target.model) == (None, None)
+
+
+def test_factories_that_do_not_serve(tmp_path, user_module):
+    path = saved(build(SMALL), tmp_path)
+    user_module.make = Odd
+    user_module.number = lambda: 3
+    for name, message in (
+        ("no_such_module:make", r"cannot import 'no_such_module:make' \(No module named"),
+        ("user_networks:nothing", r"cannot import 'user_networks:nothing' \(module 'user_networks' has no attribute"),
+        (":make", r"cannot import ':make'"),
+        ("user_networks:number", r"'user_networks:number' gives a int, expected a torch\.nn\.Module$"),
+    ):
+        with pytest.raises(InputError, match=rf"challenge\.architecture: {message}"):
+            load_target(path, name)
+    with pytest.raises(
+        InputError, match=r"model\.pt: lacks layers\.0\.weight; .*has conv1\.weight, which the network has"
+    ):
+        load_target(path, "user_networks:make")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_exported_program(tmp_path, dynamic):
+    module = trained(SMALL)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1, max=4096)}} if dynamic else None
+    program = torch.export.export(module, (torch.zeros(4, 3, 14, 14),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "model.pt2")
+    target = load_target(tmp_path / "model.pt2", "exported", preprocessing=COURSE_14)
+    for count in (1, 4, 7):
+        assert_agree(target.query(images(count)), by_hand(module, images(count), 14, COURSE.mean, COURSE.std))
+    with pytest.raises(InputError, match=r"model\.pt2: cannot take images of \(14, 14, 1\)"):
+        target.query(images(shape=(14, 14, 1)))
+
+
+def test_an_exported_program_must_be_named_and_whole(tmp_path):
+    (tmp_path / "model.pt2").write_bytes(b"no program")
+    with pytest.raises(InputError, match=r"model\.pt2: is no program of torch\.export\.save"):
+        load_target(tmp_path / "model.pt2", "exported")
+    with pytest.raises(InputError, match=r"none\.pt2: cannot be read: No such file or directory$"):
+        load_target(tmp_path / "none.pt2", "exported")
+    with pytest.raises(InputError, match=r"model\.pt2: is cut short or no file of torch\.save"):
+        load_target(tmp_path / "model.pt2", "resnet18")
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, ("ran",)
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fc.weight": Runs()}, tmp_path / "model.pt")
+    with pytest.raises(
+        InputError, match=r"model\.pt: names posix\.mkdir, which is not allowed; nothing of it was run$"
+    ):
+        load_target(tmp_path / "model.pt", "resnet18")
+    assert not (tmp_path / "ran").exists()
