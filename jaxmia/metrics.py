@@ -93,8 +93,15 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
     Raises:
         InputError: As `roc`.
     """
-    _, hits, alarms = _counts(scores, members)
-    return float(_tpr(hits[None], alarms[None], fpr)[0])
+    scores, members = _checked(scores, members)
+    _some_of_both(members)
+    alarms = scores[~members]
+    allowed = _allowed(fpr, len(alarms))
+    if allowed >= len(alarms):
+        return 1.0
+    # the highest score that is one alarm too many; everything strictly above it is within the limit
+    excess = np.partition(alarms, len(alarms) - 1 - allowed)[len(alarms) - 1 - allowed]
+    return float((scores[members] > excess).mean())
 
 
 def auc(scores: np.ndarray, members: np.ndarray) -> float:
@@ -190,13 +197,17 @@ def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nd
     return scores, members
 
 
-def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores from high to low, and how many members and non-members have each."""
-    scores, members = _checked(scores, members)
+def _some_of_both(members: np.ndarray) -> None:
     if members.all() or not members.any():
         raise InputError(
             f"membership: {int(members.sum())} members and {int((~members).sum())} non-members, expected some of both"
         )
+
+
+def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores from high to low, and how many members and non-members have each."""
+    scores, members = _checked(scores, members)
+    _some_of_both(members)
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import digamma, logsumexp, polygamma
+from scipy.special import digamma, polygamma
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.gap import fit_gap
+from jaxmia.attacks.gap import fit_gap, log_sum_exp
 from jaxmia.attacks.protocol import check_choice
 from jaxmia.attacks.signal import VIEWS, Fit, Views, project, weights
 from jaxmia.attacks.student import log_student
@@ -103,7 +103,7 @@ def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
 
     def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray) -> np.ndarray:
         variance = noise + 1 / total + lever**2 * uncertain
-        return np.asarray(logsumexp(log_weight + log_student(x, center, variance, scale.freedom), axis=0))
+        return log_sum_exp(log_weight + log_student(x, center, variance, scale.freedom))
 
     return log_predictive(out_center + gap, scale.multiple, 1 - in_share) - log_predictive(out_center, 1.0, in_share)
 

@@ -52,7 +52,7 @@ def misalignment(evidence: Evidence) -> float:
     for own, others in ((target.median, shadows.median), (np.log(target.width), np.log(shadows.width))):
         spread = max(float(others[:, 0].std(ddof=1)), np.sqrt(FLOOR)) * np.sqrt(1 + 1 / len(others))
         distances.append(abs(float(own[0] - others[:, 0].mean())) / spread)
-    return max(distances)
+    return float(max(distances))
 
 
 @dataclass(frozen=True)
