@@ -1,12 +1,14 @@
 """Typed configuration: every section, every default, every bound."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from jaxmia.augment import Dihedral
 from jaxmia.errors import InputError
@@ -16,12 +18,35 @@ from jaxmia.models.conv import Lowering
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Share = Annotated[float, Field(ge=0, le=1)]
 _UNION_BRANCHES = ("literal", "constrained", "function-", "int", "str", "float")
+_PLAINLY = {
+    "tuple_type": "must be a list, as in [1, 2]",
+    "too_short": "must not be empty",
+    "model_type": "must be a mapping of fields to values",
+    "path_type": "must be a path",
+    "invalid_key": "must be text to be a key",
+}
+"""Words of our own where pydantic speaks of Python's types."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as truth values, and Python takes those for 1 and 0."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise PydanticCustomError("truth_for_a_number", "must not be true or false (nor yes, no, on, off)")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_value_is_a_list_of_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """So that `--query.views identity` and `mean: 0.5` say what they seem to say."""
+        listed = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
+        return (value,) if listed and isinstance(value, str | int | float) else value
 
 
 class Challenge(_Section):
@@ -41,9 +66,9 @@ class Challenge(_Section):
     """Number of classes; read from the target's weights or the labels when not given."""
     image_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Side to which images are resized (bilinear, antialiased); not given, they stay as they are."""
-    mean: tuple[float, ...] = (0.5,)
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5,)
     """Mean of each channel, of pixels in [0, 1]; one number serves all channels."""
-    std: tuple[Positive, ...] = (0.5,)
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5,)
     """Standard deviation of each channel; one number serves all channels."""
     dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
     """Classes that the files may hold, as module.name; stand-ins are read, nothing is imported."""
@@ -220,19 +245,31 @@ def describe_errors(error: ValidationError, source: str) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
-        field = ".".join(part for part in location if not part.startswith(_UNION_BRANCHES))
         if problem["type"] == "extra_forbidden":
-            lines.setdefault(field, f"{source}: {field}: unknown key{_suggestion(location)}")
+            *sections, key = location
+            name = ".".join([*sections, key if key.isidentifier() else _shown(key)])
+            lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location)}")
             continue
+        field = ".".join(part for part in location if not part.startswith(_UNION_BRANCHES))
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = _PLAINLY.get(problem["type"], message)
         if problem["type"] == "value_error":
             lines.setdefault(field, f"{source}: {field}.{message}" if field else f"{source}: {message}")
         elif field in lines:
             lines[field] += f", or {message}"
         else:
-            value = str(problem["input"])
-            lines[field] = f"{source}: {field}: {value[:80]!r} {message}"
+            lines[field] = f"{source}: {field}: {_shown(problem['input'])} {message}"
     return list(lines.values())
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line, however large, deep or strange it is."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
+    try:
+        return brief.repr(value)
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return "a number of very many digits"
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -18,7 +18,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides: list[str] = []
     current = own
     for argument in arguments:
-        if argument.startswith("--"):
+        if argument.startswith("--") or argument == "-h":
             current = overrides if _is_override(argument) else own
         current.append(argument)
     return own, overrides
@@ -32,18 +32,18 @@ def configure(path: Path | None, overrides: Sequence[str]) -> Config:
         overrides: As `split_overrides` returns them.
 
     Raises:
-        InputError: The file is bad, or a value does not fit; every field is named.
-        UsageError: An override has no value, or only overrides are wrong.
+        InputError: The file is bad; every field is named.
+        UsageError: The file is good and an override is not, or does not fit what the file says.
     """
     content = read_yaml(path) if path else {}
     given = _parse(overrides)
     if not given:
         return parse_config(content, str(path))
     try:
-        parse_config(given, _SOURCE)
+        return parse_config(_merged(content, given), _SOURCE)
     except InputError as error:
+        parse_config(content, str(path))  # what is wrong in the file is told as such
         raise UsageError(str(error)) from error
-    return parse_config(_merged(content, given), f"{path} with {' '.join(overrides)}" if path else _SOURCE)
 
 
 def _is_override(argument: str) -> bool:
@@ -78,8 +78,8 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
 def _value(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"--{name}: {text!r} is no value") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"--{name}: {text[:80]!r} is no value") from error
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
