@@ -42,6 +42,8 @@ def read_matrices(out: Path) -> Matrices:
     """
     pool = Pool.load(out / "pool.npz")
     target = load_npz(out / "target.npz", required=("phi",))["phi"]
+    if target.ndim != 2:
+        raise InputError(f"{out / 'target.npz'}: phi has shape {list(target.shape)}, expected [view, sample]")
     shadows = ScoreStore(out / "shadows").read()
     for name, phi in ((out / "target.npz", target), (out / "shadows", shadows.phi)):
         if phi.shape[-1] != len(pool):
