@@ -1,0 +1,186 @@
+"""Every attack on margins drawn from known distributions, beside `auto` and the likelihood ratio that knows everything.
+
+    python benchmarks/attacks_synthetic.py
+
+About fifteen minutes on two cores. Writes `benchmarks/results/attacks_synthetic.json` and a table of it in Markdown.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy
+from scipy.special import gammaln
+
+from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.files import write_text
+from jaxmia.metrics import FPRS, tpr_at_fpr
+from jaxmia.provenance import commit, processor
+from jaxmia.selection import select
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = (8, 16, 64, 256)
+REPEATS = 4
+SAMPLES = 8000
+VIEWS = 2
+CORRELATION = 0.8  # between views
+AUTO_TARGETS = 12
+
+
+@dataclass(frozen=True)
+class World:
+    """How margins come about.
+
+    `phi = location + gap * member + spread * (shrink if member else 1) * noise`, the views' noise correlated; the
+    target's own is `stretch * (location + kept * gap * member + ...) + shift`.
+
+    Attributes:
+        spreads: Draws the spread of each sample.
+        gaps: Draws the gap of each sample in spreads, given how hard it is (0 to 1).
+        shrink: IN spread over OUT spread.
+        freedom: Of the noise, a multivariate Student t; infinite for Gaussian.
+        stretch: Of the target.
+        kept: Share of the gap that the target has.
+        shift: Of the target, in nats.
+    """
+
+    spreads: Callable[[np.random.Generator, int], np.ndarray]
+    gaps: Callable[[np.random.Generator, np.ndarray], np.ndarray]
+    shrink: float = 1.0
+    freedom: float = np.inf
+    stretch: float = 1.0
+    kept: float = 1.0
+    shift: float = 0.0
+
+
+def varied(rng: np.random.Generator, count: int) -> np.ndarray:
+    return np.sqrt(6 / rng.chisquare(6, count))
+
+
+def skewed(rng: np.random.Generator, hard: np.ndarray) -> np.ndarray:
+    return rng.gamma(0.8, 1.0, len(hard)) * (0.3 + hard)
+
+
+def constant(value: float) -> Callable[[np.random.Generator, np.ndarray], np.ndarray]:
+    return lambda _, hard: np.full(len(hard), value)
+
+
+WORLDS = {
+    "gaussian": World(lambda _, count: np.ones(count), constant(0.5)),
+    "heteroscedastic": World(varied, skewed, shrink=0.9),
+    "heavy-tailed": World(varied, skewed, shrink=0.9, freedom=4),
+    "mismatched": World(varied, skewed, shrink=0.9, stretch=0.8, kept=0.6, shift=-0.5),
+}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Evidence, the target's membership and the true log-likelihood ratio, the last two `[sample]`."""
+
+    evidence: Evidence
+    members: np.ndarray
+    oracle: np.ndarray
+
+
+def draw(world: World, models: int, seed: int) -> Draw:
+    """One challenge, on the samples that have a model on both sides (what most attacks need)."""
+    rng = np.random.default_rng(seed)
+    member = rng.random((models + 1, SAMPLES)) < 0.5
+    others = member[1:]
+    kept = np.flatnonzero(others.any(0) & ~others.all(0))
+    location = rng.normal(4, 2.5, SAMPLES)
+    hard = 1 / (1 + np.exp((location - 3) / 1.5))
+    spread = world.spreads(rng, SAMPLES)
+    gap = spread * world.gaps(rng, hard)
+    shape = (models + 1, VIEWS, SAMPLES)
+    noise = np.sqrt(CORRELATION) * rng.normal(size=(models + 1, 1, SAMPLES))
+    noise = noise + np.sqrt(1 - CORRELATION) * rng.normal(size=shape)
+    if np.isfinite(world.freedom):
+        noise *= np.sqrt(world.freedom / rng.chisquare(world.freedom, (models + 1, 1, SAMPLES)))
+    in_spread = world.shrink * spread
+    share = np.concatenate([[world.kept], np.ones(models)])[:, None]
+    phi = (location + share * gap * member)[:, None] + np.where(member, in_spread, spread)[:, None] * noise
+    oracle = log_density(phi[0], location + world.kept * gap, in_spread, world.freedom)
+    oracle -= log_density(phi[0], location, spread, world.freedom)
+    target = world.stretch * phi[0] + world.shift
+    evidence = Evidence(target, phi[1:].astype(np.float32), others, np.zeros(SAMPLES, int)).take(kept)
+    return Draw(evidence, member[0, kept], oracle[kept])
+
+
+def log_density(phi: np.ndarray, center: np.ndarray, spread: np.ndarray, freedom: float) -> np.ndarray:
+    """Of the views together, multivariate Gaussian or Student t with equal correlations, `[sample]`."""
+    covariance = np.full((VIEWS, VIEWS), CORRELATION) + (1 - CORRELATION) * np.eye(VIEWS)
+    x = (phi - center) / spread
+    distance = np.einsum("vn,vw,wn->n", x, np.linalg.inv(covariance), x)
+    if np.isinf(freedom):
+        return -distance / 2 - VIEWS * np.log(spread)
+    constant = gammaln((freedom + VIEWS) / 2) - gammaln(freedom / 2)
+    return constant - (freedom + VIEWS) / 2 * np.log1p(distance / freedom) - VIEWS * np.log(spread)
+
+
+def measure(world: World, models: int, menu: list[Attack]) -> dict[str, list[list[float]]]:
+    """TPRs `[repeat][fpr]` by attack, with `auto` and `oracle`; and what auto chose, by repeat."""
+    result: dict[str, list] = {}
+    for repeat in range(REPEATS):
+        drawn = draw(world, models, seed=1000 * repeat + models)
+        selection = select(drawn.evidence, menu, 0.05, targets=AUTO_TARGETS)
+        scores = {attack.name: attack(drawn.evidence) for attack in menu}
+        scores |= {"auto": selection.chosen(drawn.evidence), "oracle": drawn.oracle}
+        for name, score in scores.items():
+            tprs = [tpr_at_fpr(score, drawn.members, fpr) for fpr in FPRS]
+            result.setdefault(name, []).append(tprs)
+        result.setdefault("chosen", []).append(selection.chosen.name)
+    return result
+
+
+def table(results: dict[str, dict[int, dict[str, list]]]) -> str:
+    """Mean TPR in percent with its standard error over repeats, one table a world and FPR."""
+    lines: list[str] = []
+    for world, by_models in results.items():
+        for index, fpr in enumerate(FPRS):
+            lines += ["", f"### {world}, TPR at {fpr:.1%} FPR, in percent", ""]
+            lines += ["| attack | " + " | ".join(f"{models} models" for models in by_models) + " |"]
+            lines += ["| --- |" + " ---: |" * len(by_models)]
+            for name in next(iter(by_models.values())):
+                if name != "chosen":
+                    cells = [np.array(found[name])[:, index] * 100 for found in by_models.values()]
+                    shown = [f"{cell.mean():.2f} ± {cell.std(ddof=1) / np.sqrt(len(cell)):.2f}" for cell in cells]
+                    lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        chosen = [f"at {models}: {', '.join(sorted(set(found['chosen'])))}" for models, found in by_models.items()]
+        lines += ["", f"`auto` chose {'; '.join(chosen)}."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    start = time.monotonic()
+    menu = standard_attacks()
+    results = {name: {models: measure(world, models, menu) for models in MODELS} for name, world in WORLDS.items()}
+    origin = {
+        "commit": commit(),
+        "device": processor(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "seconds": round(time.monotonic() - start),
+        "samples": SAMPLES,
+        "views": VIEWS,
+        "repeats": REPEATS,
+        "auto_targets": AUTO_TARGETS,
+        "fprs": FPRS,
+    }
+    write_text(RESULTS / "attacks_synthetic.json", json.dumps({"origin": origin, "tpr": results}, indent=1) + "\n")
+    about = (
+        "# Attacks on synthetic margins\n\n"
+        f"{SAMPLES} samples, {VIEWS} views, mean of {REPEATS} repeats ± its standard error. `auto` chose at 5 % FPR from\n"
+        f"{AUTO_TARGETS} pseudo-targets or fewer; `oracle` is the true likelihood ratio. Made by\n"
+        f"`benchmarks/attacks_synthetic.py` at commit {origin['commit']} on\n{origin['device']} in {origin['seconds']} s.\n"
+    )
+    write_text(RESULTS / "attacks_synthetic.md", about + table(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()
