@@ -35,11 +35,7 @@ class Run:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains, queries, scores."""
-        pipeline = _pipeline(self.config, self.out, overrides)
-        pipeline.begin()
-        pipeline.query()
-        pipeline.train()
-        _score(self.out, pipeline.config)
+        _run_all(_pipeline(_configure(self.config, overrides), self.out))
 
 
 @dataclass
@@ -61,7 +57,7 @@ class Train:
         from jaxmia.pipeline import Shard
 
         shard = Shard.parse(self.shard)
-        pipeline = _pipeline(self.config, self.out, overrides)
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
         pipeline.begin()
         pipeline.train(shard)
 
@@ -80,7 +76,7 @@ class Query:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries."""
-        pipeline = _pipeline(self.config, self.out, overrides)
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
         pipeline.begin()
         pipeline.query()
 
@@ -102,9 +98,7 @@ class Score:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores."""
         own = self.out / "config.yaml"
-        from jaxmia.overrides import configure
-
-        _score(self.out, configure(self.config or (own if own.exists() else None), overrides))
+        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides))
 
 
 @dataclass
@@ -129,7 +123,7 @@ class Evaluate:
         from jaxmia.submission import match_truth, read_scores_csv, read_truth
 
         path = self.scores / "submission.csv" if self.scores.is_dir() else self.scores
-        scores, members = match_truth(path, *read_scores_csv(path), self.truth, *read_truth(self.truth))
+        scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
         result = figures(scores, members).to_dict()
         if self.json:
             output(json.dumps(result, indent=2))
@@ -176,9 +170,11 @@ class Demo:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the demonstration."""
         from bridge.demo import make_demo
+        from jaxmia.display import say
+        from jaxmia.overrides import configure_content
 
-        config = make_demo(self.out)
-        Run(config, self.out)(overrides)
+        say("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
+        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out))
         Evaluate(self.out, self.out / "truth.csv")([])
 
 
@@ -262,12 +258,24 @@ def _with_settings(command: type) -> type:
     )
 
 
-def _pipeline(config: Path, out: Path, overrides: Sequence[str]) -> "Pipeline":
-    from jaxmia.display import say, watch
+def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
     from jaxmia.overrides import configure
+
+    return configure(path, overrides)
+
+
+def _pipeline(config: "Config", out: Path) -> "Pipeline":
+    from jaxmia.display import say, watch
     from jaxmia.pipeline import Pipeline
 
-    return Pipeline(configure(config, overrides), out, say, watch)
+    return Pipeline(config, out, say, watch)
+
+
+def _run_all(pipeline: "Pipeline") -> None:
+    pipeline.begin()
+    pipeline.query()
+    pipeline.train()
+    _score(pipeline.out, pipeline.config)
 
 
 def _score(out: Path, config: "Config") -> None:

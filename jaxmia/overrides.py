@@ -25,24 +25,34 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def configure(path: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration of a file, with fields replaced by overrides.
-
-    Args:
-        path: YAML; None for the defaults.
-        overrides: As `split_overrides` returns them.
+    """The configuration of a YAML file (the defaults where there is none), with fields replaced by overrides.
 
     Raises:
         InputError: The file is bad; every field is named.
         UsageError: The file is good and an override is not, or does not fit what the file says.
     """
-    content = read_yaml(path) if path else {}
+    return configure_content(read_yaml(path) if path else {}, str(path), overrides)
+
+
+def configure_content(content: Mapping[str, Any], source: str, overrides: Sequence[str]) -> Config:
+    """A configuration of sections, with fields replaced by overrides.
+
+    Args:
+        content: Section names to their fields.
+        source: Where it comes from, for messages.
+        overrides: As `split_overrides` returns them.
+
+    Raises:
+        InputError: The content is bad; every field is named.
+        UsageError: The content is good and an override is not, or does not fit what the content says.
+    """
     given = _parse(overrides)
     if not given:
-        return parse_config(content, str(path))
+        return parse_config(content, source)
     try:
         return parse_config(_merged(content, given), _SOURCE)
     except InputError as error:
-        parse_config(content, str(path))  # what is wrong in the file is told as such
+        parse_config(content, source)  # what is wrong in the file is told as such
         raise UsageError(str(error)) from error
 
 

@@ -20,7 +20,6 @@ from jaxmia.scores.store import ScoreStore, describe_difference
 
 if TYPE_CHECKING:
     from bridge.target import Target
-
     from jaxmia.training.shadows import Progress
     from jaxmia.training.step import Trainer
 
@@ -99,10 +98,10 @@ class Pipeline:
         images = self.pool.images
         if images is None:
             raise InputError("pool: holds no images")
-        if size is None or images.shape[1:3] == (size, size):
-            return images
-        from jaxmia.resize import resize
+        from jaxmia.resize import resize, resized_shape
 
+        if size is None or images.shape[1:3] == resized_shape(*images.shape[1:3], size):
+            return images
         return np.concatenate([np.asarray(resize(part, size)) for part in _parts(images, 1024)])
 
     @cached_property
