@@ -82,7 +82,9 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     pool = matrices.pool
     private = ~pool.public
     if private.any():
-        write_submission(out / "submission.csv", pool.ids[private], to_unit_interval(scores[chosen.name][private]))
+        write_submission(
+            out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(scores[chosen.name][private])
+        )
         say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
     metrics = {
         "attack": chosen.name,

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -194,17 +193,12 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys, planted: tuple
 
 
 def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):
-    """SIGINT to a process that waits for its input, a named pipe nobody writes to."""
+    """SIGINT to a process that waits for its input, a named pipe to which nothing is written."""
     os.mkfifo(tmp_path / "truth.csv")
     (tmp_path / "s.csv").write_text("id,score\na,1\n")
-    command = [sys.executable, "-m", "jaxmia.cli", "evaluate", tmp_path / "s.csv", "--truth", tmp_path / "truth.csv"]
-    code = "import sys, jaxmia.cli; print('ready', flush=True); jaxmia.cli.main(sys.argv[1:])"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, command[3:])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(1)
+    command = [sys.executable, "-m", "jaxmia", "evaluate", tmp_path / "s.csv", "--truth", tmp_path / "truth.csv"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "truth.csv").open("wb"):  # opens once the reader is there
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -212,12 +206,9 @@ def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):
 
 
 def test_output_to_a_closed_pipe_is_no_traceback():
-    code = "import jaxmia.cli; jaxmia.cli.main(['run', '--help'])"
-    done = subprocess.run(
-        f'"{sys.executable}" -c "{code}" | true', shell=True, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    command = f'"{sys.executable}" -m jaxmia run --help | true'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 def test_help_needs_neither_jax_nor_torch():

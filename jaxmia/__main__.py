@@ -1,0 +1,5 @@
+"""`python -m jaxmia` is `jaxmia`."""
+
+from jaxmia.cli import main
+
+main()
