@@ -99,7 +99,7 @@ ANSWERS = {
         Outcome.UNKNOWN, "the answer (200) is more than 1,048,576 bytes" + MAYBE,
     ),
     "endless": (
-        raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 20_000_000),
+        lambda connection: [connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_000) for _ in range(10**6)],
         Outcome.UNKNOWN, "the answer (200) is more than 1,048,576 bytes" + MAYBE,
     ),
     "packed bomb": (

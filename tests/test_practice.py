@@ -273,6 +273,12 @@ def test_strange_requests_get_an_answer(request_text, status, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_client_that_sends_too_much_gets_its_answer():
+    with answering(PracticeServer(referee())) as server:
+        status, _, told = post(server, b"x" * 30_000_000)
+    assert (status, told["message"]) == (413, "30,000,000 bytes are too many, expected at most 16,777,216")
+
+
 def test_failed_requests_begin_the_short_cooldown_and_strangers_none():
     with answering(PracticeServer(referee())) as server:
         assert post(server, b"junk", key="who")[0] == 401
