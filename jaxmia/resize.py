@@ -31,13 +31,17 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
-def resize(images: jax.Array, height: int, width: int) -> jax.Array:
-    """Resizes float images `[sample, height, width, channel]`, in float32 whatever the device's default precision.
+def resize(images: jax.Array | np.ndarray, size: int) -> jax.Array:
+    """What torchvision's `Resize(size)` makes of float images, in float32 whatever the device's default precision.
 
     Args:
-        images: Floats; rounding uint8 would not be what torchvision does to floats.
-        height: Pixels after.
-        width: Pixels after.
+        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+        size: Length of the shorter side after.
+
+    Returns:
+        Float32 in [0, 1], `[sample, height, width, channel]`: rounding to uint8 would not be what a target sees.
     """
+    height, width = resized_shape(images.shape[1], images.shape[2], size)
+    pixels = jnp.asarray(images, jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
     rows, columns = resize_matrix(images.shape[1], height), resize_matrix(images.shape[2], width)
-    return jnp.einsum("ih,jw,nhwc->nijc", rows, columns, images, precision="highest")
+    return jnp.einsum("ih,jw,nhwc->nijc", rows, columns, pixels, precision="highest")
