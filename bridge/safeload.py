@@ -82,7 +82,7 @@ def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged or hostile pickle can raise anything
-            raise InputError(f"{path}: {_refusal(path, error)}") from error
+            raise InputError(f"{path}: {_refusal(path, classes, error)}") from error
 
 
 def as_array(value: object) -> np.ndarray | None:
@@ -126,13 +126,14 @@ def _unpacked_size(file: BinaryIO) -> int | None:
         return None
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path, classes: Sequence[str], error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         try:
             foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         except Exception:  # the pickle is damaged as well
             foreign = []
         if foreign:
-            return f"names {', '.join(foreign)}, which is not allowed; nothing of it was run"
+            allowed = ", ".join(("tensors", *classes))
+            return f"names {', '.join(foreign)}, allowed are {allowed}; nothing of it was run"
     reason = str(error).strip().splitlines()
     return f"is damaged or not allowed ({type(error).__name__}{': ' + reason[0] if reason else ''}); nothing was run"

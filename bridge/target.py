@@ -57,20 +57,29 @@ class Preprocessing:
     def in_jax(self, images: jax.Array) -> jax.Array:
         """Float32 `[sample, height, width, channel]` of uint8 in [0, 255] or floats in [0, 1]."""
         self.check(images.shape[-1])
-        pixels = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-        if self.size is not None:
-            pixels = resize(pixels, *resized_shape(images.shape[1], images.shape[2], self.size))
+        if self.size is None:
+            pixels = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
+        else:
+            pixels = resize(images, self.size)
         return (pixels - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
 
     def in_torch(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
         """Float32 `[sample, channel, height, width]` of the same, on the device."""
+        return self.normalised(self.resized(images, device))
+
+    def resized(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
+        """The first half of `in_torch`: pixels in [0, 1]."""
         self.check(images.shape[-1])
         pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        if self.size is not None:
-            shape = resized_shape(images.shape[1], images.shape[2], self.size)
-            pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        if self.size is None:
+            return pixels
+        shape = resized_shape(images.shape[1], images.shape[2], self.size)
+        return F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The second half of `in_torch`."""
+        mean, std = (torch.tensor(values, device=pixels.device).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
 
@@ -81,6 +90,7 @@ class Target:
     Attributes:
         logits: Logits `[sample, class]` of one batch of pool images.
         source: Where it comes from, for messages.
+        classes: Number of classes; None where only a query could tell.
         network: What it is, where that is known: not for an exported program or a network of the user's own.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
         batch_size: Images a batch.
@@ -88,14 +98,10 @@ class Target:
 
     logits: Callable[[np.ndarray], np.ndarray]
     source: str
+    classes: int | None
     network: Network | None = None
     model: nnx.Module | None = None
     batch_size: int = 512
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes; None where only a query could tell."""
-        return None if self.network is None else self.network.classes
 
     def query(self, images: np.ndarray) -> np.ndarray:
         """Float32 logits `[sample, class]` of pool images.
@@ -135,7 +141,10 @@ def load_target(
     architecture: str = "resnet18",
     *,
     backend: Backend = "jax",
-    preprocessing: Preprocessing | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] = (0.5,),
+    std: tuple[float, ...] = (0.5,),
+    classes: int | None = None,
     batch_size: int = 512,
     max_bytes: int = MAX_BYTES,
 ) -> Target:
@@ -152,22 +161,25 @@ def load_target(
             returns the `torch.nn.Module` that takes the weights.
         backend: `jax` queries the converted network; `torch` PyTorch itself, which also serves what cannot be
             converted: exported programs and factories.
-        preprocessing: Pixels to what the network sees.
+        image_size: See `Preprocessing.size`.
+        mean: See `Preprocessing`.
+        std: See `Preprocessing`.
+        classes: Number of classes to expect; None takes what the weights say.
         batch_size: Images a batch.
         max_bytes: Largest size of file.
 
     Raises:
-        InputError: The file cannot be read safely, the architecture is unknown, or the weights do not fit; every key
-            and shape that differs is named.
+        InputError: The file cannot be read safely, the architecture is unknown, the number of classes is another, or
+            the weights do not fit; every key and shape that differs is named.
     """
-    path, preprocessing = Path(path), preprocessing or Preprocessing()
+    path, preprocessing = Path(path), Preprocessing(image_size, mean, std)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if architecture == "exported":
-        return _in_torch(_exported(path), preprocessing, str(path), batch_size)
+        return _in_torch(_exported(path), preprocessing, str(path), batch_size, classes)
     if ":" in architecture:
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
-        return _in_torch(_placed(module, device), preprocessing, str(path), batch_size, device=device)
+        return _in_torch(_placed(module, device), preprocessing, str(path), batch_size, classes, device=device)
     if architecture not in ARCHITECTURES:
         allowed = ", ".join(ARCHITECTURES)
         raise InputError(
@@ -177,11 +189,13 @@ def load_target(
     source = f"{path} as {architecture}"
     network = describe(cast(Architecture, architecture), shapes_of(weights))
     check_fit(torch_shapes(network), shapes_of(weights), source)
+    if classes not in (None, network.classes):
+        raise InputError(f"{source}: has {network.classes} classes, challenge.classes says {classes}")
     if backend == "jax":
         return _in_jax(network, to_nnx(network, weights, source=source), preprocessing, source, batch_size)
     module = build(network)
     load_weights(module, weights, source)
-    return _in_torch(_placed(module, device), preprocessing, source, batch_size, network, device)
+    return _in_torch(_placed(module, device), preprocessing, source, batch_size, network.classes, network, device)
 
 
 def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -243,7 +257,7 @@ def _in_jax(network: Network, model: nnx.Module, preprocessing: Preprocessing, s
         with jax.default_matmul_precision("highest"):
             return np.asarray(logits(state, images), np.float32)
 
-    return Target(query, source, network, model, batch_size)
+    return Target(query, source, network.classes, network, model, batch_size)
 
 
 def _in_torch(
@@ -251,17 +265,18 @@ def _in_torch(
     preprocessing: Preprocessing,
     source: str,
     batch_size: int,
+    classes: int | None,
     network: Network | None = None,
     device: str = "cpu",
 ) -> Target:
     def query(images: np.ndarray) -> np.ndarray:
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits = module(preprocessing.in_torch(images, torch.device(device)))
         if not isinstance(logits, torch.Tensor):
             raise TypeError(f"it answers with a {type(logits).__name__}, expected a tensor")
         return logits.float().cpu().numpy()
 
-    return Target(query, source, network, None, batch_size)
+    return Target(query, source, classes, network, None, batch_size)
 
 
 def _placed(module: nn.Module, device: str) -> nn.Module:

@@ -174,7 +174,7 @@ def test_a_class_of_another_module(tmp_path, monkeypatch):
     data = module.Patches()
     vars(data).update(fields())
     torch.save(data, tmp_path / "pub.pt")
-    with pytest.raises(InputError, match=r"pub\.pt: names course_data\.Patches, which is not allowed; nothing"):
+    with pytest.raises(InputError, match=r"pub\.pt: names course_data\.Patches, allowed are tensors, __main__\.Mem"):
         load_split(tmp_path / "pub.pt", known=True)
     assert len(load_split(tmp_path / "pub.pt", known=True, classes=["course_data.Patches"])) == 6
 
@@ -350,7 +350,7 @@ def marker_command():
 def test_foreign_globals_are_named_and_not_run(write, tmp_path, monkeypatch, hostile, names, field):
     monkeypatch.chdir(tmp_path)
     for value in (hostile(), [hostile()] * 6):
-        with pytest.raises(InputError, match=rf"pub\.pt: names {names}, which is not allowed; nothing of it was run$"):
+        with pytest.raises(InputError, match=rf"pub\.pt: names {names}, allowed are .*; nothing of it was run$"):
             load_split(write(**{field: value}), known=True)
     assert not (tmp_path / "ran").exists()
 
@@ -522,6 +522,7 @@ def test_a_pool_without_images_cannot_be_written(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory from Linux")
 def test_a_challenge_of_full_size_loads_in_time_and_memory(tmp_path):
     random = np.random.default_rng(0)
     pool = Pool(
@@ -532,11 +533,13 @@ def test_a_challenge_of_full_size_loads_in_time_and_memory(tmp_path):
     )
     save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
     measure = """
-import resource, time
+import re, time
+from pathlib import Path
 from bridge.challenge import load_challenge
-start = time.perf_counter()
+start = time.process_time()
 pool = load_challenge("pub.pt", "priv.pt")
-print(len(pool), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+seconds = time.process_time() - start
+print(len(pool), seconds, *re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
 """
     run = [sys.executable, "-c", measure]
     root = str(Path(__file__).parents[2])
