@@ -1,0 +1,103 @@
+"""Training in JAX against training in PyTorch: same weights, same batches."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from flax import nnx
+
+from bridge.convert import to_nnx, to_torch
+from bridge.networks import build
+from bridge.trainer import Recipe, cosine, make_optimizer, train_step
+from jaxmia.config import Shadow
+from jaxmia.models import Network
+from jaxmia.training.optimizer import hyper_of, transformation
+from jaxmia.training.step import Normalisation, Trainer
+from tests.bridge.test_convert import names
+
+NETWORKS = [
+    Network("mlp", (6, 6, 2), 4, width=16),
+    Network("cnn", (8, 8, 3), 4, width=4),
+    Network("resnet8", (8, 8, 3), 4, width=4),
+    Network("wideresnet", (8, 8, 3), 4, width=1, depth=10),
+]
+MEAN, STD, SMOOTHING = (0.4,), (0.25,), 0.1
+STEPS = 4
+
+
+def pool(network):
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (32, *network.shape), np.uint8), random.integers(0, network.classes, 32)
+
+
+def seen(images):
+    return torch.tensor((images / 255 - MEAN[0]) / STD[0], dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+def split(network, module):
+    model = to_nnx(network, module.state_dict())
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def in_torch(network, graph, params, stats):
+    return to_torch(network, nnx.merge(graph, params, stats))
+
+
+def trainer(network, **changes):
+    recipe = Shadow(
+        architecture=network.architecture, epochs=STEPS, learning_rate=0.1, label_smoothing=SMOOTHING, **changes
+    )
+    return Trainer(network, recipe, Normalisation(MEAN, STD))
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=names)
+def test_loss_and_gradients_of_one_batch(network):
+    torch.manual_seed(0)
+    module = build(network).train()
+    graph, params, stats = split(network, module)
+    images, labels = pool(network)
+    loss = F.cross_entropy(module(seen(images)), torch.tensor(labels), label_smoothing=SMOOTHING)
+    loss.backward()
+    one = trainer(network)
+    batch = one.normalisation(jax.numpy.asarray(images), one.compute.dtype)
+    (ours, _), gradients = jax.jit(jax.value_and_grad(one.loss, has_aux=True))(
+        params, stats, batch, jax.numpy.asarray(labels), SMOOTHING
+    )
+    assert float(ours) == pytest.approx(loss.item(), rel=1e-5)
+    gradients = in_torch(network, graph, gradients, stats)
+    for name, value in module.named_parameters():
+        assert value.grad is not None
+        largest = value.grad.abs().max().item()
+        assert largest > 1e-4, name
+        np.testing.assert_allclose(gradients[name], value.grad, rtol=0, atol=1e-4 * largest, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_norm_and_bias", [False, True])
+@pytest.mark.parametrize("network", NETWORKS[:2], ids=names)
+def test_weights_and_statistics_after_some_steps(network, optimizer, decay_norm_and_bias):
+    settings = {"weight_decay": 0.05, "decay_norm_and_bias": decay_norm_and_bias, "optimizer": optimizer}
+    torch.manual_seed(0)
+    module = build(network).train()
+    graph, params, stats = split(network, module)
+    one = trainer(network, **settings)
+    images, labels = pool(network)
+    batches = np.random.default_rng(1).integers(0, 32, (STEPS, 16)).astype(np.int32)
+    hyper = hyper_of(one.recipe)
+    state = {"params": params, "stats": stats, "optimizer": transformation(one.recipe, hyper).init(params)}
+    step = jax.jit(one.step)
+    recipe = Recipe(label_smoothing=SMOOTHING, learning_rate=0.1, **settings)
+    chooser = make_optimizer(module, recipe)
+    for number, index in enumerate(batches):
+        state, metrics = step(state, hyper, jax.random.key(0), images, labels, index, number, STEPS)
+        for group in chooser.param_groups:
+            group["lr"] = cosine(recipe.learning_rate, number, STEPS)
+        loss, logits = train_step(module, chooser, seen(images[index]), torch.tensor(labels[index]), recipe)
+        assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-3)
+        assert float(metrics["accuracy"]) == (logits.argmax(1).numpy() == labels[index]).mean()
+    ours = in_torch(network, graph, state["params"], state["stats"])
+    for name, value in module.state_dict().items():
+        if "num_batches" not in name:
+            np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=1e-3, err_msg=name)
