@@ -169,8 +169,8 @@ class Query(_Section):
 class AttackSection(_Section):
     """How scores are made of logit margins."""
 
-    name: str = "lira-online-shrunk"
-    """The attack whose scores are submitted."""
+    name: str = "auto"
+    """The attack whose scores are submitted; auto chooses it by letting shadows play the target."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """False positive rate at which the attack is to be strong."""
 

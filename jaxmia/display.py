@@ -1,7 +1,7 @@
 """What a terminal shows: progress and tables; plain lines where there is no terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jaxmia.referee import Standing
     from jaxmia.training.shadows import Progress as ChunkProgress
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -77,6 +78,34 @@ def figures_table(figures: dict[str, Any], title: str) -> Table:
             table.add_row(name, "-", f"not measurable with {figures['nonmembers']} non-members")
         else:
             table.add_row(name, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} - {estimate['high']:.4f}")
+    return table
+
+
+def ranking_table(standings: Sequence["Standing"]) -> Table:
+    """Teams of a practice leaderboard, in the order given."""
+    table = Table(title="final ranking: TPR at 5 % FPR", title_justify="left")
+    for column in ("rank", "team", "final", "95 % interval", "public"):
+        table.add_column(column, justify="left" if column == "team" else "right")
+    for rank, standing in enumerate(standings, start=1):
+        final = standing.final
+        interval = f"{final.low:.4f} - {final.high:.4f}"
+        table.add_row(str(rank), standing.team, f"{final.value:.4f}", interval, f"{standing.public.value:.4f}")
+    return table
+
+
+def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
+    """The best candidates of a selection, as `Selection.to_dict` gives it."""
+    title = (
+        f"attacks on {selection['targets']} shadows that play the target: mean TPR at {100 * selection['fpr']:g} % FPR"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("attack", "TPR", "standard error", "AUC", ""):
+        table.add_column(column, justify="left" if column in ("attack", "") else "right")
+    usable = sorted((row for row in selection["rows"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
+    shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == selection["chosen"]]
+    for row in shown:
+        mark = "chosen" if row["name"] == selection["chosen"].removeprefix("aligned-") else ""
+        table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
     return table
 
 

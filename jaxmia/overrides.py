@@ -56,6 +56,16 @@ def configure_content(content: Mapping[str, Any], source: str, overrides: Sequen
         raise UsageError(str(error)) from error
 
 
+def refuse_overrides(overrides: Sequence[str]) -> None:
+    """For commands that take no configuration.
+
+    Raises:
+        UsageError: There are overrides.
+    """
+    if overrides:
+        raise UsageError(f"{overrides[0]}: this command takes no fields of the configuration")
+
+
 def _is_override(argument: str) -> bool:
     name = argument.removeprefix("--").partition("=")[0].partition(".")
     return bool(name[1]) or name[0] == "seed"

@@ -100,7 +100,7 @@ class Pipeline:
             raise InputError("pool: holds no images")
         from jaxmia.resize import resize, resized_shape
 
-        if size is None or images.shape[1:3] == resized_shape(*images.shape[1:3], size):
+        if size is None or images.shape[1:3] == resized_shape(images.shape[1], images.shape[2], size):
             return images
         return np.concatenate([np.asarray(resize(part, size)) for part in _parts(images, 1024)])
 

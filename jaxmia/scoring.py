@@ -16,7 +16,10 @@ from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.metrics import FPRS, figures
 from jaxmia.pool import Pool
 from jaxmia.scores.store import Chunk, ScoreStore
+from jaxmia.selection import Selection, select
 from jaxmia.submission import to_unit_interval, write_submission
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
         InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
     """
     matrices = read_matrices(out)
-    chosen = named_attack(section.name)
+    selection = _select(matrices.evidence, section) if section.name == AUTO else None
+    chosen = selection.chosen if selection else named_attack(section.name)
     scores = {chosen.name: chosen(matrices.evidence)}
     for attack in standard_attacks():
         if attack.name not in scores:
@@ -95,6 +99,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
             "out": _mean(matrices.shadows.accuracy),
             "in": _mean(matrices.shadows.accuracy_in),
         },
+        "selection": selection.to_dict() if selection else None,
         "public": public_figures(pool, scores[chosen.name], section.fpr),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -119,8 +124,20 @@ def named_attack(name: str) -> Attack:
     if name not in attacks:
         close = difflib.get_close_matches(name, attacks, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"attack.name: {name!r} is unknown; {hint}allowed are {', '.join(attacks)}")
+        raise InputError(f"attack.name: {name!r} is unknown; {hint}allowed are {AUTO}, {', '.join(attacks)}")
     return attacks[name]
+
+
+def _select(evidence: Evidence, section: AttackSection) -> Selection:
+    try:
+        return select(evidence, standard_attacks(), section.fpr)
+    except InputError as error:
+        raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error
+
+
+def attack_names() -> list[str]:
+    """What `attack.name` may be, beside `auto`."""
+    return [attack.name for attack in standard_attacks()]
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -87,7 +87,7 @@ class ResNet(nnx.Module):
         """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
         outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
         if self.stem == "imagenet":
-            outputs = nnx.max_pool(outputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            outputs = nnx.max_pool(outputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for block in self.blocks:
             outputs = block(outputs, train=train)
         return self.fc(outputs.mean((1, 2))).astype(jnp.float32)

@@ -38,7 +38,7 @@ class Ensemble:
         labels: np.ndarray,
         *,
         sequential: bool = False,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
         self.trainer = trainer
         self.devices = tuple(devices or jax.local_devices()[:1])

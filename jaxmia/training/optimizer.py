@@ -49,7 +49,8 @@ def learning_rate(recipe: Shadow, peak: jax.Array | float, step: jax.Array, tota
         course = jnp.power(recipe.drop, drops)
     else:
         course = jnp.ones(())
-    rise = (step + 1) / jnp.maximum(warmup, 1)
+    # A warm-up that ends between two steps would otherwise overshoot in its last.
+    rise = jnp.minimum((step + 1) / jnp.maximum(warmup, 1), 1)
     return peak * jnp.where(step < warmup, rise, course)
 
 

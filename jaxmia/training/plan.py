@@ -25,7 +25,7 @@ class Plan:
     width: int
     lowering: Lowering
     sequential: bool
-    devices: tuple[jax.Device, ...]
+    devices: tuple[jax.Device, ...]  # pyright: ignore[reportInvalidTypeForm]
 
 
 def make_plan(section: EnsembleSection, count: int) -> Plan:
@@ -46,14 +46,14 @@ def make_plan(section: EnsembleSection, count: int) -> Plan:
     return Plan(width, "unrolled" if conv == "sequential" else conv, sequential, devices)
 
 
-def compute_dtype(shadow: Shadow, device: jax.Device) -> jnp.dtype:
+def compute_dtype(shadow: Shadow, device: jax.Device) -> jnp.dtype:  # pyright: ignore[reportInvalidTypeForm]
     """float32 or bfloat16, as asked; `auto` is bfloat16 where the device multiplies it natively."""
     if shadow.precision != "auto":
         return jnp.dtype(shadow.precision)
     return jnp.dtype(jnp.bfloat16 if _has_bfloat16(device) else jnp.float32)
 
 
-def _has_bfloat16(device: jax.Device) -> bool:
+def _has_bfloat16(device: jax.Device) -> bool:  # pyright: ignore[reportInvalidTypeForm]
     """True on TPUs and on NVIDIA GPUs from compute capability 8.0 (Ampere) on."""
     if device.platform == "tpu":
         return True

@@ -1,0 +1,144 @@
+"""Commands that make results: demo, run, train, query, score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxmia.config import Config
+    from jaxmia.pipeline import Pipeline
+
+
+@dataclass
+class Demo:
+    """Makes a small challenge from real images, trains a target on its members, and attacks it.
+
+    Example: jaxmia demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")
+    """Folder of the challenge and the results."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Runs the demonstration."""
+        from bridge.demo import make_demo
+        from jaxmia.display import say
+        from jaxmia.overrides import configure_content
+
+        say("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
+        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out))
+        from jaxmia.commands.judge import Evaluate
+
+        Evaluate(self.out, self.out / "truth.csv")([])
+
+
+@dataclass
+class Run:
+    """Everything from the three files to DIR/submission.csv; finished stages are not repeated.
+
+    Example: jaxmia run --config configs/mini.yaml --out runs/mini --shadow.count 32
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Trains, queries, scores."""
+        _run_all(_pipeline(_configure(self.config, overrides), self.out))
+
+
+@dataclass
+class Train:
+    """Trains and queries the shadow models that are not there yet.
+
+    Example: jaxmia train --config configs/tml26.yaml --out runs/tml26 --shard 0/4
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results; jobs may share it."""
+    shard: str = "0/1"
+    """I/N: train the I-th (from 0) of N equal shares of the models."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Trains."""
+        from jaxmia.pipeline import Shard
+
+        shard = Shard.parse(self.shard)
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        pipeline.begin()
+        pipeline.train(shard)
+
+
+@dataclass
+class Query:
+    """Queries the target on every sample and view.
+
+    Example: jaxmia query --config configs/mini.yaml --out runs/mini
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Queries."""
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        pipeline.begin()
+        pipeline.query()
+
+
+@dataclass
+class Score:
+    """Scores every sample and writes scores.npz, metrics.json and submission.csv.
+
+    Needs pool.npz, target.npz and shadows/*.npz in DIR, whoever made them; no images, no models.
+
+    Example: jaxmia score --out runs/mini --attack.name lira-online-global
+    """
+
+    out: Path
+    """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML); by default the run's own, if there is one."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Scores."""
+        own = self.out / "config.yaml"
+        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides))
+
+
+def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
+    from jaxmia.overrides import configure
+
+    return configure(path, overrides)
+
+
+def _pipeline(config: "Config", out: Path) -> "Pipeline":
+    from jaxmia.display import say, watch
+    from jaxmia.pipeline import Pipeline
+
+    return Pipeline(config, out, say, watch)
+
+
+def _run_all(pipeline: "Pipeline") -> None:
+    pipeline.begin()
+    pipeline.query()
+    pipeline.train()
+    _score(pipeline.out, pipeline.config)
+
+
+def _score(out: Path, config: "Config") -> None:
+    from jaxmia.display import figures_table, output, say, selection_table
+    from jaxmia.scoring import score
+
+    metrics = score(out, config.attack, say)
+    if metrics["selection"]:
+        output(selection_table(metrics["selection"]))
+    if metrics["public"]:
+        output(figures_table(metrics["public"], f"{metrics['attack']} on the public samples"))
