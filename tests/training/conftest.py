@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmia.config import Augment, Shadow
+from jaxmia.masks import membership_masks
+from jaxmia.models import Compute, Network, ensemble_conv
+from jaxmia.models.conv import Lowering
+from jaxmia.pool import Pool
+from jaxmia.training.batches import Batches
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.step import Normalisation, State, Trainer
+
+RECIPE = Shadow(
+    architecture="cnn",
+    width=3,
+    epochs=3,
+    batch_size=6,
+    learning_rate=0.05,
+    label_smoothing=0.1,
+    augment=Augment(crop=1, flip=True),
+    precision="float32",
+)
+
+
+def make_trainer(lowering: Lowering = "unrolled", **changes: Any) -> Trainer:
+    recipe = RECIPE.model_copy(update=changes)
+    network = Network(recipe.architecture, (6, 6, 2), 3, recipe.width)
+    compute = Compute(jax.numpy.dtype(recipe.precision), ensemble_conv(lowering))
+    return Trainer(network, recipe, Normalisation((0.5,), (0.25, 0.3)), compute)
+
+
+@pytest.fixture
+def train(pool: Pool) -> Callable[..., State]:
+    """Trains models of the shared pool for a few steps, as `Ensemble` does it, and returns their state."""
+
+    def run(trainer: Trainer, models: list[int], steps: int = 4, first: int = 0, **options: Any) -> State:
+        assert pool.images is not None
+        ensemble = Ensemble(trainer, 11, pool.images, pool.labels, **options)
+        batches = made_batches(trainer, models, len(pool))
+        hyper = stacked_hyper(trainer, len(models))
+        state, _ = ensemble.run(
+            ensemble.init(models), hyper, ensemble.keys(models), batches.block(first, steps), first, batches.total
+        )
+        return jax.device_get(state)
+
+    return run
+
+
+def made_batches(trainer: Trainer, models: list[int], samples: int) -> Batches:
+    mask = membership_masks(11, models, samples)
+    return Batches(11, models, mask, trainer.recipe.epochs, trainer.recipe.batch_size)
+
+
+def stacked_hyper(trainer: Trainer, count: int) -> Any:
+    return jax.tree.map(lambda value: np.full(count, value, np.float32), hyper_of(trainer.recipe))
+
+
+def take(state: State, position: int) -> State:
+    return jax.tree.map(lambda value: value[position : position + 1], state)
+
+
+def differences(one: State, other: State) -> list[float]:
+    """Largest absolute difference in each array."""
+    flat = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return [float(np.max(np.abs(np.float64(left) - np.float64(right)), initial=0)) for left, right in flat]

@@ -1,0 +1,100 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmia.config import Shadow
+from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, transformation
+
+
+def course(total: int, **recipe) -> list[float]:
+    shadow = Shadow(learning_rate=0.5, epochs=10, **recipe)
+    return [float(learning_rate(shadow, 0.5, jnp.asarray(step), jnp.asarray(total))) for step in range(total)]
+
+
+def test_cosine_is_its_closed_form():
+    expected = [0.25 * (1 + math.cos(math.pi * step / 40)) for step in range(40)]
+    np.testing.assert_allclose(course(40, schedule="cosine"), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_cosine_with_warm_up_rises_and_then_falls_over_the_rest():
+    """Three of ten epochs, four steps each: 12 steps up, 28 down."""
+    found = course(40, schedule="cosine", warmup_epochs=3)
+    np.testing.assert_allclose(found[:12], [0.5 * (step + 1) / 12 for step in range(12)], rtol=1e-5)
+    expected = [0.25 * (1 + math.cos(math.pi * step / 28)) for step in range(28)]
+    np.testing.assert_allclose(found[12:], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_piecewise_drops_at_its_milestones():
+    found = course(40, schedule="piecewise", milestones=(0.5, 0.75), drop=0.2)
+    np.testing.assert_allclose(found, [0.5] * 20 + [0.1] * 10 + [0.02] * 10, rtol=1e-6)
+    assert course(10, schedule="piecewise", milestones=()) == [0.5] * 10
+
+
+def test_constant_is_constant_after_the_warm_up():
+    assert course(20, schedule="constant") == [0.5] * 20
+    np.testing.assert_allclose(course(20, schedule="constant", warmup_epochs=1)[:3], [0.25, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("total", [7, 23, 275, 3300])
+@pytest.mark.parametrize("warmup", [0.3, 1.7, 5, 9.99])
+def test_a_warm_up_that_ends_between_two_steps_never_overshoots(total: int, warmup: float):
+    steps = sorted({0, *range(max(0, int(total * warmup / 10) - 3), min(total, int(total * warmup / 10) + 4))})
+    shadow = Shadow(learning_rate=0.5, epochs=10, warmup_epochs=warmup)
+    rates = [float(learning_rate(shadow, 0.5, jnp.asarray(step), jnp.asarray(total))) for step in steps]
+    assert max(rates) <= 0.5
+    assert min(rates) > 0
+
+
+def run(recipe: Shadow, params: dict, gradients: list[dict], rate: float) -> dict:
+    transform = transformation(recipe, hyper_of(recipe))
+    state = transform.init(params)
+    for gradient in gradients:
+        direction, state = transform.update(gradient, state, params)
+        params = jax.tree.map(lambda value, step: value - rate * step, params, direction)
+    return params
+
+
+def setting(rng: np.random.Generator) -> tuple[dict, list[dict]]:
+    shapes = {"kernel": (3, 4), "bias": (4,), "scale": (4,)}
+    draws = [{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(6)]
+    return draws[0], draws[1:]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_sgd_is_nesterov_with_decay_in_the_gradient(rng: np.random.Generator, everything: bool):
+    """v = m v + g + w p;  p = p - rate (g + w p + m v), in a float64 loop; vectors decay only if asked."""
+    params, gradients = setting(rng)
+    recipe = Shadow(optimizer="sgd", momentum=0.8, weight_decay=0.1, decay_norm_and_bias=everything)
+    found = run(recipe, params, gradients, 0.05)
+    for name, start in params.items():
+        decay = 0.1 if everything or name == "kernel" else 0
+        value, velocity = start.astype(np.float64), 0.0
+        for gradient in gradients:
+            slope = gradient[name] + decay * value
+            velocity = 0.8 * velocity + slope
+            value = value - 0.05 * (slope + 0.8 * velocity)
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_adamw_decouples_its_decay(rng: np.random.Generator, everything: bool):
+    params, gradients = setting(rng)
+    recipe = Shadow(optimizer="adamw", momentum=0.85, weight_decay=0.1, decay_norm_and_bias=everything)
+    found = run(recipe, params, gradients, 0.05)
+    for name, start in params.items():
+        decay = 0.1 if everything or name == "kernel" else 0
+        value, first, second = start.astype(np.float64), 0.0, 0.0
+        for step, gradient in enumerate(gradients, start=1):
+            slope = gradient[name].astype(np.float64)
+            first, second = 0.85 * first + 0.15 * slope, 0.999 * second + 0.001 * slope**2
+            adam = first / (1 - 0.85**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+            value = value - 0.05 * (adam + decay * value)
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_hyper_holds_what_the_recipe_says():
+    recipe = Shadow(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
+    assert hyper_of(recipe) == Hyper(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
