@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxmia.cli import main
 from jaxmia.cluster import HTCondorProfile, SlurmProfile, load_profile
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,19 @@ def test_documented_defaults_are_the_defaults():
 def test_every_file_it_names_is_there():
     for name in set(re.findall(r"configs/cluster/[\w.-]+", DOCUMENT)):
         assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^jaxmia cluster .*$", DOCUMENT, flags=re.M))))
+def test_its_commands_write_job_files(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = line.split()[1:]
+    (tmp_path / "config.yaml").write_text("shadow:\n  count: 64\n")
+    words[words.index("--config") + 1] = str(tmp_path / "config.yaml")
+    words[words.index("--out") + 1] = str(tmp_path / "run")
+    profile = words.index("--profile") + 1
+    words[profile] = str(ROOT / words[profile].replace("mine.yaml", "configs/cluster/slurm.yaml"))
+    main(words)
+    submit = {"slurm": f"{tmp_path}/run/cluster/submit.sh", "htcondor": "condor_submit_dag "}[words[1]]
+    assert submit in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/cluster").glob("*.yaml")), ids=lambda path: path.name)
