@@ -23,6 +23,7 @@ IMAGE_TYPES = ("uint8", "float32", "float64")
 # Resizing in float32 may leave [0, 1] by a few units in the last place.
 _ROUNDING = 1e-5
 _CHUNK = 1024
+_LISTED = 8
 
 
 def load_challenge(
@@ -170,7 +171,8 @@ def _fields(path: Path, content: object, known: bool) -> dict[str, object]:
     names = ("ids", "imgs", "labels", "membership") if known else ("ids", "imgs", "labels")
     missing = [name for name in names if attributes.get(name) is None]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(map(str, attributes)) or 'nothing'}")
+        found = ", ".join(_shown(name) for name in list(attributes)[:_LISTED]) or "nothing"
+        raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {found}")
     return {name: attributes[name] for name in names}
 
 
@@ -207,7 +209,8 @@ def _labels(path: Path, entries: Sequence, num_classes: int | None) -> np.ndarra
 def _ids(path: Path, entries: Sequence) -> np.ndarray:
     names: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        name = entry if isinstance(entry, str) else str(_integer(entry) if _integer(entry) is not None else "")
+        number = None if isinstance(entry, str) else _integer(entry)
+        name = entry if isinstance(entry, str) else "" if number is None else str(number)
         if not name or not name.isprintable():
             raise InputError(f"{path}: ids[{index}] is {_shown(entry)}, allowed is an integer or a printable string")
         if name in names:
@@ -265,8 +268,10 @@ def _stacked(path: Path, value: object, max_bytes: int) -> np.ndarray:
             )
     # A view may repeat its few numbers without end, so its size counts, not that of the file.
     size = sum(array.nbytes for array in arrays)
-    if not 0 < size <= max_bytes:
-        raise InputError(f"{path}: imgs unpack to {size} bytes, allowed are 1 to {max_bytes}")
+    if not size:
+        raise InputError(f"{path}: imgs hold no pixels")
+    if size > max_bytes:
+        raise InputError(f"{path}: imgs unpack to {size} bytes, allowed are {max_bytes}")
     return arrays[0] if listed is not value else np.stack(arrays)
 
 

@@ -19,6 +19,8 @@ from jaxmia.errors import InputError
 
 _PLAIN = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
 
+_SHOWN = 500
+
 
 class StoredObject:
     """Stands in for an instance of a class named in a file."""
@@ -134,6 +136,12 @@ def _refusal(path: Path, classes: Sequence[str], error: Exception) -> str:
             foreign = []
         if foreign:
             allowed = ", ".join(("tensors", *classes))
-            return f"names {', '.join(foreign)}, allowed are {allowed}; nothing of it was run"
-    reason = str(error).strip().splitlines()
-    return f"is damaged or not allowed ({type(error).__name__}{': ' + reason[0] if reason else ''}); nothing was run"
+            return f"names {printable(', '.join(foreign))}, allowed are {allowed}; nothing of it was run"
+    reason = printable(str(error).strip().partition("\n")[0])
+    return f"is damaged or not allowed ({type(error).__name__}{': ' * bool(reason)}{reason}); nothing was run"
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may be shown: short, on one line and without control characters."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -18,7 +18,7 @@ from torch import nn
 
 from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
 from bridge.networks import build
-from bridge.safeload import load
+from bridge.safeload import load, printable
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write
 from jaxmia.models import Architecture, Network
@@ -215,10 +215,11 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
     for name, value in content.items():
         if (
             not isinstance(name, str)
+            or not name.isprintable()
             or type(value) not in (torch.Tensor, nn.Parameter)
             or value.layout != torch.strided
         ):
-            raise InputError(f"{path}: {str(name)[:80]} is a {type(value).__name__}, expected a tensor by name")
+            raise InputError(f"{path}: {printable(str(name))} is a {type(value).__name__}, expected a tensor by name")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{path}: {name} holds values that are not finite")
     return dict(content)

@@ -1,5 +1,9 @@
+import sys
+
 import pytest
 import torch
+
+from tests.bridge.samples import MembershipDataset, fields
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -9,3 +13,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes keyword arguments as the attributes of a pickled `__main__.MembershipDataset`."""
+    monkeypatch.setattr(sys.modules["__main__"], "MembershipDataset", MembershipDataset, raising=False)
+
+    def write(name="pub.pt", **changes):
+        data = MembershipDataset()
+        data.__dict__ = {**fields(), **changes}
+        torch.save(data, tmp_path / name)
+        return tmp_path / name
+
+    return write
