@@ -131,7 +131,7 @@ def measure(world: World, models: int, menu: list[Attack]) -> dict[str, list[lis
         scores = {attack.name: attack(drawn.evidence) for attack in menu}
         scores |= {"auto": selection.chosen(drawn.evidence), "oracle": drawn.oracle}
         for name, score in scores.items():
-            tprs = [tpr_at_fpr(score, drawn.members, fpr) for fpr in FPRS]
+            tprs = [round(tpr_at_fpr(score, drawn.members, fpr), 5) for fpr in FPRS]
             result.setdefault(name, []).append(tprs)
         result.setdefault("chosen", []).append(selection.chosen.name)
     return result
@@ -172,12 +172,12 @@ def main() -> None:
         "auto_targets": AUTO_TARGETS,
         "fprs": FPRS,
     }
-    write_text(RESULTS / "attacks_synthetic.json", json.dumps({"origin": origin, "tpr": results}, indent=1) + "\n")
+    write_text(RESULTS / "attacks_synthetic.json", json.dumps({"origin": origin, "tpr": results}) + "\n")
     about = (
         "# Attacks on synthetic margins\n\n"
-        f"{SAMPLES} samples, {VIEWS} views, mean of {REPEATS} repeats ± its standard error. `auto` chose at 5 % FPR from\n"
-        f"{AUTO_TARGETS} pseudo-targets or fewer; `oracle` is the true likelihood ratio. Made by\n"
-        f"`benchmarks/attacks_synthetic.py` at commit {origin['commit']} on\n{origin['device']} in {origin['seconds']} s.\n"
+        f"{SAMPLES} samples, {VIEWS} views, mean of {REPEATS} repeats ± its standard error. `auto` chose at 5 % FPR\n"
+        f"from at most {AUTO_TARGETS} pseudo-targets; `oracle` is the true likelihood ratio. Made by\n"
+        f"`benchmarks/attacks_synthetic.py` at commit {commit()} on {processor()}\nin {origin['seconds']} s.\n"
     )
     write_text(RESULTS / "attacks_synthetic.md", about + table(results) + "\n")
 

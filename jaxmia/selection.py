@@ -141,15 +141,16 @@ def select(
     chosen = attacks[choose(reached)]
     expected = _expected(trials, reached[: len(usable)], fpr)
     far = misalignment(evidence)
+    aligned = far > FAR and not isinstance(chosen, Aligned)
     aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
     return Selection(
-        chosen=Aligned(chosen) if far > FAR else chosen,
+        chosen=Aligned(chosen) if aligned else chosen,
         fpr=fpr,
         targets=len(trials),
         expected=float(expected.mean()),
         expected_error=_error(expected),
         misalignment=far,
-        aligned=far > FAR,
+        aligned=aligned,
         rows=_rows(candidates, attacks, reasons, reached, aucs),
     )
 
@@ -220,7 +221,9 @@ def _reached(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndar
 
 
 def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list[Fusion]:
-    """Fusions grown from the best candidate by the partner that helps most, while that is more than one error.
+    """Fusions grown from the best candidate by the partner that helps most.
+
+    One of many partners helps by chance, so a fusion has to gain two standard errors.
 
     Args:
         trials: The pseudo-targets.
@@ -235,7 +238,7 @@ def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list
         tried = _reached(trials, larger, fpr)
         best = int(tried.mean(1).argmax())
         gain = tried[best] - reached
-        if gain.mean() <= _error(gain):
+        if gain.mean() <= 2 * _error(gain):
             break
         fusion, reached = larger[best], tried[best]
         fusions.append(fusion)

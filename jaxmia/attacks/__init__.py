@@ -61,7 +61,7 @@ def standard_attacks() -> list[Attack]:
         Bavaria("normal"),
         Bavaria("student"),
         LiraMultivariate(),
-        Adaptive("identity"),
         Adaptive(),
         Adaptive("each"),
+        Aligned(Adaptive()),
     ]

@@ -15,6 +15,9 @@ from jaxmia.attacks.variance import FLOOR, fit_spread
 STRATUM = 500
 STRATA = 10
 
+TAILS = (np.inf, 16.0, 8.0, 4.0)
+"""Degrees of freedom of the margins over models of one sample that are tried; the first is Gaussian."""
+
 
 @dataclass(frozen=True)
 class Adaptive:
@@ -26,6 +29,8 @@ class Adaptive:
        sample with few models borrows the gap of samples like it, and an outlier is believed once its models are many.
     3. The mean has a flat prior. The predictive distribution of the target's margin on either side is then a mixture
        of Student t, one for each component of the gap's prior.
+    4. Margins have heavier tails than Gaussian ones where the target's own, of which it is not known who is a member,
+       are likelier so.
 
     With many models it turns into per-example LiRA, with few into global LiRA around the pooled mean. A sample without
     IN or without OUT models is scored by its prior.
@@ -45,13 +50,11 @@ class Adaptive:
         """Scores `[sample]`; higher means member.
 
         Raises:
-            InputError: No sample has an IN model, or none has an OUT model.
+            InputError: No sample has both IN and OUT models.
         """
         inside, outside = evidence.sides
-        if not inside.count.any():
-            inside = evidence.inside
-        if not outside.count.any():
-            outside = evidence.outside
+        if not ((inside.count > 0) & (outside.count > 0)).any():
+            inside, outside = evidence.inside, evidence.outside
         mapping = weights(evidence, self.views)
         signals = mapping @ evidence.target, project(inside, mapping), project(outside, mapping)
         return np.mean([_score(*_signal(signals, index)) for index in range(len(mapping))], axis=0)
@@ -101,11 +104,20 @@ def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
     out_center = (1 - in_share) * out_mean + in_share * (in_mean - gap)
     x = (phi - origin) / spread
 
-    def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray) -> np.ndarray:
-        variance = noise + 1 / total + lever**2 * uncertain
-        return log_sum_exp(log_weight + log_student(x, center, variance, scale.freedom))
+    def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray, tail: float) -> np.ndarray:
+        own = noise * (1 if np.isinf(tail) else (tail - 2) / tail)
+        variance = own + 1 / total + lever**2 * uncertain
+        return log_sum_exp(log_weight + log_student(x, center, variance, np.minimum(scale.freedom, tail)))
 
-    return log_predictive(out_center + gap, scale.multiple, 1 - in_share) - log_predictive(out_center, 1.0, in_share)
+    predictives = [
+        (
+            log_predictive(out_center + gap, scale.multiple, 1 - in_share, tail),
+            log_predictive(out_center, 1.0, in_share, tail),
+        )
+        for tail in TAILS
+    ]
+    member, non_member = max(predictives, key=lambda pair: np.logaddexp(*pair).sum())
+    return member - non_member
 
 
 def _scale(inside: Fit, outside: Fit) -> _Scale:

@@ -6,6 +6,9 @@ import numpy as np
 
 COMPONENTS = 4
 ITERATIONS = 40
+SMALLEST = 1e-4
+"""Variance of a component at least, in spreads squared."""
+
 ENOUGH = 1000
 """Samples that the fit uses at most; more would not change it by a noticeable amount."""
 
@@ -60,7 +63,12 @@ def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
     Args:
         gap: Measured, in spreads, `[sample]`.
         precision: One over the variance of its error, above 0, `[sample]`.
+
+    Returns:
+        The prior; no gap at all where none was measured.
     """
+    if not len(gap):
+        return GapPrior(np.ones(1), np.zeros(1), np.full(1, SMALLEST))
     stride = -(-len(gap) // ENOUGH)
     gap, precision = gap[::stride], precision[::stride]
     spread = max(gap.var() - (1 / precision).mean(), 0.01)
@@ -76,5 +84,5 @@ def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
         center = (weight * mean).sum(1) / total
         width = (weight * ((mean - center[:, None]) ** 2 + variance)).sum(1) / total
         # a component that dies out, or shrinks to a point, is kept from dividing by zero
-        mixture = GapPrior(total / total.sum(), center, np.maximum(width, 1e-4))
+        mixture = GapPrior(total / total.sum(), center, np.maximum(width, SMALLEST))
     return mixture

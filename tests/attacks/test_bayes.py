@@ -99,6 +99,7 @@ def test_adaptive_equals_the_integral_over_mean_and_gap(monkeypatch, lacking):
     known = adaptive_module._Scale(np.full(5, variance), np.full(5, multiple), np.full(5, np.inf))
     monkeypatch.setattr(adaptive_module, "_scale", lambda *_: known)
     monkeypatch.setattr(adaptive_module, "fit_gap", lambda *_: PRIOR)
+    monkeypatch.setattr(adaptive_module, "TAILS", (np.inf,))
     scores = Adaptive()(evidence)
     spread = math.sqrt(variance)
     means, gaps = np.linspace(-25, 35, 1501)[:, None], np.linspace(-4, 12, 801)[None]
@@ -151,6 +152,22 @@ def test_adaptive_scores_samples_without_a_side_and_refuses_none_at_all():
         mask = np.full(evidence.mask.shape, value)
         with pytest.raises(InputError, match=f"has no {side} model"):
             Adaptive()(Evidence(evidence.target, evidence.shadows, mask, evidence.labels))
+
+
+def test_adaptive_sees_heavy_tails_without_labels(monkeypatch):
+    rng = np.random.default_rng(0)
+    member = rng.random((129, 8000)) < 0.5
+    phi = rng.normal(4, 3, 8000) + rng.standard_t(3, member.shape) + 2 * member
+    evidence = Evidence(phi[:1], phi[1:, None], member[1:], np.zeros(8000, int))
+    aware = tpr_at_fpr(Adaptive()(evidence), member[0], 0.01)
+    monkeypatch.setattr(adaptive_module, "TAILS", (np.inf,))
+    assert aware > tpr_at_fpr(Adaptive()(evidence), member[0], 0.01) + 0.02
+
+
+def test_gap_prior_is_no_gap_where_none_was_measured():
+    prior = fit_gap(np.empty(0), np.empty(0))
+    assert prior.weight @ prior.mean == 0
+    assert prior.variance.max() < 1e-3
 
 
 def test_gap_prior_takes_the_errors_out():

@@ -27,7 +27,7 @@ from jaxmia.metrics import auc
 from tests.attacks import naive
 from tests.attacks.test_basic import hard_evidence
 
-MENU = [*standard_attacks(), Aligned(Adaptive()), RankFusion((LiraOnline(), Calibrated()))]
+MENU = [*standard_attacks(), Adaptive("identity"), Adaptive("fisher"), RankFusion((LiraOnline(), Calibrated()))]
 named = pytest.mark.parametrize("attack", MENU, ids=lambda attack: attack.name)
 
 
