@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ RECIPE = Shadow(
 )
 
 
+@functools.cache
 def make_trainer(lowering: Lowering = "unrolled", **changes: Any) -> Trainer:
     recipe = RECIPE.model_copy(update=changes)
     network = Network(recipe.architecture, (6, 6, 2), 3, recipe.width)
@@ -34,13 +36,24 @@ def make_trainer(lowering: Lowering = "unrolled", **changes: Any) -> Trainer:
     return Trainer(network, recipe, Normalisation((0.5,), (0.25, 0.3)), compute)
 
 
+@pytest.fixture(scope="session")
+def ensemble_of(pool: Pool) -> Callable[..., Ensemble]:
+    """The ensemble of a trainer on the shared pool, made once, so that its programs are compiled once."""
+
+    @functools.cache
+    def make(trainer: Trainer, sequential: bool = False) -> Ensemble:
+        assert pool.images is not None
+        return Ensemble(trainer, 11, pool.images, pool.labels, sequential=sequential)
+
+    return make
+
+
 @pytest.fixture
-def train(pool: Pool) -> Callable[..., State]:
+def train(pool: Pool, ensemble_of: Callable[..., Ensemble]) -> Callable[..., State]:
     """Trains models of the shared pool for a few steps, as `Ensemble` does it, and returns their state."""
 
-    def run(trainer: Trainer, models: list[int], steps: int = 4, first: int = 0, **options: Any) -> State:
-        assert pool.images is not None
-        ensemble = Ensemble(trainer, 11, pool.images, pool.labels, **options)
+    def run(trainer: Trainer, models: list[int], steps: int = 4, first: int = 0, sequential: bool = False) -> State:
+        ensemble = ensemble_of(trainer, sequential)
         batches = made_batches(trainer, models, len(pool))
         hyper = stacked_hyper(trainer, len(models))
         state, _ = ensemble.run(
