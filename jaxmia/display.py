@@ -104,7 +104,7 @@ def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
     usable = sorted((row for row in selection["rows"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
     shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == selection["chosen"]]
     for row in shown:
-        mark = "chosen" if row["name"] == selection["chosen"].removeprefix("aligned-") else ""
+        mark = "chosen" if row["name"] == selection["chosen"].removesuffix("-aligned") else ""
         table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
     return table
 
