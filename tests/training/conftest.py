@@ -28,9 +28,14 @@ RECIPE = Shadow(
 )
 
 
-@functools.cache
 def make_trainer(lowering: Lowering = "unrolled", **changes: Any) -> Trainer:
-    recipe = RECIPE.model_copy(update=changes)
+    """A trainer of the small recipe with `changes`; the same object for the same arguments."""
+    return _made_trainer(lowering, tuple(changes.items()))
+
+
+@functools.cache
+def _made_trainer(lowering: Lowering, changes: tuple[tuple[str, Any], ...]) -> Trainer:
+    recipe = RECIPE.model_copy(update=dict(changes))
     network = Network(recipe.architecture, (6, 6, 2), 3, recipe.width)
     compute = Compute(jax.numpy.dtype(recipe.precision), ensemble_conv(lowering))
     return Trainer(network, recipe, Normalisation((0.5,), (0.25, 0.3)), compute)
