@@ -110,29 +110,18 @@ def select(
         evidence: Only the shadows of it choose; the target is used for `misalignment`.
         candidates: Simple ones first.
         fpr: False positive rate.
-        targets: Number of pseudo-targets at most, drawn at random.
+        targets: Number of pseudo-targets at most (4 or more), drawn at random.
         seed: Of that draw.
 
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (another shadow's mask would
-            then tell the pseudo-target's membership), no candidate can be used, or `fpr` is not between 0 and 1.
+            then tell the pseudo-target's membership), no candidate can be used, `fpr` is not between 0 and 1, or
+            `targets` is below 4.
     """
-    models = len(evidence.shadows)
-    if models < 4:
-        raise InputError(f"shadows: {models} models, expected at least 4 to let them play the target")
-    if not 0 < fpr < 1:
-        raise InputError(f"attack.fpr: {fpr} is not between 0 and 1")
-    rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(models, min(targets, models), replace=False))
+    drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
     check_independent(evidence.mask, drawn)
     usable, reasons = _usable(evidence, candidates)
-    trials = [
-        _Trial(members, np.stack([rankdata(attack(against)) / len(members) for attack in usable]).astype(np.float32))
-        for against, members in evidence.pseudo_targets([int(model) for model in drawn])
-        if members.any() and not members.all()
-    ]
-    if len(trials) < 4:
-        raise InputError("shadows mask: fewer than four shadows were trained on some samples and not on others")
+    trials = _play(evidence, usable, drawn)
     singles: list[Fusion] = [(index,) for index in range(len(usable))]
     reached = _reached(trials, singles, fpr)
     fusions = _grow_fusions(trials, reached, fpr)
@@ -193,6 +182,30 @@ def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
             f"shadows mask: models {targets[row]} and {model} have masks that correlate by {others[row, model]:.2f}, "
             "expected independent ones; score models with equal masks apart, or name an attack instead of auto"
         )
+
+
+def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the pseudo-targets, ascending."""
+    models = len(evidence.shadows)
+    if models < 4:
+        raise InputError(f"shadows: {models} models, expected at least 4 to let them play the target")
+    if targets < 4:
+        raise InputError(f"attack.targets: {targets} is fewer than 4")
+    if not 0 < fpr < 1:
+        raise InputError(f"attack.fpr: {fpr} is not between 0 and 1")
+    return np.sort(rng.choice(models, min(targets, models), replace=False))
+
+
+def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:
+    """Lets each of the models play the target against every attack."""
+    trials = [
+        _Trial(members, np.stack([rankdata(attack(against)) / len(members) for attack in attacks]).astype(np.float32))
+        for against, members in evidence.pseudo_targets([int(model) for model in models])
+        if members.any() and not members.all()
+    ]
+    if len(trials) < 4:
+        raise InputError("shadows mask: fewer than four shadows were trained on some samples and not on others")
+    return trials
 
 
 def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Attack], dict[str, str]]:

@@ -190,10 +190,12 @@ def test_seed_draws_the_pseudo_targets_and_the_result_is_json():
     assert table["rows"][0]["tpr"] == first.rows[0].tpr
 
 
-def test_too_few_shadows_and_a_bad_fpr_are_refused():
+def test_too_few_shadows_or_targets_and_a_bad_fpr_are_refused():
     evidence, _ = hard_evidence(3, seed=0, samples=100)
     with pytest.raises(InputError, match="shadows: 3 models, expected at least 4"):
         select(evidence, [Margin()], 0.05)
     evidence, _ = hard_evidence(6, seed=0, samples=100)
     with pytest.raises(InputError, match=r"attack\.fpr: 0 is not between 0 and 1"):
         select(evidence, [Margin()], 0)
+    with pytest.raises(InputError, match=r"attack\.targets: 3 is fewer than 4"):
+        select(evidence, [Margin()], 0.05, targets=3)

@@ -10,7 +10,7 @@ from jaxmia.attacks.moments import Side, moments
 from jaxmia.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Logit margins `phi = z_y - logsumexp(z_j, j != y)`, in nats, of the target and of its shadow models.
 

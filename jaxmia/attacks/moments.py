@@ -15,7 +15,7 @@ ELEMENTS_PER_CHUNK = 2**20
 THREADS = min(8, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """Moments of the shadow models on one side, IN or OUT, of each sample.
 
