@@ -25,7 +25,7 @@ def test_normalisation_is_by_channel_of_pixels_in_the_unit_interval(rng: np.rand
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
     """Mean over samples of -sum_j q_j log p_j with q = (1 - s) onehot + s / classes, in float64 loops."""
     losses = []
-    for row, label in zip(np.float64(logits), labels, strict=True):
+    for row, label in zip(logits.astype(np.float64), labels, strict=True):
         log_p = row - row.max() - np.log(np.exp(row - row.max()).sum())
         q = np.full(len(row), smoothing / len(row))
         q[label] += 1 - smoothing
