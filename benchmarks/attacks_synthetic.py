@@ -2,7 +2,7 @@
 
     python benchmarks/attacks_synthetic.py
 
-About fifteen minutes on two busy cores. Writes `benchmarks/results/attacks_synthetic.json` and a table of it in Markdown.
+About fifteen minutes on two busy cores. Writes `benchmarks/results/attacks_synthetic.json` and its table in Markdown.
 """
 
 import json
