@@ -1,0 +1,201 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmia.augment import View
+from jaxmia.models.conv import LOWERINGS, Lowering
+from jaxmia.pool import Pool
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.step import Trainer
+from tests.training.conftest import differences, made_batches, make_trainer, stacked_hyper, take
+
+MODELS = [5, 0, 8]
+
+
+def make(pool: Pool, trainer: Trainer | None = None, **options) -> Ensemble:
+    assert pool.images is not None
+    return Ensemble(trainer or make_trainer(), 11, pool.images, pool.labels, **options)
+
+
+def test_initial_weights_depend_on_seed_and_model_only_bit_for_bit(pool: Pool, ensemble_of):
+    ensemble = ensemble_of(make_trainer())
+    together = ensemble.init(MODELS)
+    for position, model in enumerate(MODELS):
+        assert differences(take(together, position), ensemble.init([model])) == [0] * len(jax.tree.leaves(together))
+    kernels = np.asarray(together["params"]["conv1"]["kernel"])
+    assert all((kernels[i] != kernels[j]).any() for i in range(3) for j in range(i))
+    other = Ensemble(make_trainer(), 12, np.asarray(pool.images), pool.labels).init(MODELS)
+    assert (np.asarray(other["params"]["conv1"]["kernel"]) != kernels).any()
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_member_i_is_a_solo_run_of_i(train, lowering: Lowering):
+    """Up to rounding (1e-5 of weights of order one): sums run in another order in a batched program."""
+    trainer = make_trainer(lowering)
+    together = train(trainer, MODELS)
+    for position, model in enumerate(MODELS[:2]):
+        alone = train(trainer, [model])
+        assert max(differences(take(together, position), alone)) < 1e-5
+    assert all(
+        max(differences(take(together, i)["params"], take(together, j)["params"])) > 0.1
+        for i in range(3)
+        for j in range(i)
+    )
+
+
+def test_order_and_company_change_nothing(train):
+    together, reversed_ = train(make_trainer(), MODELS), train(make_trainer(), MODELS[::-1])
+    for position in range(3):
+        assert max(differences(take(together, position), take(reversed_, 2 - position))) < 1e-5
+
+
+@pytest.mark.parametrize("recipe", [{}, {"architecture": "mlp", "ema": 0.9, "optimizer": "adamw"}])
+def test_one_after_the_other_is_all_at_once(train, recipe: dict):
+    trainer = make_trainer(**recipe)
+    together, apart = train(trainer, MODELS), train(trainer, MODELS, sequential=True)
+    assert max(differences(together, apart)) < 1e-5
+
+
+def test_many_steps_in_one_call_are_the_same_steps(pool: Pool, train, monkeypatch):
+    """What accelerators do, a scan over steps, against what a CPU does, a call a step; with the same mean loss."""
+    losses = []
+    states = []
+    for scanned in (False, True):
+        monkeypatch.setattr(Ensemble, "steps_in_one_call", scanned)
+        ensemble = make(pool, make_trainer(architecture="mlp"))
+        batches = made_batches(ensemble.trainer, MODELS, len(pool))
+        state, metrics = ensemble.run(
+            ensemble.init(MODELS),
+            stacked_hyper(ensemble.trainer, 3),
+            ensemble.keys(MODELS),
+            batches.block(2, 5),
+            2,
+            batches.total,
+        )
+        states.append(state)
+        losses.append(np.asarray(metrics["loss"]))
+    assert max(differences(*states)) < 1e-5
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_run_cut_in_two_is_the_whole_run_bit_for_bit(pool: Pool, ensemble_of):
+    ensemble = ensemble_of(make_trainer())
+    batches = made_batches(ensemble.trainer, MODELS, len(pool))
+    hyper, keys = stacked_hyper(ensemble.trainer, 3), ensemble.keys(MODELS)
+    whole, _ = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 6), 0, batches.total)
+    part, _ = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 2), 0, batches.total)
+    part, _ = ensemble.run(part, hyper, keys, batches.block(2, 4), 2, batches.total)
+    assert max(differences(whole, part)) == 0
+
+
+def test_a_model_past_its_end_stays_bit_for_bit(pool: Pool, ensemble_of):
+    """The others go on: their IN sets are larger, so their training is longer."""
+    ensemble = ensemble_of(make_trainer(architecture="mlp", ema=0.5))
+    batches = made_batches(ensemble.trainer, MODELS, len(pool))
+    hyper, keys, total = stacked_hyper(ensemble.trainer, 3), ensemble.keys(MODELS), np.array([3, 5, 0], np.int32)
+    fresh = jax.device_get(ensemble.init(MODELS))
+    before, _ = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 3), 0, total)
+    before = jax.device_get(before)
+    after, _ = ensemble.run(jax.tree.map(jnp.asarray, before), hyper, keys, batches.block(3, 3), 3, total)
+    assert max(differences(take(before, 0), take(after, 0))) == 0
+    assert max(differences(take(before, 1), take(after, 1))) > 1e-3
+    assert max(differences(take(fresh, 2), take(after, 2))) == 0
+
+
+TRACES: list[str] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(Trainer):
+    """Notes each time that JAX traces it."""
+
+    def step(self, *arguments, **options):
+        TRACES.append("step")
+        return super().step(*arguments, **options)
+
+    def logits(self, state, images):
+        TRACES.append("logits")
+        return super().logits(state, images)
+
+
+def test_each_program_is_traced_once_for_each_shape(pool: Pool):
+    trainer = make_trainer(architecture="mlp", width=4)
+    ensemble = make(
+        pool, Counting(**{field.name: getattr(trainer, field.name) for field in dataclasses.fields(trainer)})
+    )
+    batches = made_batches(trainer, MODELS, len(pool))
+    hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
+    state = ensemble.init(MODELS)
+    TRACES.clear()
+    for first in range(0, 6, 2):
+        state, _ = ensemble.run(state, hyper, keys, batches.block(first, 2), first, batches.total)
+        for view in (View(), View("hflip"), View("identity", 1, 1)):
+            ensemble.margins(state, np.arange(first, first + 5), view)
+    ensemble.run(ensemble.init([1, 2, 3]), hyper, ensemble.keys([1, 2, 3]), batches.block(0, 1), 0, batches.total)
+    assert sorted(TRACES) == ["logits", "step"]
+    ensemble.run(
+        ensemble.init([1]), stacked_hyper(trainer, 1), keys[:1], batches.block(0, 1)[:, :1], 0, batches.total[:1]
+    )
+    assert TRACES.count("step") == 2
+
+
+@pytest.mark.parametrize("recipe", [{}, {"architecture": "mlp", "width": 16}])
+def test_training_learns_its_own_samples(pool: Pool, ensemble_of, recipe: dict):
+    """The classes differ in brightness: from chance to most of them, with and without batch statistics."""
+    trainer = make_trainer(epochs=30, **recipe)
+    ensemble = ensemble_of(trainer)
+    batches = made_batches(trainer, MODELS, len(pool))
+    hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
+    state, metrics = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, batches.steps), 0, batches.total)
+    _, right = ensemble.margins(state, np.arange(len(pool)), View())
+    assert np.asarray(right).mean() > 0.8
+    assert np.isfinite(np.asarray(metrics["loss"])).all()
+
+
+PROGRAM = """
+import json, sys, jax, numpy as np
+from jaxmia.augment import views
+from jaxmia.training.plan import Plan
+from jaxmia.training.shadows import train_shadows
+from tests.training.conftest import make_trainer
+devices = tuple(jax.local_devices()[: int(sys.argv[1])])
+assert len(jax.local_devices()) == 4
+rng = np.random.default_rng(0)
+images, labels = rng.integers(0, 256, (40, 6, 6, 2), np.uint8), rng.integers(0, 3, 40)
+plan = Plan(6, "unrolled", False, devices)
+chunks = list(train_shadows(make_trainer(epochs=2), images, labels, list(range(6)), seed=1,
+                            views=views(("identity", "hflip")), plan=plan, query_batch=16))
+print(json.dumps([[c.model.tolist(), c.mask.tolist(), c.phi.tolist(), c.accuracy.tolist()] for c in chunks]))
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_are_one():
+    """Six models over four virtual CPU devices are filled up to eight, and the surplus is dropped."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    found = []
+    for devices in (1, 4):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(devices)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        (chunk,) = json.loads(done.stdout)
+        found.append(chunk)
+    (models, masks, phi, accuracy), other = found
+    assert models == other[0] == list(range(6))
+    assert masks == other[1]
+    np.testing.assert_allclose(phi, other[2], atol=1e-4)
+    np.testing.assert_allclose(accuracy, other[3], atol=0.06)
