@@ -22,16 +22,34 @@ def hyper_of(recipe: Shadow) -> Hyper:
     return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
 
 
-def transformation(recipe: Shadow, hyper: Hyper) -> optax.GradientTransformation:
-    """Gradients to a direction of ascent, before the learning rate.
+def init(recipe: Shadow, params: optax.Params) -> optax.OptState:
+    """The optimizer's state before the first step."""
+    return _memory(recipe).init(params)
+
+
+def direction(
+    recipe: Shadow, hyper: Hyper, gradients: optax.Updates, state: optax.OptState, params: optax.Params
+) -> tuple[optax.Updates, optax.OptState]:
+    """The direction of descent before the learning rate, and the optimizer's new state.
 
     SGD is PyTorch's: decay is added to the gradient, momentum is Nesterov's. AdamW decouples the decay.
     """
     mask = None if recipe.decay_norm_and_bias else _decayed
     decay = optax.add_decayed_weights(hyper.weight_decay, mask)  # type: ignore[arg-type]
+    if recipe.optimizer == "adamw":
+        moments, state = _memory(recipe).update(gradients, state, params)
+        return decay.update(moments, decay.init(params), params)[0], state
+    gradients, _ = decay.update(gradients, decay.init(params), params)
+    # Read back from memory: recomputed from the old momentum, the new weights would need a copy of it, and it of them.
+    velocity, state = jax.lax.optimization_barrier(_memory(recipe).update(gradients, state, params))
+    return jax.tree.map(lambda slope, speed: slope + recipe.momentum * speed, gradients, velocity), state
+
+
+def _memory(recipe: Shadow) -> optax.GradientTransformation:
+    """What the optimizer remembers of earlier gradients."""
     if recipe.optimizer == "sgd":
-        return optax.chain(decay, optax.trace(recipe.momentum, nesterov=True))
-    return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay)
+        return optax.trace(recipe.momentum)
+    return optax.scale_by_adam(b1=recipe.momentum)
 
 
 def learning_rate(recipe: Shadow, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxmia.augment import gather_augmented
 from jaxmia.config import Shadow
 from jaxmia.models import Compute, Network
-from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, transformation
+from jaxmia.training.optimizer import Hyper, direction, init, learning_rate
 
 State = dict[str, Any]
 """`params`, `stats` (batch statistics), `optimizer`, and `average` where weights are averaged: pure dicts."""
@@ -56,7 +56,7 @@ class Trainer:
         state = {
             "params": weights,
             "stats": nnx.to_pure_dict(stats),
-            "optimizer": transformation(self.recipe, hyper_of(self.recipe)).init(weights),
+            "optimizer": init(self.recipe, weights),
         }
         if self.recipe.ema:
             state["average"] = weights
@@ -92,9 +92,9 @@ class Trainer:
         (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
             state["params"], state["stats"], batch, labels[index], hyper.label_smoothing
         )
-        direction, optimizer = transformation(self.recipe, hyper).update(gradients, state["optimizer"], state["params"])
+        descent, optimizer = direction(self.recipe, hyper, gradients, state["optimizer"], state["params"])
         rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
-        params = optax.apply_updates(state["params"], jax.tree.map(lambda value: -rate * value, direction))
+        params = optax.apply_updates(state["params"], jax.tree.map(lambda value: -rate * value, descent))
         new: State = {"params": params, "stats": stats, "optimizer": optimizer}
         if self.recipe.ema:
             new["average"] = optax.incremental_update(params, state["average"], 1 - self.recipe.ema)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jaxmia.config import Shadow
-from jaxmia.training.optimizer import hyper_of, learning_rate, transformation
+from jaxmia.training.optimizer import direction, hyper_of, init, learning_rate
 
 SHAPES = {"kernel": (4, 3), "bias": (3,)}
 STEPS = 12
@@ -21,12 +21,11 @@ def draws() -> list[dict[str, np.ndarray]]:
 
 def ours(recipe: Shadow) -> dict[str, np.ndarray]:
     params, *gradients = draws()
-    transform = transformation(recipe, hyper_of(recipe))
-    state = transform.init(params)
+    state = init(recipe, params)
     for step, gradient in enumerate(gradients):
-        direction, state = transform.update(gradient, state, params)
+        descent, state = direction(recipe, hyper_of(recipe), gradient, state, params)
         rate = learning_rate(recipe, recipe.learning_rate, jnp.asarray(step), jnp.asarray(STEPS))
-        params = jax.tree.map(lambda value, move, rate=rate: value - rate * move, params, direction)
+        params = jax.tree.map(lambda value, move, rate=rate: value - rate * move, params, descent)
     return {name: np.asarray(value) for name, value in params.items()}  # type: ignore[union-attr]
 
 

@@ -12,7 +12,7 @@ from bridge.networks import build
 from bridge.trainer import Recipe, cosine, make_optimizer, train_step
 from jaxmia.config import Shadow
 from jaxmia.models import Network
-from jaxmia.training.optimizer import hyper_of, transformation
+from jaxmia.training.optimizer import hyper_of, init
 from jaxmia.training.step import Normalisation, Trainer
 from tests.bridge.test_convert import names
 
@@ -86,7 +86,7 @@ def test_weights_and_statistics_after_some_steps(network, optimizer, decay_norm_
     images, labels = pool(network)
     batches = np.random.default_rng(1).integers(0, 32, (STEPS, 16)).astype(np.int32)
     hyper = hyper_of(one.recipe)
-    state = {"params": params, "stats": stats, "optimizer": transformation(one.recipe, hyper).init(params)}
+    state = {"params": params, "stats": stats, "optimizer": init(one.recipe, params)}
     step = jax.jit(one.step)
     recipe = Recipe(label_smoothing=SMOOTHING, learning_rate=0.1, **settings)
     chooser = make_optimizer(module, recipe)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Shadow
-from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, transformation
+from jaxmia.training.optimizer import Hyper, direction, hyper_of, init, learning_rate
 
 
 def course(total: int, **recipe) -> list[float]:
@@ -49,11 +49,10 @@ def test_a_warm_up_that_ends_between_two_steps_never_overshoots(total: int, warm
 
 
 def run(recipe: Shadow, params: dict, gradients: list[dict], rate: float) -> dict:
-    transform = transformation(recipe, hyper_of(recipe))
-    state = transform.init(params)
+    state = init(recipe, params)
     for gradient in gradients:
-        direction, state = transform.update(gradient, state, params)
-        params = jax.tree.map(lambda value, step: value - rate * step, params, direction)
+        descent, state = direction(recipe, hyper_of(recipe), gradient, state, params)
+        params = jax.tree.map(lambda value, step: value - rate * step, params, descent)
     return params
 
 
