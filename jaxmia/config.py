@@ -173,6 +173,8 @@ class AttackSection(_Section):
     """The attack whose scores are submitted; auto chooses it by letting shadows play the target."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """False positive rate at which the attack is to be strong."""
+    targets: Annotated[int, Field(ge=4)] = 32
+    """Shadows that play the target, at most, to choose the attack."""
 
 
 class Config(_Section):

@@ -130,7 +130,7 @@ def named_attack(name: str) -> Attack:
 
 def _select(evidence: Evidence, section: AttackSection) -> Selection:
     try:
-        return select(evidence, standard_attacks(), section.fpr)
+        return select(evidence, standard_attacks(), section.fpr, targets=section.targets)
     except InputError as error:
         raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error
 
