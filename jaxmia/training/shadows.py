@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from jaxmia.augment import View
+from jaxmia.interruption import Interrupted
 from jaxmia.masks import membership_masks
 from jaxmia.scores.store import Chunk
+from jaxmia.training.arrays import named_arrays, tree_of
 from jaxmia.training.batches import Batches
+from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Moment
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
@@ -20,6 +23,8 @@ from jaxmia.training.step import State, Trainer
 
 _PROBES = 20
 _PROBE_SAMPLES = 256
+_STEPS_A_CALL = 64
+"""At most, where many steps run in one call: a call cannot be interrupted."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def train_shadows(
     made: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[Chunk]:
-    """Trains the given models, `plan.width` at a time, and yields each chunk with its scores of the whole pool.
+    """Trains the given models, at most `plan.width` at a time, and yields each chunk with its scores of the whole pool.
 
     Model `i` depends on the trainer, the pool, the seed and `i` only.
 
@@ -79,94 +84,215 @@ def train_shadows(
         on_progress: Told after each epoch and each step of the query.
     """
     ensemble = Ensemble(trainer, seed, images, labels, sequential=plan.sequential, devices=plan.devices)
-    width = even_width(len(models), plan.width, len(plan.devices))
-    for start in range(0, len(models), width):
-        chunk = list(models[start : start + width])
-        # Every chunk has one shape, so that it compiles once: the last is filled up and the surplus dropped.
-        padded = chunk + chunk[-1:] * (width - len(chunk))
-        yield _train_chunk(ensemble, padded, len(chunk), seed, views, query_batch, made or {}, on_progress)
+    shadows = Shadows(ensemble, seed, views, query_batch, made or {}, on_progress)
+    for chunk in split(models, plan.width):
+        yield shadows.make(chunk)
 
 
-def even_width(models: int, width: int, devices: int) -> int:
-    """The smallest width, a multiple of `devices`, that needs no more chunks than `width` does."""
-    chunks = -(-models // width)
-    even = -(-models // chunks)
-    return even + -even % devices
+def split(models: Sequence[int], width: int) -> list[list[int]]:
+    """Parts of at most `width` models, as few and as even as can be, the larger first.
+
+    Without its first parts the rest is split as before: a run that goes on makes the chunks that it would have made.
+    """
+    return [part.tolist() for part in np.array_split(np.asarray(models), -(-len(models) // width))] if models else []
 
 
-def _train_chunk(
-    ensemble: Ensemble,
-    models: Sequence[int],
-    kept: int,
-    seed: int,
-    views: Sequence[View],
-    query_batch: int,
-    made: Mapping[str, Any],
-    on_progress: Callable[[Progress], None],
-) -> Chunk:
-    recipe = ensemble.trainer.recipe
-    mask = membership_masks(seed, models, len(ensemble.images))
-    started = time.perf_counter()
-    state, curve = _train(ensemble, models, mask, seed, on_progress)
-    trained = time.perf_counter()
-    total = len(ensemble.images) * len(views) * len(models)
-    done = 0
+@dataclass(frozen=True)
+class Shadows:
+    """Makes chunks of shadow models.
 
-    def on_images(images: int) -> None:
-        nonlocal done
-        done += images * len(models)
-        on_progress(Progress("querying", models, done, total, recipe.epochs, recipe.epochs))
+    Attributes:
+        ensemble: Trains them.
+        seed: Seed of masks and orders.
+        views: How each image is shown in the query.
+        query_batch: Images a step of the query.
+        made: What to keep with each chunk.
+        on_progress: Told after each epoch and each step of the query.
+        stopped: The number of the signal that came, or None; asked after each step.
+        keep: Given the models and their trained state.
+    """
 
-    phi, right = query(ensemble, state, views, query_batch, on_images)
-    timing = {"train_seconds": trained - started, "query_seconds": time.perf_counter() - trained}
-    return Chunk(
-        model=np.array(models[:kept]),
-        mask=mask[:kept],
-        phi=phi[:kept],
-        accuracy=_accuracy(right, ~mask)[:kept],
-        accuracy_in=_accuracy(right, mask)[:kept],
-        extra={"curve": curve[:kept]},
-        made={**made, **timing, "trained_together": len(models)},
-    )
+    ensemble: Ensemble
+    seed: int
+    views: Sequence[View]
+    query_batch: int = 512
+    made: Mapping[str, Any] = field(default_factory=dict)
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    stopped: Callable[[], int | None] = lambda: None
+    keep: Callable[[Sequence[int], State], None] = lambda models, state: None
+
+    def make(self, models: Sequence[int], checkpoints: Checkpoints | None = None) -> Chunk:
+        """Trains the models together and queries them; goes on from a checkpoint where there is one.
+
+        Raises:
+            Interrupted: A signal came; what was done is saved.
+        """
+        together = self.together(models)
+        begun = checkpoints.restore(models) if checkpoints else None
+        writer = checkpoints.writer(models) if checkpoints else None
+        try:
+            training = _Training(self, models, together, writer)
+            training.run(begun)
+            self.keep(models, training.state)
+            return self._query(training)
+        finally:
+            if writer:
+                writer.close()
+
+    def together(self, models: Sequence[int]) -> list[int]:
+        """The models and as many copies of the last as make them a multiple of the devices."""
+        surplus = -len(models) % len(self.ensemble.devices)
+        return [*models, *[models[-1]] * surplus]
+
+    def _query(self, training: "_Training") -> Chunk:
+        started = time.perf_counter()
+        epochs = self.ensemble.trainer.recipe.epochs
+        kept, together = len(training.models), training.together
+        total = len(self.ensemble.images) * len(self.views) * len(together)
+        done = 0
+
+        def on_images(images: int) -> None:
+            nonlocal done
+            done += images * len(together)
+            self.on_progress(Progress("querying", together, done, total, epochs, epochs))
+            training.leave_if_told()
+
+        phi, right = query(self.ensemble, training.state, self.views, self.query_batch, on_images)
+        seconds = {"train_seconds": training.seconds, "query_seconds": time.perf_counter() - started}
+        return Chunk(
+            model=np.array(training.models),
+            mask=training.mask[:kept],
+            phi=phi[:kept],
+            accuracy=_accuracy(right, ~training.mask)[:kept],
+            accuracy_in=_accuracy(right, training.mask)[:kept],
+            extra={"curve": training.curve[:kept]},
+            made={**self.made, **seconds, "trained_images": training.images, "trained_together": len(together)},
+        )
 
 
-def _train(
-    ensemble: Ensemble,
-    models: Sequence[int],
-    mask: np.ndarray,
-    seed: int,
-    on_progress: Callable[[Progress], None],
-) -> tuple[State, np.ndarray]:
-    """The trained state, and the curve float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`."""
-    recipe = ensemble.trainer.recipe
-    batches = Batches(seed, models, mask, recipe.epochs, recipe.batch_size)
-    state = ensemble.init(models)
-    keys = ensemble.keys(models)
-    hyper = jax.tree.map(lambda value: np.full(len(models), value, np.float32), hyper_of(recipe))
-    per_epoch = batches.steps_per_epoch
-    probes = set(np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:])
-    probe = np.arange(min(_PROBE_SAMPLES, len(ensemble.images)), dtype=np.int32)
-    curve: list[np.ndarray] = []
-    accuracy = (float("nan"), float("nan"))
-    for epoch in range(1, recipe.epochs + 1):
-        first = (epoch - 1) * per_epoch
-        count = min(per_epoch, batches.steps - first)
-        if count <= 0:
-            break
-        index = batches.block(first, count)
-        state, metrics = ensemble.run(state, hyper, keys, index, first, batches.total)
-        loss = np.asarray(metrics["loss"])
-        if epoch in probes:
-            _, right = ensemble.margins(state, probe, View())
-            right = np.asarray(right)
-            inside, outside = _accuracy(right, mask[:, probe]), _accuracy(right, ~mask[:, probe])
-            curve.append(np.stack([np.full(len(models), epoch), loss, inside, outside], axis=-1))
-            accuracy = (float(np.nanmean(inside)), float(np.nanmean(outside)))
-        seen = min(first + count, batches.steps) * recipe.batch_size * len(models)
-        whole = batches.steps * recipe.batch_size * len(models)
-        figures = (float(loss.mean()), *accuracy)
-        on_progress(Progress("training", models, seen, whole, epoch, recipe.epochs, *figures))
-    return state, np.stack(curve, axis=1).astype(np.float32)
+class _Training:
+    """The training of one chunk, step by step.
+
+    Attributes:
+        models: Numbers of the models.
+        together: The same and those that fill the devices.
+        mask: Who is IN, bool `[model, sample]`, of those together.
+        state: Of those together.
+        curve: float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`.
+        images: Images that the training shows to all of them.
+        seconds: Time spent, before the last interruption too.
+    """
+
+    def __init__(
+        self, shadows: Shadows, models: Sequence[int], together: Sequence[int], writer: CheckpointWriter | None
+    ) -> None:
+        self._shadows = shadows
+        self._ensemble = shadows.ensemble
+        self._recipe = recipe = shadows.ensemble.trainer.recipe
+        self._writer = writer
+        self.models = list(models)
+        self.together = list(together)
+        self.mask = membership_masks(shadows.seed, together, len(self._ensemble.images))
+        self._batches = Batches(shadows.seed, together, self.mask, recipe.epochs, recipe.batch_size)
+        self.images = self._batches.steps * recipe.batch_size * len(together)
+        self._probes = np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:].tolist()
+        self._step = 0
+        self._losses = np.zeros(len(together))
+        """Sum of the losses of this epoch's steps, nats `[model]`."""
+        self._pending: list[tuple[int, jax.Array]] = []
+        """Steps and mean losses of calls that may still be running."""
+        self.curve = np.full((len(together), len(self._probes), 4), np.nan, np.float32)
+        self.state = self._ensemble.init(together)
+        self.seconds = 0.0
+
+    def run(self, begun: Moment | None) -> None:
+        """Trains to the end, from where the models were begun."""
+        if begun:
+            self._take_up(begun)
+        per_epoch = self._batches.steps_per_epoch
+        most = _STEPS_A_CALL if self._ensemble.steps_in_one_call else 1
+        ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // most))])
+        keys = self._ensemble.keys(self.together)
+        hyper = jax.tree.map(lambda value: np.full(len(self.together), value, np.float32), hyper_of(self._recipe))
+        started = time.perf_counter() - self.seconds
+        while self._step < self._batches.steps:
+            epoch, within = divmod(self._step, per_epoch)
+            end = int(ends[ends > within][0])
+            count = end - within
+            index = self._batches.block(self._step, count)
+            self.state, metrics = self._ensemble.run(self.state, hyper, keys, index, self._step, self._batches.total)
+            if self._pending:
+                # At most one call waits behind the one that runs, so that a signal is heard within a step or two.
+                self._pending[-1][1].block_until_ready()
+            self._pending.append((count, metrics["loss"]))
+            self._step += count
+            if end == per_epoch:
+                self._end_epoch(epoch + 1)
+            self.seconds = time.perf_counter() - started
+            self.leave_if_told()
+            if self._writer and self._writer.due():
+                self._writer.save(self._moment())
+
+    def leave_if_told(self) -> None:
+        """Saves and raises `Interrupted` if a signal came."""
+        number = self._shadows.stopped()
+        if number is not None:
+            self._leave(number)
+
+    def _leave(self, number: int) -> NoReturn:
+        saved = self._writer is not None and self._writer.save(self._moment(), wait=True)
+        who = f"models {self.models[0]}-{self.models[-1]}"
+        if saved:
+            where = (
+                f"{who} are saved at step {self._step} of {self._batches.steps}; the same command goes on from there"
+            )
+        else:
+            where = f"{who} are not saved; the same command goes on from the last checkpoint or finished chunk"
+        raise Interrupted(number, where)
+
+    def _end_epoch(self, epoch: int) -> None:
+        self._settle()
+        loss, self._losses = self._losses / self._batches.steps_per_epoch, np.zeros(len(self.together))
+        accuracy = (float("nan"), float("nan"))
+        if epoch in self._probes:
+            point = self._probes.index(epoch)
+            probe = np.arange(min(_PROBE_SAMPLES, len(self._ensemble.images)), dtype=np.int32)
+            right = np.asarray(self._ensemble.margins(self.state, probe, View())[1])
+            inside, outside = _accuracy(right, self.mask[:, probe]), _accuracy(right, ~self.mask[:, probe])
+            self.curve[:, point] = np.stack([np.full(len(loss), epoch), loss, inside, outside], axis=-1)
+        passed = sum(probe <= epoch for probe in self._probes)
+        if passed:
+            accuracy = tuple(_mean(self.curve[:, passed - 1, column]) for column in (2, 3))
+        seen = self._step * self._recipe.batch_size * len(self.together)
+        self._shadows.on_progress(
+            Progress(
+                "training", self.together, seen, self.images, epoch, self._recipe.epochs, float(loss.mean()), *accuracy
+            )
+        )
+
+    def _settle(self) -> None:
+        for count, loss in self._pending:
+            self._losses += count * np.asarray(loss, np.float64)
+        self._pending.clear()
+
+    def _moment(self) -> Moment:
+        self._settle()
+        kept = len(self.models)
+        return Moment(
+            self._step, self.seconds, {name: array[:kept] for name, array in named_arrays(self._tree()).items()}
+        )
+
+    def _take_up(self, begun: Moment) -> None:
+        source = f"the checkpoint of models {self.models[0]}-{self.models[-1]}"
+        surplus = len(self.together) - len(self.models)
+        arrays = {name: np.concatenate([array, *[array[-1:]] * surplus]) for name, array in begun.arrays.items()}
+        tree = tree_of(arrays, self._tree(), source)
+        self.state, self.curve, self._losses = tree["state"], tree["curve"], tree["losses"]
+        self._step, self.seconds = begun.step, begun.seconds
+
+    def _tree(self) -> dict[str, Any]:
+        """All that changes from step to step, axis 0 the model."""
+        return {"state": self.state, "curve": self.curve, "losses": self._losses}
 
 
 def _accuracy(right: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -174,3 +300,7 @@ def _accuracy(right: np.ndarray, among: np.ndarray) -> np.ndarray:
     count = among.sum(1)
     share = (right & among).sum(1) / np.maximum(count, 1)
     return np.where(count > 0, share, np.nan).astype(np.float32)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))

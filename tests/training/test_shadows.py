@@ -6,7 +6,7 @@ from jaxmia.augment import views
 from jaxmia.masks import membership_masks
 from jaxmia.pool import Pool
 from jaxmia.training.plan import Plan
-from jaxmia.training.shadows import Progress, even_width, train_shadows
+from jaxmia.training.shadows import Progress, split, train_shadows
 from tests.training.conftest import make_trainer
 
 VIEWS = views(("identity", "hflip"))
@@ -57,20 +57,24 @@ def test_progress_reaches_its_total_in_both_stages(pool: Pool):
     run(pool, [0, 1, 2], 2, reports)
     for stage in ("training", "querying"):
         of_stage = [report for report in reports if report.stage == stage]
-        assert {tuple(report.models) for report in of_stage} == {(0, 1), (2, 2)}
-        for models in ((0, 1), (2, 2)):
+        assert {tuple(report.models) for report in of_stage} == {(0, 1), (2,)}
+        for models in ((0, 1), (2,)):
             done = [report.done for report in of_stage if tuple(report.models) == models]
             assert done == sorted(done)
-            assert done[-1] == of_stage[-1].total if models == (2, 2) else done[-1] > 0
+            assert done[-1] == of_stage[-1].total if models == (2,) else done[-1] > 0
     assert all(np.isfinite(report.loss) for report in reports if report.stage == "training")
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
-@pytest.mark.parametrize("models", [1, 2, 5, 8, 9, 64])
-@pytest.mark.parametrize("width", [4, 8, 32])
-def test_the_even_width_needs_no_more_chunks_and_least_surplus(models: int, width: int, devices: int):
-    even = even_width(models, width, devices)
-    chunks = -(-models // width)
-    assert even % devices == 0
-    assert even * chunks >= models
-    assert even - devices < -(-models // chunks), "a narrower one would need another chunk"
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 8, 9, 64, 100])
+@pytest.mark.parametrize("width", [1, 4, 8, 32])
+def test_parts_are_few_and_even_and_stay_what_they_are_when_the_first_are_done(count: int, width: int):
+    models = list(range(3, 3 + 2 * count, 2))
+    parts = split(models, width)
+    assert [model for part in parts for model in part] == models
+    assert len(parts) == -(-count // width)
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes, default=0) <= width
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    for done in range(len(parts)):
+        assert split([model for part in parts[done:] for model in part], width) == parts[done:]

@@ -1,0 +1,81 @@
+"""Being told to stop: by Ctrl-C, by a scheduler that takes the machine away, by a time limit that is nearly up."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_BY_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1)
+_ALL = (signal.SIGINT, *_BY_SCHEDULER)
+_REQUEUE = "JAXMIA_REQUEUE_EXIT_CODE"
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was told to stop, and has nothing left to save.
+
+    Attributes:
+        number: Of the signal.
+        exit_code: 130; or what `JAXMIA_REQUEUE_EXIT_CODE` says, so that a scheduler which said stop runs it again.
+    """
+
+    def __init__(self, number: int, what: str = "the same command goes on from what is finished") -> None:
+        self.number = number
+        self.exit_code = _exit_code(number)
+        super().__init__(f"stopped by {signal.Signals(number).name}; {what}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, SIGTERM and SIGUSR1 raise `Interrupted`, as SIGINT raises `KeyboardInterrupt`.
+
+    Does nothing outside of the main thread, which alone receives signals.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise Interrupted(number)
+
+    with _handled(_BY_SCHEDULER, stop):
+        yield
+
+
+@contextmanager
+def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int | None]]:
+    """Within, signals only leave a note, so that a loop can finish its step and save, however often it is told.
+
+    Args:
+        say: Prints one line, when the first comes.
+
+    Yields:
+        A function that tells the number of the first signal that came, or None.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        del frame
+        if not came:
+            say(f"{signal.Signals(number).name}: saving; a second one changes nothing")
+        came.append(number)
+
+    with _handled(_ALL, note):
+        yield lambda: came[0] if came else None
+
+
+@contextmanager
+def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, object], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _exit_code(number: int) -> int:
+    text = os.environ.get(_REQUEUE, "")
+    asked = number in _BY_SCHEDULER and text.isdecimal() and 0 < int(text) < 256
+    return int(text) if asked else 130

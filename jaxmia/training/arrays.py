@@ -1,0 +1,60 @@
+"""Trees of arrays, such as the state of an ensemble, as named NumPy arrays, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmia.errors import InputError
+
+
+def named_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """Copies of the arrays of a tree, by their path in it, as `state/params/conv/kernel`.
+
+    They are copies because the next training step takes over the memory of the state.
+    """
+    return {_name(path): np.array(value) for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def tree_of(arrays: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
+    """The tree of these arrays; those that are on devices in `like` are put on the same.
+
+    Args:
+        arrays: What `named_arrays` gave.
+        like: A tree of the same program; its values are not used.
+        source: Where the arrays come from, for messages.
+
+    Raises:
+        InputError: An array is missing, or has another shape or type; every difference is named.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    wanted = {_name(path): value for path, value in paths}
+    differences = [
+        f"{name} is {there} there and {here} here"
+        for name in sorted({*arrays, *wanted})
+        if (there := _described(arrays.get(name))) != (here := _described(wanted.get(name)))
+    ]
+    if differences:
+        raise InputError(f"{source}: is of another program: {'; '.join(differences)}")
+    return structure.unflatten(
+        [
+            jax.device_put(arrays[name], value.sharding) if isinstance(value, jax.Array) else arrays[name]
+            for name, value in wanted.items()
+        ]
+    )
+
+
+def pick(arrays: Mapping[str, np.ndarray], models: Sequence[int], wanted: Sequence[int]) -> dict[str, np.ndarray]:
+    """The rows of the `wanted` models, of arrays whose rows are those of `models`."""
+    row = {model: index for index, model in enumerate(models)}
+    rows = [row[model] for model in wanted]
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _described(value: np.ndarray | jax.Array | None) -> str:
+    return "missing" if value is None else f"{value.dtype} {list(value.shape)}"

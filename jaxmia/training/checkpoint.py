@@ -1,0 +1,250 @@
+"""Checkpoints of chunks in training: what was done is not done again, whenever the run is ended."""
+
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.errors import InputError
+from jaxmia.files import write_text
+from jaxmia.scores.store import describe_difference
+from jaxmia.training.arrays import pick
+
+_KEPT = 2
+_ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where the training of some models stands.
+
+    Attributes:
+        step: Steps done.
+        seconds: Time spent on them so far.
+        arrays: The state and the training curve by name, axis 0 the model.
+    """
+
+    step: int
+    seconds: float
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    folder: Path
+    models: tuple[int, ...]
+    asked: Mapping[str, Any]
+
+    def steps(self) -> list[Path]:
+        """Whole checkpoints, the latest first; Orbax gives a checkpoint its name when all of it is written."""
+        whole = (path for path in self.folder.iterdir() if path.name.isdecimal())
+        return sorted(whole, key=lambda path: -int(path.name))
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run: for each chunk in training a folder with its last two checkpoints.
+
+    A checkpoint belongs to its models, not to the chunk's width: chunks of other widths pick their models out of it.
+
+    Args:
+        folder: Where.
+        asked: What the models' scores depend on; a checkpoint that was asked for something else is refused.
+        every: Seconds between checkpoints; 0 for none but the last, when the run is told to stop.
+        say: Prints one line.
+    """
+
+    def __init__(
+        self, folder: Path, asked: Mapping[str, Any], every: float, say: Callable[[str], None] = print
+    ) -> None:
+        self.folder = Path(folder)
+        self._asked = asked
+        self._every = every
+        self._say = say
+
+    def begun(self, missing: Sequence[int]) -> list[list[int]]:
+        """Which of the missing models have been begun together, the furthest first; each model once.
+
+        Raises:
+            InputError: A checkpoint was made by another configuration; the difference is named.
+        """
+        left = set(missing)
+        groups = []
+        for begun in self._all():
+            group = [model for model in begun.models if model in left]
+            if group:
+                groups.append(group)
+                left.difference_update(group)
+        return groups
+
+    def restore(self, models: Sequence[int]) -> Moment | None:
+        """The furthest whole checkpoint that holds all of these models; None if there is none.
+
+        A damaged one is set aside, with a line, and the one before it is taken.
+        """
+        for begun in self._all():
+            if not set(models) <= set(begun.models):
+                continue
+            for path in begun.steps():
+                try:
+                    return _load(path, begun.models, models)
+                except Exception as error:  # Orbax and TensorStore raise whatever they happen to trip over
+                    aside = path.with_name(f"{path.name}.damaged")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+                    self._say(f"{path}: cannot be read ({_brief(error)}); set aside as {aside.name}")
+        return None
+
+    def writer(self, models: Sequence[int]) -> "CheckpointWriter":
+        """What saves the checkpoints of a chunk."""
+        folder = self.folder / f"{min(models):05d}-{max(models):05d}"
+        return CheckpointWriter(folder, models, self._asked, self._every, self._say)
+
+    def forget(self, missing: Sequence[int]) -> None:
+        """Removes the checkpoints of which no model is missing any more."""
+        for begun in self._all():
+            if not set(begun.models) & set(missing):
+                shutil.rmtree(begun.folder, ignore_errors=True)
+
+    def _all(self) -> list[_Begun]:
+        found = []
+        for path in sorted(self.folder.glob(f"*/{_ABOUT}")):
+            try:
+                about = json.loads(path.read_text())
+                begun = _Begun(path.parent, tuple(map(int, about["models"])), dict(about["asked"]))
+                steps = begun.steps()
+            except FileNotFoundError:  # another process has stored these models and removed this
+                continue
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}: cannot be read ({_brief(error)}); remove {path.parent}") from error
+            difference = describe_difference({"asked": begun.asked}, {"asked": self._asked})
+            if difference:
+                raise InputError(
+                    f"{path.parent}: was made by another configuration: {difference}; use another --out or remove the "
+                    f"folder {self.folder}"
+                )
+            if steps:
+                found.append((-int(steps[0].name), begun))
+        return [begun for _, begun in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of one chunk in the background, the last two kept.
+
+    A checkpoint that cannot be saved does not end the training: it is told in a line and tried again when the next is
+    due.
+    """
+
+    def __init__(
+        self, folder: Path, models: Sequence[int], asked: Mapping[str, Any], every: float, say: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._models = list(models)
+        self._asked = asked
+        self._every = every
+        self._say = say
+        self._last = time.monotonic()
+        self._checkpointer: Any = None
+
+    def due(self) -> bool:
+        """Whether it is time for the next."""
+        return 0 < self._every <= time.monotonic() - self._last
+
+    def save(self, moment: Moment, *, wait: bool = False) -> bool:
+        """Saves a checkpoint; returns once the arrays are copied, or, with `wait`, once they are on the disk.
+
+        Returns:
+            Whether, as far as is known, it worked.
+        """
+        try:
+            checkpointer = self._open()
+            if not any(known.step == moment.step for known in checkpointer.checkpoints):
+                checkpointer.save_async(moment.step, _tree(moment))
+            if wait:
+                self._close()
+        except Exception as error:  # of the file system, wrapped by Orbax in this or that
+            self._say(f"{self._folder}: the checkpoint at step {moment.step} cannot be saved: {_brief(error)}")
+            self._checkpointer = None
+            return False
+        finally:
+            self._last = time.monotonic()
+        return True
+
+    def close(self) -> None:
+        """Waits for the checkpoint that is being saved."""
+        try:
+            self._close()
+        except Exception as error:
+            self._say(f"{self._folder}: a checkpoint cannot be saved: {_brief(error)}")
+
+    def _open(self) -> Any:
+        if self._checkpointer is None:
+            # Orbax takes seconds to import, and a short training never needs it.
+            from orbax.checkpoint.experimental import v1
+
+            training: Any = v1.training
+            self._describe()
+            self._checkpointer = training.Checkpointer(
+                self._folder.absolute(),
+                # The default drops a checkpoint without a word while another is being saved.
+                save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=training.preservation_policies.LatestN(_KEPT),
+                cleanup_tmp_directories=True,
+            )
+        return self._checkpointer
+
+    def _describe(self) -> None:
+        path = self._folder / _ABOUT
+        about = json.dumps({"models": self._models, "asked": self._asked}, sort_keys=True)
+        if self._folder.exists() and not (path.exists() and path.read_text() == about):
+            shutil.rmtree(self._folder)  # of other models between the same first and last
+        write_text(path, about)
+
+    def _close(self) -> None:
+        checkpointer, self._checkpointer = self._checkpointer, None
+        if checkpointer is not None:
+            checkpointer.close()
+
+
+def _tree(moment: Moment) -> dict[str, Any]:
+    return {
+        "arrays": dict(moment.arrays),
+        "checksums": _checksums(moment.arrays),
+        "seconds": np.array(moment.seconds),
+    }
+
+
+def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Moment:
+    from orbax.checkpoint.experimental import v1
+
+    # Without a template nothing is cast on the way; who uses the arrays compares their types.
+    tree: Any = v1.load(str(path.absolute()))
+    arrays = {name: np.asarray(array) for name, array in tree["arrays"].items()}
+    if not np.array_equal(_checksums(arrays), tree["checksums"]):
+        raise ValueError("a checksum differs")
+    return Moment(int(path.name), float(tree["seconds"]), pick(arrays, models, wanted))
+
+
+def _checksums(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """CRC-32 of each array in the order of names, uint32 `[array]`."""
+    return np.array([zlib.crc32(_bytes(arrays[name])) for name in sorted(arrays)], np.uint32)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of what went wrong, of the operating system's own words where it has some."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,215 @@
+import json
+import re
+import signal
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmia.augment import views
+from jaxmia.errors import InputError
+from jaxmia.interruption import Interrupted
+from jaxmia.pool import Pool
+from jaxmia.scores import Chunk
+from jaxmia.training.checkpoint import Checkpoints, Moment
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.shadows import Shadows
+from tests.training.conftest import make_trainer
+
+ASKED = {"seed": 11, "shadow": {"epochs": 4}}
+ARRAYS = ("model", "mask", "phi", "accuracy", "accuracy_in")
+
+
+@pytest.fixture(scope="module", params=["sgd", "adamw"])
+def ensemble(request: pytest.FixtureRequest, pool: Pool) -> Ensemble:
+    assert pool.images is not None
+    trainer = make_trainer(architecture="mlp", width=4, epochs=4, optimizer=request.param, ema=0.9)
+    return Ensemble(trainer, 11, pool.images, pool.labels)
+
+
+def shadows(ensemble: Ensemble, stop_at: int | None = None) -> Shadows:
+    """Shadows that are told to stop at the n-th time that they ask."""
+    asked: Iterator[int] = count(1)
+
+    def stopped() -> int | None:
+        return signal.SIGTERM if next(asked) == stop_at else None
+
+    return Shadows(ensemble, 11, views(("identity", "hflip")), query_batch=16, stopped=stopped)
+
+
+def checkpoints(folder: Path, said: list[str] | None = None, every: float = 0, asked: dict | None = None):
+    return Checkpoints(folder, asked or ASKED, every, (said if said is not None else []).append)
+
+
+def assert_equal(one: Chunk, other: Chunk) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    np.testing.assert_array_equal(one.extra["curve"], other.extra["curve"])
+
+
+def stop(ensemble: Ensemble, folder: Path, models: list[int], asks: int) -> Interrupted:
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM; models 0-\d are saved at step \d+ of \d+") as caught:
+        shadows(ensemble, asks).make(models, checkpoints(folder))
+    return caught.value
+
+
+def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(ensemble: Ensemble, tmp_path: Path):
+    """Also in the middle of epochs and in the query; bit for bit."""
+    models = [0, 1, 5]
+    whole = shadows(ensemble).make(models)
+    steps = set()
+    for asks in (1, 1, 3, 4, 2):
+        steps.add(re.findall(r"step \d+", str(stop(ensemble, tmp_path, models, asks)))[0])
+    assert len(steps) == 5, "each goes further than the one before"
+    total = whole.made["trained_images"] // 3 // 6
+    in_query = stop(ensemble, tmp_path, models, total - 11 + 2)
+    assert f"step {total} of {total}" in str(in_query)
+    assert checkpoints(tmp_path).begun([5, 1, 0, 2]) == [models]
+    assert_equal(shadows(ensemble).make(models, checkpoints(tmp_path)), whole)
+
+
+def test_checkpoints_come_by_the_clock_and_the_last_two_are_kept(ensemble: Ensemble, tmp_path: Path):
+    shadows(ensemble).make([0, 1], checkpoints(tmp_path, every=1e-6))
+    steps = sorted(int(path.name) for path in (tmp_path / "00000-00001").iterdir() if path.name.isdecimal())
+    total = shadows(ensemble).make([0, 1]).made["trained_images"] // 2 // 6
+    assert steps == [total - 1, total]
+
+
+def test_without_an_interval_nothing_is_written(ensemble: Ensemble, tmp_path: Path):
+    shadows(ensemble).make([0, 1], checkpoints(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_picked_out_of_a_wider_checkpoint(ensemble: Ensemble, tmp_path: Path):
+    """As where a machine with less memory goes on, or another job has stored some of the models."""
+    whole = shadows(ensemble).make([0, 1, 2, 3])
+    stop(ensemble, tmp_path, [0, 1, 2, 3], 5)
+    assert checkpoints(tmp_path).begun([1, 3, 4]) == [[1, 3]]
+    chunk = shadows(ensemble).make([1, 3], checkpoints(tmp_path))
+    assert chunk.made["train_seconds"] > 0
+    np.testing.assert_allclose(chunk.phi, whole.phi[[1, 3]], atol=1e-4)
+
+
+def test_the_furthest_checkpoint_of_a_model_counts(tmp_path: Path):
+    for models, step in (([0, 1, 2], 4), ([1, 2], 9), ([5], 2)):
+        checkpoints(tmp_path).writer(models).save(moment(step, len(models)), wait=True)
+    assert checkpoints(tmp_path).begun(range(8)) == [[1, 2], [0], [5]]
+    found = checkpoints(tmp_path).restore([2])
+    assert found is not None
+    assert found.step == 9
+    np.testing.assert_array_equal(found.arrays["a"], moment(9, 2).arrays["a"][1:])
+
+
+def moment(step: int, models: int) -> Moment:
+    values = np.arange(models * 3, dtype=np.float32).reshape(models, 3) + 100 * step
+    return Moment(step, 1.5, {"a": values, "b/c": np.full(models, step, np.int32)})
+
+
+def test_a_moment_comes_back_as_it_was(tmp_path: Path):
+    assert checkpoints(tmp_path).restore([0, 1]) is None
+    before = moment(7, 2)
+    before.arrays["a"][0, 1] = np.nan
+    assert checkpoints(tmp_path).writer([0, 1]).save(before, wait=True)
+    after = checkpoints(tmp_path).restore([0, 1])
+    assert after is not None
+    assert (after.step, after.seconds) == (7, 1.5)
+    for name, array in before.arrays.items():
+        assert after.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(after.arrays[name], array)
+
+
+def damage(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path: Path):
+    for step in (3, 6):
+        checkpoints(tmp_path).writer([0, 1]).save(moment(step, 2), wait=True)
+    damage(tmp_path / "00000-00001" / "6")
+    said: list[str] = []
+    found = checkpoints(tmp_path, said).restore([0, 1])
+    assert found is not None
+    assert found.step == 3
+    assert len(said) == 1
+    assert re.search(r"00000-00001/6: cannot be read \(.+\); set aside as 6\.damaged$", said[0])
+    assert "\n" not in said[0]
+    assert (tmp_path / "00000-00001" / "6.damaged").is_dir()
+    damage(tmp_path / "00000-00001" / "3")
+    assert checkpoints(tmp_path).restore([0, 1]) is None
+    assert checkpoints(tmp_path).writer([0, 1]).save(moment(3, 2), wait=True), "what is set aside is not in the way"
+
+
+def test_a_checkpoint_with_a_wrong_bit_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxmia.training.checkpoint._checksums", lambda arrays: np.zeros(len(arrays), np.uint32))
+        checkpoints(tmp_path).writer([0]).save(moment(3, 1), wait=True)
+    said: list[str] = []
+    assert checkpoints(tmp_path, said).restore([0]) is None
+    assert "a checksum differs" in said[0]
+
+
+def test_a_half_written_checkpoint_is_none(tmp_path: Path):
+    checkpoints(tmp_path).writer([0]).save(moment(3, 1), wait=True)
+    (tmp_path / "00000-00000" / "9.orbax-checkpoint-tmp-123").mkdir()
+    found = checkpoints(tmp_path).restore([0])
+    assert found is not None
+    assert found.step == 3
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path: Path):
+    checkpoints(tmp_path).writer([0]).save(moment(3, 1), wait=True)
+    other = {"seed": 12, "shadow": {"epochs": 5}}
+    match = (
+        r"00000-00000: was made by another configuration: seed is 11 there and 12 here, "
+        r"shadow\.epochs is 4 there and 5 here; use another --out or remove the folder"
+    )
+    with pytest.raises(InputError, match=match):
+        checkpoints(tmp_path, asked=other).begun([0])
+    (tmp_path / "00000-00000" / "about.json").write_text("{")
+    with pytest.raises(InputError, match=r"about\.json: cannot be read \(.+\); remove .*00000-00000"):
+        checkpoints(tmp_path).restore([0])
+
+
+def test_arrays_of_another_type_or_shape_are_refused_by_name(ensemble: Ensemble, tmp_path: Path):
+    stop(ensemble, tmp_path, [0, 1], 3)
+    found = checkpoints(tmp_path).restore([0, 1])
+    assert found is not None
+    name = next(name for name in found.arrays if name.startswith("state/params"))
+    arrays = {**found.arrays, name: found.arrays[name].astype(np.float16), "curve": found.arrays["curve"][:, :1]}
+    checkpoints(tmp_path / "other").writer([0, 1]).save(Moment(3, 1.0, arrays), wait=True)
+    match = rf"models 0-1: is of another program: curve is float32 \[2, 1, 4\] there .*{name} is float16 .* float32"
+    with pytest.raises(InputError, match=match):
+        shadows(ensemble).make([0, 1], checkpoints(tmp_path / "other"))
+
+
+def test_checkpoints_go_when_none_of_their_models_is_missing(tmp_path: Path):
+    for models in ([0, 1], [2, 3]):
+        checkpoints(tmp_path).writer(models).save(moment(3, 2), wait=True)
+    checkpoints(tmp_path).forget([3, 4])
+    assert [path.name for path in tmp_path.iterdir()] == ["00002-00003"]
+
+
+def test_a_folder_of_other_models_with_the_same_ends_is_replaced(tmp_path: Path):
+    checkpoints(tmp_path).writer([0, 1, 4]).save(moment(9, 3), wait=True)
+    checkpoints(tmp_path).writer([0, 2, 4]).save(moment(3, 3), wait=True)
+    assert checkpoints(tmp_path).begun(range(5)) == [[0, 2, 4]]
+    assert json.loads((tmp_path / "00000-00004" / "about.json").read_text())["models"] == [0, 2, 4]
+
+
+def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(ensemble: Ensemble, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    chunk = shadows(ensemble).make([0, 1], checkpoints(tmp_path / "file", said, every=1e-6))
+    assert chunk.model.tolist() == [0, 1]
+    assert all(re.search(r"the checkpoint at step \d+ cannot be saved: Not a directory", line) for line in said)
+    with pytest.raises(Interrupted, match="models 0-1 are not saved; the same command goes on from the last"):
+        shadows(ensemble, 3).make([0, 1], checkpoints(tmp_path / "file"))
+
+
+def test_without_checkpoints_an_interruption_says_that_nothing_is_saved(ensemble: Ensemble):
+    with pytest.raises(Interrupted, match="models 0-1 are not saved"):
+        shadows(ensemble, 3).make([0, 1])
