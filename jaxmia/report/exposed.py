@@ -1,0 +1,87 @@
+"""The samples that an attack is surest about, with what the shadows say of them."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.image import imsave
+
+from jaxmia.report.results import Results
+
+SHOWN = 6
+_MARKS = 100
+"""Shadows drawn for a sample, at most on each side."""
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """One sample.
+
+    Attributes:
+        name: Its id.
+        label: Its class.
+        status: `member`, `non-member` or `private`.
+        inside: Margins of shadows trained on it, nats, `[model]`.
+        outside: Margins of the others.
+        target: The target's margin, on the shadows' scale where the attack puts it there.
+        pixels: In [0, 1], `[height, width, 3]`, or `[height, width]` in shades of grey; None where there is no image.
+    """
+
+    name: str
+    label: int
+    status: str
+    inside: np.ndarray
+    outside: np.ndarray
+    target: float
+    pixels: np.ndarray | None
+
+    @property
+    def picture(self) -> str | None:
+        """The image as a `data:` address."""
+        if self.pixels is None:
+            return None
+        buffer = io.BytesIO()
+        imsave(buffer, self.pixels, format="png", cmap="gray", vmin=0, vmax=1)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    def place(self, margin: float) -> float:
+        """Where a margin lies between the sample's lowest and highest one, from 0 to 1."""
+        everything = np.concatenate([self.inside, self.outside, [self.target]])
+        return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
+
+
+def most_and_least_exposed(results: Results, images: np.ndarray | None) -> tuple[list[Exposed], list[Exposed]]:
+    """The samples with the highest scores, highest first, and those with the lowest, lowest first.
+
+    Args:
+        results: A scored run.
+        images: uint8, or float in [0, 1], `[sample, height, width, channel]`.
+    """
+    order = np.argsort(-results.score, kind="stable")
+    count = min(SHOWN, len(order) // 2)
+    margins = results.target_margin
+
+    def shown(sample: int) -> Exposed:
+        phi, trained = results.shadows.phi[:, 0, sample], results.shadows.mask[:, sample]
+        return Exposed(
+            name=str(results.pool.ids[sample]),
+            label=int(results.pool.labels[sample]),
+            status={1: "member", 0: "non-member"}.get(int(results.pool.membership[sample]), "private"),
+            inside=_thinned(phi[trained]),
+            outside=_thinned(phi[~trained]),
+            target=float(margins[sample]),
+            pixels=None if images is None else _pixels(images[sample]),
+        )
+
+    return [shown(int(sample)) for sample in order[:count]], [shown(int(sample)) for sample in order[::-1][:count]]
+
+
+def _thinned(margins: np.ndarray) -> np.ndarray:
+    return np.asarray(margins[:: -(-len(margins) // _MARKS) or 1], np.float64)
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """Colours where there are three channels, else their mean."""
+    scaled = np.clip(image / 255.0 if image.dtype == np.uint8 else np.asarray(image, np.float64), 0, 1)
+    return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)

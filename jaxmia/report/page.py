@@ -1,0 +1,103 @@
+"""The report of a run: one HTML page, and its figures for papers."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jaxmia import __version__
+from jaxmia.errors import InputError
+from jaxmia.files import write_text
+from jaxmia.report.findings import (
+    show_attacks,
+    show_classes,
+    show_exposed,
+    show_gain,
+    show_likeness,
+    show_margins,
+    show_roc,
+)
+from jaxmia.report.making import show_making, show_throughput, show_training
+from jaxmia.report.paper import latex_tables
+from jaxmia.report.rehearsal import rehearse
+from jaxmia.report.results import read_results
+from jaxmia.report.section import Section
+from jaxmia.report.verdict import reach_verdict
+
+NO_IMAGES = "the run directory holds no images; jaxmia report shows them where it finds the files of the challenge."
+
+_templates = Environment(
+    loader=PackageLoader("jaxmia.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_report(
+    out: Path,
+    *,
+    truth: Path | None = None,
+    images: np.ndarray | None = None,
+    no_images: str = NO_IMAGES,
+    paper: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Writes `report.html` and `figures/*.png` of a scored run.
+
+    The page needs nothing else: no network, no other file. What the run directory does not hold is left out with a line
+    that says so; `pool.npz`, `target.npz`, `shadows/*.npz`, `scores.npz` and `metrics.json` are enough.
+
+    Args:
+        out: A run directory that `jaxmia.scoring.score` has written to.
+        truth: CSV of `id,membership` of private samples, where it is known.
+        images: Of the pool: uint8, or float in [0, 1], `[sample, height, width, channel]`.
+        no_images: Why there are none, as a sentence.
+        paper: Write the figures as PDF too, and `figures/tables.tex`.
+        say: Prints one line.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A file is missing, damaged, or does not fit the others; or there are not as many images as samples.
+    """
+    results = read_results(out, truth)
+    if images is not None and len(images) != len(results.pool):
+        raise InputError(f"images: {len(images)} are given, {out / 'pool.npz'} has {len(results.pool)} samples")
+    steps = rehearse(results.evidence, results.attack, results.pool.membership, results.metrics.fpr)
+    verdict = reach_verdict(results, steps)
+    attacks = show_attacks(results)
+    sections: list[Section] = [
+        show_roc(results, steps),
+        attacks,
+        show_gain(results, steps),
+        show_classes(results),
+        show_margins(results),
+        show_likeness(results),
+        show_exposed(results, images, no_images),
+        show_training(results),
+        show_throughput(results),
+        show_making(results),
+    ]
+    folder = out / "figures"
+    plots = [plot for section in sections for plot in (*section.plots, *section.files)]
+    for plot in (*((verdict.plot,) if verdict.plot else ()), *plots):
+        plot.save(folder, paper=paper)
+    if paper:
+        write_text(folder / "tables.tex", latex_tables(verdict, (*sections[0].tables, *attacks.tables)))
+    page = out / "report.html"
+    html = _templates.get_template("page.html.jinja").render(
+        verdict=verdict,
+        sections=sections,
+        fpr=results.metrics.fpr,
+        attack=results.metrics.attack,
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_text(page, html)
+    say(f"report: {page}, figures in {folder}")
+    return page

@@ -1,0 +1,190 @@
+"""The figures of the report, from arrays to axes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from jaxmia.metrics import Estimate
+from jaxmia.report.exposed import Exposed
+from jaxmia.report.style import IN, INK, OUT
+
+BAND = 0.22
+
+
+def paint_rocs(
+    axes: Axes, fprs: np.ndarray, curves: Sequence[tuple[str, str, Sequence[Estimate]]], mark: float
+) -> None:
+    """ROC curves with their bands on logarithmic axes.
+
+    Args:
+        axes: Where to draw.
+        fprs: `[point]`, ascending, all above 0.
+        curves: Label, colour and the TPR at each FPR.
+        mark: The FPR that counts.
+    """
+    for label, colour, estimates in curves:
+        value, low, high = np.array([[point.value, point.low, point.high] for point in estimates]).T
+        axes.plot(fprs, value, color=colour, label=label)
+        axes.fill_between(fprs, low, high, color=colour, alpha=BAND, linewidth=0)
+    axes.plot([fprs[0], 1], [fprs[0], 1], color=INK, linestyle="--", linewidth=0.9, label="guessing")
+    axes.axvline(mark, color=INK, linewidth=0.7, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlim=(fprs[0], 1), ylim=(fprs[0], 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="false positive rate (log)", ylabel="true positive rate (log)")
+    axes.legend(loc="lower right")
+
+
+def paint_distributions(
+    axes: Axes, inside: np.ndarray, outside: np.ndarray, members: np.ndarray, nonmembers: np.ndarray
+) -> None:
+    """Densities of the logit margin: shadows filled, the target in lines. All are `[margin]`, in nats, any length."""
+    everything = np.concatenate([inside, outside, members, nonmembers])
+    low, high = np.quantile(everything, [0.002, 0.998])
+    bins = np.linspace(low, max(high, low + 1e-3), 61)
+    for values, colour, label in ((inside, IN, "shadows, IN"), (outside, OUT, "shadows, OUT")):
+        axes.hist(values, bins, density=True, color=colour, alpha=0.4, label=label)
+    for values, style, label in ((members, "-", "target, members"), (nonmembers, ":", "target, non-members")):
+        if len(values):
+            # wider bins: the target's samples are few
+            axes.hist(
+                values, bins[::2], density=True, histtype="step", color=INK, linestyle=style, linewidth=1.2, label=label
+            )
+    axes.set(xlabel="logit margin (nats)", ylabel="density", yticks=[], xlim=(bins[0], bins[-1]))
+    _legend_above(axes, [Line2D([], [], color=INK, linestyle=style) for style in ("-", ":")][: _lines(axes)])
+
+
+def _lines(axes: Axes) -> int:
+    return sum(label.startswith("target") for label in axes.get_legend_handles_labels()[1])
+
+
+def _legend_above(axes: Axes, lines: Sequence[Line2D] = ()) -> None:
+    """A legend over the axes, the last entries shown by the given lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    if lines:
+        handles = [*handles[: -len(lines)], *lines]
+    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.2)
+
+
+def paint_likeness(
+    axes: Axes, levels: np.ndarray, sides: Sequence[tuple[tuple[str, str], str, str, np.ndarray, np.ndarray]]
+) -> None:
+    """By how much quantiles of the target's margins differ from those of the mean shadow.
+
+    Args:
+        axes: Where to draw.
+        levels: Of the quantiles, `[level]`, between 0 and 1.
+        sides: Labels of shadows and target, colour, line style, quantiles of the shadows `[model, level]` and of the
+            target `[level]`, nats.
+    """
+    for (kind, label), colour, style, shadows, target in sides:
+        centre = shadows.mean(0)
+        low, high = np.quantile(shadows - centre, [0.025, 0.975], axis=0)
+        axes.fill_between(100 * levels, low, high, color=colour, alpha=BAND, linewidth=0, label=kind)
+        axes.plot(100 * levels, target - centre, color=colour, linestyle=style, label=label)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set(xlabel="percentile of the margins", ylabel="difference (nats)", xlim=(0, 100))
+    _legend_above(axes)
+
+
+def paint_intervals(
+    axes: Axes, rows: Sequence[tuple[str, Estimate]], chance: float, xlabel: str, *, strong: int | None = None
+) -> None:
+    """Estimates below each other with their intervals, and chance as a dashed line.
+
+    Args:
+        axes: Where to draw.
+        rows: Label and estimate, from the top.
+        chance: The level that guessing reaches.
+        xlabel: What is estimated.
+        strong: Index of a row to stand out.
+    """
+    for place, (_, estimate) in enumerate(rows):
+        colour = IN if place == strong else OUT
+        axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6)
+        axes.plot([estimate.value], [place], "o", color=colour, markersize=3.5)
+    axes.axvline(chance, color=INK, linewidth=0.9, linestyle="--")
+    axes.set(yticks=range(len(rows)), yticklabels=[label for label, _ in rows], ylim=(len(rows) - 0.4, -0.6))
+    axes.set(xlabel=f"{xlabel} (dashed: guessing)")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def paint_gain(
+    axes: Axes,
+    models: Sequence[int],
+    curves: Sequence[tuple[str, str, Sequence[Estimate | None]]],
+    chance: float,
+    fpr: float,
+) -> None:
+    """TPR against the number of shadow models, a doubling for each step.
+
+    Args:
+        axes: Where to draw.
+        models: `[step]`.
+        curves: Label, colour and the TPR at each step, None where there is none.
+        chance: The level that guessing reaches.
+        fpr: At which the TPR is taken.
+    """
+    for offset, (label, colour, estimates) in enumerate(curves):
+        steps = [step for step, estimate in enumerate(estimates) if estimate]
+        value, low, high = np.array([[e.value, e.low, e.high] for e in estimates if e]).T
+        # a little apart, so that the bars of two curves do not hide each other
+        place = np.array(models, float)[steps] * (1.04 if offset else 0.96)
+        axes.errorbar(place, value, [value - low, high - value], color=colour, marker="o", markersize=3, label=label)
+    axes.axhline(chance, color=INK, linewidth=0.9, linestyle="--", label="guessing")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(models, [str(count) for count in models])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="shadow models (log)", ylabel=f"TPR at {100 * fpr:g} % FPR")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best")
+
+
+def paint_curves(axes: Axes, epochs: np.ndarray, curves: Sequence[tuple[str, str, np.ndarray]], ylabel: str) -> None:
+    """Means over models, with the middle 90 % of them as a band.
+
+    Args:
+        axes: Where to draw.
+        epochs: `[point]`.
+        curves: Label, colour and values `[model, point]`.
+        ylabel: What the values are.
+    """
+    for label, colour, values in curves:
+        low, high = np.quantile(values, [0.05, 0.95], axis=0)
+        axes.plot(epochs, values.mean(0), color=colour, label=label)
+        axes.fill_between(epochs, low, high, color=colour, alpha=BAND, linewidth=0)
+    axes.set(xlabel="epoch", ylabel=ylabel, xlim=(0, epochs[-1]))
+    if len(curves) > 1:
+        axes.legend(loc="best")
+
+
+def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[Exposed]]]) -> None:
+    """Rows of pictures, under each the margins of the shadows (IN above OUT) and of the target (a line).
+
+    Args:
+        axes: Where to draw.
+        rows: Title and samples, from the top; each with a picture.
+    """
+    axes.set_axis_off()
+    tall = 1 / len(rows)
+    for row, (title, samples) in enumerate(rows):
+        base = 1 - (row + 1) * tall
+        axes.text(0, base + 0.97 * tall, title, transform=axes.transAxes, va="top")
+        wide = 1 / len(samples)
+        for column, sample in enumerate(samples):
+            left = (column + 0.04) * wide
+            picture = axes.inset_axes((left, base + 0.3 * tall, 0.92 * wide, 0.52 * tall))
+            picture.imshow(np.asarray(sample.pixels), cmap="gray", vmin=0, vmax=1)
+            picture.set_axis_off()
+            strip = axes.inset_axes((left, base + 0.06 * tall, 0.92 * wide, 0.2 * tall))
+            for height, margins, colour in ((1, sample.inside, IN), (0, sample.outside, OUT)):
+                strip.plot(margins, np.full(len(margins), height), "|", color=colour, markersize=5, markeredgewidth=0.6)
+            strip.axvline(sample.target, color=INK, linewidth=1)
+            strip.set(ylim=(-0.7, 1.7))
+            strip.set_axis_off()

@@ -1,0 +1,252 @@
+"""What a run directory holds once it is scored, read for the report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jaxmia import metrics as measures
+from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
+from jaxmia.config import describe_errors
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz
+from jaxmia.pool import Pool
+from jaxmia.scores import Chunk, ScoreStore
+from jaxmia.scoring import named_attack, read_matrices
+from jaxmia.submission import match_truth, read_truth
+
+_ALIGNED = "-aligned"
+
+
+class _Plain(BaseModel):
+    """Other fields may be there; they are not read."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Interval(_Plain):
+    """A figure and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Tpr(_Plain):
+    """TPR at a limit of the FPR; `resampled` is None where there are too few non-members to measure it."""
+
+    fpr: float
+    resampled: Interval | None
+
+
+class Figures(_Plain):
+    """What was measured on samples of known membership."""
+
+    members: int
+    nonmembers: int
+    auc: Interval
+    tpr: tuple[Tpr, ...]
+
+    def at(self, fpr: float) -> Interval | None:
+        """The TPR at that limit, None where it was not measured."""
+        return next((entry.resampled for entry in self.tpr if entry.fpr == fpr), None)
+
+
+class Candidate(_Plain):
+    """How an attack did on the pseudo-targets; None where it could not be used."""
+
+    name: str
+    tpr: float | None
+    error: float | None
+
+
+class Selection(_Plain):
+    """How the attack was chosen."""
+
+    chosen: str
+    targets: int = Field(ge=2)
+    expected: float
+    expected_error: float = Field(ge=0)
+    rows: tuple[Candidate, ...]
+
+
+class Metrics(_Plain):
+    """`metrics.json`."""
+
+    attack: str
+    fpr: float = Field(gt=0, lt=1)
+    selection: Selection | None
+    public: Figures | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a chunk of shadows was made.
+
+    Attributes:
+        models: How many it holds.
+        members: Mean number of samples that one of them was trained on.
+        made: Versions, device, seconds, recipe, as far as they were recorded.
+    """
+
+    models: int
+    members: float
+    made: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Private samples whose membership is known after all.
+
+    Attributes:
+        scores: Of the chosen attack, `[known]`.
+        members: bool `[known]`.
+        figures: What they come to, as `jaxmia evaluate` gives it.
+    """
+
+    scores: np.ndarray
+    members: np.ndarray
+    figures: measures.Figures
+
+
+@dataclass(frozen=True)
+class Results:
+    """A scored run.
+
+    Attributes:
+        pool: Without images.
+        evidence: The target's and the shadows' margins.
+        shadows: All chunks as one.
+        chunks: How each chunk was made.
+        right: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
+        scores: Of each attack by name, float64 `[sample]`.
+        metrics: What `metrics.json` says.
+        config: The text of `config.yaml`; empty where there is none.
+        truth: Scores and membership of private samples; None where no truth was given.
+    """
+
+    pool: Pool
+    evidence: Evidence
+    shadows: Chunk
+    chunks: tuple[Made, ...]
+    right: np.ndarray | None
+    scores: dict[str, np.ndarray]
+    metrics: Metrics
+    config: str
+    truth: Truth | None
+
+    @property
+    def score(self) -> np.ndarray:
+        """Of the attack whose scores are submitted, `[sample]`."""
+        return self.scores[self.metrics.attack]
+
+    @property
+    def members(self) -> np.ndarray:
+        """Which public samples are members, bool `[public sample]`."""
+        return self.pool.membership[self.pool.public] == 1
+
+    @property
+    def has_public_figures(self) -> bool:
+        """Whether there are public members and public non-members."""
+        return bool(self.members.any() and not self.members.all())
+
+    @property
+    def attack(self) -> Attack:
+        """The attack whose scores are submitted."""
+        return recorded_attack(self.metrics.attack)
+
+    @property
+    def target_margin(self) -> np.ndarray:
+        """The target's margin in view 0, nats, `[sample]`, on the shadows' scale where the attack puts it there."""
+        if not self.metrics.attack.endswith(_ALIGNED):
+            return self.evidence.target[0]
+        first = Evidence(
+            self.evidence.target[:1], self.evidence.shadows[:, :1], self.evidence.mask, self.evidence.labels
+        )
+        return Aligned(Margin())(first)
+
+
+def read_results(out: Path, truth: Path | None = None) -> Results:
+    """Reads a run directory; `config.yaml` may lack.
+
+    Args:
+        out: The run directory.
+        truth: CSV of `id,membership` of private samples, where it is known.
+
+    Raises:
+        InputError: A file is missing, damaged, or does not fit the others.
+    """
+    metrics = _read_metrics(out / "metrics.json")
+    matrices = read_matrices(out)
+    scores = _read_scores(out / "scores.npz", metrics.attack, len(matrices.pool))
+    config = out / "config.yaml"
+    return Results(
+        pool=matrices.pool,
+        evidence=matrices.evidence,
+        shadows=matrices.shadows,
+        chunks=tuple(_read_made(path) for path in ScoreStore(out / "shadows").paths()),
+        right=_read_right(out / "target.npz", len(matrices.pool)),
+        scores=scores,
+        metrics=metrics,
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        truth=_judge(matrices.pool, scores[metrics.attack], truth, metrics.fpr) if truth else None,
+    )
+
+
+def recorded_attack(name: str) -> Attack:
+    """The attack that goes by that name in `metrics.json`: a standard one, a fusion of them, or one put on scale.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name.startswith("fusion(") and name.endswith(")"):
+        return RankFusion(tuple(named_attack(part) for part in name[len("fusion(") : -1].split("+")))
+    try:
+        return named_attack(name)
+    except InputError:
+        if not name.endswith(_ALIGNED):
+            raise
+        return Aligned(recorded_attack(name.removesuffix(_ALIGNED)))
+
+
+def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float) -> Truth:
+    private = ~pool.public
+    known, members = match_truth(pool.ids[private], scores[private], *read_truth(truth))
+    return Truth(known, members, measures.figures(known, members, tuple(sorted({fpr, *measures.FPRS}, reverse=True))))
+
+
+def _read_metrics(path: Path) -> Metrics:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; `jaxmia score` makes it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+    try:
+        return Metrics.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(describe_errors(error, str(path)))) from error
+
+
+def _read_scores(path: Path, attack: str, samples: int) -> dict[str, np.ndarray]:
+    scores = load_npz(path, required=(attack,))
+    for name, values in scores.items():
+        if values.dtype.kind != "f" or values.shape != (samples,):
+            raise InputError(f"{path}: {name} is {values.dtype} {list(values.shape)}, expected {samples} floats")
+        if np.isnan(values).any():
+            raise InputError(f"{path}: {name} of sample {np.flatnonzero(np.isnan(values))[0]} is nan")
+    return scores
+
+
+def _read_right(path: Path, samples: int) -> np.ndarray | None:
+    right = load_npz(path).get("right")
+    fits = right is not None and right.dtype == np.bool_ and right.shape == (samples,)
+    return right if fits else None
+
+
+def _read_made(path: Path) -> Made:
+    arrays = load_npz(path, required=("mask",))
+    return Made(len(arrays["mask"]), float(arrays["mask"].sum(1).mean()), json.loads(str(arrays.get("made", "{}"))))

@@ -1,0 +1,69 @@
+"""Intervals of the report: what resampling and other targets would have given."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.stats import t as student
+
+from jaxmia.metrics import LEVEL, Estimate
+
+REPLICATES = 4000
+
+
+def tpr_band(
+    scores: np.ndarray, members: np.ndarray, fprs: Iterable[float], *, replicates: int = REPLICATES, seed: int = 0
+) -> list[Estimate]:
+    """TPR at each FPR with the interval of the stratified bootstrap, which moves the threshold too.
+
+    Resampling n non-members and taking the k-th highest is the same as taking the non-member at the place that the k-th
+    smallest of n uniform numbers falls on, and that number is Beta(k, n + 1 - k). The resampled members above it are
+    then binomial. So nothing is sorted more than once, and a whole ROC takes no longer than one resample.
+
+    Args:
+        scores: Higher means member, `[sample]`.
+        members: True for members, `[sample]`; some of both.
+        fprs: Limits of the FPR, each in (0, 1].
+        replicates: Bootstrap resamples.
+        seed: Of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
+    found = []
+    for fpr in fprs:
+        allowed = int(np.floor(fpr * len(alarms) * (1 + 1e-12)))
+        if allowed >= len(alarms):
+            found.append(Estimate(1.0, 1.0, 1.0))
+            continue
+        place = rng.beta(allowed + 1, len(alarms) - allowed, replicates)
+        thresholds = alarms[np.minimum((place * len(alarms)).astype(int), len(alarms) - 1)]
+        drawn = rng.binomial(len(hits), _share_above(hits, thresholds)) / len(hits)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found.append(Estimate(float(_share_above(hits, alarms[allowed])), float(low), float(high)))
+    return found
+
+
+def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
+    """Where the figure of one more target of the same kind lies in 95 of 100 cases (Student's prediction interval).
+
+    Args:
+        mean: Of the figure over targets seen so far.
+        spread: Its standard deviation over them.
+        targets: How many they are, at least 2.
+        share: Of their samples that the next target is measured on. All of the spread is taken for the chance in the
+            samples, which grows as they get fewer; what is the targets' own does not, so the interval errs on the
+            wide side.
+    """
+    reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
+    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """The mean of two or more values with Student's interval of it, kept within [0, 1]."""
+    reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Estimate(
+        float(values.mean()), max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))
+    )
+
+
+def _share_above(ordered: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return 1 - np.searchsorted(ordered, thresholds, side="right") / len(ordered)
