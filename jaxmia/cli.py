@@ -14,6 +14,7 @@ from jaxmia import __version__
 from jaxmia.commands.cluster import Cluster
 from jaxmia.commands.judge import Evaluate, Validate
 from jaxmia.commands.make import Demo, Query, Run, Score, Train
+from jaxmia.commands.report import Report
 from jaxmia.commands.share import Leaderboard, Submit
 from jaxmia.errors import InputError, UsageError
 from jaxmia.overrides import split_overrides
@@ -24,6 +25,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "query": Query,
     "score": Score,
+    "report": Report,
     "evaluate": Evaluate,
     "validate": Validate,
     "submit": Submit,
@@ -31,7 +33,7 @@ COMMANDS: dict[str, type] = {
     "cluster": Cluster,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score)
+_CONFIGURED = (Demo, Run, Train, Query, Score, Report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,15 +27,16 @@ class Demo:
         from jaxmia.overrides import configure_content
 
         say("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
-        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out))
+        truth = self.out / "truth.csv"
+        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out), truth)
         from jaxmia.commands.judge import Evaluate
 
-        Evaluate(self.out, self.out / "truth.csv")([])
+        Evaluate(self.out, truth)([])
 
 
 @dataclass
 class Run:
-    """Everything from the three files to DIR/submission.csv; finished stages are not repeated.
+    """Everything from the three files to DIR/submission.csv and DIR/report.html; finished stages are not repeated.
 
     Example: jaxmia run --config configs/mini.yaml --out runs/mini --shadow.count 32
     """
@@ -46,7 +47,7 @@ class Run:
     """Folder of the results."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Trains, queries, scores."""
+        """Trains, queries, scores, reports."""
         _run_all(_pipeline(_configure(self.config, overrides), self.out))
 
 
@@ -126,11 +127,14 @@ def _pipeline(config: "Config", out: Path) -> "Pipeline":
     return Pipeline(config, out, say, watch)
 
 
-def _run_all(pipeline: "Pipeline") -> None:
+def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
+    from jaxmia.report import write_report
+
     pipeline.begin()
     pipeline.query()
     pipeline.train()
     _score(pipeline.out, pipeline.config)
+    write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
 
 
 def _score(out: Path, config: "Config") -> None:

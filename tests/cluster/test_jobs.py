@@ -59,7 +59,7 @@ def test_relative_paths_become_absolute(shared: Path, config: Path):
     for path in (*write_htcondor(*given, HTCondorProfile()).files, *write_slurm(*given, SlurmProfile()).files):
         assert path.is_absolute()
         commands = [line for line in path.read_text().splitlines() if "--config" in line]
-        assert len(commands) == {"train": path.suffix != ".sub", "score": 2 * (path.suffix != ".sub")}.get(path.stem, 0)
+        assert len(commands) == {"train": path.suffix != ".sub", "score": 3 * (path.suffix != ".sub")}.get(path.stem, 0)
         assert all(f"--config {shared}/work/config.yaml --out {shared}/work/run" in line for line in commands)
 
 
@@ -162,7 +162,7 @@ def test_htcondor_scripts_run_the_stages(shared: Path, config: Path, stand_in: P
     train = subprocess.run([files["train.sh"], "3"], capture_output=True, text=True, env=environment, check=True)
     assert train.stdout.splitlines() == ["set up", f"asked train {rest} --shard 3/4 in {shared}/work with it's $HOME"]
     score = subprocess.run([files["score.sh"]], capture_output=True, text=True, env=environment, check=True)
-    assert [line.split()[1] for line in score.stdout.splitlines()[1:]] == ["query", "score"]
+    assert [line.split()[1] for line in score.stdout.splitlines()[1:]] == ["query", "score", "report"]
 
 
 def test_htcondor_signal_reaches_the_trainer(shared: Path, config: Path, stand_in: Path):

@@ -70,7 +70,7 @@ def test_interrupted_shards_go_on_and_scoring_waits_for_all(slurm: Slurm, tmp_pa
     (tmp_path / "go").touch()
     wait_for(lambda: not slurm.queue(), "all to end", seconds=30)
     assert sorted(events(tmp_path)[8:12]) == [f"done {shard}" for shard in range(4)]
-    assert events(tmp_path)[12:] == ["query", "score"]
+    assert events(tmp_path)[12:] == ["query", "score", "report"]
     restarts = [slurm.job(f"{training}_{shard}")["Restarts"] for shard in range(4)]
     assert restarts == ["0", "1", "1", "0"]
     assert slurm.job(scoring)["JobState"] == "COMPLETED"

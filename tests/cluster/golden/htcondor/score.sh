@@ -1,5 +1,5 @@
 #!/bin/bash
-# Asks the target, scores every sample and writes the submission.
+# Asks the target, scores every sample, writes the submission and the report.
 set -e
 export HOME="${HOME:-/shared/home}"
 export JAXMIA_REQUEUE_EXIT_CODE=85
@@ -7,3 +7,4 @@ cd /shared/work
 
 /shared/home/jaxmia/.venv/bin/jaxmia query --config /shared/config.yaml --out /shared/run
 /shared/home/jaxmia/.venv/bin/jaxmia score --config /shared/config.yaml --out /shared/run
+/shared/home/jaxmia/.venv/bin/jaxmia report --config /shared/config.yaml --out /shared/run
