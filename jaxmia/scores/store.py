@@ -1,10 +1,13 @@
 """The score store: one file a chunk of shadow models, each whole or absent."""
 
+import errno
+import io
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +35,20 @@ class Chunk:
     accuracy: np.ndarray
     accuracy_in: np.ndarray
     extra: Mapping[str, np.ndarray]
+    made: Mapping[str, Any]
+
+
+class Entry(NamedTuple):
+    """A chunk file without its margins.
+
+    Attributes:
+        path: The file.
+        models: Numbers of its models.
+        made: How it was made.
+    """
+
+    path: Path
+    models: tuple[int, ...]
     made: Mapping[str, Any]
 
 
@@ -63,19 +80,37 @@ class ScoreStore:
         save_npz(path, arrays)
         return path
 
-    def models(self) -> list[int]:
-        """Numbers of the models that the store holds, ascending.
+    def index(self) -> list[Entry]:
+        """The chunks that can be read, by file name; quick, as margins are neither read nor checked."""
+        entries = (_peek(path) for path in self.paths())
+        return [entry for entry in entries if entry]
+
+    def models(self) -> set[int]:
+        """Numbers of the models that the store seems to hold, as `index` sees it."""
+        return {model for entry in self.index() for model in entry.models}
+
+    def chunks(self, say: Callable[[str], None]) -> Iterator[tuple[Path, Chunk]]:
+        """Each chunk, read and checked; a damaged file is set aside as `*.damaged`, and said.
 
         Raises:
-            InputError: A chunk is damaged.
+            InputError: A file cannot be read for another reason than damage, as permission.
         """
-        return sorted(int(model) for path in self.paths() for model in _read_chunk(path).model)
+        for path in self.paths():
+            try:
+                yield path, _read_chunk(path)
+            except InputError as error:
+                if _is_outside(error.__cause__):
+                    raise
+                aside = path.with_name(f"{path.name}.damaged")
+                path.replace(aside)
+                say(f"{error}; set aside as {aside.name}, its models are made again")
 
     def read(self) -> Chunk:
         """All chunks as one, by model number.
 
         Raises:
-            InputError: There is no chunk; one is damaged or does not fit the others; a model comes twice.
+            InputError: There is no chunk; one is damaged or does not fit the others; a model comes twice, with another
+                mask. (With the same, it is the same model: two jobs made it by mistake, and one of them counts.)
         """
         paths = self.paths()
         if not paths:
@@ -84,10 +119,13 @@ class ScoreStore:
         for path, chunk in zip(paths[1:], chunks[1:], strict=True):
             _refuse_misfit(paths[0], chunks[0], path, chunk)
         model = np.concatenate([chunk.model for chunk in chunks])
+        mask = np.concatenate([chunk.mask for chunk in chunks])
         order = np.argsort(model, kind="stable")
-        twice = model[order][1:][np.diff(model[order]) == 0]
-        if len(twice):
-            raise InputError(f"{self.folder}: model {twice[0]} comes in more than one file; remove one of them")
+        again = np.flatnonzero(np.diff(model[order]) == 0) + 1
+        for one, other in zip(order[again - 1], order[again], strict=True):
+            if not np.array_equal(mask[one], mask[other]):
+                raise InputError(f"{self.folder}: model {model[one]} comes in more than one file; remove one of them")
+        order = np.delete(order, again)
 
         def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
             return np.concatenate(parts)[order]
@@ -100,13 +138,33 @@ class ScoreStore:
         }
         return Chunk(
             model=model[order],
-            mask=joined([chunk.mask for chunk in chunks]),
+            mask=mask[order],
             phi=joined([chunk.phi for chunk in chunks]),
             accuracy=joined([chunk.accuracy for chunk in chunks]),
             accuracy_in=joined([chunk.accuracy_in for chunk in chunks]),
             extra=extra,
             made=chunks[0].made,
         )
+
+
+def _peek(path: Path) -> Entry | None:
+    """None where the file is damaged or vanishes meanwhile."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            model = _read_member(archive, "model.npy")
+            made = str(_read_member(archive, "made.npy")) if "made.npy" in archive.namelist() else "{}"
+        return Entry(path, tuple(int(number) for number in model), _read_made(path, made))
+    except Exception:  # a damaged archive raises whatever its readers happen to trip over
+        return None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+
+
+def _is_outside(cause: BaseException | None) -> bool:
+    """Whether a file could not be read because of the machine, not because of what it holds."""
+    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL))
 
 
 def _read_chunk(path: Path) -> Chunk:

@@ -36,7 +36,7 @@ def test_a_chunk_comes_back_as_it_was(store: ScoreStore):
     assert path.name == "00004-00006.npz"
     assert_equal(store.read(), chunk)
     assert store.read().made == chunk.made
-    assert store.models() == [4, 5, 6]
+    assert store.models() == {4, 5, 6}
 
 
 def test_chunks_are_joined_in_the_order_of_models_whoever_trained_them(store: ScoreStore):
@@ -45,7 +45,7 @@ def test_chunks_are_joined_in_the_order_of_models_whoever_trained_them(store: Sc
     for chunk in chunks:
         store.write(chunk)
     joined = store.read()
-    assert joined.model.tolist() == list(range(8)) == store.models()
+    assert joined.model.tolist() == list(range(8)) == sorted(store.models())
     for chunk in chunks:
         for name, array in fields(chunk).items():
             np.testing.assert_array_equal(fields(joined)[name][chunk.model], array, err_msg=name)
@@ -64,7 +64,7 @@ def test_files_made_elsewhere_need_only_model_mask_and_phi(store: ScoreStore):
 
 
 def test_an_empty_store_says_what_to_do(store: ScoreStore):
-    assert store.models() == []
+    assert store.models() == set()
     with pytest.raises(InputError, match=r"shadows: holds no trained shadow models .*`jaxmia train`"):
         store.read()
 
@@ -107,8 +107,10 @@ def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: s
     with pytest.raises(InputError, match=rf"shadows/bad\.npz: {complaint}") as caught:
         store.read()
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match=r"shadows/bad\.npz"):
-        store.models()
+    said: list[str] = []
+    assert list(store.chunks(said.append)) == []
+    assert said == [f"{caught.value}; set aside as bad.npz.damaged, its models are made again"]
+    assert [path.name for path in store.folder.iterdir()] == ["bad.npz.damaged"]
 
 
 def test_a_file_that_is_no_chunk_is_named(store: ScoreStore):
@@ -148,6 +150,65 @@ def test_a_model_that_comes_twice_is_named(store: ScoreStore):
         store.read()
 
 
+def test_a_model_made_twice_by_mistake_counts_once(store: ScoreStore):
+    first, second = make_chunk([0, 1, 2]), make_chunk([2, 3])
+    second.mask[0] = first.mask[2]
+    for chunk in (first, second):
+        store.write(chunk)
+    read = store.read()
+    assert read.model.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(read.phi, np.concatenate([first.phi, second.phi[1:]]))
+    np.testing.assert_array_equal(read.mask, np.concatenate([first.mask, second.mask[1:]]))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -200, -1])
+def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, length: int):
+    kept = make_chunk([2, 3])
+    store.write(kept)
+    path = store.write(make_chunk([0, 1]))
+    path.write_bytes(path.read_bytes()[:length])
+    assert store.models() == {2, 3}
+    said: list[str] = []
+    ((good, chunk),) = store.chunks(said.append)
+    assert good.name == "00002-00003.npz"
+    assert_equal(chunk, kept)
+    assert len(said) == 1
+    assert said[0].startswith(f"{path}: cannot be read as .npz: ")
+    assert path.with_name("00000-00001.npz.damaged").exists()
+    assert_equal(store.read(), kept)
+
+
+def test_a_wrong_bit_is_damage(store: ScoreStore):
+    chunk = make_chunk([0, 1])
+    path = store.write(chunk)
+    content = bytearray(path.read_bytes())
+    content[content.index(chunk.phi.tobytes()) + 40] ^= 1
+    path.write_bytes(content)
+    said: list[str] = []
+    assert list(store.chunks(said.append)) == []
+    assert "set aside as 00000-00001.npz.damaged" in said[0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENFILE])
+def test_a_chunk_that_cannot_be_read_for_now_is_not_damaged(store: ScoreStore, monkeypatch, number: int):
+    path = store.write(make_chunk([0, 1]))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("zipfile.ZipFile", refuse)
+    with pytest.raises(InputError, match=rf"00000-00001\.npz: cannot be read as \.npz: .*{os.strerror(number)}"):
+        list(store.chunks(print))
+    assert path.exists()
+
+
+def test_the_index_names_models_and_how_they_were_made(store: ScoreStore):
+    chunk = make_chunk([4, 5])
+    path = store.write(chunk)
+    (store.folder / "notes.npz").write_text("hello")
+    assert store.index() == [(path, (4, 5), chunk.made)]
+
+
 def test_a_failed_write_leaves_the_chunks_that_were_there(store: ScoreStore, monkeypatch):
     first = make_chunk([0, 1])
     store.write(first)
@@ -166,7 +227,7 @@ def test_a_failed_write_leaves_the_chunks_that_were_there(store: ScoreStore, mon
 def test_a_temporary_file_of_a_killed_process_is_no_chunk(store: ScoreStore):
     store.write(make_chunk([0]))
     (store.folder / ".00001-00001.npz.abc.tmp").write_bytes(b"half")
-    assert store.models() == [0]
+    assert store.models() == {0}
 
 
 def test_how_a_chunk_was_made_is_stored_as_json(store: ScoreStore):

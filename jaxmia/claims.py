@@ -1,0 +1,201 @@
+"""Who is training what: so that jobs which share a folder do not do the same work twice.
+
+A claim saves work and guards nothing. Whatever happens to claims, files appear whole, and models that two jobs made
+count once. Therefore no lock is needed, which network file systems do not all have, and no clock is compared with
+another: a claim of this machine lives as long as its process, one of another machine as long as it keeps changing.
+"""
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jaxmia.errors import InputError
+from jaxmia.files import write_text
+
+BEAT_SECONDS = 10.0
+"""Between two signs of life."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One process that trains some models.
+
+    Attributes:
+        models: Numbers of the models.
+        host: Name of its machine.
+        pid: Its process there.
+        machine: What tells its machine, since which start, from others; with it `pid` means something.
+        born: When the process began, as that machine counts.
+        token: Tells its process from all others.
+        beat: Counts signs of life.
+        progress: How far it is.
+    """
+
+    models: tuple[int, ...]
+    host: str
+    pid: int
+    machine: str
+    born: str
+    token: str
+    beat: int = 0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+
+    def ended(self) -> bool:
+        """Whether its process is known to be gone; False where that cannot be known from here."""
+        return self.machine == _machine() and _born(self.pid) != self.born
+
+
+class Claims:
+    """The folder `claims/` of a run.
+
+    Args:
+        folder: Where.
+        beat_seconds: Between two signs of life.
+    """
+
+    def __init__(self, folder: Path, beat_seconds: float = BEAT_SECONDS) -> None:
+        self.folder = Path(folder)
+        self._beat_seconds = beat_seconds
+        pid = os.getpid()
+        self._me = Claim((), platform.node(), pid, _machine(), _born(pid), secrets.token_hex(8))
+        self.progress: dict[str, Any] = {}
+        """Told with the next sign of life."""
+
+    def others(self) -> list[Claim]:
+        """Claims of other processes, save those that are known to have ended; their files are removed."""
+        living = []
+        for path, content in self._contents().items():
+            claim = _parse(content)
+            if claim is None or claim.token == self._me.token:
+                continue
+            if claim.ended():
+                _remove(path, claim)
+            else:
+                living.append(claim)
+        return living
+
+    def watch(self, seconds: float) -> None:
+        """Looks for so long whether other machines' claims change, and removes those that do not.
+
+        So it does with one that cannot be read: its process was killed between its name and its content.
+        """
+        before = self._contents()
+        time.sleep(seconds)
+        for path, content in self._contents().items():
+            claim = _parse(content)
+            if before.get(path) == content and not (claim and claim.machine == _machine()):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def hold(self, models: Sequence[int]) -> Iterator[bool]:
+        """Claims models for the time of the block; yields False if another process was quicker.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        path = self.folder / f"{min(models):05d}-{max(models):05d}.json"
+        if not _create(path):
+            yield False
+            return
+        claim = replace(self._me, models=tuple(models))
+        write_text(path, json.dumps(asdict(claim)))
+        ended = threading.Event()
+        heart = threading.Thread(target=self._beat, args=(path, claim, ended), daemon=True)
+        heart.start()
+        try:
+            yield True
+        finally:
+            ended.set()
+            heart.join()
+            _remove(path, claim)
+
+    def _beat(self, path: Path, claim: Claim, ended: threading.Event) -> None:
+        while not ended.wait(self._beat_seconds):
+            if not _holds(path, claim):
+                return  # taken over, as by a process that saw no sign of life: let it be
+            claim = replace(claim, beat=claim.beat + 1, progress=dict(self.progress))
+            with suppress(InputError):  # a full disk is for the training to notice
+                write_text(path, json.dumps(asdict(claim)))
+
+    def _contents(self) -> dict[Path, str]:
+        return {path: _content(path) for path in sorted(self.folder.glob("*.json"))}
+
+
+def _create(path: Path) -> bool:
+    """Makes an empty file; False if there is one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written: {error.strerror}") from error
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    return True
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _parse(content: str) -> Claim | None:
+    try:
+        fields = json.loads(content)
+        return Claim(**{**fields, "models": tuple(map(int, fields["models"]))})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _holds(path: Path, claim: Claim) -> bool:
+    held = _parse(_content(path))
+    return held is not None and held.token == claim.token
+
+
+def _remove(path: Path, claim: Claim) -> None:
+    if _holds(path, claim):
+        path.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """Name, start and process table of this machine: where all are equal, process numbers mean the same."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _born(pid: int) -> str:
+    """When a process of this machine began; empty if there is no such process."""
+    try:
+        # The name of a program, in brackets, may hold anything; the start is the 20th word after it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return "" if Path("/proc/self").exists() else _seen(pid)
+    except (OSError, IndexError):
+        return "?"
+
+
+def _seen(pid: int) -> str:
+    """Without /proc only whether there is such a process can be told."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "?"
