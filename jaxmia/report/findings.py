@@ -89,8 +89,8 @@ def show_likeness(results: Results) -> Section:
         return Section(title, ("Left out: no shadow was trained on some samples and not on others.",))
     target = np.quantile(margins[members], levels), np.quantile(margins[~members], levels)
     caption = (
-        "Quantiles of the target's margins less those of the mean shadow; 95 of 100 shadows lie in the bands. A target "
-        "outside of them was trained by another recipe."
+        "Quantiles of the target's margins less those of the mean shadow; at each percentile, 95 of 100 shadows lie in "
+        "the band. A target outside of it was trained by another recipe."
     )
     sides = [
         (("shadows, IN", "target, members"), IN, "-", inside, target[0]),

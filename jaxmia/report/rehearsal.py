@@ -11,8 +11,8 @@ from jaxmia.report.uncertainty import tpr_band
 
 TARGETS = 16
 FEWEST = 4
-MARGINS = 2.5e8
-"""Margins that all pseudo-targets together may read: about half a minute on two cores."""
+MARGINS = 6e7
+"""Margins that all pseudo-targets together may read: about a quarter of a minute on two cores."""
 
 
 @dataclass(frozen=True)

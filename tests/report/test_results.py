@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmia.attacks import Aligned, LiraOnline, Margin, RankFusion, Rmia
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz
+from jaxmia.metrics import figures
+from jaxmia.report.results import read_results, recorded_attack
+from tests.report.conftest import PUBLIC, change_metrics, make_run, write_truth
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Margin(),
+        Aligned(LiraOnline("tied")),
+        RankFusion((Margin(), Rmia(offline=0.3))),
+        Aligned(RankFusion((LiraOnline("global", "identity"), Margin()))),
+    ],
+    ids=lambda attack: attack.name,
+)
+def test_an_attack_is_found_by_its_recorded_name(attack):
+    assert recorded_attack(attack.name) == attack
+
+
+@pytest.mark.parametrize("name", ["xyz", "xyz-aligned", "fusion(margin+xyz)", "fusion()"])
+def test_an_unknown_attack_is_named(name: str):
+    with pytest.raises(InputError, match=r"attack\.name: '(xyz)?' is unknown"):
+        recorded_attack(name)
+
+
+def test_the_truth_gives_the_figures_of_evaluate(run: tuple[Path, np.ndarray], tmp_path: Path):
+    out, members = run
+    results = read_results(out, write_truth(tmp_path / "truth.csv", out, members))
+    assert results.truth
+    scores = load_npz(out / "scores.npz")["lira-online-global"]
+    assert results.truth.figures == figures(scores[PUBLIC:], members[PUBLIC:])
+
+
+def test_the_targets_margin_is_put_on_scale_only_where_the_attack_does_so(tmp_path: Path):
+    make_run(tmp_path, 1.5)
+    np.testing.assert_array_equal(read_results(tmp_path).target_margin, load_npz(tmp_path / "target.npz")["phi"][0])
+    target = load_npz(tmp_path / "target.npz")["phi"]
+    np.savez(tmp_path / "target.npz", phi=target * 2 + 30)
+    scores = load_npz(tmp_path / "scores.npz")
+    np.savez(tmp_path / "scores.npz", **scores, **{"margin-aligned": scores["margin"]})
+    change_metrics(tmp_path, attack="margin-aligned")
+    shifted = read_results(tmp_path).target_margin
+    assert np.corrcoef(shifted, target[0])[0, 1] == pytest.approx(1)
+    shadows = read_results(tmp_path).shadows.phi[:, 0]
+    assert np.median(shifted) == pytest.approx(np.median(np.median(shadows, axis=1)))
+
+
+def with_scores(**changes):
+    def harm(out: Path) -> None:
+        np.savez(out / "scores.npz", **{**load_npz(out / "scores.npz"), **changes})
+
+    return harm
+
+
+def with_metrics(text: str):
+    return lambda out: (out / "metrics.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (lambda out: (out / "metrics.json").unlink(), r"metrics\.json: no such file; `jaxmia score` makes it"),
+        (with_metrics("{"), r"metrics\.json: cannot be read as JSON: "),
+        (with_metrics("[" * 100_000), r"metrics\.json: cannot be read as JSON: "),
+        (with_metrics("[]"), r"metrics\.json: .*must be a"),
+        (lambda out: change_metrics(out, fpr=2), r"metrics\.json: fpr: 2 must be less than 1"),
+        (lambda out: change_metrics(out, public={"members": 3}), r"metrics\.json: public\.nonmembers: "),
+        (lambda out: change_metrics(out, attack="none"), r"scores\.npz: lacks none; it holds lira-online-global"),
+        (lambda out: (out / "scores.npz").unlink(), r"scores\.npz: no such file"),
+        (with_scores(margin=np.zeros(3)), r"scores\.npz: margin is float64 \[3\], expected 400 floats"),
+        (with_scores(margin=np.zeros(400, int)), r"scores\.npz: margin is int64 \[400\], expected 400 floats"),
+        (with_scores(margin=np.full(400, np.nan)), r"scores\.npz: margin of sample 0 is nan"),
+        (lambda out: (out / "pool.npz").unlink(), r"pool\.npz: no such file"),
+    ],
+)
+def test_what_is_missing_or_bad_is_named(run: tuple[Path, np.ndarray], harm, complaint: str):
+    harm(run[0])
+    with pytest.raises(InputError, match=complaint):
+        read_results(run[0])
