@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jaxmia.referee import Standing
@@ -107,6 +108,48 @@ def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
         mark = "chosen" if row["name"] == selection["chosen"].removesuffix("-aligned") else ""
         table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
     return table
+
+
+def exposed_table(metrics: dict[str, Any]) -> Table:
+    """The most exposed samples, as `metrics.json` holds them: the target's margin beside its shadows' (mean, std)."""
+    table = Table(title=f"most exposed samples by {metrics['attack']}: logit margins in nats", title_justify="left")
+    for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
+        table.add_column(column, justify="left" if column in ("id", "") else "right")
+    for sample in metrics["exposed"]:
+        table.add_row(
+            _printable(sample["id"]),
+            str(sample["label"]),
+            {1: "member", 0: "non-member", None: "private"}[sample["membership"]],
+            f"{sample['target']:.2f}",
+            *(_fit(sample[f"{side}_mean"], sample[f"{side}_std"]) for side in ("in", "out")),
+        )
+    return table
+
+
+def promise_lines(metrics: dict[str, Any]) -> list[str]:
+    """What to expect on the private samples, and the bound on epsilon, as `metrics.json` holds them."""
+    lines = []
+    if expected := metrics["private"]:
+        lines.append(
+            f"private samples: TPR {expected['value']:.4f} at {100 * expected['fpr']:g} % FPR expected "
+            f"({expected['low']:.4f} - {expected['high']:.4f}), for a target trained as its shadows"
+        )
+    if (bound := metrics["epsilon"])["lower"] is not None:
+        lines.append(
+            f"epsilon: at least {bound['lower']:.3f} at delta {bound['delta']:g}, with {100 * bound['confidence']:g} % "
+            "confidence"
+        )
+    return lines
+
+
+def _fit(mean: float | None, std: float | None) -> str:
+    return "-" if mean is None else f"{mean:.2f} ({'-' if std is None else f'{std:.2f}'})"
+
+
+def _printable(name: str) -> Text:
+    """A name out of somebody's file in one short cell, which neither styles nor moves anything."""
+    shown = name if len(name) <= 32 else f"{name[:29]}..."
+    return Text(shown if shown.isprintable() else repr(shown))
 
 
 class _Speed:

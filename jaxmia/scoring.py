@@ -9,11 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.attacks import Attack, Evidence, sample_fits, standard_attacks
 from jaxmia.config import AttackSection
+from jaxmia.details import (
+    epsilon_bound,
+    figures_of_classes,
+    most_exposed,
+    private_estimate,
+    public_figures,
+    write_samples,
+)
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
-from jaxmia.metrics import FPRS, figures
 from jaxmia.pool import Pool
 from jaxmia.scores.store import Chunk, ScoreStore
 from jaxmia.selection import Selection, select
@@ -59,7 +66,7 @@ def read_matrices(out: Path) -> Matrices:
 
 
 def score(out: Path, section: AttackSection, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Writes `scores.npz`, `submission.csv` (where there are private samples) and `metrics.json`.
+    """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
 
     Args:
         out: A run directory.
@@ -83,13 +90,10 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
             except InputError as error:
                 say(f"{attack.name}: left out: {error}")
     save_npz(out / "scores.npz", scores)
-    pool = matrices.pool
-    private = ~pool.public
-    if private.any():
-        write_submission(
-            out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(scores[chosen.name][private])
-        )
-        say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
+    pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
+    write_samples(out / "samples.csv", pool, own, fits, scores)
+    submit_private(out, pool, own, say)
+    public = public_figures(pool, own, section.fpr)
     metrics = {
         "attack": chosen.name,
         "fpr": section.fpr,
@@ -100,18 +104,22 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
             "in": _mean(matrices.shadows.accuracy_in),
         },
         "selection": selection.to_dict() if selection else None,
-        "public": public_figures(pool, scores[chosen.name], section.fpr),
+        "private": private_estimate(pool, selection),
+        "public": public,
+        "public_by_class": figures_of_classes(pool, own, section.fpr) if public else None,
+        "epsilon": epsilon_bound(pool, own),
+        "exposed": most_exposed(pool, own, fits),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
-def public_figures(pool: Pool, scores: np.ndarray, fpr: float) -> dict[str, Any] | None:
-    """Figures on the public samples; None where they are not of both kinds."""
-    members = pool.membership[pool.public] == 1
-    if members.all() or not members.any():
-        return None
-    return figures(scores[pool.public], members, tuple(sorted({fpr, *FPRS}, reverse=True))).to_dict()
+def submit_private(out: Path, pool: Pool, score: np.ndarray, say: Callable[[str], None]) -> None:
+    """Writes `submission.csv` of the private samples, where there are any; `score` is of all, `[sample]`."""
+    private = ~pool.public
+    if private.any():
+        write_submission(out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(score[private]))
+        say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
 
 
 def named_attack(name: str) -> Attack:

@@ -138,7 +138,7 @@ def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
 
 
 def _score(out: Path, config: "Config") -> None:
-    from jaxmia.display import figures_table, output, say, selection_table
+    from jaxmia.display import exposed_table, figures_table, output, promise_lines, say, selection_table
     from jaxmia.scoring import score
 
     metrics = score(out, config.attack, say)
@@ -146,3 +146,6 @@ def _score(out: Path, config: "Config") -> None:
         output(selection_table(metrics["selection"]))
     if metrics["public"]:
         output(figures_table(metrics["public"], f"{metrics['attack']} on the public samples"))
+    output(exposed_table(metrics))
+    for line in promise_lines(metrics):
+        output(line)
