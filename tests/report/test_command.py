@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge.challenge import save_challenge
+from jaxmia.cli import main
+from jaxmia.pool import Pool
+from tests.report.conftest import SAMPLES
+
+
+@pytest.fixture
+def challenge(run: tuple[Path, np.ndarray], tmp_path: Path) -> Path:
+    """A run whose configuration names the files of its challenge."""
+    out, _ = run
+    pool = Pool.load(out / "pool.npz")
+    images = np.random.default_rng(2).integers(0, 256, (SAMPLES, 4, 4, 1)).astype(np.uint8)
+    save_challenge(Pool(images, pool.labels, pool.ids, pool.membership), tmp_path / "pub.pt", tmp_path / "priv.pt")
+    (out / "config.yaml").write_text(f"challenge: {{public: {tmp_path}/pub.pt, private: {tmp_path}/priv.pt}}\n")
+    return out
+
+
+def report(*arguments: object) -> str:
+    """What the page says."""
+    main(["report", *map(str, arguments)])
+    return (Path(str(arguments[1])) / "report.html").read_text()
+
+
+def test_pictures_come_from_the_files_that_the_configuration_names(challenge: Path, tmp_path: Path):
+    assert report("--out", challenge).count("data:image/png") == 12
+    (tmp_path / "pub.pt").rename(tmp_path / "moved.pt")
+    text = report("--out", challenge)
+    assert "data:image/png" not in text
+    assert f"Without pictures: {tmp_path}/pub.pt: " in text
+    assert report("--out", challenge, "--challenge.public", tmp_path / "moved.pt").count("data:image/png") == 12
+
+
+def test_pictures_of_other_samples_are_not_shown(challenge: Path):
+    pool = Pool.load(challenge / "pool.npz")
+    Pool(None, pool.labels, np.char.add(pool.ids, "x"), pool.membership).save(challenge / "pool.npz")
+    text = report("--out", challenge)
+    assert "data:image/png" not in text
+    assert "hold other samples than" in text
+
+
+def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture):
+    (run[0] / "metrics.json").unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--out", str(run[0])])
+    assert stop.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"jaxmia: {run[0]}/metrics.json: no such file; `jaxmia score` makes it\n"
+    assert captured.out == ""

@@ -1,0 +1,174 @@
+import base64
+import html
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz
+from jaxmia.pool import Pool
+from jaxmia.report import write_report
+from tests.report.conftest import SAMPLES, change_metrics, make_run, silent, write_truth
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, list[str]]:
+    """The report of a run with everything: selection, records, configuration, truth, images."""
+    out = tmp_path_factory.mktemp("full")
+    members = make_run(out, 1.5, name="auto", recorded=True)
+    (out / "config.yaml").write_text("shadow: {epochs: 3}  # <b>\n")
+    images = np.random.default_rng(0).integers(0, 256, (SAMPLES, 5, 4, 3)).astype(np.uint8)
+    said: list[str] = []
+    write_report(out, truth=write_truth(out / "truth.csv", out, members), images=images, paper=True, say=said.append)
+    return out, images, said
+
+
+@pytest.fixture(scope="module")
+def page(full: tuple[Path, np.ndarray, list[str]]) -> Page:
+    return Page((full[0] / "report.html").read_text())
+
+
+def test_the_page_needs_no_network_no_script_and_no_other_file(full, page: Page):
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not page.all("iframe")
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    text = (full[0] / "report.html").read_text()
+    assert "://" not in text
+    assert "@import" not in text
+    assert (full[0] / "report.html").stat().st_size < 5e6
+
+
+def test_what_figures_refer_to_is_there_once(full, page: Page):
+    text = (full[0] / "report.html").read_text()
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text))
+    assert referred
+    assert referred <= set(ids)
+
+
+def test_figures_take_the_colours_of_light_and_dark(page: Page):
+    drawn = [
+        attributes.get("style") or "" for tag, attributes in page.tags if tag in ("path", "use", "text", "g", "rect")
+    ]
+    assert {colour for style in drawn for colour in re.findall(r"#[0-9a-fA-F]{3,8}\b", style)} == set()
+    assert any("currentColor" in style for style in drawn)
+    assert any("var(--in)" in style for style in drawn)
+    assert all(attributes.get("aria-label") for attributes in page.all("svg"))
+
+
+def test_every_section_has_its_data(page: Page):
+    assert "Left out" not in page.text
+    assert len(page.all("figure")) == 9
+    assert "slide rule" in page.text
+    # 400 samples, half of them IN, 8 models, 3 epochs, 2 chunks of 10 s
+    speed = re.search(r"slide rule\s+12\s+8\s+20\.0 s\s+(\d+)\s+2,160", page.text)
+    assert speed
+    assert int(speed[1]) == pytest.approx(8 * 3 * 200 / 10, rel=0.05)
+
+
+def test_nothing_of_the_data_becomes_markup(full, page: Page):
+    assert "s<" in page.text
+    assert "# <b>" in page.text
+    assert not [tag for tag, _ in page.tags if re.fullmatch(r"\d+", tag)]
+    raw = (full[0] / "report.html").read_text()
+    assert not re.search(r"s<\d", raw)
+
+
+def test_pictures_are_those_of_the_highest_and_lowest_scores(full, page: Page):
+    out, images, _ = full
+    pool = Pool.load(out / "pool.npz")
+    scores = load_npz(out / "scores.npz")
+    chosen = re.search(r"inference with (\S+)", page.text)
+    assert chosen
+    order = np.argsort(-scores[chosen[1]], kind="stable")
+    expected = [*order[:6], *order[::-1][:6]]
+    shown = page.all("img")
+    assert [html.unescape(attributes["alt"] or "") for attributes in shown] == [
+        f"sample {pool.ids[sample]}" for sample in expected
+    ]
+    for attributes, sample in zip(shown, expected, strict=True):
+        data = base64.b64decode((attributes["src"] or "").removeprefix("data:image/png;base64,"))
+        np.testing.assert_allclose(imread(io.BytesIO(data))[..., :3] * 255, images[sample], atol=0.6)
+
+
+def test_figures_are_files_fit_for_a_paper(full):
+    out, _, said = full
+    names = {path.stem for path in (out / "figures").glob("*.png")}
+    assert names == {
+        *("verdict", "roc", "attacks", "gain", "classes", "margins", "likeness", "exposed", "accuracy", "loss")
+    }
+    assert names == {path.stem for path in (out / "figures").glob("*.pdf")}
+    for name in names:
+        height, width, _ = imread(out / "figures" / f"{name}.png").shape
+        assert width == 1020  # 3.4 inches at 300 dots an inch
+        assert 300 < height < 1500
+    assert said == [f"report: {out / 'report.html'}, figures in {out / 'figures'}"]
+
+
+def test_the_table_in_latex_is_sound(full):
+    text = (full[0] / "figures/tables.tex").read_text()
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    assert not re.search(r"(?<!\\)[%#_$]", text.split("\n", 1)[1])
+    columns = [len(spec) for spec in re.findall(r"begin\{tabular\}\{(l+r*)\}", text)]
+    assert {line.count(" & ") + 1 for line in body} == set(columns)
+    assert r"TPR at 5 \% FPR" in text
+    assert text.count(r"\textbf") == 3
+
+
+def test_matrices_alone_are_enough_and_what_is_missing_is_said(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    page = Page(write_report(out, say=silent).read_text())
+    assert "the shadows' files hold no training curves" in page.text
+    assert "do not say how long training took" in page.text
+    assert "Without pictures: the run directory holds no images" in page.text
+    assert "No configuration is in the run directory" in page.text
+    assert not page.all("img")
+    assert not list((out / "figures").glob("*.pdf"))
+
+
+def test_without_public_labels_the_shadows_still_answer(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    pool = Pool.load(out / "pool.npz")
+    Pool(None, pool.labels, pool.ids, np.full(SAMPLES, -1, np.int8)).save(out / "pool.npz")
+    change_metrics(out, public=None)
+    page = Page(write_report(out, say=silent).read_text())
+    assert "the attack is expected to find" in page.text
+    assert "needs public members and public non-members" in page.text
+    assert "no class has the 20 public non-members" in page.text
+
+
+def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    with pytest.raises(InputError, match=r"images: 3 are given, .*pool\.npz has 400 samples"):
+        write_report(out, images=np.zeros((3, 4, 4, 1), np.uint8), say=silent)
+    assert not (out / "report.html").exists()
+    assert not (out / "figures").exists()
