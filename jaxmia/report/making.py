@@ -59,7 +59,7 @@ def show_throughput(results: Results) -> Section:
                 f"{3600 * models / seconds:,.0f}",
             )
         )
-    text = "Training time of each device, compilation included; images are those that all models trained on together."
+    text = "Training time of each device, compilation included; images/s counts the images of all models."
     head = ("device", "models", "at once", "training", "images/s", "models/hour")
     return Section(title, (text,), tables=(Table(head, tuple(rows)),))
 

@@ -73,6 +73,14 @@ class Selection(_Plain):
     rows: tuple[Candidate, ...]
 
 
+class Epsilon(_Plain):
+    """A lower bound on the target's epsilon at `delta`; None where there is none."""
+
+    lower: float | None
+    delta: float
+    confidence: float
+
+
 class Metrics(_Plain):
     """`metrics.json`."""
 
@@ -80,6 +88,7 @@ class Metrics(_Plain):
     fpr: float = Field(gt=0, lt=1)
     selection: Selection | None
     public: Figures | None
+    epsilon: Epsilon | None = None
 
 
 @dataclass(frozen=True)

@@ -152,4 +152,10 @@ def _remarks(results: Results, figures: Sequence[Figure]) -> list[str]:
             remarks.append(
                 "The public figure is above what the shadows promise: their recipe differs from the target's."
             )
+    bound = results.metrics.epsilon
+    if bound and bound.lower is not None:
+        remarks.append(
+            f"By the public samples, the target's training leaks at least epsilon {bound.lower:.3f} at delta "
+            f"{bound.delta:g}, with {100 * bound.confidence:g} % confidence, if its members were drawn by a fair coin."
+        )
     return remarks

@@ -85,6 +85,14 @@ def test_a_public_figure_that_contradicts_the_shadows_is_pointed_out(
     assert any(remark in line for line in verdict_of(run[0]).remarks)
 
 
+def test_a_bound_on_epsilon_is_passed_on_where_there_is_one(run: tuple[Path, np.ndarray]):
+    bound = {"lower": None, "delta": 1e-5, "confidence": 0.95}
+    change_metrics(run[0], epsilon=bound)
+    assert not any("epsilon" in remark for remark in verdict_of(run[0]).remarks)
+    change_metrics(run[0], epsilon={**bound, "lower": 0.25})
+    assert any("at least epsilon 0.250 at delta 1e-05" in remark for remark in verdict_of(run[0]).remarks)
+
+
 def test_without_shadows_and_labels_nothing_is_claimed(run: tuple[Path, np.ndarray]):
     change_metrics(run[0], public=None)
     nothing = reach_verdict(read_results(run[0]), [])
