@@ -5,18 +5,22 @@ import difflib
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import tyro
 
 from jaxmia import __version__
 from jaxmia.commands.cluster import Cluster
+from jaxmia.commands.completion import Completion
+from jaxmia.commands.doctor import Doctor
 from jaxmia.commands.judge import Evaluate, Validate
 from jaxmia.commands.make import Demo, Query, Run, Score, Train
 from jaxmia.commands.report import Report
 from jaxmia.commands.share import Leaderboard, Submit
 from jaxmia.errors import InputError, UsageError
+from jaxmia.interruption import Interrupted, interruptible
+from jaxmia.interruption import Interrupted
 from jaxmia.overrides import split_overrides
 
 COMMANDS: dict[str, type] = {
@@ -31,21 +35,58 @@ COMMANDS: dict[str, type] = {
     "submit": Submit,
     "leaderboard": Leaderboard,
     "cluster": Cluster,
+    "doctor": Doctor,
+    "completion": Completion,
 }
 
 _CONFIGURED = (Demo, Run, Train, Query, Score, Report)
 
 
+_SUMMARIES = {
+    "demo": "the whole way on a small challenge that it makes",
+    "run": "everything from the three files to a submission and a report",
+    "train": "train shadow models, or one share of them",
+    "query": "query the target",
+    "score": "score the samples, write the submission",
+    "match": "find the training recipe that looks most like the target's",
+    "report": "a page that says how good the attack is expected to be",
+    "status": "how far a run is",
+    "evaluate": "AUC and TPR at FPR against a known truth",
+    "validate": "check a submission by the rules of the server",
+    "submit": "check a submission, then upload it",
+    "leaderboard": "a practice leaderboard on this machine",
+    "cluster": "job files for HTCondor or Slurm",
+    "bench": "how fast this machine trains",
+    "doctor": "is this machine fit: GPU, versions, memory, files",
+    "completion": "completion of commands and options for your shell",
+}
+
+
+@dataclasses.dataclass
+class _Everywhere:
+    """What every command takes."""
+
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say nothing of what happens; results and errors are still printed."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0 done, 1 bad input, 2 wrong usage, 130 interrupted."""
     try:
-        _main(list(sys.argv[1:] if arguments is None else arguments))
+        with interruptible():
+            _main(list(sys.argv[1:] if arguments is None else arguments))
     except (InputError, UsageError) as error:
         for line in str(error).splitlines():
             print(f"jaxmia: {line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except Interrupted as stop:
+        print(f"jaxmia: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except Interrupted as stop:
+        print(f"jaxmia: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("jaxmia: interrupted; the same command goes on from the last finished chunk", file=sys.stderr)
+        print("jaxmia: interrupted; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output is gone; flushing at exit must not complain again.
@@ -53,49 +94,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _main(arguments: list[str]) -> None:
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print(_overview())
-        return
-    if name == "--version":
-        print(__version__)
-        return
+def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], list[str]]:
+    """The command that a command line (without `jaxmia`, `--help` and `--quiet`) names, and fields that it sets.
+
+    Raises:
+        UsageError: There is no such command.
+        SystemExit: Its options are wrong; tyro has said what.
+    """
+    name, *rest = arguments
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
         raise UsageError(f"{name!r} is no command; {hint}")
+    own, overrides = split_overrides(rest)
+    asks_help = bool({"-h", "--help"} & set(own))
+    command = with_all_options(name) if asks_help else COMMANDS[name]
+    description = inspect.getdoc(COMMANDS[name])
+    parsed = tyro.cli(command, args=["--help"] if asks_help else own, prog=f"jaxmia {name}", description=description)
+    return parsed, overrides
+
+
+def with_all_options(name: str) -> type:
+    """The command with the options that every command takes and, where it is configured, every field."""
     command = COMMANDS[name]
-    own, overrides = split_overrides(arguments[1:])
-    if {"-h", "--help"} & set(own) and command in _CONFIGURED:
-        own, command_class = ["--help"], _with_settings(command)
+    fields: list = []
+    if command in _CONFIGURED:
+        from jaxmia.config import Config
+
+        settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+        fields = [("settings", settings, dataclasses.field(default=Config()))]
+    made = dataclasses.make_dataclass(command.__name__, fields, bases=(_Everywhere, command), kw_only=True)
+    made.__doc__ = command.__doc__
+    return made
+
+
+def _main(arguments: list[str]) -> None:
+    if "--quiet" in arguments:
+        from jaxmia.display import console
+
+        console.quiet = True
+        arguments = [argument for argument in arguments if argument != "--quiet"]
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+    elif name == "--version":
+        print(__version__)
     else:
-        command_class = command
-    parsed = tyro.cli(command_class, args=own, prog=f"jaxmia {name}", description=inspect.getdoc(command))
-    parsed(overrides)
+        command, overrides = parse(arguments)
+        command(overrides)
 
 
 def _overview() -> str:
-    lines = ["usage: jaxmia COMMAND [OPTIONS]", "", "Membership inference with ensembles of shadow models.", ""]
-    lines += [f"  {name:<12} {_first_line(command)}" for name, command in COMMANDS.items()]
+    lines = ["usage: jaxmia COMMAND [OPTIONS]", ""]
+    lines += [f"  {name:<12} {_SUMMARIES[name]}" for name in COMMANDS]
     lines += [
         "",
         "First: `jaxmia demo` shows the whole way in three minutes.",
-        "Then:  `jaxmia run --config configs/mini.yaml --out runs/mini`, with your own files in the configuration.",
-        "`jaxmia COMMAND --help` says more, with an example.",
+        "Then:  `jaxmia run --config FILE --out DIR`, as configs/mini.yaml and runs/mini.",
+        "`jaxmia COMMAND --help` says more, with an example; --quiet: results only.",
     ]
     return "\n".join(lines)
-
-
-def _first_line(command: type) -> str:
-    return (inspect.getdoc(command) or "").splitlines()[0]
-
-
-def _with_settings(command: type) -> type:
-    """The command with every field of the configuration, for its help."""
-    from jaxmia.config import Config
-
-    settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    return dataclasses.make_dataclass(
-        command.__name__, [("settings", settings, dataclasses.field(default=Config()))], bases=(command,)
-    )

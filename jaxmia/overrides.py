@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from jaxmia.config import Config, parse_config, read_yaml
 from jaxmia.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from jaxmia.config import Config
 
 _SOURCE = "command line"
 
@@ -24,17 +26,19 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, overrides
 
 
-def configure(path: Path | None, overrides: Sequence[str]) -> Config:
+def configure(path: Path | None, overrides: Sequence[str]) -> "Config":
     """The configuration of a YAML file (the defaults where there is none), with fields replaced by overrides.
 
     Raises:
         InputError: The file is bad; every field is named.
         UsageError: The file is good and an override is not, or does not fit what the file says.
     """
+    from jaxmia.config import read_yaml
+
     return configure_content(read_yaml(path) if path else {}, str(path), overrides)
 
 
-def configure_content(content: Mapping[str, Any], source: str, overrides: Sequence[str]) -> Config:
+def configure_content(content: Mapping[str, Any], source: str, overrides: Sequence[str]) -> "Config":
     """A configuration of sections, with fields replaced by overrides.
 
     Args:
@@ -46,6 +50,8 @@ def configure_content(content: Mapping[str, Any], source: str, overrides: Sequen
         InputError: The content is bad; every field is named.
         UsageError: The content is good and an override is not, or does not fit what the content says.
     """
+    from jaxmia.config import parse_config
+
     given = _parse(overrides)
     if not given:
         return parse_config(content, source)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import cli
 from jaxmia.cli import COMMANDS, main
+from jaxmia.commands import make
 from jaxmia.metrics import figures
 from jaxmia.pool import Pool
 from jaxmia.submission import read_scores_csv
@@ -188,7 +188,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys, planted: tuple
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_score", interrupted)
+    monkeypatch.setattr(make, "_score", interrupted)
     assert "the same command goes on" in refusal(capsys, "score", "--out", planted[0], code=130)
 
 
@@ -202,7 +202,7 @@ def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "jaxmia: interrupted; the same command goes on from the last finished chunk\n"
+    assert err == "jaxmia: interrupted; the same command goes on from what is finished\n"
 
 
 def test_output_to_a_closed_pipe_is_no_traceback():
