@@ -1,6 +1,6 @@
 """What a paper needs beside the figures: a table in LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxmia.report.section import Table
 from jaxmia.report.verdict import Verdict
@@ -47,7 +47,7 @@ def _tabular(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(cells) -> str:
+def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 

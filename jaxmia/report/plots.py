@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from jaxmia.metrics import Estimate
@@ -42,32 +41,33 @@ def paint_rocs(
 def paint_distributions(
     axes: Axes, inside: np.ndarray, outside: np.ndarray, members: np.ndarray, nonmembers: np.ndarray
 ) -> None:
-    """Densities of the logit margin: shadows filled, the target in lines. All are `[margin]`, in nats, any length."""
-    everything = np.concatenate([inside, outside, members, nonmembers])
-    low, high = np.quantile(everything, [0.002, 0.998])
+    """Densities of the logit margin: shadows filled, the target in lines.
+
+    Args:
+        axes: Where to draw.
+        inside: Of shadows on what they were trained on, nats; like the others of any length, left out where empty.
+        outside: Of shadows on the rest.
+        members: Of the target on members.
+        nonmembers: Of the target on non-members.
+    """
+    # the ends of each, so that none falls out of the figure however few or far away its margins are
+    ends = [np.quantile(values, [0.005, 0.995]) for values in (inside, outside, members, nonmembers) if len(values)]
+    low, high = np.min(ends), np.max(ends)
     bins = np.linspace(low, max(high, low + 1e-3), 61)
     for values, colour, label in ((inside, IN, "shadows, IN"), (outside, OUT, "shadows, OUT")):
-        axes.hist(values, bins, density=True, color=colour, alpha=0.4, label=label)
+        if len(values):
+            axes.hist(values, bins, density=True, color=colour, alpha=0.4, label=label)
     for values, style, label in ((members, "-", "target, members"), (nonmembers, ":", "target, non-members")):
         if len(values):
-            # wider bins: the target's samples are few
-            axes.hist(
-                values, bins[::2], density=True, histtype="step", color=INK, linestyle=style, linewidth=1.2, label=label
-            )
+            # wider bins, since the target's samples are few
+            heights, edges = np.histogram(values, bins[::2], density=True)
+            axes.stairs(heights, edges, color=INK, linestyle=style, linewidth=1.2, label=label)
     axes.set(xlabel="logit margin (nats)", ylabel="density", yticks=[], xlim=(bins[0], bins[-1]))
-    _legend_above(axes, [Line2D([], [], color=INK, linestyle=style) for style in ("-", ":")][: _lines(axes)])
+    _legend_above(axes)
 
 
-def _lines(axes: Axes) -> int:
-    return sum(label.startswith("target") for label in axes.get_legend_handles_labels()[1])
-
-
-def _legend_above(axes: Axes, lines: Sequence[Line2D] = ()) -> None:
-    """A legend over the axes, the last entries shown by the given lines."""
-    handles, labels = axes.get_legend_handles_labels()
-    if lines:
-        handles = [*handles[: -len(lines)], *lines]
-    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.2)
+def _legend_above(axes: Axes) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.2)
 
 
 def paint_likeness(

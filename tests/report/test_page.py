@@ -166,6 +166,20 @@ def test_without_public_labels_the_shadows_still_answer(run: tuple[Path, np.ndar
     assert "no class has the 20 public non-members" in page.text
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["all OUT", "all IN"])
+def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, np.ndarray], share: float):
+    """Also with a target whose margins are far from all of theirs."""
+    out, _ = run
+    for path in (out / "shadows").glob("*.npz"):
+        arrays = load_npz(path)
+        np.savez(path, **{**arrays, "mask": np.full_like(arrays["mask"], share == 1.0)})
+    np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 1000)
+    page = Page(write_report(out, say=silent).read_text())
+    assert "no shadow was trained on some samples and not on others" in page.text
+    assert "too few shadows to let one play the target" in page.text
+    assert "the attack found, on the public samples," in page.text
+
+
 def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):
     out, _ = run
     with pytest.raises(InputError, match=r"images: 3 are given, .*pool\.npz has 400 samples"):
