@@ -16,11 +16,11 @@ from jaxmia.commands.completion import Completion
 from jaxmia.commands.doctor import Doctor
 from jaxmia.commands.judge import Evaluate, Validate
 from jaxmia.commands.make import Demo, Query, Run, Score, Train
+from jaxmia.commands.match import Match
 from jaxmia.commands.report import Report
 from jaxmia.commands.share import Leaderboard, Submit
 from jaxmia.errors import InputError, UsageError
 from jaxmia.interruption import Interrupted, interruptible
-from jaxmia.interruption import Interrupted
 from jaxmia.overrides import split_overrides
 
 COMMANDS: dict[str, type] = {
@@ -29,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "query": Query,
     "score": Score,
+    "match": Match,
     "report": Report,
     "evaluate": Evaluate,
     "validate": Validate,
@@ -39,7 +40,7 @@ COMMANDS: dict[str, type] = {
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score, Report)
+_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report)
 
 
 _SUMMARIES = {
@@ -79,9 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(error).splitlines():
             print(f"jaxmia: {line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except Interrupted as stop:
-        print(f"jaxmia: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
     except Interrupted as stop:
         print(f"jaxmia: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)

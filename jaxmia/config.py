@@ -147,6 +147,10 @@ class Ensemble(_Section):
     """What the convolutions of an ensemble become."""
     devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """Local devices over which the models are spread."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds between two checkpoints of a chunk in training; 0 for none but the last, when told to stop."""
+    keep_weights: bool = False
+    """Keep the trained weights, so that the shadows can be asked again, in other views."""
 
 
 class Query(_Section):
@@ -177,6 +181,27 @@ class AttackSection(_Section):
     """Shadows that play the target, at most, to choose the attack."""
 
 
+class Match(_Section):
+    """Which recipes `jaxmia match` tries; a list that is not given spreads around the shadow section."""
+
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Passes; not given: a quarter, half, once and twice the shadow section's. The warm-up keeps its share of them."""
+    learning_rate: tuple[Positive, ...] = ()
+    """Peaks; not given: 0.1, 0.3, 1 and 3 times the shadow section's."""
+    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Not given: none, the shadow section's (or 5e-4), and five times that."""
+    label_smoothing: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
+    """Not given: 0, 0.05, 0.1 and the shadow section's."""
+    augment: tuple[Augment, ...] = ()
+    """Not given: none, crops by an eighth of the side with flips, and the shadow section's."""
+    width: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Widths of the network; not given: the shadow section's alone, since each further one is a program of its own."""
+    models: Annotated[int, Field(ge=2)] = 4
+    """Models trained by each recipe."""
+    trials: Annotated[int, Field(ge=1)] = 24
+    """Combinations to try beside the configured recipe: all where they are no more, else as many drawn at random."""
+
+
 class Config(_Section):
     """A whole run."""
 
@@ -190,6 +215,8 @@ class Config(_Section):
     """How models are asked about each sample."""
     attack: AttackSection = AttackSection()
     """How scores are made of logit margins."""
+    match: Match = Match()
+    """Which recipes `jaxmia match` tries."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of masks, initial weights, orders and augmentation."""
 

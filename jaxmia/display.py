@@ -110,6 +110,37 @@ def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
     return table
 
 
+def match_table(result: dict[str, Any], rows: int = 12) -> Table:
+    """The best recipes, as `match.json` holds them; of each the fields in which recipes differ."""
+    target, trials = result["target"], result["trials"]
+    title = (
+        f"recipes by misfit to the target, {result['models']} models each; the target's accuracy is "
+        f"{target['accuracy_in']:.3f} on members and {target['accuracy_out']:.3f} on non-members"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("recipe", "misfit (nats)", "error", "IN", "OUT"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for trial in trials[:rows]:
+        differing = {
+            name: value
+            for name, value in trial["recipe"].items()
+            if any(other["recipe"][name] != value for other in trials)
+        }
+        table.add_row(
+            ", ".join(f"{name} {_setting(value)}" for name, value in differing.items()),
+            *(["diverged", "-"] if trial["misfit"] is None else [f"{trial[name]:.3f}" for name in ("misfit", "error")]),
+            *(f"{trial[name]:.3f}" for name in ("accuracy_in", "accuracy_out")),
+        )
+    return table
+
+
+def _setting(value: Any) -> str:
+    """A field of a recipe in a word or two."""
+    if isinstance(value, dict):
+        return " ".join(name if of is True else f"{name} {of}" for name, of in value.items() if of) or "none"
+    return "default" if value is None else f"{value:g}"
+
+
 def exposed_table(metrics: dict[str, Any]) -> Table:
     """The most exposed samples, as `metrics.json` holds them: the target's margin beside its shadows' (mean, std)."""
     table = Table(title=f"most exposed samples by {metrics['attack']}: logit margins in nats", title_justify="left")

@@ -1,0 +1,52 @@
+"""The recipes that are tried."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+
+from jaxmia.config import Augment, Match, Shadow
+
+
+def recipes_to_try(space: Match, base: Shadow, side: int, seed: int) -> list[Shadow]:
+    """The configured recipe, then combinations of the search space: all of them, or as many drawn as there are trials.
+
+    Args:
+        space: Values of each field.
+        base: The configured recipe.
+        side: Of the images, in pixels.
+        seed: Of the draw.
+    """
+    choices = _choices(space, base, side)
+    shape = [len(values) for values in choices.values()]
+    total = math.prod(shape)
+    drawn = range(total) if total <= space.trials else random.Random(seed).sample(range(total), space.trials)
+    tried = [base]
+    for number in drawn:
+        places = np.unravel_index(number, shape)
+        recipe = _changed(
+            base, {name: values[place] for (name, values), place in zip(choices.items(), places, strict=True)}
+        )
+        if recipe not in tried:
+            tried.append(recipe)
+    return tried
+
+
+def _choices(space: Match, base: Shadow, side: int) -> dict[str, tuple[Any, ...]]:
+    """Values of each field, in the order of the configuration."""
+    decay = base.weight_decay or 5e-4
+    spread: dict[str, tuple[Any, ...]] = {
+        "epochs": tuple(max(1, round(base.epochs * factor)) for factor in (0.25, 0.5, 1, 2)),
+        "learning_rate": tuple(float(f"{base.learning_rate * factor:.3g}") for factor in (0.1, 0.3, 1, 3)),
+        "weight_decay": (0.0, decay, float(f"{5 * decay:.3g}")),
+        "label_smoothing": (0.0, 0.05, 0.1, base.label_smoothing),
+        "augment": (Augment(), Augment(crop=side // 8, flip=True), base.augment),
+        "width": (base.width,),
+    }
+    return {name: tuple(dict.fromkeys(getattr(space, name) or values)) for name, values in spread.items()}
+
+
+def _changed(base: Shadow, changes: dict[str, Any]) -> Shadow:
+    warmup = base.warmup_epochs * changes["epochs"] / base.epochs
+    return Shadow.model_validate({**dict(base), **changes, "warmup_epochs": warmup})

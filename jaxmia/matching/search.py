@@ -1,0 +1,253 @@
+"""Trains the recipes, compares them with the target, and writes down which is the best."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.config import Config, Shadow, save_config
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.masks import membership_masks
+from jaxmia.matching.likeness import ENOUGH, Likeness, likeness
+from jaxmia.matching.recipes import recipes_to_try
+from jaxmia.pipeline import Pipeline
+from jaxmia.provenance import digest, origin
+from jaxmia.report.plots import paint_distributions
+from jaxmia.report.style import draw
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.plan import make_plan
+from jaxmia.training.shadows import Progress
+from jaxmia.training.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes, trainer_of
+
+_SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known of the target on the public samples.
+
+    Attributes:
+        phi: Margins of the image as it is, nats, `[public sample]`.
+        right: Whether its class is right, bool `[public sample]`.
+        members: bool `[public sample]`.
+    """
+
+    phi: np.ndarray
+    right: np.ndarray
+    members: np.ndarray
+
+
+def match(pipeline: Pipeline) -> dict[str, Any]:
+    """Finds the recipe whose shadows look most like the target, judged on the public samples.
+
+    Recipes that an earlier call with the same pool has trained are not trained again. Private labels are not known, and
+    public ones serve to compare distributions only; they do choose the recipe, though.
+
+    Args:
+        pipeline: The challenge, the configured recipe and search space, and the folder of the results.
+
+    Returns:
+        What `match.json` holds: `target` (its accuracy on members and non-members), and `trials`, the best first:
+        `recipe`; its `misfit` and the standard `error` of that over models; what it is made of, the distances `inside`,
+        `outside` and to `peers`; accuracies; and by how much its misfit is `behind` that of the best recipe, the same
+        models compared, with `behind_error`.
+
+    Raises:
+        InputError: There are too few public members or non-members, or the configuration does not fit the pool.
+    """
+    config, pool, out = pipeline.config, pipeline.pool, pipeline.out
+    target = _target(pipeline)
+    recipes = recipes_to_try(config.match, config.shadow, min(pipeline.images.shape[1:3]), config.seed)
+    outcomes = _outcomes(pipeline, recipes)
+    mask = membership_masks(config.seed, range(config.match.models), len(pool))[:, pool.public]
+    found = {
+        place: likeness(
+            target.phi,
+            target.members,
+            outcome.phi[:, pool.public],
+            mask,
+            outcome.right[:, pool.public],
+            pool.labels[pool.public],
+        )
+        for place, outcome in outcomes.items()
+    }
+    order = rank(found)
+    best = order[0]
+    if np.isnan(found[best].misfit):
+        raise InputError("match: every training diverged; try lower values in match.learning_rate")
+    result = {
+        "target": {
+            "accuracy_in": float(target.right[target.members].mean()),
+            "accuracy_out": float(target.right[~target.members].mean()),
+        },
+        "models": config.match.models,
+        "trials": [
+            {
+                "recipe": recipes[place].model_dump(mode="json", include=set(_SHOWN)),
+                **describe(found[place], found[best]),
+            }
+            for place in order
+        ],
+        "made": origin(),
+    }
+    save_config(config.model_copy(update={"shadow": recipes[best]}), out / "matched.yaml")
+    _draw(out, target, outcomes[best].phi[:, pool.public], mask)
+    write_text(out / "match.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def rank(found: dict[int, Likeness]) -> list[int]:
+    """The recipes by misfit, the best first, those that diverged last."""
+    return sorted(found, key=lambda place: (np.isnan(found[place].misfit), found[place].misfit, place))
+
+
+def describe(one: Likeness, best: Likeness) -> dict[str, float | None]:
+    """A recipe's figures beside those of the best, fit for JSON: None where a training diverged."""
+    behind = one.misfits - best.misfits
+    figures = {
+        "misfit": one.misfit,
+        "error": _error(one.misfits),
+        "inside": float(one.inside.mean()),
+        "outside": float(one.outside.mean()),
+        "peers": float(one.peers.mean()),
+        "behind": float(behind.mean()),
+        "behind_error": _error(behind),
+        "accuracy_in": one.accuracy_in,
+        "accuracy_out": one.accuracy_out,
+    }
+    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean over models."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _target(pipeline: Pipeline) -> Target:
+    pool = pipeline.pool
+    members = pool.membership[pool.public] == 1
+    if min(members.sum(), (~members).sum()) < ENOUGH:
+        raise InputError(
+            f"match: {int(members.sum())} public members and {int((~members).sum())} non-members, expected at least "
+            f"{ENOUGH} of each to compare distributions"
+        )
+    pipeline.query()
+    asked = load_npz(pipeline.out / "target.npz", required=("phi", "right"))
+    return Target(asked["phi"][0, pool.public].astype(np.float64), asked["right"][pool.public], members)
+
+
+def _outcomes(pipeline: Pipeline, recipes: Sequence[Shadow]) -> dict[int, Outcome]:
+    """What the models of each recipe say, by the recipe's place; trains those that no file holds."""
+    config = pipeline.config
+    _refuse_oblong(pipeline.images, config, recipes)
+    paths = _paths(pipeline, recipes)
+    outcomes = {
+        place: Outcome(**load_npz(path, required=("phi", "right"))) for place, path in enumerate(paths) if path.exists()
+    }
+    missing = [place for place in range(len(recipes)) if place not in outcomes]
+    pipeline.say(f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} recipes are there")
+    if not missing:
+        return outcomes
+    runs = _plan_runs(pipeline, recipes, missing)
+    total = sum(run.images for run in runs)
+    with pipeline.watch("match") as on_progress:
+        tell = _teller(total, on_progress)
+        for run in runs:
+            trained = train_recipes(
+                run.ensemble,
+                recipes,
+                run.chunks,
+                seed=config.seed,
+                query_batch=config.query.batch_size,
+                on_images=tell,
+            )
+            for place, outcome in trained:
+                save_npz(paths[place], asdict(outcome))
+                outcomes[place] = outcome
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One program and what it trains."""
+
+    ensemble: Ensemble
+    chunks: list[list[Lane]]
+    images: int
+
+
+def _plan_runs(pipeline: Pipeline, recipes: Sequence[Shadow], missing: Sequence[int]) -> list[_Run]:
+    config = pipeline.config
+    groups = programs([recipes[place] for place in missing])
+    pipeline.say(f"match: training {len(missing)} recipes by {len(groups)} programs")
+    runs = []
+    for group in groups:
+        places = [missing[index] for index in group]
+        trainer = trainer_of(pipeline.trainer(), recipes[places[0]])
+        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, pipeline.say)
+        ensemble = Ensemble(
+            plan.applied(trainer),
+            config.seed,
+            pipeline.images,
+            pipeline.pool.labels,
+            sequential=plan.sequential,
+            devices=plan.devices,
+        )
+        chunks = lanes_of(places, config.match.models, plan)
+        images = sum(images_of(ensemble, recipes, chunk, config.seed) for chunk in chunks)
+        runs.append(_Run(ensemble, chunks, images))
+    return runs
+
+
+def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[Lane], int], None]:
+    """Turns images of a chunk into the progress of the whole search."""
+    done = 0
+
+    def tell(chunk: Sequence[Lane], images: int) -> None:
+        nonlocal done
+        done += images
+        places = sorted({lane.recipe for lane in chunk})
+        on_progress(Progress("trying", places, done, total, 0, 0))
+
+    return tell
+
+
+def _paths(pipeline: Pipeline, recipes: Sequence[Shadow]) -> list[Path]:
+    """The file of each recipe, named by all that its models depend on."""
+    base, pool = pipeline.trainer(), digest(pipeline.images, pipeline.pool.labels)
+    paths = []
+    for recipe in recipes:
+        trainer = trainer_of(base, recipe)
+        asked = {
+            "network": asdict(trainer.network),
+            "recipe": recipe.model_dump(mode="json", exclude={"count"}),
+            "normalisation": asdict(trainer.normalisation),
+            "dtype": str(trainer.compute.dtype),
+            "seed": pipeline.config.seed,
+            "models": pipeline.config.match.models,
+            "pool": pool,
+        }
+        paths.append(pipeline.out / "match" / f"{digest(json.dumps(asked, sort_keys=True).encode())}.npz")
+    return paths
+
+
+def _refuse_oblong(images: np.ndarray, config: Config, recipes: Sequence[Shadow]) -> None:
+    height, width = images.shape[1:3]
+    if height != width and any(recipe.augment.dihedral for recipe in recipes):
+        raise InputError(f"match.augment: images are {height} x {width}; dihedral needs square ones")
+
+
+def _draw(out: Path, target: Target, phi: np.ndarray, mask: np.ndarray) -> None:
+    caption = "Logit margins of the best recipe's shadows and of the target, on the public samples."
+    plot = draw(
+        "match",
+        caption,
+        lambda axes: paint_distributions(
+            axes, phi[mask], phi[~mask], target.phi[target.members], target.phi[~target.members]
+        ),
+    )
+    plot.save(out, paper=False)
