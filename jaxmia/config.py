@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -309,7 +309,9 @@ def save_config(config: Config, path: Path) -> None:
 def _suggestion(location: list[str]) -> str:
     section: type[BaseModel] = Config
     for part in location[:-1]:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        if not part.isdecimal():  # a place in a list of sections
+            kind: Any = section.model_fields[part].annotation
+            section = get_args(kind)[0] if get_origin(kind) is tuple else kind
     names = list(section.model_fields)
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; allowed are {', '.join(names)}"

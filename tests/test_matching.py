@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxmia.augment import View
-from jaxmia.config import Augment, Config, Match, Shadow, load_config
+from jaxmia.config import Augment, Config, Match, Shadow, load_config, parse_config
 from jaxmia.display import match_table
 from jaxmia.errors import InputError
 from jaxmia.masks import membership_masks
@@ -349,3 +349,8 @@ def test_dihedral_augmentation_needs_square_images(digits: Pool, tmp_path: Path)
     config = CONFIG.model_copy(update={"match": space})
     with pytest.raises(InputError, match=r"match\.augment: images are 6 x 8; dihedral needs square ones"):
         match(pipeline_of(oblong, (np.zeros((1, 800)), np.ones(800, bool)), config, tmp_path))
+
+
+def test_an_unknown_key_within_a_list_is_told_the_right_one():
+    with pytest.raises(InputError, match=r"^here: match\.augment\.1\.flop: unknown key; did you mean 'flip'\?$"):
+        parse_config({"match": {"augment": [{}, {"flop": True}]}}, "here")
