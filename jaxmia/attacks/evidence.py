@@ -30,7 +30,10 @@ class Evidence:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", np.asarray(self.target, np.float64))
+        target = np.asarray(self.target)
+        if target.dtype.kind not in "fiu":
+            raise InputError(f"target phi: is {target.dtype}, expected float32 or float64")
+        object.__setattr__(self, "target", target.astype(np.float64))
         _check_shapes(self.target, self.shadows, self.mask, self.labels)
         _check_finite("target phi", ("view", "sample"), self.target)
         _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
