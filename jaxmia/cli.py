@@ -14,6 +14,7 @@ from jaxmia import __version__
 from jaxmia.commands.cluster import Cluster
 from jaxmia.commands.completion import Completion
 from jaxmia.commands.doctor import Doctor
+from jaxmia.commands.fuse import Fuse
 from jaxmia.commands.judge import Evaluate, Validate
 from jaxmia.commands.make import Demo, Query, Run, Score, Train
 from jaxmia.commands.match import Match
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "query": Query,
     "score": Score,
     "match": Match,
+    "fuse": Fuse,
     "report": Report,
     "evaluate": Evaluate,
     "validate": Validate,
@@ -50,6 +52,7 @@ _SUMMARIES = {
     "query": "query the target",
     "score": "score the samples, write the submission",
     "match": "find the training recipe that looks most like the target's",
+    "fuse": "several runs of one challenge to one submission",
     "report": "a page that says how good the attack is expected to be",
     "status": "how far a run is",
     "evaluate": "AUC and TPR at FPR against a known truth",
