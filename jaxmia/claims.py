@@ -85,7 +85,7 @@ class Claims:
     def watch(self, seconds: float) -> None:
         """Looks for so long whether other machines' claims change, and removes those that do not.
 
-        So it does with one that cannot be read: its process was killed between its name and its content.
+        So it does with one that cannot be read, whatever has happened to it.
         """
         before = self._contents()
         time.sleep(seconds)
@@ -102,11 +102,10 @@ class Claims:
             InputError: The folder cannot be written to.
         """
         path = self.folder / f"{min(models):05d}-{max(models):05d}.json"
-        if not _create(path):
+        claim = replace(self._me, models=tuple(models))
+        if not _create(path, json.dumps(asdict(claim))):
             yield False
             return
-        claim = replace(self._me, models=tuple(models))
-        write_text(path, json.dumps(asdict(claim)))
         ended = threading.Event()
         heart = threading.Thread(target=self._beat, args=(path, claim, ended), daemon=True)
         heart.start()
@@ -129,19 +128,23 @@ class Claims:
         return {path: _content(path) for path in sorted(self.folder.glob("*.json"))}
 
 
-def _create(path: Path) -> bool:
-    """Makes an empty file; False if there is one."""
+def _create(path: Path, content: str) -> bool:
+    """Makes a file unless there is one; it has its content from the first moment on."""
+    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path.parent}: cannot be written: {error.strerror}") from error
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    return True
+        write_text(draft, content)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # no links on this file system: two at the same moment do the same work
+            if path.exists():
+                return False
+            draft.replace(path)
+        return True
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _content(path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,10 @@ class Checkpoints:
         folder = self.folder / f"{min(models):05d}-{max(models):05d}"
         return CheckpointWriter(folder, models, self._asked, self._every, self._say)
 
-    def forget(self, missing: Sequence[int]) -> None:
-        """Removes the checkpoints of which no model is missing any more."""
+    def forget(self, stored: Collection[int]) -> None:
+        """Removes the checkpoints of which every model is stored."""
         for begun in self._all():
-            if not set(begun.models) & set(missing):
+            if set(begun.models) <= set(stored):
                 shutil.rmtree(begun.folder, ignore_errors=True)
 
     def _all(self) -> list[_Begun]:
