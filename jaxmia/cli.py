@@ -20,6 +20,7 @@ from jaxmia.commands.make import Demo, Query, Run, Score, Train
 from jaxmia.commands.match import Match
 from jaxmia.commands.report import Report
 from jaxmia.commands.share import Leaderboard, Submit
+from jaxmia.commands.status import ShowStatus
 from jaxmia.errors import InputError, UsageError
 from jaxmia.interruption import Interrupted, interruptible
 from jaxmia.overrides import split_overrides
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type] = {
     "match": Match,
     "fuse": Fuse,
     "report": Report,
+    "status": ShowStatus,
     "evaluate": Evaluate,
     "validate": Validate,
     "submit": Submit,
