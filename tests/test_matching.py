@@ -11,6 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxmia.augment import View
+from jaxmia.cli import main
 from jaxmia.config import Augment, Config, Match, Shadow, load_config, parse_config
 from jaxmia.display import match_table
 from jaxmia.errors import InputError
@@ -110,6 +111,7 @@ def test_chunks_are_of_one_size_hold_every_model_and_fill_the_devices():
     assert [len(chunk) for chunk in lanes_of([0, 1], 4, plan_of(5))] == [4, 4]
 
 
+@pytest.mark.slow
 def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digits: Pool):
     """However long the others of the chunk train, whatever their scalars, and with a warm-up."""
     recipes = [changed(epochs=2, warmup_epochs=0.5), changed(epochs=6, warmup_epochs=1.5, label_smoothing=0.3)]
@@ -293,6 +295,7 @@ def test_a_known_recipe_is_found(digits: Pool, tmp_path: Path, known: dict[str, 
     assert match_table(result).row_count == 12
 
 
+@pytest.mark.slow
 def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pool, target = challenge(digits, BASE)
     small = CONFIG.match.model_copy(update={"epochs": (1,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
@@ -314,6 +317,7 @@ def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Pa
     assert all(found[json.dumps(trial["recipe"])] == trial["misfit"] for trial in first["trials"])
 
 
+@pytest.mark.slow
 def test_private_samples_have_no_part_in_the_ranking(digits: Pool, tmp_path: Path):
     """Whatever the target says of them."""
     pool, target = challenge(digits, BASE)
@@ -333,6 +337,7 @@ def test_too_few_public_samples_of_a_kind_are_refused(digits: Pool, tmp_path: Pa
         match(pipeline_of(few, (np.zeros((1, 800)), np.ones(800, bool)), CONFIG, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_search_that_only_diverges_says_what_to_do(digits: Pool, tmp_path: Path):
     pool, target = challenge(digits, BASE)
     space = CONFIG.match.model_copy(update={"epochs": (3,), "learning_rate": (1e30,), "label_smoothing": (0.0,)})
@@ -349,6 +354,31 @@ def test_dihedral_augmentation_needs_square_images(digits: Pool, tmp_path: Path)
     config = CONFIG.model_copy(update={"match": space})
     with pytest.raises(InputError, match=r"match\.augment: images are 6 x 8; dihedral needs square ones"):
         match(pipeline_of(oblong, (np.zeros((1, 800)), np.ones(800, bool)), config, tmp_path))
+
+
+def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[Pipeline] = []
+    figures = {"misfit": 0.5, "error": 0.1, "accuracy_in": 1.0, "accuracy_out": 0.875}
+    recipes = [{"epochs": epochs, "augment": {"crop": 4, "flip": True}, "width": None} for epochs in (7, 9)]
+    trials = [{"recipe": recipes[0], **figures}, {"recipe": recipes[1], **figures, "misfit": None}]
+
+    def found(pipeline: Pipeline) -> dict[str, Any]:
+        seen.append(pipeline)
+        return {"target": {"accuracy_in": 0.75, "accuracy_out": 0.5}, "models": 3, "trials": trials}
+
+    monkeypatch.setattr("jaxmia.matching.match", found)
+    monkeypatch.setattr("jaxmia.training.devices.prepare_devices", lambda: None)
+    config = tmp_path / "config.yaml"
+    config.write_text("shadow: {epochs: 5}")
+    main(["match", "--config", str(config), "--out", str(tmp_path), "--match.epochs", "7", "9", "--match.models", "3"])
+    assert seen[0].config.match == Match(epochs=(7, 9), models=3)
+    captured = capsys.readouterr()
+    lines = [line.replace("│", " ").split() for line in captured.out.splitlines()]
+    assert ["epochs", "7", "0.500", "0.100", "1.000", "0.875"] in lines
+    assert ["epochs", "9", "diverged", "-", "1.000", "0.875"] in lines
+    assert f"the best recipe is in {tmp_path / 'matched.yaml'}" in captured.err
 
 
 def test_an_unknown_key_within_a_list_is_told_the_right_one():
