@@ -53,11 +53,11 @@ def make_demo(out: Path) -> dict[str, Any]:
 
 
 def _write(out: Path, public: Path, private: Path, target: Path) -> None:
-    digits = load_digits()
+    pixels, classes = load_digits(return_X_y=True)
     generator = np.random.default_rng(_SEED)
-    chosen = generator.permutation(len(digits.images))[: 2 * _SIDE]
-    images = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target[chosen].astype(np.int32)
+    chosen = generator.permutation(len(pixels))[: 2 * _SIDE]
+    images = np.round(pixels[chosen].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = classes[chosen].astype(np.int32)
     members = np.concatenate([generator.permutation(np.arange(_SIDE) % 2 == 0) for _ in range(2)])
     ids = np.array([f"digit-{number}" for number in generator.permutation(10 * len(chosen))[: len(chosen)]])
     membership = np.where(np.arange(2 * _SIDE) < _SIDE, members, UNKNOWN).astype(np.int8)

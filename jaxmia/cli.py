@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from jaxmia import __version__
+from jaxmia.commands.bench import Bench
 from jaxmia.commands.cluster import Cluster
 from jaxmia.commands.completion import Completion
 from jaxmia.commands.doctor import Doctor
@@ -40,11 +41,12 @@ COMMANDS: dict[str, type] = {
     "submit": Submit,
     "leaderboard": Leaderboard,
     "cluster": Cluster,
+    "bench": Bench,
     "doctor": Doctor,
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report)
+_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report, Bench)
 
 
 _SUMMARIES = {

@@ -1,5 +1,6 @@
 """What a terminal shows: progress and tables; plain lines where there is no terminal."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 30.0
 
 console = Console(stderr=True, highlight=False)
-_results = Console(highlight=False)
+_results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def output(result: str | Table) -> None:
@@ -181,6 +182,48 @@ def _printable(name: str) -> Text:
     """A name out of somebody's file in one short cell, which neither styles nor moves anything."""
     shown = name if len(name) <= 32 else f"{name[:29]}..."
     return Text(shown if shown.isprintable() else repr(shown))
+
+
+def bench_table(result: dict[str, Any]) -> Table:
+    """What `jaxmia.benchmark.describe` gives, a row a contender."""
+    origin, scale = result["origin"], result["scale"]
+    table = Table(
+        title=f"{result['subject']['shadow']['architecture']} on {origin['device']}: {result['subject']['dtype']}, "
+        f"matrix product {scale['ceiling'] / 1e9:,.0f} GFLOP/s",
+        title_justify="left",
+    )
+    for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "peak GB"):
+        table.add_column(column, justify="left" if column == "how" else "right", no_wrap=True)
+    for row in result["rows"]:
+        if row["images_per_second"] is None:
+            table.add_row(row["name"], str(row["width"]), "too little memory")
+            continue
+        table.add_row(
+            row["name"],
+            str(row["width"]),
+            f"{row['images_per_second']:,.0f}",
+            f"{row['models_per_hour']:.3g}",
+            f"{100 * row['share_of_ceiling']:.0f} %",
+            f"{row['compile_seconds']:.1f} s",
+            "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}",
+        )
+    return table
+
+
+def comparison_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Measurements of several machines side by side: the best of each way of training."""
+    table = Table(title="images/s, best width", title_justify="left")
+    table.add_column("how")
+    for result in results:
+        table.add_column(f"{result['origin']['device']} ({result['origin'].get('host', '')})", justify="right")
+    for name in dict.fromkeys(row["name"] for result in results for row in result["rows"]):
+        cells = []
+        for result in results:
+            rates = [row["images_per_second"] for row in result["rows"] if row["name"] == name]
+            known = [rate for rate in rates if rate]
+            cells.append(f"{max(known):,.0f}" if known else "-")
+        table.add_row(name, *cells)
+    return table
 
 
 class _Speed:

@@ -70,7 +70,7 @@ def load_npz(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive raises whatever its readers happen to trip over
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
     if missing:

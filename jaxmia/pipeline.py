@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmia.augment import View, views
+from jaxmia.claims import Claims
 from jaxmia.config import Config, save_config
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
+from jaxmia.interruption import Interrupted, stop_requests
+from jaxmia.journal import Journal, Meter
 from jaxmia.pool import Pool
 from jaxmia.provenance import digest, file_digest, origin
 from jaxmia.scores.store import ScoreStore, describe_difference
 
 if TYPE_CHECKING:
     from bridge.target import Target
-    from jaxmia.training.shadows import Progress
+    from jaxmia.training.plan import Plan
+    from jaxmia.training.shadows import Progress, Shadows
     from jaxmia.training.step import Trainer
 
 Watch = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
@@ -132,41 +136,58 @@ class Pipeline:
         """Trains and queries the shadow models that are not there yet."""
         store = ScoreStore(self.out / "shadows")
         asked = self._asked()
-        _refuse_other_recipe(store, asked)
-        present = set(store.models())
+        present = _present(store, asked, self.say)
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = [model for model in wanted if model not in present]
         if not missing:
             self.say(f"shadows: all {len(wanted)} are there")
             return
+        from jaxmia.training.checkpoint import Checkpoints
+        from jaxmia.training.job import Job
         from jaxmia.training.plan import make_plan
-        from jaxmia.training.shadows import train_shadows
+        from jaxmia.training.weights import Weights
 
-        plan = make_plan(self.config.ensemble, len(missing))
-        self.say(
-            f"shadows: training {len(missing)} of {len(wanted)} ({plan.width} together, convolutions "
-            f"{'sequential' if plan.sequential else plan.lowering}, {len(plan.devices)} {plan.devices[0].platform})"
-        )
-        made = {"asked": asked, **origin()}
-        with self.watch("shadows") as on_progress:
-            chunks = train_shadows(
-                self.trainer(plan),
-                self.images,
-                self.pool.labels,
-                missing,
-                seed=self.config.seed,
-                views=self.views,
-                plan=plan,
-                query_batch=self.config.query.batch_size,
-                made=made,
-                on_progress=on_progress,
+        section = self.config.ensemble
+        # For all that are wanted, so that a run that goes on has the plan that it began with.
+        plan = make_plan(section, self.trainer(), len(wanted), self.say)
+        self.say(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
+        claims, journal = Claims(self.out / "claims"), Journal(self.out / "log.jsonl", self.say)
+        checkpoints = Checkpoints(self.out / "checkpoints", asked, section.checkpoint_seconds, self.say)
+        with stop_requests(self.say) as stopped, self.watch("shadows") as show:
+            shadows = replace(
+                self._shadows(plan),
+                made={"asked": asked, "plan": str(plan), **origin()},
+                on_progress=_reporter(claims, journal, show),
+                stopped=stopped,
+                keep=Weights(self.out / "weights").write if section.keep_weights else _keep_nothing,
             )
-            for chunk in chunks:
-                store.write(chunk)
+            journal.write("begin", {"missing": len(missing), "plan": str(plan), "asked": asked, **origin()})
+            try:
+                Job(shadows, store, checkpoints, claims, self.say).run(missing, plan.width)
+            except Interrupted as stop:
+                journal.write("stop", {"what": str(stop)})
+                raise
+            journal.write("end", {"models": len(store.models())})
 
-    def trainer(self, plan: Any) -> "Trainer":
+    def _shadows(self, plan: "Plan") -> "Shadows":
+        from jaxmia.training.ensemble import Ensemble
+        from jaxmia.training.shadows import Shadows
+
+        ensemble = Ensemble(
+            plan.applied(self.trainer()),
+            self.config.seed,
+            self.images,
+            self.pool.labels,
+            sequential=plan.sequential,
+            devices=plan.devices,
+        )
+        return Shadows(ensemble, self.config.seed, self.views, self.config.query.batch_size)
+
+    def trainer(self) -> "Trainer":
         """How one shadow trains on this pool."""
-        from jaxmia.models import Compute, Network, ensemble_conv
+        import jax
+
+        from jaxmia.models import Compute, Network
         from jaxmia.training.plan import compute_dtype
         from jaxmia.training.step import Normalisation, Trainer
 
@@ -182,7 +203,7 @@ class Pipeline:
             Network(shadow.architecture, (height, width, channels), self._classes(), shadow.width, shadow.depth),
             shadow,
             Normalisation(challenge.mean, challenge.std),
-            Compute(compute_dtype(shadow, plan.devices[0]), ensemble_conv(plan.lowering)),
+            Compute(compute_dtype(shadow, jax.local_devices()[0])),
         )
 
     def query(self) -> None:
@@ -242,15 +263,38 @@ class Pipeline:
         return path
 
 
-def _refuse_other_recipe(store: ScoreStore, asked: Mapping[str, Any]) -> None:
-    for path in store.paths():
-        made = _made(load_npz(path))
-        difference = describe_difference({"asked": made.get("asked", {})}, {"asked": asked})
+def _present(store: ScoreStore, asked: Mapping[str, Any], say: Callable[[str], None]) -> set[int]:
+    """The models that are there, whole, and made as asked."""
+    present: set[int] = set()
+    for path, chunk in store.chunks(say):
+        difference = describe_difference(chunk.made, {"asked": asked})
         if difference:
             raise InputError(
                 f"{path}: was made by another configuration: {difference}; use another --out or remove the folder "
                 f"{store.folder}"
             )
+        present.update(chunk.model.tolist())
+    return present
+
+
+def _reporter(claims: Claims, journal: Journal, show: Callable[["Progress"], None]) -> Callable[["Progress"], None]:
+    """Tells of progress who looks on, the log once an epoch, and other processes."""
+    meter = Meter()
+
+    def report(progress: "Progress") -> None:
+        figures = meter(progress)
+        claims.progress = figures
+        if progress.stage == "training":
+            journal.write("epoch", {"models": list(progress.models), **figures})
+        elif progress.done == progress.total:
+            journal.write("queried", {"models": list(progress.models), **figures})
+        show(progress)
+
+    return report
+
+
+def _keep_nothing(models: Sequence[int], state: Any) -> None:
+    """What is done with trained weights by default."""
 
 
 def _made(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -83,12 +83,15 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     selection = _select(matrices.evidence, section) if section.name == AUTO else None
     chosen = selection.chosen if selection else named_attack(section.name)
     scores = {chosen.name: chosen(matrices.evidence)}
+    left_out: dict[str, InputError] = {}
     for attack in standard_attacks():
         if attack.name not in scores:
             try:
                 scores[attack.name] = attack(matrices.evidence)
             except InputError as error:
-                say(f"{attack.name}: left out: {error}")
+                left_out[attack.name] = error
+    if left_out:
+        say(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
     save_npz(out / "scores.npz", scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
     write_samples(out / "samples.csv", pool, own, fits, scores)

@@ -123,7 +123,9 @@ def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
 def _pipeline(config: "Config", out: Path) -> "Pipeline":
     from jaxmia.display import say, watch
     from jaxmia.pipeline import Pipeline
+    from jaxmia.training.devices import prepare_devices
 
+    prepare_devices()
     return Pipeline(config, out, say, watch)
 
 

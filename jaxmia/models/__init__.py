@@ -44,6 +44,11 @@ class Network:
     depth: int = 28
     stem: Stem = "cifar"
 
+    @property
+    def convolutional(self) -> bool:
+        """Whether there is a convolution, so that its lowering matters."""
+        return self.architecture != "mlp"
+
     def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
         """A network with fresh weights."""
         compute = compute or Compute()

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmia.augment import View, apply_view
 from jaxmia.scores.margin import logit_margin
+from jaxmia.training.devices import Device
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.step import State, Trainer
 
@@ -38,7 +39,7 @@ class Ensemble:
         labels: np.ndarray,
         *,
         sequential: bool = False,
-        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+        devices: Sequence[Device] | None = None,
     ) -> None:
         self.trainer = trainer
         self.devices = tuple(devices or jax.local_devices()[:1])

@@ -1,6 +1,10 @@
 """How many models to train together, and how their convolutions run."""
 
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +12,16 @@ import jax.numpy as jnp
 from jaxmia.config import Ensemble as EnsembleSection
 from jaxmia.config import Shadow
 from jaxmia.errors import InputError
-from jaxmia.models.conv import Lowering
+from jaxmia.files import write_text
+from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv
+from jaxmia.provenance import digest, processor
+from jaxmia.training.devices import Device, cache_folder
+from jaxmia.training.measure import Rig, attempt, images_per_second
+from jaxmia.training.step import Trainer
+
+_MOST_TOGETHER = 128
+_WORTH_IT = 1.05
+_HOPELESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,35 +38,135 @@ class Plan:
     width: int
     lowering: Lowering
     sequential: bool
-    devices: tuple[jax.Device, ...]  # pyright: ignore[reportInvalidTypeForm]
+    devices: tuple[Device, ...]
+
+    def __str__(self) -> str:
+        how = "sequential" if self.sequential else self.lowering
+        count, device = len(self.devices), self.devices[0].platform
+        return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
+
+    def halved(self) -> "Plan | None":
+        """Half as wide; None where it is as narrow as its devices allow."""
+        width = self.width // 2 // len(self.devices) * len(self.devices)
+        return replace(self, width=width) if width else None
+
+    def applied(self, trainer: Trainer) -> Trainer:
+        """The trainer, computing by this plan."""
+        return replace(trainer, compute=Compute(trainer.compute.dtype, ensemble_conv(self.lowering)))
 
 
-def make_plan(section: EnsembleSection, count: int) -> Plan:
-    """The plan that the configuration asks for, with `auto` filled in for the device at hand.
+def make_plan(
+    section: EnsembleSection, trainer: Trainer, count: int, say: Callable[[str], None] = lambda line: None
+) -> Plan:
+    """The plan that the configuration asks for; what it leaves to `auto` is measured on the device at hand.
+
+    Args:
+        section: Width, convolution and devices asked for.
+        trainer: How one model trains.
+        count: Models to train.
+        say: Told what is measured.
 
     Raises:
         InputError: More devices are asked for than there are.
     """
+    devices = make_devices(section)[:count]
+    if section.width != "auto" and section.conv != "auto":
+        return plan_of(section.width, section.conv, devices)
+    most = min(count, _MOST_TOGETHER)
+    asked = {
+        "network": asdict(trainer.network),
+        "batch_size": trainer.recipe.batch_size,
+        "optimizer": trainer.recipe.optimizer,
+        "dtype": str(trainer.compute.dtype),
+        "device": devices[0].device_kind if devices[0].platform != "cpu" else processor(),
+        "devices": len(devices),
+        "section": section.model_dump(mode="json"),
+        "most": most,
+        "jax": jax.__version__,
+    }
+    path = cache_folder() / f"plan-{digest(json.dumps(asked, sort_keys=True).encode())}.json"
+    try:
+        found = json.loads(path.read_text())
+        return plan_of(int(found["width"]), found["conv"], devices)
+    except (OSError, ValueError, KeyError):
+        width, conv, trials = _search(section, trainer, devices, most, say)
+    try:
+        write_text(path, json.dumps({"width": width, "conv": conv, "trials": trials, "asked": asked}, indent=2) + "\n")
+    except InputError as error:
+        say(f"plan: not kept: {error}")
+    return plan_of(width, conv, devices)
+
+
+def make_devices(section: EnsembleSection) -> tuple[Device, ...]:
+    """The local devices that the configuration asks for.
+
+    Raises:
+        InputError: There are fewer.
+    """
     local = jax.local_devices()
     if section.devices != "all" and section.devices > len(local):
         raise InputError(f"ensemble.devices: {section.devices} asked for, {len(local)} found ({local[0].device_kind})")
-    devices = tuple(local if section.devices == "all" else local[: section.devices])
-    width = (8 if devices[0].platform == "cpu" else 32) if section.width == "auto" else section.width
-    width = min(width, count)
-    width = max(width - width % len(devices), len(devices))
-    conv = "unrolled" if section.conv == "auto" else section.conv
-    sequential = conv == "sequential"
-    return Plan(width, "unrolled" if conv == "sequential" else conv, sequential, devices)
+    return tuple(local if section.devices == "all" else local[: section.devices])
 
 
-def compute_dtype(shadow: Shadow, device: jax.Device) -> jnp.dtype:  # pyright: ignore[reportInvalidTypeForm]
+def compute_dtype(shadow: Shadow, device: Device) -> jnp.dtype:
     """float32 or bfloat16, as asked; `auto` is bfloat16 where the device multiplies it natively."""
     if shadow.precision != "auto":
         return jnp.dtype(shadow.precision)
     return jnp.dtype(jnp.bfloat16 if _has_bfloat16(device) else jnp.float32)
 
 
-def _has_bfloat16(device: jax.Device) -> bool:  # pyright: ignore[reportInvalidTypeForm]
+def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
+    """What `ensemble.conv` may be on a platform, the likeliest first; loops inside a program are slow on a CPU."""
+    if not trainer.network.convolutional:
+        return ("unrolled",)
+    likely = ("unrolled", "matmul", *(lowering for lowering in LOWERINGS if lowering not in ("unrolled", "matmul")))
+    return likely if platform == "cpu" else ("sequential", *likely)
+
+
+def _search(
+    section: EnsembleSection, trainer: Trainer, devices: tuple[Device, ...], most: int, say: Callable[[str], None]
+) -> tuple[int, str, list[dict[str, Any]]]:
+    """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
+    platform = devices[0].platform
+    deadline = time.monotonic() + (30 if platform == "cpu" else 150)
+    say("plan: measuring which way of training together is fastest here")
+    trials: list[dict[str, Any]] = []
+
+    def rate(width: int, conv: str) -> float:
+        plan = plan_of(width, conv, devices)
+        found = attempt(lambda: images_per_second(Rig(plan.applied(trainer), plan.width, plan.sequential, devices)))
+        trials.append({"width": width, "conv": conv, "images_per_second": found})
+        say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
+        return found or 0.0
+
+    width = section.width if section.width != "auto" else min(2 * len(devices), most)
+    convs = conv_choices(trainer, platform) if section.conv == "auto" else (section.conv,)
+    best, conv = 0.0, convs[0]
+    for choice in convs:
+        if best and time.monotonic() > deadline:
+            break
+        found = rate(width, choice)
+        if found > best:
+            best, conv = found, choice
+        elif found < _HOPELESS * best:
+            break
+    while section.width == "auto" and 2 * width <= most and time.monotonic() < deadline:
+        found = rate(2 * width, conv)
+        if found < _WORTH_IT * best:
+            break
+        best, width = found, 2 * width
+    return width, conv, trials
+
+
+def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:
+    """A plan of the width nearest below that is a multiple of the devices; `conv` as in `ensemble.conv`."""
+    width = max(width - width % len(devices), len(devices))
+    lowering = cast(Lowering, conv) if conv in LOWERINGS else "unrolled"
+    return Plan(width, lowering, conv == "sequential", devices)
+
+
+def _has_bfloat16(device: Device) -> bool:
     """True on TPUs and on NVIDIA GPUs from compute capability 8.0 (Ampere) on."""
     if device.platform == "tpu":
         return True

@@ -1,0 +1,151 @@
+"""What people train shadow models with today, made to be timed beside jaxmia."""
+
+import json
+import subprocess
+import sys
+import time
+import weakref
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+
+from bridge.networks import build
+from bridge.trainer import Recipe, augment, make_optimizer, train_step
+from jaxmia.models import Network
+
+_POOL = 1024
+
+
+class OneByOne:
+    """PyTorch, one model after the other, its data on the device: channels-last, bfloat16 autocast on a GPU."""
+
+    def __init__(self, network: Network, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._device = torch.device(recipe.device)
+        height, width, channels = network.shape
+        self._pixels = torch.rand(_POOL, channels, height, width, device=self._device)
+        self._labels = torch.randint(network.classes, (_POOL,), device=self._device)
+        self._module = build(network).to(self._device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward = torch.compile(self._module) if recipe.compile else self._module
+        self._optimizer = make_optimizer(self._module, recipe)
+        self._generator = torch.Generator(self._device).manual_seed(0)
+        self._steps = 20 if self._device.type == "cuda" else 2
+        self.images = self._steps * recipe.batch_size
+        """Images a call."""
+
+    def seconds(self) -> float:
+        """Time of one call."""
+        self._wait()
+        started = time.perf_counter()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            for _ in range(self._steps):
+                index = torch.randint(_POOL, (self._recipe.batch_size,), generator=self._generator, device=self._device)
+                batch = augment(self._pixels[index], self._recipe.crop, self._recipe.flip, self._generator)
+                train_step(self._forward, self._optimizer, batch, self._labels[index], self._recipe)
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+class FuncVmap:
+    """`torch.func`: `vmap` over the stacked weights of models, SGD with momentum written out."""
+
+    def __init__(self, network: Network, recipe: Recipe, width: int) -> None:
+        self._recipe = recipe
+        self._device = torch.device(recipe.device)
+        height, breadth, channels = network.shape
+        modules = [build(network).to(self._device).train() for _ in range(width)]
+        params, buffers = torch.func.stack_module_state(modules)  # type: ignore[arg-type]
+        self._params = {name: value.detach() for name, value in params.items()}
+        self._buffers = buffers
+        self._momentum = {name: torch.zeros_like(value) for name, value in self._params.items()}
+        self._images = torch.rand(width, recipe.batch_size, channels, height, breadth, device=self._device)
+        self._labels = torch.randint(network.classes, (width, recipe.batch_size), device=self._device)
+        self._steps = 5 if self._device.type == "cuda" else 1
+        self.images = self._steps * width * recipe.batch_size
+        """Images a call."""
+        base = build(network).to("meta").train()
+
+        def loss(params: dict, buffers: dict, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            # Batch statistics of the batch; the running ones do not move, which vmap does not allow in place.
+            return F.cross_entropy(torch.func.functional_call(base, (params, buffers), (images,)), labels)
+
+        self._gradient = torch.func.vmap(torch.func.grad(loss), randomness="different")
+
+    def seconds(self) -> float:
+        """Time of one call."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        half = self._recipe.precision == "bfloat16"
+        for _ in range(self._steps):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+                gradients = self._gradient(self._params, self._buffers, self._images, self._labels)
+            for name, slope in gradients.items():
+                self._momentum[name].mul_(self._recipe.momentum).add_(slope)
+                self._params[name].sub_(self._recipe.learning_rate * self._momentum[name])
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+
+class Served:
+    """One of these in a process of its own, where the threads of PyTorch and JAX do not fight over the cores.
+
+    Args:
+        network: What is trained.
+        recipe: How.
+        width: Models together by `torch.func`; 0 for one model after the other.
+    """
+
+    def __init__(self, network: Network, recipe: Recipe, width: int = 0) -> None:
+        asked = json.dumps({"network": asdict(network), "recipe": asdict(recipe), "width": width})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bridge.peers", asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        weakref.finalize(self, _end, self._process)
+        self.images = int(self._answer())
+        """Images a call."""
+
+    def warm_up(self) -> float:
+        """Makes the first calls, which compile; the time of the first less that of the second."""
+        first, second = self.seconds(), self.seconds()
+        return max(first - second, 0.0)
+
+    def seconds(self) -> float:
+        """Time of one call."""
+        if self._process.stdin:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        answer = self._process.stdout.readline() if self._process.stdout else ""
+        if not answer:
+            raise MemoryError("the PyTorch process ended")
+        return answer
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Closes what the process reads from, which ends it, and waits for that."""
+    with process:
+        pass
+
+
+def _serve(asked: str) -> None:
+    """Prints the images of a call, then the seconds of one for each line that comes in."""
+    content = json.loads(asked)
+    network = Network(**{**content["network"], "shape": tuple(content["network"]["shape"])})
+    recipe = Recipe(**content["recipe"])
+    peer = FuncVmap(network, recipe, content["width"]) if content["width"] else OneByOne(network, recipe)
+    print(peer.images, flush=True)
+    for _ in sys.stdin:
+        print(peer.seconds(), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

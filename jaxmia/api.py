@@ -1,0 +1,170 @@
+# pyright: strict
+"""Membership inference in a few lines of Python: train shadows, attack a target.
+
+Example:
+    pool = load_challenge("pub.pt", "priv.pt")
+    target = load_target("model.pt", "resnet18", mean=mean, std=std)
+    shadows = train_shadows(pool, Shadow(count=64), mean=mean, std=std)
+    result = attack(pool, target.query, shadows)
+    result.submit("submission.csv")
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.augment import Dihedral, View, views
+from jaxmia.config import Ensemble, Shadow
+from jaxmia.errors import InputError
+from jaxmia.metrics import Figures, figures
+from jaxmia.pool import Pool
+from jaxmia.scoring import AUTO, named_attack
+from jaxmia.selection import Selection, select
+from jaxmia.submission import to_unit_interval, write_submission
+
+
+@dataclass(frozen=True)
+class TrainedShadows:
+    """What shadow models say of every sample.
+
+    Attributes:
+        phi: Logit margins in nats, float32 `[model, view, sample]`.
+        mask: Who was trained on whom, bool `[model, sample]`.
+        views: How each image was shown.
+    """
+
+    phi: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The scores of a pool.
+
+    Attributes:
+        pool: Whose samples.
+        scores: float64 `[sample]`; higher means member.
+        attack: Name of the attack.
+        selection: How it was chosen among all; None where it was named.
+    """
+
+    pool: Pool
+    scores: NDArray[np.float64]
+    attack: str
+    selection: Selection | None
+
+    @property
+    def figures(self) -> Figures:
+        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples, with 95 % intervals.
+
+        Raises:
+            InputError: There are no public members or no public non-members.
+        """
+        public = self.pool.public
+        return figures(self.scores[public], self.pool.membership[public] == 1)
+
+    def submit(self, path: Path | str) -> None:
+        """Writes a CSV of `id,score` of the private samples, scores in [0, 1] by rank.
+
+        Raises:
+            InputError: There are no private samples, or the file cannot be written.
+        """
+        private = ~self.pool.public
+        if not private.any():
+            raise InputError("pool: has no private samples to submit (membership -1)")
+        write_submission(Path(path), self.pool.ids[private].tolist(), to_unit_interval(self.scores[private]))
+
+
+def train_shadows(
+    pool: Pool,
+    recipe: Shadow | None = None,
+    *,
+    mean: tuple[float, ...] = (0.5,),
+    std: tuple[float, ...] = (0.5,),
+    symmetries: tuple[Dihedral, ...] = ("identity", "hflip"),
+    ensemble: Ensemble | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> TrainedShadows:
+    """Trains `recipe.count` shadow models together, each on a random half of the pool, and queries them on all of it.
+
+    Nothing is stored; for runs of hours, `jaxmia run` goes on after an interruption.
+
+    Args:
+        pool: With images.
+        recipe: How each shadow is trained; by default 64 ResNet-18.
+        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
+        std: Of each channel.
+        symmetries: How each image is shown in queries; the first is `identity`.
+        ensemble: How many are trained together and how; by default measured on this device.
+        seed: Of masks, initial weights, orders and augmentation.
+        say: Told what is measured.
+
+    Raises:
+        InputError: The pool has no images, or more devices are asked for than there are.
+    """
+    import jax
+
+    from jaxmia.models import Compute, Network
+    from jaxmia.training.plan import compute_dtype, make_plan  # pyright: ignore[reportUnknownVariableType]  jax.Device
+    from jaxmia.training.shadows import train_shadows as train
+    from jaxmia.training.step import Normalisation, Trainer
+
+    if pool.images is None:
+        raise InputError("pool: holds no images to train on")
+    recipe = recipe or Shadow()
+    height, width, channels = pool.images.shape[1:]
+    network = Network(
+        recipe.architecture, (height, width, channels), int(pool.labels.max()) + 1, recipe.width, recipe.depth
+    )
+    device = jax.local_devices()[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    compute = Compute(compute_dtype(recipe, device))  # pyright: ignore[reportUnknownArgumentType]
+    trainer = Trainer(network, recipe, Normalisation(mean, std), compute)
+    plan = make_plan(ensemble or Ensemble(), trainer, recipe.count, say)
+    shown = views(symmetries)
+    chunks = list(
+        train(plan.applied(trainer), pool.images, pool.labels, range(recipe.count), seed=seed, views=shown, plan=plan)
+    )
+    return TrainedShadows(
+        np.concatenate([chunk.phi for chunk in chunks]), np.concatenate([chunk.mask for chunk in chunks]), shown
+    )
+
+
+def attack(
+    pool: Pool,
+    target: Callable[[NDArray[np.generic]], NDArray[np.float32]],
+    shadows: TrainedShadows,
+    name: str | Attack = AUTO,
+    *,
+    fpr: float = 0.05,
+) -> AttackResult:
+    """Scores every sample of the pool by how the target speaks of it, against how the shadows do.
+
+    Args:
+        pool: That the shadows were trained on.
+        target: Logits `[sample, class]` of pool images `[sample, height, width, channel]`: any model, in any framework;
+            `bridge.target.load_target(...).query` is one.
+        shadows: From `train_shadows`.
+        name: An attack or its name; `auto` chooses the one that is strongest when shadows play the target. The public
+            labels have no part in it.
+        fpr: False positive rate at which it is to be strong.
+
+    Raises:
+        InputError: The name is unknown, the shadows are too few for the attack, or of another pool.
+    """
+    from jaxmia.training.query import query_target
+
+    if pool.images is None:
+        raise InputError("pool: holds no images to query")
+    phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
+    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
+    if name == AUTO:
+        selection = select(evidence, standard_attacks(), fpr)
+        return AttackResult(pool, selection.chosen(evidence), selection.chosen.name, selection)
+    chosen = named_attack(name) if isinstance(name, str) else name
+    return AttackResult(pool, chosen(evidence), chosen.name, None)

@@ -1,0 +1,155 @@
+"""The command that measures throughput."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from jaxmia.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaxmia.benchmark import Contender, Scale
+    from jaxmia.config import Config
+    from jaxmia.training.step import Trainer
+
+Switch = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass
+class Bench:
+    """Images a second of training on this machine, by way of training together and width; needs no data.
+
+    Example: jaxmia bench --peers --out runs/bench --shadow.architecture resnet8 --shadow.batch_size 64
+    """
+
+    config: Path | None = None
+    """Configuration (YAML) whose shadow section is timed; any field can be overridden."""
+    out: Path | None = None
+    """Folder for bench.json and bench.png."""
+    shape: tuple[int, int, int] = (32, 32, 3)
+    """Height, width and channels of an image."""
+    classes: int = 9
+    """Number of classes."""
+    widths: tuple[int, ...] = ()
+    """Models together; by default 1, 2, 4, ... as far as is sensible here."""
+    repeats: int = 5
+    """Timed repeats of everything, in turns."""
+    peers: Switch = False
+    """Also time plain vmap, PyTorch one model after the other, and torch.func's vmap."""
+    json: Switch = False
+    """Print JSON instead of a table."""
+    compare: tuple[Path, ...] = ()
+    """Set JSON files of several machines side by side instead of measuring."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Measures."""
+        from jaxmia.display import bench_table, comparison_table, output, say
+
+        if self.compare:
+            from jaxmia.benchmark import load
+
+            output(comparison_table([load(path) for path in self.compare]))
+            return
+        if self.repeats < 1 or min((*self.widths, *self.shape, self.classes - 1)) < 1:
+            raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more")
+        from jaxmia.benchmark import describe, plot, run
+        from jaxmia.files import write_text
+        from jaxmia.overrides import configure
+        from jaxmia.training.devices import prepare_devices
+
+        config = configure(self.config, overrides)
+        prepare_devices()
+        trainer = self._trainer(config)
+        scale = _scale(trainer, config)
+        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats, say=say)
+        subject = {
+            "shape": self.shape,
+            "classes": self.classes,
+            "shadow": config.shadow.model_dump(mode="json"),
+            "dtype": str(trainer.compute.dtype),
+        }
+        result = describe(rows, scale, subject)
+        if self.out:
+            write_text(self.out / "bench.json", json.dumps(result, indent=2) + "\n")
+            plot(result, self.out / "bench.png")
+        output(json.dumps(result, indent=2) if self.json else bench_table(result))
+
+    def _trainer(self, config: "Config") -> "Trainer":
+        import jax
+
+        from jaxmia.models import Compute, Network
+        from jaxmia.training.plan import compute_dtype
+        from jaxmia.training.step import Normalisation, Trainer
+
+        shadow = config.shadow
+        return Trainer(
+            Network(shadow.architecture, self.shape, self.classes, shadow.width, shadow.depth),
+            shadow,
+            Normalisation((0.5,), (0.5,)),
+            Compute(compute_dtype(shadow, jax.local_devices()[0])),
+        )
+
+    def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
+        import jax
+
+        from jaxmia.benchmark import OURS, PEER, Contender
+        from jaxmia.training.measure import Rig
+        from jaxmia.training.plan import conv_choices, make_devices, plan_of
+
+        devices = make_devices(config.ensemble)
+        platform = devices[0].platform
+        default = (1, 2, 4, 8, 16, 32, 64) if platform != "cpu" else tuple(len(devices) * n for n in (1, 2, 4, 8))
+        contenders = []
+        for conv in conv_choices(trainer, platform):
+            if conv == "grouped":
+                continue
+            for width in self.widths or default:
+                used = devices[: min(width, len(devices))]
+                plan = plan_of(width, conv, used)
+                name = conv if trainer.network.convolutional else "vmap"
+                make = functools.partial(Rig, plan.applied(trainer), plan.width, plan.sequential, used)
+                contenders.append(Contender(name, OURS, plan.width, make))
+        if self.peers:
+            width = 8
+            plain = plan_of(width, "grouped", devices[:1])
+            make = functools.partial(Rig, plain.applied(trainer), width, False, devices[:1])
+            contenders.append(Contender("plain vmap (JAX)", PEER, width, make))
+            contenders += _torch_peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
+        return contenders
+
+
+def _torch_peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender"]:
+    from bridge.peers import Served
+    from bridge.trainer import Recipe
+    from jaxmia.benchmark import PEER, Contender
+
+    shadow = config.shadow
+    recipe = Recipe(
+        batch_size=shadow.batch_size,
+        optimizer=shadow.optimizer,
+        crop=shadow.augment.crop,
+        flip=shadow.augment.flip,
+        device=device,
+        precision="bfloat16" if str(trainer.compute.dtype) == "bfloat16" else "float32",
+    )
+    peers = [Contender("PyTorch eager, channels-last", PEER, 1, functools.partial(Served, trainer.network, recipe))]
+    if device == "cuda":
+        compiled = replace(recipe, compile=True)
+        peers.append(Contender("PyTorch torch.compile", PEER, 1, functools.partial(Served, trainer.network, compiled)))
+    peers.append(Contender("torch.func vmap", PEER, 8, functools.partial(Served, trainer.network, recipe, 8)))
+    return peers
+
+
+def _scale(trainer: "Trainer", config: "Config") -> "Scale":
+    from jaxmia.benchmark import Scale
+    from jaxmia.training.ceiling import matmul_flops_per_second, training_flops_per_image
+
+    return Scale(
+        training_flops_per_image(trainer),
+        matmul_flops_per_second(trainer.compute.dtype),
+        14_000 * config.shadow.epochs,
+    )

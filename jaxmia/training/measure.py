@@ -1,0 +1,80 @@
+"""Times training steps of an ensemble on made-up images."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.step import Trainer
+
+_POOL = 1024
+_STEPS_A_CALL = 8
+
+
+class Rig:
+    """An ensemble that can be timed; what it learns is of no use.
+
+    Args:
+        trainer: How each model trains.
+        width: Models trained together.
+        sequential: One after the other inside the program.
+        devices: Where.
+    """
+
+    def __init__(self, trainer: Trainer, width: int, sequential: bool, devices: tuple) -> None:
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (_POOL, *trainer.network.shape), dtype=np.uint8)
+        labels = generator.integers(0, trainer.network.classes, _POOL)
+        models = range(width)
+        self._ensemble = Ensemble(trainer, 0, images, labels, sequential=sequential, devices=devices)
+        self._state = self._ensemble.init(models)
+        self._keys = self._ensemble.keys(models)
+        self._hyper = jax.tree.map(lambda value: np.full(width, value, np.float32), hyper_of(trainer.recipe))
+        steps = _STEPS_A_CALL if self._ensemble.steps_in_one_call else 1
+        self._index = generator.integers(0, _POOL, (steps, width, trainer.recipe.batch_size)).astype(np.int32)
+        self._total = np.full(width, 2**30, np.int32)
+        self._done = 0
+        self.images = self._index.size
+        """Images a call."""
+
+    def warm_up(self) -> float:
+        """Makes the first calls, which compile; the time of the first less that of the second."""
+        first, second = self.seconds(), self.seconds()
+        return max(first - second, 0.0)
+
+    def seconds(self) -> float:
+        """Time of one call."""
+        started = time.perf_counter()
+        self._state, metrics = self._ensemble.run(
+            self._state, self._hyper, self._keys, self._index, self._done, self._total
+        )
+        jax.block_until_ready((self._state, metrics))
+        self._done += len(self._index)
+        return time.perf_counter() - started
+
+
+def images_per_second(rig: Rig, repeats: int = 3) -> float:
+    """Images a second over all models: the median of some calls after the first."""
+    rig.warm_up()
+    return rig.images / float(np.median([rig.seconds() for _ in range(repeats)]))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or this machine, had too little memory."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+    )
+
+
+def attempt(action: Callable[[], float]) -> float | None:
+    """What `action` returns; None where memory does not suffice."""
+    try:
+        return action()
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if out_of_memory(error):
+            return None
+        raise

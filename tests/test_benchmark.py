@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from jaxmia.benchmark import OURS, PEER, Contender, Scale, describe, load, plot, run
+from jaxmia.errors import InputError
+
+SCALE = Scale(flops_per_image=100.0, ceiling=10_000.0, model_images=1_000)
+
+
+class Clock:
+    """Takes the given times, in turns with others."""
+
+    def __init__(self, images, times, log, name):
+        self.images, self._times, self._log, self._name = images, iter(times), log, name
+
+    def warm_up(self):
+        return 7.0
+
+    def seconds(self):
+        self._log.append(self._name)
+        return next(self._times)
+
+
+def test_medians_of_turns():
+    log = []
+    contenders = [
+        Contender("a", OURS, 4, lambda: Clock(20, [1.0, 4.0, 2.0], log, "a")),
+        Contender("b", PEER, 1, lambda: Clock(10, [1.0, 1.0, 1.0], log, "b")),
+    ]
+    first, second = run(contenders, SCALE, repeats=3)
+    assert log == ["a", "b"] * 3
+    assert (first.images_per_second, first.low, first.high) == (10.0, 5.0, 20.0)
+    assert first.models_per_hour == pytest.approx(36.0)
+    assert first.share_of_ceiling == pytest.approx(0.1)
+    assert first.compile_seconds == 7.0
+    assert second.images_per_second == 10.0
+
+
+def test_a_contender_that_does_not_fit_has_no_figure():
+    def fail():
+        raise MemoryError
+
+    (row,) = run([Contender("big", OURS, 64, fail)], SCALE, repeats=1)
+    assert row.images_per_second is None
+
+
+def test_what_is_written_is_read_back_and_drawn(tmp_path):
+    rows = run([Contender("a", OURS, 4, lambda: Clock(20, [1.0], [], "a"))], SCALE, repeats=1)
+    result = describe(rows, SCALE, {"shadow": {"architecture": "cnn"}, "dtype": "float32"})
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(result))
+    assert load(path) == result
+    plot(result, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 1}'])
+def test_what_is_no_measurement_is_refused(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x.json: is no JSON of `jaxmia bench`"):
+        load(path)
+    with pytest.raises(InputError, match=r"y.json: cannot be read"):
+        load(tmp_path / "y.json")

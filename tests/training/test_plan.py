@@ -1,0 +1,125 @@
+import json
+
+import jax
+import pytest
+
+from jaxmia.config import Ensemble as EnsembleSection
+from jaxmia.config import Shadow
+from jaxmia.errors import InputError
+from jaxmia.models import Compute, Network
+from jaxmia.training import plan as planning
+from jaxmia.training.ceiling import matmul_flops_per_second, training_flops_per_image
+from jaxmia.training.measure import Rig, attempt, images_per_second, out_of_memory
+from jaxmia.training.plan import compute_dtype, make_plan, plan_of
+from jaxmia.training.step import Normalisation, Trainer
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "jaxmia"
+
+
+def trainer(architecture: str = "mlp", **recipe) -> Trainer:
+    network = Network(architecture, (4, 4, 1), 3, width=4)  # type: ignore[arg-type]
+    return Trainer(network, Shadow(batch_size=4, **recipe), Normalisation((0.5,), (0.5,)), Compute())
+
+
+def test_what_is_given_is_not_measured(cache):
+    plan = make_plan(
+        EnsembleSection(width=6, conv="matmul", devices=1), trainer("cnn"), 100, lambda line: pytest.fail(line)
+    )
+    assert (plan.width, plan.lowering, plan.sequential) == (6, "matmul", False)
+    assert not cache.exists()
+
+
+def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
+    rates = {("unrolled", 2): 10.0, ("matmul", 2): 20.0, ("grouped", 2): 12.0, ("matmul", 4): 30.0, ("matmul", 8): 31.0}
+    tried = []
+
+    class FakeRig:
+        def __init__(self, chosen, width, sequential, devices):
+            self.what = (next(name for name in ("unrolled", "matmul", "grouped") if name in said(chosen)), width)
+
+    def said(chosen):
+        return chosen.compute.conv.__closure__[0].cell_contents
+
+    def rate(rig):
+        tried.append(rig.what)
+        return rates[rig.what]
+
+    monkeypatch.setattr(planning, "Rig", FakeRig)
+    monkeypatch.setattr(planning, "images_per_second", rate)
+    section = EnsembleSection(devices=1)
+    plan = make_plan(section, trainer("cnn"), 64)
+    assert (plan.width, plan.lowering) == (4, "matmul")
+    assert tried == [("unrolled", 2), ("matmul", 2), ("grouped", 2), ("matmul", 4), ("matmul", 8)]
+    assert make_plan(section, trainer("cnn"), 64) == plan
+    assert len(tried) == 5
+    (kept,) = cache.glob("plan-*.json")
+    assert json.loads(kept.read_text())["width"] == 4
+
+
+def test_too_little_memory_ends_the_widening(monkeypatch):
+    def rate(rig):
+        if rig > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+        return 1.0
+
+    monkeypatch.setattr(planning, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(planning, "images_per_second", rate)
+    lines = []
+    plan = make_plan(EnsembleSection(devices=1, conv="unrolled"), trainer("cnn"), 64, lines.append)
+    assert plan.width == 2
+    assert "too little memory" in lines[-1]
+
+
+def test_a_width_is_a_multiple_of_the_devices():
+    devices = ("a", "b", "c")
+    assert [plan_of(width, "unrolled", devices).width for width in (1, 3, 5, 6)] == [3, 3, 3, 6]
+    assert plan_of(12, "sequential", devices).halved() == plan_of(6, "sequential", devices)
+    assert plan_of(3, "unrolled", devices).halved() is None
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(InputError, match=r"ensemble.devices: 99 asked for, \d+ found"):
+        make_plan(EnsembleSection(devices=99), trainer(), 8)
+
+
+def test_auto_precision_is_float32_where_bfloat16_is_slow():
+    class Old:
+        platform, compute_capability = "gpu", "6.0"
+
+    class New:
+        platform, compute_capability = "gpu", "9.0"
+
+    assert compute_dtype(Shadow(), jax.devices("cpu")[0]) == "float32"
+    assert compute_dtype(Shadow(), Old()) == "float32"
+    assert compute_dtype(Shadow(), New()) == "bfloat16"
+    assert compute_dtype(Shadow(precision="bfloat16"), Old()) == "bfloat16"
+
+
+def test_only_a_lack_of_memory_is_forgiven():
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(jax.errors.JaxRuntimeError("INVALID_ARGUMENT: no"))
+
+    def bad() -> float:
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: no")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID"):
+        attempt(bad)
+
+
+def test_a_rig_trains_and_counts_its_images():
+    rig = Rig(trainer(), 3, False, tuple(jax.local_devices()[:1]))
+    assert rig.images == 3 * 4
+    assert images_per_second(rig) > 0
+
+
+def test_operations_of_an_mlp_are_three_times_its_weights():
+    """Output, input gradient, kernel gradient: 2 operations a weight each; the first layer has no input gradient."""
+    weights = 16 * 4 + 4 * 4 + 4 * 3
+    expected = 2 * (3 * weights - 16 * 4)
+    assert training_flops_per_image(trainer()) == pytest.approx(expected, rel=0.6)
+    assert training_flops_per_image(trainer()) >= expected
+    assert matmul_flops_per_second(jax.numpy.float32, 64, 2) > 0
