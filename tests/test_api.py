@@ -1,0 +1,105 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxmia
+from jaxmia import Ensemble, InputError, Pool, Shadow, attack, train_shadows
+from jaxmia.attacks import Margin
+from jaxmia.masks import membership_masks
+from jaxmia.submission import read_scores_csv
+
+ROOT = Path(__file__).parents[1]
+RECIPE = Shadow(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)
+BY_HAND = Ensemble(width=2, conv="unrolled", devices=1)
+
+
+def untrained(images: np.ndarray) -> np.ndarray:
+    """A target in plain NumPy: the brighter the image, the surer of class 2."""
+    brightness = images.reshape(len(images), -1).mean(1, dtype=np.float64)
+    return np.stack([-brightness, np.zeros(len(images)), brightness], axis=1).astype(np.float32) / 64
+
+
+def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):
+    shadows = train_shadows(pool, RECIPE, ensemble=BY_HAND, seed=4)
+    assert np.array_equal(shadows.mask, membership_masks(4, range(5), len(pool)))
+    assert shadows.phi.shape == (5, 2, len(pool))
+    again = train_shadows(pool, RECIPE, ensemble=Ensemble(width=5, conv="unrolled", devices=1), seed=4)
+    np.testing.assert_allclose(again.phi, shadows.phi, atol=1e-4)
+
+
+def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp_path: Path):
+    shadows = train_shadows(pool, RECIPE, symmetries=("identity",), ensemble=BY_HAND)
+    result = attack(pool, untrained, shadows, "margin")
+    logits = untrained(pool.images).astype(np.float64)
+    own = np.take_along_axis(logits, pool.labels[:, None], 1)[:, 0]
+    others = np.array(
+        [np.logaddexp.reduce(np.delete(row, label)) for row, label in zip(logits, pool.labels, strict=True)]
+    )
+    np.testing.assert_allclose(result.scores, own - others, atol=1e-5)
+    assert (result.attack, result.selection) == ("margin", None)
+    assert np.array_equal(attack(pool, untrained, shadows, Margin()).scores, result.scores)
+
+    result.submit(tmp_path / "submission.csv")
+    ids, scores = read_scores_csv(tmp_path / "submission.csv")
+    assert ids.tolist() == pool.ids[30:].tolist()
+    assert np.array_equal(np.argsort(scores, kind="stable"), np.argsort(result.scores[30:], kind="stable"))
+    public = result.figures
+    assert (public.members, public.nonmembers) == ((pool.membership == 1).sum(), (pool.membership == 0).sum())
+
+
+def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):
+    shadows = train_shadows(pool, RECIPE, ensemble=BY_HAND)
+    with pytest.raises(InputError, match=r"attack.name: 'margim' is unknown; did you mean 'margin'\?"):
+        attack(pool, untrained, shadows, "margim")
+    bare = Pool(None, pool.labels, pool.ids, pool.membership)
+    with pytest.raises(InputError, match="pool: holds no images to train on"):
+        train_shadows(bare, RECIPE)
+    with pytest.raises(InputError, match="pool: holds no images to query"):
+        attack(bare, untrained, shadows)
+    known = Pool(pool.images, pool.labels, pool.ids, np.ones(len(pool), np.int8))
+    with pytest.raises(InputError, match="no private samples"):
+        attack(known, untrained, shadows, "margin").submit(tmp_path / "none.csv")
+
+
+def test_importing_jaxmia_loads_no_framework_and_every_public_name_is_there():
+    code = "import sys, jaxmia; print(sorted({'jax', 'flax', 'torch', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert all(getattr(jaxmia, name).__doc__ for name in jaxmia.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'atack'"):
+        jaxmia.atack  # noqa: B018
+
+
+def cells(notebook: Path) -> str:
+    """The code of a notebook, in order."""
+    content = json.loads(notebook.read_text())
+    return "\n".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["library.py", "library.ipynb"])
+def test_the_examples_run(name: str, tmp_path: Path):
+    """With fewer and shorter shadows, and without measuring how to train them."""
+    path = ROOT / "examples" / name
+    code = cells(path) if path.suffix == ".ipynb" else path.read_text()
+    for given, reduced in (
+        ("count=64", "count=8"),
+        ("count: int = 64", "count: int = 8"),
+        ("epochs=25", "epochs=3"),
+        ('symmetries=("identity",)', 'symmetries=("identity",), ensemble=Ensemble(width=8, conv="unrolled")'),
+    ):
+        code = code.replace(given, reduced)
+    assert code.count("Ensemble(") == 1
+    code = f"from jaxmia import Ensemble\n{code}"
+    environment = os.environ | {"MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert re.search(r"AUC 0\.\d{3}, 95 % interval", done.stdout)
+    assert len((tmp_path / "runs/library/submission.csv").read_text().splitlines()) == 601
