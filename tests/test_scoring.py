@@ -79,7 +79,10 @@ def test_an_attack_that_lacks_models_is_left_out_unless_it_was_asked_for(planted
     ScoreStore(out / "shadows").write(make_chunk([0, 1, 2, 3], mask=np.zeros((4, 400), bool), phi=phi))
     said: list[str] = []
     score(out, AttackSection(name="lira-offline-global"), said.append)
-    assert any(line.startswith("lira-online-global: left out: ") and "no IN model" in line for line in said)
+    assert any(
+        line.startswith("attacks left out: ") and "lira-online-global," in line and "no IN model" in line
+        for line in said
+    )
     assert "lira-online-global" not in load_npz(out / "scores.npz")
     with pytest.raises(InputError, match="sample 0 has no IN model among 4"):
         score(out, AttackSection(name="lira-online-global"), silent)
