@@ -160,8 +160,9 @@ def _search(
 
 
 def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:
-    """A plan of the width nearest below that is a multiple of the devices; `conv` as in `ensemble.conv`."""
-    width = max(width - width % len(devices), len(devices))
+    """A plan of at most that width, on at most as many devices, evenly; `conv` as in `ensemble.conv`."""
+    devices = devices[:width]
+    width -= width % len(devices)
     lowering = cast(Lowering, conv) if conv in LOWERINGS else "unrolled"
     return Plan(width, lowering, conv == "sequential", devices)
 

@@ -76,7 +76,8 @@ def test_too_little_memory_ends_the_widening(monkeypatch):
 
 def test_a_width_is_a_multiple_of_the_devices():
     devices = ("a", "b", "c")
-    assert [plan_of(width, "unrolled", devices).width for width in (1, 3, 5, 6)] == [3, 3, 3, 6]
+    assert [plan_of(width, "unrolled", devices).width for width in (1, 2, 3, 5, 6)] == [1, 2, 3, 3, 6]
+    assert plan_of(2, "unrolled", devices).devices == ("a", "b")
     assert plan_of(12, "sequential", devices).halved() == plan_of(6, "sequential", devices)
     assert plan_of(3, "unrolled", devices).halved() is None
 
