@@ -2,13 +2,14 @@
 #   make demo    the whole way from a made-up challenge to a submission and its report, in runs/demo
 #   make test    the tests
 #   make lint    style and types
+#   make docs    the pages, in site/
 # Another Python: make PYTHON=python3.12 test. Anything pip should know: make PIP_FLAGS='--no-cache-dir' test.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
@@ -21,6 +22,9 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/pre-commit validate-config .pre-commit-config.yaml
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
