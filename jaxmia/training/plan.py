@@ -135,7 +135,9 @@ def _search(
 
     def rate(width: int, conv: str) -> float:
         plan = plan_of(width, conv, devices)
-        found = attempt(lambda: images_per_second(Rig(plan.applied(trainer), plan.width, plan.sequential, devices)))
+        found = attempt(
+            lambda: images_per_second(Rig(plan.applied(trainer), plan.width, plan.sequential, plan.devices))
+        )
         trials.append({"width": width, "conv": conv, "images_per_second": found})
         say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
         return found or 0.0
