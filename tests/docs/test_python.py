@@ -1,0 +1,61 @@
+"""The Python in the documents runs, block after block, and the target that one of them exports is attacked."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jaxmia.cli import main
+from tests.docs.commands import ROOT
+
+TINY = shlex.split(
+    "--shadow.architecture mlp --shadow.width 4 --shadow.count 4 --shadow.epochs 1 --query.views identity "
+    "--attack.name margin --ensemble.width 4 --ensemble.conv unrolled --ensemble.devices 1"
+)
+    "--shadow.architecture",
+    "mlp",
+    "--shadow.width",
+    "4",
+    "--shadow.count",
+    "4",
+    "--shadow.epochs",
+    "1",
+    "--query.views",
+    "identity",
+    "--attack.name",
+    "margin",
+    "--ensemble.width",
+    "4",
+    "--ensemble.conv",
+    "unrolled",
+    "--ensemble.devices",
+    "1",
+]
+
+
+def blocks(name: str) -> str:
+    """The Python of a document, but for what it includes from a file that has a test of its own."""
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
+    return "\n".join(block for block in found if "--8<--" not in block)
+
+
+@pytest.mark.slow
+def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
+    files = ["--challenge.public", "pub.pt", "--challenge.private", "priv.pt", "--challenge.target", "model.pt2"]
+    config = str(ROOT / "configs/quickstart.yaml")
+    main(["run", "--config", config, "--out", "own", *files, "--challenge.architecture", "exported", *TINY])
+    assert len((tmp_path / "own/submission.csv").read_text().splitlines()) == 501
+    assert "TPR at 5 % FPR" in capsys.readouterr().out
+
+
+def test_library(planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "runs").mkdir()
+    planted[0].rename(tmp_path / "runs/demo")
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec(compile(blocks("library.md"), "library.md", "exec"), space)
+    assert space["scores"].shape == planted[1].shape
+    assert space["scores"][planted[1]].mean() > space["scores"][~planted[1]].mean()
