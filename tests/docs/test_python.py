@@ -13,31 +13,12 @@ TINY = shlex.split(
     "--shadow.architecture mlp --shadow.width 4 --shadow.count 4 --shadow.epochs 1 --query.views identity "
     "--attack.name margin --ensemble.width 4 --ensemble.conv unrolled --ensemble.devices 1"
 )
-    "--shadow.architecture",
-    "mlp",
-    "--shadow.width",
-    "4",
-    "--shadow.count",
-    "4",
-    "--shadow.epochs",
-    "1",
-    "--query.views",
-    "identity",
-    "--attack.name",
-    "margin",
-    "--ensemble.width",
-    "4",
-    "--ensemble.conv",
-    "unrolled",
-    "--ensemble.devices",
-    "1",
-]
 
 
 def blocks(name: str) -> str:
-    """The Python of a document, but for what it includes from a file that has a test of its own."""
+    """The Python of a document."""
     found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
-    return "\n".join(block for block in found if "--8<--" not in block)
+    return "\n".join(found)
 
 
 @pytest.mark.slow
