@@ -36,19 +36,15 @@ class OneByOne:
 
     def seconds(self) -> float:
         """Time of one call."""
-        self._wait()
+        _wait(self._device)
         started = time.perf_counter()
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             for _ in range(self._steps):
                 index = torch.randint(_POOL, (self._recipe.batch_size,), generator=self._generator, device=self._device)
                 batch = augment(self._pixels[index], self._recipe.crop, self._recipe.flip, self._generator)
                 train_step(self._forward, self._optimizer, batch, self._labels[index], self._recipe)
-        self._wait()
+        _wait(self._device)
         return time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 class FuncVmap:
@@ -78,8 +74,7 @@ class FuncVmap:
 
     def seconds(self) -> float:
         """Time of one call."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
+        _wait(self._device)
         started = time.perf_counter()
         half = self._recipe.precision == "bfloat16"
         for _ in range(self._steps):
@@ -88,8 +83,7 @@ class FuncVmap:
             for name, slope in gradients.items():
                 self._momentum[name].mul_(self._recipe.momentum).add_(slope)
                 self._params[name].sub_(self._recipe.learning_rate * self._momentum[name])
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
+        _wait(self._device)
         return time.perf_counter() - started
 
 
@@ -128,6 +122,12 @@ class Served:
         if not answer:
             raise MemoryError("the PyTorch process ended")
         return answer
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
-from jaxmia.metrics import FPRS, LEVEL, figures, figures_by_class
+from jaxmia.metrics import FPRS, LEVEL, figures, figures_by_class, next_target
 from jaxmia.pool import UNKNOWN, Pool
 from jaxmia.selection import Selection
 
@@ -96,8 +96,6 @@ def private_estimate(pool: Pool, selection: Selection | None) -> dict[str, Any] 
     private = int((~pool.public).sum())
     if selection is None or not private:
         return None
-    from jaxmia.report.uncertainty import next_target
-
     spread = selection.expected_error * np.sqrt(selection.targets)
     estimate = next_target(selection.expected, spread, selection.targets, private / len(pool))
     return {"fpr": selection.fpr, "samples": private, **asdict(estimate)}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import beta
+from scipy.stats import t as student
 
 from jaxmia.errors import InputError
 
@@ -120,6 +121,21 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     low = beta.ppf(outside, successes, trials - successes + 1) if successes > 0 else 0.0
     high = beta.ppf(1 - outside, successes + 1, trials - successes) if successes < trials else 1.0
     return float(low), float(high)
+
+
+def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
+    """Where the figure of one more target of the same kind lies in 95 of 100 cases (Student's prediction interval).
+
+    Args:
+        mean: Of the figure over targets seen so far.
+        spread: Its standard deviation over them.
+        targets: How many they are, at least 2.
+        share: Of their samples that the next target is measured on. All of the spread is taken for the chance in the
+            samples, which grows as they get fewer; what is the targets' own does not, so the interval errs on the
+            wide side.
+    """
+    reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
+    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
 def figures(

@@ -42,21 +42,6 @@ def tpr_band(
     return found
 
 
-def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
-    """Where the figure of one more target of the same kind lies in 95 of 100 cases (Student's prediction interval).
-
-    Args:
-        mean: Of the figure over targets seen so far.
-        spread: Its standard deviation over them.
-        targets: How many they are, at least 2.
-        share: Of their samples that the next target is measured on. All of the spread is taken for the chance in the
-            samples, which grows as they get fewer; what is the targets' own does not, so the interval errs on the
-            wide side.
-    """
-    reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
-    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
-
-
 def mean_of(values: np.ndarray) -> Estimate:
     """The mean of two or more values with Student's interval of it, kept within [0, 1]."""
     reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))

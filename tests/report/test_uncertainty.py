@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmia.metrics import tpr_at_fpr
-from jaxmia.report.uncertainty import mean_of, next_target, tpr_band
+from jaxmia.metrics import next_target, tpr_at_fpr
+from jaxmia.report.uncertainty import mean_of, tpr_band
 
 
 def test_the_figure_is_the_one_of_the_metrics_with_ties_and_any_limit(rng: np.random.Generator):
