@@ -24,6 +24,7 @@ from jaxmia.commands.share import Leaderboard, Submit
 from jaxmia.commands.status import ShowStatus
 from jaxmia.errors import InputError, UsageError
 from jaxmia.interruption import Interrupted, interruptible
+from jaxmia.options import parse_options
 from jaxmia.overrides import split_overrides
 
 COMMANDS: dict[str, type] = {
@@ -46,7 +47,7 @@ COMMANDS: dict[str, type] = {
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report, Bench)
+_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report, Bench, Doctor)
 
 
 _SUMMARIES = {
@@ -103,8 +104,8 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], li
     """The command that a command line (without `jaxmia`, `--help` and `--quiet`) names, and fields that it sets.
 
     Raises:
-        UsageError: There is no such command.
-        SystemExit: Its options are wrong; tyro has said what.
+        UsageError: There is no such command, or its options are wrong.
+        SystemExit: Its help was asked for, and printed.
     """
     name, *rest = arguments
     if name not in COMMANDS:
@@ -112,11 +113,11 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], li
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
         raise UsageError(f"{name!r} is no command; {hint}")
     own, overrides = split_overrides(rest)
-    asks_help = bool({"-h", "--help"} & set(own))
-    command = with_all_options(name) if asks_help else COMMANDS[name]
-    description = inspect.getdoc(COMMANDS[name])
-    parsed = tyro.cli(command, args=["--help"] if asks_help else own, prog=f"jaxmia {name}", description=description)
-    return parsed, overrides
+    if {"-h", "--help"} & set(own):
+        description = inspect.getdoc(COMMANDS[name])
+        tyro.cli(with_all_options(name), args=["--help"], prog=f"jaxmia {name}", description=description)
+    elsewhere = ["--help", "--quiet", *(["--seed"] if COMMANDS[name] in _CONFIGURED else [])]
+    return parse_options(name, COMMANDS[name], own, elsewhere), overrides
 
 
 def with_all_options(name: str) -> type:
@@ -154,8 +155,8 @@ def _overview() -> str:
     lines += [f"  {name:<12} {_SUMMARIES[name]}" for name in COMMANDS]
     lines += [
         "",
-        "First: `jaxmia demo` shows the whole way in three minutes.",
-        "Then:  `jaxmia run --config FILE --out DIR`, as configs/mini.yaml and runs/mini.",
+        "First: `jaxmia demo` shows the whole way; `jaxmia doctor` looks at this machine.",
+        "Then:  `jaxmia run --config configs/quickstart.yaml --out DIR`; name your files.",
         "`jaxmia COMMAND --help` says more, with an example; --quiet: results only.",
     ]
     return "\n".join(lines)
