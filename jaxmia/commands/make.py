@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxmia.errors import InputError
+
 if TYPE_CHECKING:
     from jaxmia.config import Config
     from jaxmia.pipeline import Pipeline
+    from jaxmia.requery import Requery
 
 
 @dataclass
@@ -68,16 +71,21 @@ class Train:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains."""
         from jaxmia.pipeline import Shard
+        from jaxmia.requery import Requery
 
         shard = Shard.parse(self.shard)
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        _refuse_waiting(Requery(pipeline, self.out))
         pipeline.begin()
         pipeline.train(shard)
 
 
 @dataclass
 class Query:
-    """Queries the target on every sample and view.
+    """Queries the target on every sample and view, and again the shadows that were asked otherwise.
+
+    Shadows can be asked again, in other views or about other samples, where their weights were kept
+    (--ensemble.keep_weights true); none is trained.
 
     Example: jaxmia query --config configs/mini.yaml --out runs/mini
     """
@@ -86,12 +94,19 @@ class Query:
     """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    shadows: Path | None = None
+    """Folder of another run, whose shadows are asked; its samples and its results stay as they are."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries."""
+        from jaxmia.requery import Requery
+
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        again = Requery(pipeline, self.shadows or self.out)
+        waiting = again.waiting()
         pipeline.begin()
         pipeline.query()
+        again.run(waiting)
 
 
 @dataclass
@@ -131,12 +146,25 @@ def _pipeline(config: "Config", out: Path) -> "Pipeline":
 
 def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
     from jaxmia.report import write_report
+    from jaxmia.requery import Requery
 
+    again = Requery(pipeline, pipeline.out)
+    waiting = again.waiting()
     pipeline.begin()
     pipeline.query()
+    again.run(waiting)
     pipeline.train()
     _score(pipeline.out, pipeline.config)
     write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
+
+
+def _refuse_waiting(again: "Requery") -> None:
+    """Refuses chunks that were asked otherwise before anything is written; jobs beside each other cannot ask them."""
+    waiting = again.waiting()
+    if waiting:
+        raise InputError(
+            f"{waiting[0].path}: was asked in other views; `jaxmia query` with the same options asks its models again"
+        )
 
 
 def _score(out: Path, config: "Config") -> None:

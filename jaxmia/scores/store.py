@@ -97,7 +97,7 @@ class ScoreStore:
         """
         for path in self.paths():
             try:
-                yield path, _read_chunk(path)
+                yield path, read_chunk(path)
             except InputError as error:
                 if _is_outside(error.__cause__):
                     raise
@@ -115,7 +115,7 @@ class ScoreStore:
         paths = self.paths()
         if not paths:
             raise InputError(f"{self.folder}: holds no trained shadow models (*.npz); `jaxmia train` makes them")
-        chunks = [_read_chunk(path) for path in paths]
+        chunks = [read_chunk(path) for path in paths]
         for path, chunk in zip(paths[1:], chunks[1:], strict=True):
             _refuse_misfit(paths[0], chunks[0], path, chunk)
         model = np.concatenate([chunk.model for chunk in chunks])
@@ -167,7 +167,12 @@ def _is_outside(cause: BaseException | None) -> bool:
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL))
 
 
-def _read_chunk(path: Path) -> Chunk:
+def read_chunk(path: Path) -> Chunk:
+    """Reads and checks a chunk file, whoever made it.
+
+    Raises:
+        InputError: It is missing, damaged, or a field has another shape, type or value than a chunk's.
+    """
     arrays = load_npz(path, _REQUIRED)
     model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
     nothing = np.full(len(model) if model.ndim else 0, np.nan, np.float32)

@@ -109,7 +109,7 @@ class Shadows:
         made: What to keep with each chunk.
         on_progress: Told after each epoch and each step of the query.
         stopped: The number of the signal that came, or None; asked after each step.
-        keep: Given the models and their trained state.
+        keep: Given the models and their trained state; names what it kept.
     """
 
     ensemble: Ensemble
@@ -119,7 +119,7 @@ class Shadows:
     made: Mapping[str, Any] = field(default_factory=dict)
     on_progress: Callable[[Progress], None] = lambda progress: None
     stopped: Callable[[], int | None] = lambda: None
-    keep: Callable[[Sequence[int], State], None] = lambda models, state: None
+    keep: Callable[[Sequence[int], State], str | None] = lambda models, state: None
 
     def make(self, models: Sequence[int], checkpoints: Checkpoints | None = None) -> Chunk:
         """Trains the models together and queries them; goes on from a checkpoint where there is one.
@@ -133,8 +133,7 @@ class Shadows:
         try:
             training = _Training(self, models, together, writer)
             training.run(begun)
-            self.keep(models, training.state)
-            return self._query(training)
+            return self._query(training, self.keep(models, training.state))
         finally:
             if writer:
                 writer.close()
@@ -144,10 +143,19 @@ class Shadows:
         surplus = -len(models) % len(self.ensemble.devices)
         return [*models, *[models[-1]] * surplus]
 
-    def _query(self, training: "_Training") -> Chunk:
-        started = time.perf_counter()
+    def ask(self, together: Sequence[int], state: State, leave: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+        """Queries trained models on the whole pool.
+
+        Args:
+            together: Numbers of the models of the state.
+            state: Of these models.
+            leave: Called after each step; raises to end the query.
+
+        Returns:
+            Logit margins in nats, float32 `[model, view, sample]`, and whether the class of the first view is right,
+            bool `[model, sample]`.
+        """
         epochs = self.ensemble.trainer.recipe.epochs
-        kept, together = len(training.models), training.together
         total = len(self.ensemble.images) * len(self.views) * len(together)
         done = 0
 
@@ -155,18 +163,24 @@ class Shadows:
             nonlocal done
             done += images * len(together)
             self.on_progress(Progress("querying", together, done, total, epochs, epochs))
-            training.leave_if_told()
+            leave()
 
-        phi, right = query(self.ensemble, training.state, self.views, self.query_batch, on_images)
+        return query(self.ensemble, state, self.views, self.query_batch, on_images)
+
+    def _query(self, training: "_Training", weights: str | None) -> Chunk:
+        started = time.perf_counter()
+        kept, together = len(training.models), training.together
+        phi, right = self.ask(together, training.state, training.leave_if_told)
         seconds = {"train_seconds": training.seconds, "query_seconds": time.perf_counter() - started}
+        trained = {"trained_images": training.images, "trained_together": len(together)}
         return Chunk(
             model=np.array(training.models),
             mask=training.mask[:kept],
             phi=phi[:kept],
-            accuracy=_accuracy(right, ~training.mask)[:kept],
-            accuracy_in=_accuracy(right, training.mask)[:kept],
+            accuracy=accuracy(right, ~training.mask)[:kept],
+            accuracy_in=accuracy(right, training.mask)[:kept],
             extra={"curve": training.curve[:kept]},
-            made={**self.made, **seconds, "trained_images": training.images, "trained_together": len(together)},
+            made={**self.made, **seconds, **trained, **({"weights": weights} if weights else {})},
         )
 
 
@@ -253,20 +267,20 @@ class _Training:
     def _end_epoch(self, epoch: int) -> None:
         self._settle()
         loss, self._losses = self._losses / self._batches.steps_per_epoch, np.zeros(len(self.together))
-        accuracy = (float("nan"), float("nan"))
+        shares = (float("nan"), float("nan"))
         if epoch in self._probes:
             point = self._probes.index(epoch)
             probe = np.arange(min(_PROBE_SAMPLES, len(self._ensemble.images)), dtype=np.int32)
             right = np.asarray(self._ensemble.margins(self.state, probe, View())[1])
-            inside, outside = _accuracy(right, self.mask[:, probe]), _accuracy(right, ~self.mask[:, probe])
+            inside, outside = accuracy(right, self.mask[:, probe]), accuracy(right, ~self.mask[:, probe])
             self.curve[:, point] = np.stack([np.full(len(loss), epoch), loss, inside, outside], axis=-1)
         passed = sum(probe <= epoch for probe in self._probes)
         if passed:
-            accuracy = tuple(_mean(self.curve[:, passed - 1, column]) for column in (2, 3))
+            shares = tuple(_mean(self.curve[:, passed - 1, column]) for column in (2, 3))
         seen = self._step * self._recipe.batch_size * len(self.together)
         self._shadows.on_progress(
             Progress(
-                "training", self.together, seen, self.images, epoch, self._recipe.epochs, float(loss.mean()), *accuracy
+                "training", self.together, seen, self.images, epoch, self._recipe.epochs, float(loss.mean()), *shares
             )
         )
 
@@ -295,8 +309,8 @@ class _Training:
         return {"state": self.state, "curve": self.curve, "losses": self._losses}
 
 
-def _accuracy(right: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Share of `right` among the chosen samples, float32 `[model]`; nan where none is chosen."""
+def accuracy(right: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Share of `right` among the chosen samples, both bool `[model, sample]`: float32 `[model]`, nan where none is."""
     count = among.sum(1)
     share = (right & among).sum(1) / np.maximum(count, 1)
     return np.where(count > 0, share, np.nan).astype(np.float32)

@@ -1,12 +1,13 @@
 """Trained weights that are kept, so that shadow models can be asked again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
+from jaxmia.provenance import digest
 from jaxmia.training.arrays import named_arrays, pick, tree_of
 from jaxmia.training.step import State
 
@@ -20,37 +21,62 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def write(self, models: Sequence[int], state: State) -> None:
-        """Stores the weights and statistics of the models, the first of those in `state`."""
+    def write(self, models: Sequence[int], state: State) -> str:
+        """Stores the weights and statistics of the models, the first of those in `state`; returns their digest."""
         arrays = {name: array[: len(models)] for name, array in named_arrays(_asked(state)).items()}
-        save_npz(self._path(models), {"model": np.array(models, np.int64), **arrays})
+        save_npz(self.path(models), {"model": np.array(models, np.int64), **arrays})
+        return _digest(arrays)
 
-    def lacking(self, chunks: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-        """Of these chunks, those whose weights were not kept."""
-        return [models for models in chunks if not self._path(models).exists()]
-
-    def read(self, models: Sequence[int], init: Callable[[Sequence[int]], State], together: Sequence[int]) -> State:
-        """The state of a chunk's models, fit for queries.
+    def read(self, models: Sequence[int], kept: str) -> dict[str, np.ndarray]:
+        """The arrays of a chunk's models, by name.
 
         Args:
             models: The chunk's.
-            init: Makes a state of the same program; its values are not used.
-            together: The models of the state, all of them in the chunk.
+            kept: The digest that `write` returned.
 
         Raises:
-            InputError: The file is missing or damaged, or is of other models or another network.
+            InputError: The file is missing or damaged, or holds other models or other weights.
         """
-        path = self._path(models)
+        path = self.path(models)
         arrays = load_npz(path, required=("model",))
         held = arrays.pop("model").tolist()
-        if not set(together) <= set(held):
+        if held != list(models):
             raise InputError(f"{path}: holds models {held}, expected {list(models)}")
-        return tree_of(pick(arrays, held, together), _asked(init(together)), str(path))
+        if _digest(arrays) != kept:
+            raise InputError(f"{path}: holds other weights than those whose scores are stored")
+        return arrays
 
-    def _path(self, models: Sequence[int]) -> Path:
+    def path(self, models: Sequence[int]) -> Path:
+        """The file of a chunk."""
         return self.folder / f"{min(models):05d}-{max(models):05d}.npz"
+
+
+def state_of(
+    arrays: Mapping[str, np.ndarray],
+    models: Sequence[int],
+    together: Sequence[int],
+    init: Callable[[Sequence[int]], State],
+    source: str,
+) -> State:
+    """The state of some models, fit for queries.
+
+    Args:
+        arrays: As `Weights.read` returns them.
+        models: Whose they are.
+        together: The models of the state, each of `models`.
+        init: Makes a state of the same program; its values are not used.
+        source: Where the arrays come from, for messages.
+
+    Raises:
+        InputError: They are of another network; every difference is named.
+    """
+    return tree_of(pick(arrays, models, together), _asked(init(together)), source)
 
 
 def _asked(state: State) -> State:
     """What queries need."""
     return {name: part for name, part in state.items() if name != "optimizer"}
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    return digest(*(part for name in sorted(arrays) for part in (name.encode(), arrays[name])))
