@@ -1,7 +1,7 @@
 """Asks shadow models whose weights were kept again, without training: in other views, or about other samples."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import load_config
+from jaxmia.config import Challenge, load_config
 from jaxmia.errors import InputError
 from jaxmia.interruption import Interrupted, stop_requests
 from jaxmia.pipeline import Pipeline
@@ -29,10 +29,12 @@ class Requery:
     Attributes:
         pipeline: The configuration, and the folder of the new answers.
         source: Folder of the run that trained the models and kept their weights; it may be the same.
+        read_pool: Reads the samples of a challenge.
     """
 
     pipeline: Pipeline
     source: Path
+    read_pool: Callable[[Challenge], Pool]
 
     def waiting(self) -> list[Entry]:
         """The chunks that are yet to be asked as the configuration says; nothing is written.
@@ -176,15 +178,7 @@ class Requery:
 
     @cached_property
     def _trained_pool(self) -> Pool:
-        from bridge.challenge import load_challenge
-
-        path = self.source / "config.yaml"
-        section = load_config(path).challenge
-        if section.public is None or section.private is None:
-            raise InputError(f"{path}: challenge.public and challenge.private are not named")
-        return load_challenge(
-            section.public, section.private, classes=section.dataset_classes, max_bytes=section.max_bytes
-        )
+        return self.read_pool(load_config(self.source / "config.yaml").challenge)
 
 
 def _keys(pool: Pool) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from jaxmia.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxmia.config import Config
+    from jaxmia.config import Challenge, Config
     from jaxmia.pipeline import Pipeline
+    from jaxmia.pool import Pool
     from jaxmia.requery import Requery
 
 
@@ -71,11 +72,10 @@ class Train:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains."""
         from jaxmia.pipeline import Shard
-        from jaxmia.requery import Requery
 
         shard = Shard.parse(self.shard)
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        _refuse_waiting(Requery(pipeline, self.out))
+        _refuse_waiting(_requery(pipeline, self.out))
         pipeline.begin()
         pipeline.train(shard)
 
@@ -99,10 +99,8 @@ class Query:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries."""
-        from jaxmia.requery import Requery
-
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        again = Requery(pipeline, self.shadows or self.out)
+        again = _requery(pipeline, self.shadows or self.out)
         waiting = again.waiting()
         pipeline.begin()
         pipeline.query()
@@ -146,9 +144,8 @@ def _pipeline(config: "Config", out: Path) -> "Pipeline":
 
 def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
     from jaxmia.report import write_report
-    from jaxmia.requery import Requery
 
-    again = Requery(pipeline, pipeline.out)
+    again = _requery(pipeline, pipeline.out)
     waiting = again.waiting()
     pipeline.begin()
     pipeline.query()
@@ -156,6 +153,22 @@ def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
     pipeline.train()
     _score(pipeline.out, pipeline.config)
     write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
+
+
+def _requery(pipeline: "Pipeline", source: Path) -> "Requery":
+    from jaxmia.requery import Requery
+
+    return Requery(pipeline, source, _read_pool)
+
+
+def _read_pool(challenge: "Challenge") -> "Pool":
+    from bridge.challenge import load_challenge
+
+    if challenge.public is None or challenge.private is None:
+        raise InputError("challenge: public and private are not named, so it is not known who was trained on whom")
+    return load_challenge(
+        challenge.public, challenge.private, classes=challenge.dataset_classes, max_bytes=challenge.max_bytes
+    )
 
 
 def _refuse_waiting(again: "Requery") -> None:
