@@ -24,6 +24,7 @@ from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.pool import Pool
 from jaxmia.scores.store import Chunk, ScoreStore
 from jaxmia.selection import Selection, select
+from jaxmia.status import enough, missing_models, ranges
 from jaxmia.submission import to_unit_interval, write_submission
 
 AUTO = "auto"
@@ -80,6 +81,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
         InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
     """
     matrices = read_matrices(out)
+    missing = _tell_missing(out, matrices.shadows, say)
     selection = _select(matrices.evidence, section) if section.name == AUTO else None
     chosen = selection.chosen if selection else named_attack(section.name)
     scores = {chosen.name: chosen(matrices.evidence)}
@@ -101,6 +103,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
         "attack": chosen.name,
         "fpr": section.fpr,
         "models": len(matrices.shadows.model),
+        "missing": missing,
         "samples": len(pool),
         "shadow_accuracy": {
             "out": _mean(matrices.shadows.accuracy),
@@ -115,6 +118,16 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def _tell_missing(out: Path, shadows: Chunk, say: Callable[[str], None]) -> list[int]:
+    """Says which models that the run's configuration asks for are not there; their numbers."""
+    missing = missing_models(out, set(shadows.model.tolist()))
+    if missing:
+        inside = shadows.mask.sum(0)
+        suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))
+        say(f"shadows: {len(shadows.model)} models are there, missing are {ranges(missing)}; {suffices}")
+    return missing
 
 
 def submit_private(out: Path, pool: Pool, score: np.ndarray, say: Callable[[str], None]) -> None:

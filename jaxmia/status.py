@@ -20,6 +20,8 @@ class Status:
         done: Models that are stored.
         running: Models that are being trained.
         missing: Models that are neither; empty without a configuration.
+        fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models.
+        fewest_out: The same of OUT.
         damaged: Files that cannot be read.
         jobs: Who trains what, how far it is, and the seconds since its last sign of life.
         images_per_second: Of all jobs that train; of the stored chunks where none does. None where unknown.
@@ -30,6 +32,8 @@ class Status:
     done: list[int]
     running: list[int]
     missing: list[int]
+    fewest_in: int
+    fewest_out: int
     damaged: list[str]
     jobs: list[dict[str, Any]]
     images_per_second: float | None
@@ -60,12 +64,15 @@ def read_status(out: Path) -> Status:
     training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
     speed = sum(training) or _past_speed(entries)
     left = _images_left(entries, others, len(missing))
+    inside, outside = store.counts()
     readable = {entry.path for entry in entries}
     return Status(
         count=count,
         done=sorted(done),
         running=sorted(running),
         missing=sorted(missing),
+        fewest_in=int(inside.min()) if len(inside) else 0,
+        fewest_out=int(outside.min()) if len(outside) else 0,
         damaged=[str(path) for path in store.paths() if path not in readable],
         jobs=[_job(claims.folder, claim) for claim in others],
         images_per_second=speed,
@@ -77,6 +84,15 @@ def missing_models(out: Path, held: set[int]) -> list[int]:
     """Models that the run's own configuration asks for and that are not held; none without a configuration."""
     config = out / "config.yaml"
     return sorted(set(range(load_config(config).shadow.count)) - held) if config.exists() else []
+
+
+def enough(inside: int, outside: int) -> str:
+    """In words, whether scoring can go on where each sample has at least so many IN and so many OUT models."""
+    if not outside:
+        return "too few to score: a sample has no OUT model"
+    if not inside:
+        return "enough for offline attacks only: a sample has no IN model"
+    return f"enough to score: each sample has at least {inside} IN and {outside} OUT"
 
 
 def ranges(numbers: list[int]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmia.attacks import LiraOnline, standard_attacks
+from jaxmia.commands.make import Score
 from jaxmia.config import AttackSection
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
@@ -86,6 +87,40 @@ def test_an_attack_that_lacks_models_is_left_out_unless_it_was_asked_for(planted
     assert "lira-online-global" not in load_npz(out / "scores.npz")
     with pytest.raises(InputError, match="sample 0 has no IN model among 4"):
         score(out, AttackSection(name="lira-online-global"), silent)
+
+
+def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Path, np.ndarray]):
+    """The configuration of the run asks for 28; models 0 to 23 are there, one chunk of which is taken away."""
+    out, _ = planted
+    (out / "config.yaml").write_text("shadow: {count: 28}")
+    (out / "shadows" / "00008-00015.npz").unlink()
+    mask = ScoreStore(out / "shadows").read().mask
+    said: list[str] = []
+    metrics = score(out, AttackSection(name="calibrated"), said.append)
+    inside, outside = mask.sum(0).min(), (~mask).sum(0).min()
+    assert said[0] == (
+        "shadows: 16 models are there, missing are 8-15, 24-27; "
+        f"enough to score: each sample has at least {inside} IN and {outside} OUT"
+    )
+    assert metrics["missing"] == [*range(8, 16), *range(24, 28)]
+
+
+def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    for config in (None, "shadow: {count: 24}"):
+        if config:
+            (out / "config.yaml").write_text(config)
+        said: list[str] = []
+        assert score(out, AttackSection(name="calibrated"), said.append)["missing"] == []
+        assert not any("missing are" in line for line in said)
+
+
+def test_the_command_prints_tables_or_json(planted: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture[str]):
+    out, _ = planted
+    Score(out)(["--attack.name", "calibrated"])
+    assert "calibrated on the public samples" in capsys.readouterr().out
+    Score(out, json=True)(["--attack.name", "calibrated"])
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "metrics.json").read_text())
 
 
 def test_attacks_are_found_by_name():

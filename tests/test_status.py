@@ -3,13 +3,14 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxmia.claims import Claims
 from jaxmia.commands.status import ShowStatus
 from jaxmia.errors import InputError
 from jaxmia.scores import ScoreStore
-from jaxmia.status import missing_models, ranges, read_status
+from jaxmia.status import enough, missing_models, ranges, read_status
 from tests.conftest import make_chunk
 
 MADE = {"trained_images": 6000, "trained_together": 3, "train_seconds": 20.0}
@@ -69,11 +70,44 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture):
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "done:    3 of 10 models"
     assert re.fullmatch(r"running: 3-4 by process 7 of far: training 25 %, last sign \d+ s ago", shown[1])
-    assert shown[2:] == ["missing: 5-9", "speed:   500 images/s", "left:    0:00:26"]
+    assert shown[2:] == [
+        "missing: 5-9",
+        "models:  too few to score: a sample has no OUT model",
+        "speed:   500 images/s",
+        "left:    0:00:26",
+    ]
     ShowStatus(run, json=True)([])
     told = json.loads(capsys.readouterr().out)
     assert told["missing"] == [5, 6, 7, 8, 9]
     assert told["jobs"][0]["host"] == "far"
+
+
+def test_the_fewest_models_of_a_sample_are_counted_over_all_files(tmp_path: Path):
+    """Model 2 is in two files and counts once; a file of another pool, or a damaged one, does not count."""
+    store = ScoreStore(tmp_path / "shadows")
+    masks = np.random.default_rng(0).random((6, 30)) < 0.5
+    for models in ([0, 1, 2], [2, 3], [4, 5]):
+        store.write(make_chunk(models, mask=masks[models]))
+    store.write(make_chunk([8, 9], samples=31))
+    (store.folder / "00010-00011.npz").write_text("half")
+    inside, outside = store.counts()
+    np.testing.assert_array_equal(inside, masks.sum(0))
+    np.testing.assert_array_equal(outside, (~masks).sum(0))
+    status = read_status(tmp_path)
+    assert (status.fewest_in, status.fewest_out) == (masks.sum(0).min(), (~masks).sum(0).min())
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "words"),
+    [
+        (3, 2, "enough to score: each sample has at least 3 IN and 2 OUT"),
+        (0, 4, "enough for offline attacks only: a sample has no IN model"),
+        (4, 0, "too few to score: a sample has no OUT model"),
+        (0, 0, "too few to score: a sample has no OUT model"),
+    ],
+)
+def test_whether_there_are_enough(inside: int, outside: int, words: str):
+    assert enough(inside, outside) == words
 
 
 def test_numbers_in_words():

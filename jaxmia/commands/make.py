@@ -1,9 +1,12 @@
 """Commands that make results: demo, run, train, query, score."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import tyro
 
 from jaxmia.errors import InputError
 
@@ -49,10 +52,12 @@ class Run:
     """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what metrics.json holds instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains, queries, scores, reports."""
-        _run_all(_pipeline(_configure(self.config, overrides), self.out))
+        _run_all(_pipeline(_configure(self.config, overrides), self.out), as_json=self.json)
 
 
 @dataclass
@@ -113,6 +118,8 @@ class Score:
 
     Needs pool.npz, target.npz and shadows/*.npz in DIR, whoever made them; no images, no models.
 
+    Says which models are missing, and whether those that are there are enough.
+
     Example: jaxmia score --out runs/mini --attack.name lira-online-global
     """
 
@@ -120,11 +127,13 @@ class Score:
     """Folder of the results."""
     config: Path | None = None
     """Configuration (YAML); by default the run's own, if there is one."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what metrics.json holds instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores."""
         own = self.out / "config.yaml"
-        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides))
+        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides), self.json)
 
 
 def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
@@ -142,7 +151,7 @@ def _pipeline(config: "Config", out: Path) -> "Pipeline":
     return Pipeline(config, out, say, watch)
 
 
-def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
+def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = False) -> None:
     from jaxmia.report import write_report
 
     again = _requery(pipeline, pipeline.out)
@@ -151,7 +160,7 @@ def _run_all(pipeline: "Pipeline", truth: Path | None = None) -> None:
     pipeline.query()
     again.run(waiting)
     pipeline.train()
-    _score(pipeline.out, pipeline.config)
+    _score(pipeline.out, pipeline.config, as_json)
     write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
 
 
@@ -180,11 +189,14 @@ def _refuse_waiting(again: "Requery") -> None:
         )
 
 
-def _score(out: Path, config: "Config") -> None:
+def _score(out: Path, config: "Config", as_json: bool) -> None:
     from jaxmia.display import exposed_table, figures_table, output, promise_lines, say, selection_table
     from jaxmia.scoring import score
 
     metrics = score(out, config.attack, say)
+    if as_json:
+        output(json.dumps(metrics, indent=2))
+        return
     if metrics["selection"]:
         output(selection_table(metrics["selection"]))
     if metrics["public"]:

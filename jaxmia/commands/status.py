@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShowStatus:
-    """How far a run is: models done, running and missing, images/s, time left.
+    """How far a run is: models done, running and missing, whether they are enough to score, images/s, time left.
 
     Example: jaxmia status runs/tml26
     """
@@ -39,7 +39,7 @@ class ShowStatus:
 
 def describe(status: "Status") -> list[str]:
     """A status in lines."""
-    from jaxmia.status import ranges
+    from jaxmia.status import enough, ranges
 
     of = f" of {status.count}" if status.count is not None else ""
     lines = [f"done:    {len(status.done)}{of} models"]
@@ -50,6 +50,8 @@ def describe(status: "Status") -> list[str]:
         lines.append(f"running: {ranges(sorted(job['models']))} by {where}: {job.get('stage', '')} {share}{seen}")
     if status.missing:
         lines.append(f"missing: {ranges(status.missing)}")
+    if status.done:
+        lines.append(f"models:  {enough(status.fewest_in, status.fewest_out)}")
     lines += [f"damaged: {path}; `jaxmia train` sets it aside and makes its models again" for path in status.damaged]
     if status.images_per_second:
         lines.append(f"speed:   {status.images_per_second:,.0f} images/s")

@@ -89,6 +89,23 @@ class ScoreStore:
         """Numbers of the models that the store seems to hold, as `index` sees it."""
         return {model for entry in self.index() for model in entry.models}
 
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many models were trained on each sample (IN) and how many were not (OUT), int `[sample]`.
+
+        Reads masks only. What cannot be read counts for nothing, and so does a file of another pool than the first.
+        """
+        inside = outside = np.zeros(0, np.int64)
+        seen: set[int] = set()
+        for entry in self.index():
+            mask = _peek_mask(entry)
+            if mask is None or (seen and mask.shape[1] != len(inside)):
+                continue
+            mask = mask[[model not in seen for model in entry.models]]
+            own = mask.sum(0)
+            inside, outside = (own, len(mask) - own) if not seen else (inside + own, outside + len(mask) - own)
+            seen.update(entry.models)
+        return inside, outside
+
     def chunks(self, say: Callable[[str], None]) -> Iterator[tuple[Path, Chunk]]:
         """Each chunk, read and checked; a damaged file is set aside as `*.damaged`, and said.
 
@@ -156,6 +173,15 @@ def _peek(path: Path) -> Entry | None:
         return Entry(path, tuple(int(number) for number in model), _read_made(path, made))
     except Exception:  # a damaged archive raises whatever its readers happen to trip over
         return None
+
+
+def _peek_mask(entry: Entry) -> np.ndarray | None:
+    try:
+        with zipfile.ZipFile(entry.path) as archive:
+            mask = _read_member(archive, "mask.npy")
+    except Exception:  # as above
+        return None
+    return mask if mask.dtype == bool and mask.ndim == 2 and len(mask) == len(entry.models) else None
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
