@@ -19,7 +19,10 @@ OURS = "jaxmia"
 class Timed(Protocol):
     """Something that trains `images` images a call and can say how long that took."""
 
-    images: int
+    @property
+    def images(self) -> int:
+        """Images a call, once warmed up."""
+        ...
 
     def warm_up(self) -> float:
         """Makes the first calls; the seconds that are spent only once."""

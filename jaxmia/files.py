@@ -83,6 +83,11 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
 
 
+def cache_folder() -> Path:
+    """Where plans and compiled programs are kept: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmia"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -41,6 +41,15 @@ def processor() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
+def instruction_set() -> str:
+    """What this machine's processor can do, for what was compiled for it; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
 def commit() -> str | None:
     """The commit of jaxmia's own checkout, with `+` where files differ from it; None outside of one."""
     folder = Path(jaxmia.__file__).parent

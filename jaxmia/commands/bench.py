@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxmia.config import Config
     from jaxmia.training.step import Trainer
 
+_PEERS_TOGETHER = 8
+
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
@@ -114,10 +116,9 @@ class Bench:
                 make = functools.partial(Rig, plan.applied(trainer), plan.width, plan.sequential, used)
                 contenders.append(Contender(name, OURS, plan.width, make))
         if self.peers:
-            width = 8
-            plain = plan_of(width, "grouped", devices[:1])
-            make = functools.partial(Rig, plain.applied(trainer), width, False, devices[:1])
-            contenders.append(Contender("plain vmap (JAX)", PEER, width, make))
+            plain = plan_of(_PEERS_TOGETHER, "grouped", devices[:1])
+            make = functools.partial(Rig, plain.applied(trainer), plain.width, False, devices[:1])
+            contenders.append(Contender("plain vmap (JAX)", PEER, plain.width, make))
             contenders += _torch_peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
         return contenders
 
@@ -140,7 +141,8 @@ def _torch_peers(trainer: "Trainer", config: "Config", device: str) -> list["Con
     if device == "cuda":
         compiled = replace(recipe, compile=True)
         peers.append(Contender("PyTorch torch.compile", PEER, 1, functools.partial(Served, trainer.network, compiled)))
-    peers.append(Contender("torch.func vmap", PEER, 8, functools.partial(Served, trainer.network, recipe, 8)))
+    together = functools.partial(Served, trainer.network, recipe, _PEERS_TOGETHER)
+    peers.append(Contender("torch.func vmap", PEER, _PEERS_TOGETHER, together))
     return peers
 
 

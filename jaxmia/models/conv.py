@@ -15,11 +15,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-Lowering = Literal["grouped", "unrolled", "matmul"]
+from jaxmia.native import convolution as native
+from jaxmia.native.convolution import Window
+
+Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
+_Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
@@ -30,7 +33,8 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     Args:
         lowering: What a convolution of K inputs with K kernels becomes: `grouped`, one convolution with K feature
             groups (what plain `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix
-            product of patches and kernels.
+            product of patches and kernels; `native`, kernels of our own for CPUs (`jaxmia.native`), which must be
+            available.
     """
 
     def conv(
@@ -61,7 +65,7 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
 
 
 @functools.cache
-def _convolution(lowering: Lowering, window: _Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _convolution(lowering: Lowering, window: Window) -> _Product:
     """The convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h, w, d]` of one stride and padding."""
     forward = _batched(
         functools.partial(_library, window=window),
@@ -89,43 +93,41 @@ def _convolution(lowering: Lowering, window: _Window) -> Callable[[jax.Array, ja
 
 @functools.cache
 def _gradients(
-    lowering: Lowering, window: _Window, spatial: tuple[int, int], taps: tuple[int, int]
-) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], Callable[[jax.Array, jax.Array], jax.Array]]:
-    """Input gradient of `(cotangent, kernel)` and kernel gradient of `(inputs, cotangent)`, by transposition."""
+    lowering: Lowering, window: Window, spatial: tuple[int, int], taps: tuple[int, int]
+) -> tuple[_Product, _Product]:
+    """Input gradient of `(cotangent, kernel)` and kernel gradient of `(inputs, cotangent)`."""
 
-    def input_gradient(
-        product: Callable[[jax.Array, jax.Array], jax.Array], cotangent: jax.Array, kernel: jax.Array
-    ) -> jax.Array:
+    def input_gradient(product: _Product, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
         shape = (*cotangent.shape[:-3], *spatial, kernel.shape[-2])
         inputs = jax.ShapeDtypeStruct(shape, kernel.dtype)
         return jax.linear_transpose(lambda value: product(value, kernel), inputs)(cotangent)[0]
 
-    def kernel_gradient(
-        product: Callable[[jax.Array, jax.Array], jax.Array], inputs: jax.Array, cotangent: jax.Array
-    ) -> jax.Array:
+    def kernel_gradient(product: _Product, inputs: jax.Array, cotangent: jax.Array) -> jax.Array:
         shape = (*inputs.shape[:-4], *taps, inputs.shape[-1], cotangent.shape[-1])
         kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
         return jax.linear_transpose(lambda value: product(inputs, value), kernel)(cotangent)[0]
 
     solo = functools.partial(_library, window=window)
-    if lowering == "matmul":
-        many = functools.partial(_patches, window=window)
-        return (
-            _batched(functools.partial(input_gradient, solo), functools.partial(input_gradient, many)),
-            _batched(functools.partial(kernel_gradient, solo), functools.partial(kernel_gradient, many)),
+    solos = functools.partial(input_gradient, solo), functools.partial(kernel_gradient, solo)
+    if lowering == "native":
+        many = (
+            functools.partial(native.input_gradient, window=window, spatial=spatial),
+            functools.partial(native.kernel_gradient, window=window, taps=taps),
         )
-    spread = jax.vmap if lowering == "grouped" else _unroll
-    return (
-        _batched(functools.partial(input_gradient, solo), spread(functools.partial(input_gradient, solo))),
-        _batched(functools.partial(kernel_gradient, solo), spread(functools.partial(kernel_gradient, solo))),
-    )
+    elif lowering == "matmul":
+        product = functools.partial(_patches, window=window)
+        many = functools.partial(input_gradient, product), functools.partial(kernel_gradient, product)
+    else:
+        spread = jax.vmap if lowering == "grouped" else _unroll
+        many = spread(solos[0]), spread(solos[1])
+    return _batched(solos[0], many[0]), _batched(solos[1], many[1])
 
 
 def _batched(
-    solo: Callable[[jax.Array, jax.Array], jax.Array],
-    many: Callable[[jax.Array, jax.Array], jax.Array],
-    shared_input: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    solo: _Product,
+    many: _Product,
+    shared_input: _Product | None = None,
+) -> _Product:
     """`solo`, with `many` in its place under `vmap`, where both operands carry the model axis in front."""
     function = custom_vmap(solo)
 
@@ -142,7 +144,7 @@ def _batched(
     return function
 
 
-def _unroll(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _unroll(function: _Product) -> _Product:
     """Maps over the leading axis of both operands by writing the calls out."""
 
     def unrolled(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -151,12 +153,12 @@ def _unroll(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[
     return unrolled
 
 
-def _library(inputs: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+def _library(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     strides, padding = window
     return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_NHWC)
 
 
-def _wide(inputs: jax.Array, kernels: jax.Array, window: _Window) -> jax.Array:
+def _wide(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
     """K kernels on one input are one convolution with K times the output channels."""
     models, *taps, channels, features = kernels.shape
     wide = jnp.moveaxis(kernels, 0, -2).reshape(*taps, channels, models * features)
@@ -164,7 +166,7 @@ def _wide(inputs: jax.Array, kernels: jax.Array, window: _Window) -> jax.Array:
     return jnp.moveaxis(outputs.reshape(*outputs.shape[:-1], models, features), -2, 0)
 
 
-def _patches(inputs: jax.Array, kernels: jax.Array, window: _Window) -> jax.Array:
+def _patches(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
     """`[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
     (down, across), (vertical, horizontal) = window
     models, rows, columns, channels, features = kernels.shape
@@ -185,4 +187,5 @@ _FORWARD: dict[Lowering, Callable[..., jax.Array]] = {
     "grouped": lambda inputs, kernels, window: jax.vmap(functools.partial(_library, window=window))(inputs, kernels),
     "unrolled": lambda inputs, kernels, window: _unroll(functools.partial(_library, window=window))(inputs, kernels),
     "matmul": _patches,
+    "native": native.forward,
 }

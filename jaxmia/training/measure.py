@@ -12,6 +12,7 @@ from jaxmia.training.step import Trainer
 
 _POOL = 1024
 _STEPS_A_CALL = 8
+_SECONDS_A_CALL = 0.25
 
 
 class Rig:
@@ -33,16 +34,26 @@ class Rig:
         self._state = self._ensemble.init(models)
         self._keys = self._ensemble.keys(models)
         self._hyper = jax.tree.map(lambda value: np.full(width, value, np.float32), hyper_of(trainer.recipe))
-        steps = _STEPS_A_CALL if self._ensemble.steps_in_one_call else 1
-        self._index = generator.integers(0, _POOL, (steps, width, trainer.recipe.batch_size)).astype(np.int32)
+        shape = (_STEPS_A_CALL, width, trainer.recipe.batch_size)
+        self._index = generator.integers(0, _POOL, shape).astype(np.int32)
         self._total = np.full(width, 2**30, np.int32)
         self._done = 0
-        self.images = self._index.size
+
+    @property
+    def images(self) -> int:
         """Images a call."""
+        return self._index.size
 
     def warm_up(self) -> float:
-        """Makes the first calls, which compile; the time of the first less that of the second."""
+        """Makes the first calls, which compile; the time of the first less that of the second.
+
+        Where a call is one step, later calls make as many, one behind the other as in a run, as take a fair time.
+        """
+        if self._ensemble.steps_in_one_call:
+            return max(self.seconds() - self.seconds(), 0.0)
+        index, self._index = self._index, self._index[:1]
         first, second = self.seconds(), self.seconds()
+        self._index = index[: max(1, round(_SECONDS_A_CALL / second))]
         return max(first - second, 0.0)
 
     def seconds(self) -> float:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jaxmia.config import Ensemble as EnsembleSection
 from jaxmia.config import Shadow
 from jaxmia.errors import InputError
-from jaxmia.files import write_text
+from jaxmia.files import cache_folder, write_text
 from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv
+from jaxmia.native import build as native
 from jaxmia.provenance import digest, processor
-from jaxmia.training.devices import Device, cache_folder
+from jaxmia.training.devices import Device
 from jaxmia.training.measure import Rig, attempt, images_per_second
 from jaxmia.training.step import Trainer
 
@@ -45,11 +46,6 @@ class Plan:
         count, device = len(self.devices), self.devices[0].platform
         return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
-    def halved(self) -> "Plan | None":
-        """Half as wide; None where it is as narrow as its devices allow."""
-        width = self.width // 2 // len(self.devices) * len(self.devices)
-        return replace(self, width=width) if width else None
-
     def applied(self, trainer: Trainer) -> Trainer:
         """The trainer, computing by this plan."""
         return replace(trainer, compute=Compute(trainer.compute.dtype, ensemble_conv(self.lowering)))
@@ -67,9 +63,11 @@ def make_plan(
         say: Told what is measured.
 
     Raises:
-        InputError: More devices are asked for than there are.
+        InputError: More devices are asked for than there are, or kernels that cannot be had.
     """
     devices = make_devices(section)[:count]
+    if section.conv == "native" and (reason := _no_kernels(trainer, devices[0].platform)):
+        raise InputError(f"ensemble.conv: native: {reason}")
     if section.width != "auto" and section.conv != "auto":
         return plan_of(section.width, section.conv, devices)
     most = min(count, _MOST_TOGETHER)
@@ -120,8 +118,19 @@ def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
     """What `ensemble.conv` may be on a platform, the likeliest first; loops inside a program are slow on a CPU."""
     if not trainer.network.convolutional:
         return ("unrolled",)
-    likely = ("unrolled", "matmul", *(lowering for lowering in LOWERINGS if lowering not in ("unrolled", "matmul")))
-    return likely if platform == "cpu" else ("sequential", *likely)
+    if platform != "cpu":
+        return ("sequential", "unrolled", "matmul", "grouped")
+    ours = () if _no_kernels(trainer, platform) else ("native",)
+    return (*ours, "unrolled", "matmul", "grouped")
+
+
+def _no_kernels(trainer: Trainer, platform: str) -> str | None:
+    """Why the kernels of `jaxmia.native` do not serve; None where they do."""
+    if platform != "cpu":
+        return f"its kernels are for CPUs, this is a {platform}"
+    if trainer.compute.dtype != jnp.float32:
+        return f"its kernels compute float32, asked for is {trainer.compute.dtype}"
+    return native.unavailable()
 
 
 def _search(

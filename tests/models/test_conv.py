@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
+from jaxmia.native.build import unavailable
 
 Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
+
+each_lowering = pytest.mark.parametrize(
+    "lowering",
+    [
+        pytest.param(
+            name, marks=pytest.mark.skipif(name == "native" and bool(unavailable()), reason=str(unavailable()))
+        )
+        for name in LOWERINGS
+    ],
+)
 
 KINDS = {"own": (0, 0), "shared input": (None, 0), "shared kernel": (0, None)}
 """Which operand carries the model axis: every model its own, one image batch for all, one kernel for all."""
@@ -68,7 +79,7 @@ def assert_alike(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_a_lowering_is_plain_vmap(lowering: Lowering, kind: str):
     @given(cases())
     @settings(max_examples=4)
@@ -90,12 +101,12 @@ COMMON: list[Case] = [
 
 
 @pytest.mark.parametrize("case", COMMON, ids=lambda case: f"{case[1][1]}x{case[1][2]} of {case[0][2]} by {case[2][0]}")
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_the_networks_own_convolutions(lowering: Lowering, case: Case):
     assert_alike(evaluate(ensemble_conv(lowering), case, "own"), expected_of(case, "own"), 1e-5)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_bfloat16_stays_bfloat16_and_within_its_rounding(lowering: Lowering):
     """Against the float32 result of the same bfloat16 operands; bfloat16 has 8 bits."""
     case = COMMON[0]
@@ -113,7 +124,7 @@ def test_bfloat16_stays_bfloat16_and_within_its_rounding(lowering: Lowering):
             np.testing.assert_allclose(found["output"], exact, atol=0.01 * np.abs(exact).max(), rtol=0.01)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_without_vmap_it_is_the_librarys(lowering: Lowering):
     case = COMMON[1]
     inputs, kernel = (value[0] for value in operands(case))
@@ -121,7 +132,7 @@ def test_without_vmap_it_is_the_librarys(lowering: Lowering):
     np.testing.assert_array_equal(found, plain(inputs, kernel, case[2], case[3]))
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_named_paddings_and_a_direct_loop(lowering: Lowering):
     """Every output is the sum it is defined as, written out in NumPy float64."""
     inputs, kernel = operands(((2, 1, 5, 6, 2), (2, 3, 2, 2, 3), (2, 1), ((0, 0), (0, 0))))
@@ -143,7 +154,7 @@ def test_named_paddings_and_a_direct_loop(lowering: Lowering):
     np.testing.assert_allclose(same, jax.vmap(lambda x, k: plain(x, k, (2, 1), "SAME"))(inputs, kernel), atol=1e-5)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 def test_flax_modules_take_it(lowering: Lowering):
     """K `nnx.Conv` modules under vmap against each alone with the library's convolution."""
 
@@ -161,7 +172,7 @@ def test_flax_modules_take_it(lowering: Lowering):
     assert np.abs(expected[0] - expected[1]).max() > 0.1
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@each_lowering
 @pytest.mark.parametrize(
     ("options", "named"),
     [

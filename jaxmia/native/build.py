@@ -1,0 +1,73 @@
+"""Compiles the kernels and makes them known to XLA."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+
+from jaxmia.files import cache_folder
+from jaxmia.provenance import digest, instruction_set
+
+_SOURCE = Path(__file__).with_name("kernels.cc")
+_TARGETS = ("jaxmia_conv_forward", "jaxmia_conv_input_gradient", "jaxmia_conv_kernel_gradient")
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
+# The first that the compiler takes: Clang on Arm knows only the second.
+_MACHINES = ("-march=native", "-mcpu=native")
+_PATIENCE = 120
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why the kernels cannot be used here; None once they are compiled and XLA knows them.
+
+    Compiling takes some seconds, once for each kind of machine; what came of it stays in the cache folder. The
+    compiler is `$CXX`, or the first of c++, g++ and clang++ that is found.
+    """
+    compiler = _compiler()
+    if compiler is None:
+        return f"no C++ compiler: none of $CXX, {', '.join(_COMPILERS)} is found"
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+    except subprocess.SubprocessError as error:
+        last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        return f"{compiler} does not compile the kernels: {last}"
+    except OSError as error:
+        return f"the compiled kernels cannot be kept or loaded: {error}"
+    for name in _TARGETS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return None
+
+
+def _compiler() -> str | None:
+    asked = os.environ.get("CXX")
+    return next((name for name in ((asked,) if asked else _COMPILERS) if shutil.which(name)), None)
+
+
+def _compiled(compiler: str) -> Path:
+    """The library of these sources for this machine, made where it is not there yet.
+
+    Raises:
+        subprocess.SubprocessError: The compiler fails.
+        OSError: The cache folder cannot be written to.
+    """
+    made_of = (_SOURCE.read_text(), compiler, *_FLAGS, instruction_set(), jax.__version__)
+    path = cache_folder() / f"kernels-{digest(chr(0).join(made_of).encode())}.so"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as folder:
+        made = Path(folder) / path.name
+        for machine in _MACHINES:
+            command = [compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(made)]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+            if result.returncode == 0:
+                break
+        result.check_returncode()
+        made.replace(path)
+    return path

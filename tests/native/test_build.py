@@ -1,0 +1,77 @@
+import functools
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxmia.native import build
+from jaxmia.native.convolution import forward, input_gradient, kernel_gradient
+
+needs_kernels = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache folder, and nothing compiled yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "unavailable", build.unavailable.__wrapped__)
+    return tmp_path / "jaxmia"
+
+
+def test_without_a_compiler(fresh, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "no C++ compiler: none of $CXX, c++, g++, clang++ is found" in str(build.unavailable())
+    assert not fresh.exists()
+
+
+def test_a_compiler_that_fails_leaves_nothing(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    assert "false does not compile the kernels" in str(build.unavailable())
+    assert list(fresh.iterdir()) == []
+
+
+def test_a_damaged_library_is_told(fresh, monkeypatch):
+    monkeypatch.setattr(build, "_compiled", lambda compiler: build.Path(__file__))
+    monkeypatch.setattr(build, "_compiler", lambda: "c++")
+    assert "cannot be kept or loaded" in str(build.unavailable())
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_the_library_is_compiled_once(fresh, monkeypatch):
+    code = "from jaxmia.native.build import unavailable; print(unavailable())"
+    run = functools.partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run().stdout == "None\n"
+    (library,) = fresh.iterdir()
+    made = library.stat().st_mtime_ns
+    assert run().stdout == "None\n"
+    assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
+
+
+@needs_kernels
+@pytest.mark.parametrize("features", [1, 15, 16, 17, 40, 64, 100])
+@pytest.mark.parametrize("channels", [1, 3, 16, 33])
+def test_kernels_of_every_vector_width(channels: int, features: int):
+    """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
+    random = np.random.default_rng(0)
+    window = ((1, 2), ((1, 1), (0, 1)))
+    inputs = jnp.asarray(random.normal(size=(2, 67, 9, 8, channels)), jnp.float32)
+    kernels = jnp.asarray(random.normal(size=(2, 3, 2, channels, features)), jnp.float32)
+
+    def convolve(image, kernel):
+        return lax.conv_general_dilated(image, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    outputs, pull = jax.vjp(jax.vmap(convolve), inputs, kernels)
+    cotangents = jnp.asarray(random.normal(size=outputs.shape), jnp.float32)
+    found = (
+        forward(inputs, kernels, window),
+        input_gradient(cotangents, kernels, window, (9, 8)),
+        kernel_gradient(inputs, cotangents, window, (3, 2)),
+    )
+    for ours, theirs in zip(found, (outputs, *pull(cotangents)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * features**0.5, rtol=0)
