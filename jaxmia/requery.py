@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmia.claims import Claims
 from jaxmia.config import Challenge, load_config
 from jaxmia.errors import InputError
 from jaxmia.interruption import Interrupted, stop_requests
@@ -75,10 +76,13 @@ class Requery:
         count = sum(len(entry.models) for entry in waiting)
         pipeline.say(f"shadows: asking {count} again ({plan}); none is trained")
         weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")
+        claims = Claims(pipeline.out / "claims")
         with stop_requests(pipeline.say) as stopped, pipeline.watch("shadows") as show:
             shadows = replace(pipeline._shadows(plan), on_progress=show, stopped=stopped)
             for entry in waiting:
-                store.write(self._ask(shadows, weights, entry, plan.width))
+                # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
+                with claims.hold(entry.models):
+                    store.write(self._ask(shadows, weights, entry, plan.width))
 
     @property
     def _elsewhere(self) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxmia.pipeline import Pipeline
     from jaxmia.pool import Pool
     from jaxmia.requery import Requery
+    from jaxmia.scores.store import Entry
 
 
 @dataclass
@@ -80,7 +81,12 @@ class Train:
 
         shard = Shard.parse(self.shard)
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        _refuse_waiting(_requery(pipeline, self.out))
+        _, waiting = _look(pipeline, self.out)
+        if waiting:
+            raise InputError(
+                f"{waiting[0].path}: was asked in other views; `jaxmia query` with the same options asks its models "
+                "again"
+            )
         pipeline.begin()
         pipeline.train(shard)
 
@@ -105,8 +111,7 @@ class Query:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries."""
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        again = _requery(pipeline, self.shadows or self.out)
-        waiting = again.waiting()
+        again, waiting = _look(pipeline, self.shadows or self.out)
         pipeline.begin()
         pipeline.query()
         again.run(waiting)
@@ -154,8 +159,7 @@ def _pipeline(config: "Config", out: Path) -> "Pipeline":
 def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = False) -> None:
     from jaxmia.report import write_report
 
-    again = _requery(pipeline, pipeline.out)
-    waiting = again.waiting()
+    again, waiting = _look(pipeline, pipeline.out)
     pipeline.begin()
     pipeline.query()
     again.run(waiting)
@@ -164,10 +168,19 @@ def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = Fa
     write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
 
 
-def _requery(pipeline: "Pipeline", source: Path) -> "Requery":
+def _look(pipeline: "Pipeline", source: Path) -> "tuple[Requery, list[Entry]]":
+    """Looks at the folder before anything is written: which models are to be asked again, what killed processes left.
+
+    Raises:
+        InputError: What is there does not fit the configuration.
+    """
+    from jaxmia.leftovers import clear_leftovers
     from jaxmia.requery import Requery
 
-    return Requery(pipeline, source, _read_pool)
+    again = Requery(pipeline, source, _read_pool)
+    waiting = again.waiting()
+    clear_leftovers(pipeline.out, pipeline.say)
+    return again, waiting
 
 
 def _read_pool(challenge: "Challenge") -> "Pool":
@@ -178,15 +191,6 @@ def _read_pool(challenge: "Challenge") -> "Pool":
     return load_challenge(
         challenge.public, challenge.private, classes=challenge.dataset_classes, max_bytes=challenge.max_bytes
     )
-
-
-def _refuse_waiting(again: "Requery") -> None:
-    """Refuses chunks that were asked otherwise before anything is written; jobs beside each other cannot ask them."""
-    waiting = again.waiting()
-    if waiting:
-        raise InputError(
-            f"{waiting[0].path}: was asked in other views; `jaxmia query` with the same options asks its models again"
-        )
 
 
 def _score(out: Path, config: "Config", as_json: bool) -> None:

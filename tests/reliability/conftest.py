@@ -1,39 +1,93 @@
-import json
+import itertools
+import multiprocessing
+import multiprocessing.forkserver
 import os
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jaxmia.files import load_npz
+from tests.reliability.worker import Order, run
 
 ARRAYS = ("model", "mask", "phi", "accuracy", "accuracy_in", "curve")
 Chunks = dict[str, dict[str, np.ndarray]]
 
-
-def start(
-    out: Path, stage: str = "none", number: int = 0, signal: int = 0, changes: dict | None = None, **environment: str
-) -> subprocess.Popen:
-    """A training in a process of its own, that ends itself at a moment; see `worker.py`."""
-    command = [sys.executable, "-m", "tests.reliability.worker", out, stage, number, signal, json.dumps(changes or {})]
-    return subprocess.Popen(
-        [str(word) for word in command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-        cwd=Path(__file__).parents[2],
-    )
+_FORKS = multiprocessing.get_context("forkserver")
+_IMPORTS = (
+    "tests.reliability.worker",
+    "jaxmia.requery",
+    "jaxmia.training.job",
+    "jaxmia.training.weights",
+    "orbax.checkpoint.experimental.v1",
+)
 
 
-def train(
-    out: Path, stage: str = "none", number: int = 0, signal: int = 0, changes: dict | None = None, **environment: str
-) -> tuple[int, list[str]]:
-    """The same to its end: exit code, negative where a signal ended it, and what it said."""
-    process = start(out, stage, number, signal, changes, **environment)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said.splitlines()
+class Job:
+    """A training in a process of its own."""
+
+    def __init__(self, order: Order) -> None:
+        self._said = order.said
+        self._process = _FORKS.Process(target=run, args=(order,))
+        self._process.start()
+
+    def end(self) -> tuple[int, list[str]]:
+        """Waits for the end: exit code, negative where a signal ended it, and what it said."""
+        self._process.join(120)
+        code = self._process.exitcode
+        if code is None:
+            self._process.kill()
+            raise TimeoutError(self._said.read_text())
+        return code, self._said.read_text().splitlines()
+
+    def wait_until_stopped(self) -> None:
+        """Waits until it has sent itself SIGSTOP.
+
+        Raises:
+            RuntimeError: It has ended instead.
+        """
+        while self._process.exitcode is None:
+            if Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                return
+            time.sleep(0.01)
+        raise RuntimeError(self._said.read_text())
+
+    def go_on(self) -> None:
+        """Lets a stopped one go on."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+
+class Jobs:
+    """Starts trainings; all that they import is imported once, and what they compile is compiled once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._said = (folder / f"{number}.txt" for number in itertools.count())
+
+    def start(self, out: Path, **order: Any) -> Job:
+        """Begins one; `order` as the fields of `Order`."""
+        return Job(Order(out, next(self._said), **order))
+
+    def run(self, out: Path, **order: Any) -> tuple[int, list[str]]:
+        """The same to its end."""
+        return self.start(out, **order).end()
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    folder = tmp_path_factory.mktemp("jobs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+        patch.chdir(Path(__file__).parents[2])
+        _FORKS.set_forkserver_preload(list(_IMPORTS))
+        multiprocessing.forkserver.ensure_running()
+    return Jobs(folder)
 
 
 def chunks(out: Path) -> Chunks:
@@ -41,19 +95,23 @@ def chunks(out: Path) -> Chunks:
     return {path.name: load_npz(path) for path in sorted((out / "shadows").glob("*.npz"))}
 
 
-def assert_same(found: Chunks, expected: Chunks) -> None:
-    """Bit for bit, save for how long it took."""
+def assert_same(out: Path, expected: Chunks) -> None:
+    """Bit for bit, save for how long it took; and nothing else is left behind."""
+    found = chunks(out)
     assert found.keys() == expected.keys()
     for name, chunk in expected.items():
         for array in ARRAYS:
             np.testing.assert_array_equal(found[name][array], chunk[array], err_msg=f"{name} {array}")
+    assert list((out / "checkpoints").glob("*")) == []
+    assert list((out / "claims").glob("*.json")) == []
+    assert list(out.rglob(".*.tmp")) == []
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
+def uninterrupted(jobs: Jobs, tmp_path_factory: pytest.TempPathFactory) -> Chunks:
     """Five models in three chunks, of a run that nobody interrupted."""
     out = tmp_path_factory.mktemp("uninterrupted")
-    code, said = train(out)
+    code, said = jobs.run(out)
     assert code == 0, said
     found = chunks(out)
     assert list(found) == ["00000-00001.npz", "00002-00003.npz", "00004-00004.npz"]

@@ -1,12 +1,14 @@
 """A run that was killed, or told to stop, ends as one that was not."""
 
+import re
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.reliability.conftest import Chunks, assert_same, chunks, train
+from tests.reliability.conftest import Chunks, Jobs, assert_same
+from tests.reliability.worker import Moment
 
 pytestmark = pytest.mark.slow
 
@@ -14,38 +16,48 @@ STAGES = {"epoch": 200, "query": 16, "write": 10, "time": 800}
 """Moments of a run, and how many of each there are at least."""
 
 
-def moments(seed: int, count: int) -> list[tuple[str, int]]:
+def moments(seed: int, count: int, number: int) -> list[Moment]:
+    """Random ones, of each stage as often as of the others."""
     rng = np.random.default_rng(seed)
-    return [(stage, int(rng.integers(1, STAGES[stage]))) for stage in rng.permutation(list(STAGES))[:count].tolist()]
+    stages = rng.permutation(np.resize(list(STAGES), count)).tolist()
+    return [Moment(stage, int(rng.integers(1, STAGES[stage])), number) for stage in stages]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Chunks, seed: int):
-    """Twelve moments in all."""
-    for stage, number in moments(seed, 2):
-        code, said = train(tmp_path, stage, number, signal.SIGKILL)
-        assert code in (-signal.SIGKILL, 0), said
-    code, said = train(tmp_path)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("seed", range(3))
+def test_ended_at_random_moments(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks, seed: int, number: int):
+    """Twelve moments of each signal in all; every process begins where the one before it was ended."""
+    ended = 0
+    for moment in moments(seed, 4, number):
+        code, said = jobs.run(tmp_path, moment=moment)
+        # A moment may come after the last chunk; a process that has just been told to stop may be done anyway.
+        assert code in ({signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 130}[number], 0), said
+        assert not any("Traceback" in line for line in said), said
+        ended += code != 0
+    assert ended >= 3, "most moments come before the end"
+    code, said = jobs.run(tmp_path)
     assert code == 0, said
-    assert_same(chunks(tmp_path), uninterrupted)
-    assert list((tmp_path / "checkpoints").glob("*")) == []
-    assert list((tmp_path / "claims").glob("*.json")) == []
+    assert_same(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize(
-    ("number", "requeue", "expected"), [(15, "", 130), (15, "85", 85), (10, "85", 85), (2, "85", 130)]
-)
-def test_told_to_stop(tmp_path: Path, uninterrupted: Chunks, number: int, requeue: str, expected: int):
-    """SIGTERM, SIGUSR1 and SIGINT; nothing of what was done is done again."""
-    code, said = train(tmp_path, "epoch", 200, number, JAXMIA_REQUEUE_EXIT_CODE=requeue)
-    assert code == expected
-    name = signal.Signals(number).name
-    assert said[-2] == f"{name}: saving; a second one changes nothing"
-    assert said[-1].startswith(f"jaxmia: stopped by {name}; models 2-3 are saved at step ")
-    assert said[-1].endswith(" of 600; the same command goes on from there")
-    code, said = train(tmp_path)
+def test_told_to_stop(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
+    """SIGTERM, SIGUSR1 and SIGINT, one after the other; nothing of what was done is done again."""
+    requeue = {"JAXMIA_REQUEUE_EXIT_CODE": "85"}
+    for number, environment, expected in (
+        (signal.SIGTERM, {}, 130),
+        (signal.SIGTERM, requeue, 85),
+        (signal.SIGUSR1, requeue, 85),
+        (signal.SIGINT, requeue, 130),
+    ):
+        code, said = jobs.run(tmp_path, moment=Moment("epoch", 80, number), environment=environment)
+        assert code == expected
+        name = signal.Signals(number).name
+        assert said[-2] == f"{name}: saving; a second one changes nothing"
+        saved = r"models \d-\d are saved at step \d+ of \d+; the same command goes on from there"
+        assert re.fullmatch(f"jaxmia: stopped by {name}; {saved}", said[-1])
+    code, said = jobs.run(tmp_path)
     assert code == 0, said
-    assert_same(chunks(tmp_path), uninterrupted)
+    assert_same(tmp_path, uninterrupted)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     epochs = [line for line in lines if '"event": "epoch"' in line]
     assert len(epochs) == 3 * 150, "each epoch once, before or after"

@@ -1,16 +1,12 @@
-"""Trains the shadows of a small pool as `jaxmia train` does, and may end itself at a given moment.
+"""Trains the shadows of a small pool as `jaxmia train` does, and may send itself a signal at a given moment."""
 
-    python -m tests.reliability.worker OUT STAGE NUMBER SIGNAL [CONFIG]
-
-STAGE is `none`, `epoch`, `query`, `write` (bytes are about to reach the disk) or `time` (NUMBER is in milliseconds
-after the first epoch); at its NUMBER-th coming the process sends itself SIGNAL. CONFIG is JSON, over the default.
-"""
-
-import json
 import os
+import signal
 import sys
 import threading
+import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +16,8 @@ import numpy as np
 
 from jaxmia.cli import main
 from jaxmia.commands import make
-from jaxmia.config import parse_config
-from jaxmia.pipeline import Pipeline, Shard
+from jaxmia.config import Config, parse_config
+from jaxmia.pipeline import Pipeline
 from jaxmia.pool import UNKNOWN, Pool
 from jaxmia.training.shadows import Progress
 
@@ -31,6 +27,44 @@ CONFIG = {
     "query": {"batch_size": 8},
     "seed": 5,
 }
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a process sends itself a signal.
+
+    Attributes:
+        stage: `none`, `epoch`, `query` (a step of it), `write` (bytes are about to reach the disk) or `time`.
+        number: At which coming of it; of `time`, milliseconds after the first epoch.
+        signal: What is sent.
+    """
+
+    stage: str = "none"
+    number: int = 0
+    signal: int = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is to do.
+
+    Attributes:
+        out: Folder of the run.
+        said: File that takes what it says.
+        moment: When it sends itself a signal.
+        changes: Sections of the configuration, over the default.
+        environment: Variables.
+        shard: As of `jaxmia train`.
+        clock: Seconds by which its clock is wrong.
+    """
+
+    out: Path
+    said: Path
+    moment: Moment = Moment()
+    changes: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    shard: str = "0/1"
+    clock: float = 0.0
 
 
 class Small(Pipeline):
@@ -50,11 +84,11 @@ class Small(Pipeline):
         return SimpleNamespace(classes=3)
 
 
-class Moment:
+class _Countdown:
     """Sends a signal to this process when the time has come."""
 
-    def __init__(self, stage: str, number: int, signal: int) -> None:
-        self._stage, self._left, self._signal = stage, number, signal
+    def __init__(self, moment: Moment) -> None:
+        self._stage, self._left, self._signal = moment.stage, moment.number, moment.signal
 
     def __call__(self, stage: str) -> None:
         if stage == "epoch" and self._stage == "time":
@@ -69,27 +103,32 @@ class Moment:
         os.kill(os.getpid(), self._signal)
 
 
-def work(out: Path, moment: Moment, changes: dict[str, Any]) -> None:
-    content = {name: {**CONFIG.get(name, {}), **changes.get(name, {})} for name in ("shadow", "ensemble", "query")}
-    config = parse_config({**content, "seed": changes.get("seed", CONFIG["seed"])}, "worker")
+def run(order: Order) -> None:
+    """Does it, in a process of its own, and exits as `jaxmia train` does."""
+    descriptor = os.open(order.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 2)
+    os.environ.update(order.environment)
+    right = time.time
+    time.time = lambda: right() + order.clock
+    countdown = _Countdown(order.moment)
     synchronise = os.fsync
 
     def fsync(descriptor: int) -> None:
-        moment("write")
+        countdown("write")
         synchronise(descriptor)
 
-    os.fsync = fsync
-
     def look(progress: Progress) -> None:
-        moment("epoch" if progress.stage == "training" else "query")
+        countdown("epoch" if progress.stage == "training" else "query")
 
-    pipeline = Small(config, out, lambda line: print(line, file=sys.stderr), lambda title: nullcontext(look))
-    pipeline.begin()
-    pipeline.train(Shard.parse(os.environ.get("SHARD", "0/1")))
+    def pipeline(config: Config, out: Path) -> Pipeline:
+        return Small(config, out, lambda line: print(line, file=sys.stderr), lambda title: nullcontext(look))
+
+    os.fsync = fsync
+    make._configure = lambda path, overrides: _config(order.changes)
+    make._pipeline = pipeline
+    main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
 
 
-if __name__ == "__main__":
-    out, stage, number, signal, *rest = sys.argv[1:]
-    moment = Moment(stage, int(number), int(signal))
-    make.Train.__call__ = lambda self, overrides: work(self.out, moment, json.loads(rest[0]) if rest else {})
-    main(["train", "--config", "unused", "--out", out])
+def _config(changes: dict[str, Any]) -> Config:
+    sections = {name: {**CONFIG.get(name, {}), **changes.get(name, {})} for name in ("shadow", "ensemble", "query")}
+    return parse_config({**sections, "seed": changes.get("seed", CONFIG["seed"])}, "worker")
