@@ -1,0 +1,65 @@
+"""The command of a study."""
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import benchmarks.study
+from benchmarks.study.device import bench, profile
+from benchmarks.study.making import Study
+from benchmarks.study.presets import PRESETS
+from jaxmia.display import say
+from jaxmia.training.devices import prepare_devices
+
+IMAGES = Path("../shared/data/cifar9_jpeg.npz")
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@contextmanager
+def time_limit(minutes: float) -> Iterator[None]:
+    """Sends the process SIGINT when the minutes are up, on which training saves what it has and ends."""
+    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise SystemExit(f"study: {stop or 'interrupted'}; the same command again goes on") from stop
+    finally:
+        timer.cancel()
+
+
+def main() -> None:
+    """Parses the command line and does one of the two."""
+    parser = argparse.ArgumentParser(
+        description=benchmarks.study.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "report"))
+    parser.add_argument("preset", choices=tuple(PRESETS))
+    parser.add_argument("--out", type=Path, required=True, help="folder of challenges and score files")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
+    parser.add_argument("--seed", type=int, default=2026, help="of the targets and their recipes")
+    parser.add_argument("--minutes", type=float, default=9.0, help="of training, at most")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
+    options = parser.parse_args()
+    prepare_devices()
+    study = Study(PRESETS[options.preset], options.images, options.out, options.seed, say)
+    if options.what == "report":
+        from benchmarks.study.report import write_report
+
+        write_report(study, options.results / f"strength_{options.preset}")
+        return
+    with time_limit(options.minutes):
+        for step in study.steps():
+            step()
+        bench(study)
+        profile(study)
+    say("study: everything is there")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Makes what a study needs: challenges, targets, shadows; each only where it is missing."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.make_challenge import make_pool
+from benchmarks.study.presets import Preset, target_recipe
+from bridge.challenge import save_challenge, save_truth
+from bridge.target import Preprocessing, save_target
+from bridge.trainer import Recipe, train_target
+from jaxmia.config import Challenge, Config, Shadow, load_config
+from jaxmia.display import watch
+from jaxmia.files import write_text
+from jaxmia.matching import match
+from jaxmia.models import Network
+from jaxmia.pipeline import Pipeline
+from jaxmia.scores.store import ScoreStore
+
+MEAN, STD = (0.47,), (0.25,)
+TWINS_SEED = 1_000_003
+"""Masks of twins must have nothing to do with those of the shadows that attack them."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A challenge of a study and its files.
+
+    `matched` are the shadows of the attack. What looks at `truth` is no attack: `twins`, which play the target, and
+    the shadows of the recipe `true`, the best that a search could have found. `default` did not search.
+    """
+
+    folder: Path
+    number: int
+
+    @property
+    def truth(self) -> Path:
+        """Folder of what the attack must not know: `truth.csv`, `recipe.json`."""
+        return self.folder / "truth"
+
+    @property
+    def search(self) -> Path:
+        """Folder of the search for the recipe."""
+        return self.folder / "match"
+
+    def shadows(self, name: str) -> Path:
+        """Run directory of `matched`, `true`, `default` or `twins`."""
+        return self.folder / name
+
+    def challenge(self, preset: Preset) -> Challenge:
+        """What the attack is given."""
+        return Challenge(
+            public=self.folder / "pub.pt",
+            private=self.folder / "priv.pt",
+            target=self.folder / "model.pt",
+            architecture=preset.architecture,
+            image_size=preset.image_size,
+            mean=MEAN,
+            std=STD,
+        )
+
+    def recipe(self) -> Shadow:
+        """The target's own."""
+        return Shadow.model_validate_json((self.truth / "recipe.json").read_text())
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study and its folder.
+
+    Attributes:
+        preset: How large it is.
+        images: Real images, as `benchmarks/make_challenge.py` takes them.
+        out: Where everything is written.
+        seed: Of targets: their images, members, recipes and weights. No attack reads it.
+        say: Prints one line.
+    """
+
+    preset: Preset
+    images: Path
+    out: Path
+    seed: int
+    say: Callable[[str], None] = print
+
+    @property
+    def cases(self) -> list[Case]:
+        """All challenges."""
+        return [Case(self.out / f"target-{number}", number) for number in range(self.preset.targets)]
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        """What there is to do, in an order in which each prefix is a study of fewer shadows."""
+        preset = self.preset
+        for case in self.cases:
+            yield lambda case=case: self.make_target(case)
+            yield lambda case=case: self.search(case)
+        for count in preset.models:
+            for case in self.cases:
+                yield lambda case=case, count=count: self.train(case, "matched", count)
+            if count == preset.compared:
+                for case in self.cases:
+                    yield lambda case=case: self.train(case, "twins", preset.twins)
+                    yield lambda case=case: self.train(case, "true", preset.compared)
+                    yield lambda case=case: self.train(case, "default", preset.compared)
+
+    def make_target(self, case: Case) -> None:
+        """Draws a challenge, trains its target in PyTorch and keeps the truth apart."""
+        path = case.folder / "model.pt"
+        if path.exists():
+            return
+        preset = self.preset
+        pool, membership = make_pool(
+            self.images, preset.public, preset.private, preset.side, seed=self.seed + case.number
+        )
+        shadow = target_recipe(preset, self.seed, case.number)
+        members = membership == 1
+        assert pool.images is not None
+        self.say(f"{case.folder.name}: training the target on {members.sum()} members")
+        side, channels = preset.image_size or preset.side, pool.images.shape[-1]
+        module, history = train_target(
+            pool.images[members],
+            pool.labels[members],
+            Network(shadow.architecture, (side, side, channels), int(pool.labels.max()) + 1, shadow.width),
+            in_torch(shadow, self.seed + case.number),
+            Preprocessing(preset.image_size, MEAN, STD),
+        )
+        save_challenge(pool, case.folder / "pub.pt", case.folder / "priv.pt")
+        save_truth(case.truth / "truth.csv", pool.ids, membership)
+        write_text(case.truth / "recipe.json", shadow.model_dump_json(indent=2) + "\n")
+        write_text(case.truth / "history.json", json.dumps([vars(epoch) for epoch in history]) + "\n")
+        save_target(module, path)
+
+    def search(self, case: Case) -> None:
+        """Looks for the target's recipe, knowing what the attack knows."""
+        if not (case.search / "match.json").exists():
+            config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
+            match(Pipeline(config, case.search, self.say, watch))
+
+    def train(self, case: Case, name: str, count: int) -> None:
+        """Trains shadows up to a number of them."""
+        out = case.shadows(name)
+        if len(ScoreStore(out / "shadows").models()) >= count:
+            return
+        config = self.config_of(case, name)
+        shadow = config.shadow.model_copy(update={"count": count})
+        pipeline = Pipeline(config.model_copy(update={"shadow": shadow}), out, self.say, watch)
+        self.say(f"{case.folder.name}: {name}, {count} models")
+        pipeline.begin()
+        pipeline.query()
+        pipeline.train()
+
+    def config_of(self, case: Case, name: str) -> Config:
+        """The configuration of `matched`, `true`, `default` or `twins`."""
+        if name == "matched":
+            return load_config(case.search / "matched.yaml")
+        config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
+        if name == "default":
+            return config
+        seed = TWINS_SEED + self.seed if name == "twins" else config.seed
+        return config.model_copy(update={"shadow": case.recipe(), "seed": seed})
+
+
+def in_torch(shadow: Shadow, seed: int) -> Recipe:
+    """The same recipe for PyTorch, on the accelerator where JAX has one."""
+    gpu = jax.default_backend() == "gpu"
+    return Recipe(
+        epochs=shadow.epochs,
+        batch_size=shadow.batch_size,
+        optimizer=shadow.optimizer,
+        learning_rate=shadow.learning_rate,
+        momentum=shadow.momentum,
+        weight_decay=shadow.weight_decay,
+        decay_norm_and_bias=shadow.decay_norm_and_bias,
+        label_smoothing=shadow.label_smoothing,
+        crop=shadow.augment.crop,
+        flip=shadow.augment.flip,
+        seed=seed,
+        device="cuda" if gpu else "cpu",
+        precision="bfloat16" if gpu else "float32",
+    )
+
+
+def truth_of(case: Case, ids: np.ndarray) -> np.ndarray:
+    """Membership of the samples, bool in the order of their ids."""
+    from jaxmia.submission import read_truth
+
+    listed, membership = read_truth(case.truth / "truth.csv")
+    known = dict(zip(listed, membership, strict=True))
+    return np.array([known[name] == 1 for name in ids.tolist()])

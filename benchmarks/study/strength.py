@@ -1,0 +1,156 @@
+"""How strong every attack is, on the private truth and on twins of the target."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from benchmarks.study.making import Case, Study, truth_of
+from benchmarks.study.published import LiraPublished, RmiaPublished
+from jaxmia.attacks import Aligned, Attack, Evidence, misalignment, standard_attacks
+from jaxmia.attacks.alignment import FAR
+from jaxmia.errors import InputError
+from jaxmia.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
+from jaxmia.scores.store import Chunk, ScoreStore
+from jaxmia.scoring import Matrices, read_matrices
+from jaxmia.selection import Selection, select
+
+FPR = 0.05
+REPLICATES = 500
+AUTO = "auto"
+PUBLISHED: tuple[Attack, ...] = (LiraPublished(), RmiaPublished())
+REFERENCES = (*(attack.name for attack in PUBLISHED), "lira-online-global", "rmia-online")
+"""What `auto` is compared with pairwise: as published, and in this project's form of the same."""
+
+FIGURES = ("auc", *(f"tpr@{fpr:g}" for fpr in FPRS))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One challenge as its attacker sees it with some shadows, and what only the study knows.
+
+    Samples without an IN or without an OUT model are left out: with eight models these are one in 128.
+
+    Attributes:
+        evidence: Of the target.
+        private: Whether the sample is private, bool `[sample]`.
+        members: Of the target, bool `[sample]`.
+        twins: Margins of each twin, `[twin, view, sample]`.
+        twin_members: bool `[twin, sample]`.
+    """
+
+    evidence: Evidence
+    private: np.ndarray
+    members: np.ndarray
+    twins: np.ndarray
+    twin_members: np.ndarray
+
+
+def subject(case: Case, name: str, models: int) -> Subject:
+    """The challenge, attacked by the first `models` shadows of `matched`, `true` or `default`."""
+    matrices = read_matrices(case.shadows(name))
+    pool, twins = matrices.pool, ScoreStore(case.shadows("twins") / "shadows").read()
+    evidence, kept = _first(matrices, models)
+    return Subject(
+        evidence,
+        ~pool.public[kept],
+        truth_of(case, pool.ids)[kept],
+        twins.phi[:, :, kept],
+        twins.mask[:, kept],
+    )
+
+
+def _first(matrices: Matrices, models: int) -> tuple[Evidence, np.ndarray]:
+    shadows: Chunk = matrices.shadows
+    chosen = np.flatnonzero(shadows.model < models)
+    if len(chosen) < models:
+        raise InputError(f"shadows: {len(chosen)} of {models} models are there")
+    evidence = Evidence(matrices.evidence.target, shadows.phi[chosen], shadows.mask[chosen], matrices.pool.labels)
+    inside, outside = evidence.sides
+    kept = np.flatnonzero((inside.count > 0) & (outside.count > 0))
+    return evidence.take(kept), kept
+
+
+def measure(study: Study, case: Case, name: str, models: int) -> dict[str, Any]:
+    """Every attack, the published ones and `auto`, as plain JSON.
+
+    Returns:
+        `chosen` (by `auto`), `misalignment`, `samples`; `target`: figures on the private truth by attack; `against`:
+        paired differences of `auto` on it; `twins`: figures by attack, `[twin]` each.
+    """
+    study.say(f"{case.folder.name}: {name}, {models} models: attacking")
+    one = subject(case, name, models)
+    selection = select(one.evidence, standard_attacks(), FPR)
+    scores = _scores(one.evidence, selection)
+    private, members = one.private, one.members[one.private]
+    twins: dict[str, dict[str, list[float]]] = {}
+    for phi, twin_members in zip(one.twins, one.twin_members, strict=True):
+        for attack, score in _scores(one.evidence.with_target(phi), selection).items():
+            found = twins.setdefault(attack, {figure: [] for figure in FIGURES})
+            for figure, value in figures_of(score, twin_members).items():
+                found[figure].append(value)
+    return {
+        "chosen": selection.chosen.name,
+        "misalignment": selection.misalignment,
+        "expected": selection.expected,
+        "expected_error": selection.expected_error,
+        "samples": len(private),
+        "target": {attack: figures(score[private], members).to_dict() for attack, score in scores.items()},
+        "against": {
+            attack: {
+                figure: asdict(paired(scores[AUTO][private], scores[attack][private], members, figure))
+                for figure in FIGURES
+            }
+            for attack in REFERENCES
+        },
+        "twins": twins,
+    }
+
+
+def _scores(evidence: Evidence, selection: Selection) -> dict[str, np.ndarray]:
+    """Scores `[sample]` by attack."""
+    menu = (*PUBLISHED, *standard_attacks())
+    return {AUTO: _auto(evidence, selection)(evidence), **{attack.name: attack(evidence) for attack in menu}}
+
+
+def _auto(evidence: Evidence, selection: Selection) -> Attack:
+    """What `auto` would use against this target; only whether it is aligned depends on the target."""
+    chosen = selection.chosen
+    plain = chosen.attack if selection.aligned and isinstance(chosen, Aligned) else chosen
+    return Aligned(plain) if misalignment(evidence) > FAR and not isinstance(plain, Aligned) else plain
+
+
+def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:
+    """AUC and TPR at each FPR."""
+    return {"auc": auc(scores, members), **{f"tpr@{fpr:g}": tpr_at_fpr(scores, members, fpr) for fpr in FPRS}}
+
+
+def paired(one: np.ndarray, other: np.ndarray, members: np.ndarray, figure: str) -> Estimate:
+    """By how much the figure of one score is above the other's, with the interval of a stratified bootstrap.
+
+    Both scores see the same resampled members and non-members, so what they have in common cancels.
+    """
+    rng = np.random.default_rng(0)
+    inside, outside = np.flatnonzero(members), np.flatnonzero(~members)
+    known = np.arange(len(members)) < len(inside)
+
+    def difference(chosen: np.ndarray) -> float:
+        return _figure(one[chosen], known, figure) - _figure(other[chosen], known, figure)
+
+    drawn = [
+        difference(np.concatenate([rng.choice(side, len(side)) for side in (inside, outside)]))
+        for _ in range(REPLICATES)
+    ]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(difference(np.concatenate([inside, outside])), float(low), float(high))
+
+
+def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
+    return auc(scores, members) if figure == "auc" else tpr_at_fpr(scores, members, float(figure.removeprefix("tpr@")))
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """Mean over twins, with Student's 95 % interval."""
+    reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Estimate(float(values.mean()), float(values.mean() - reach), float(values.mean() + reach))

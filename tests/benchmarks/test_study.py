@@ -1,0 +1,175 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.datasets import load_digits
+
+from benchmarks.study.device import ELEMENTWISE, class_of, time_by_operation
+from benchmarks.study.making import Study, truth_of
+from benchmarks.study.presets import ATTACK_SEED, KINDS, PRESETS, target_recipe
+from benchmarks.study.published import LiraPublished, RmiaPublished
+from benchmarks.study.report import write_report
+from benchmarks.study.strength import AUTO, FIGURES, REFERENCES, mean_of, paired, subject
+from jaxmia.attacks import Evidence
+from jaxmia.metrics import tpr_at_fpr
+from jaxmia.pool import Pool
+from jaxmia.scores.store import ScoreStore
+
+ROOT = Path(__file__).parents[2]
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The smallest study there is, made by its command."""
+    out = tmp_path_factory.mktemp("study")
+    pixels, classes = load_digits(return_X_y=True)
+    images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    np.savez(out / "digits.npz", images=images, labels=classes)
+    command = ["-m", "benchmarks.study", "train", "tiny", "--out", out, "--images", out / "digits.npz", "--seed", "5"]
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True, timeout=300)
+    return Study(PRESETS["tiny"], out / "digits.npz", out, 5, quiet)
+
+
+@pytest.mark.slow
+def test_a_study_adds_up_and_reports(study: Study):
+    case = study.cases[0]
+    assert ScoreStore(case.shadows("matched") / "shadows").models() == set(range(8))
+    write_report(study, study.out / "strength_tiny")
+    result = json.loads((study.out / "strength_tiny.json").read_text())
+    cell = result["cases"][0]["sizes"]["8"]
+    assert len(cell["twins"][AUTO]["auc"]) == 4
+    assert set(cell["against"]) == set(REFERENCES)
+    assert set(result["cases"][0]["recipes"]) == {"true", "matched", "default"}
+    text = (study.out / "strength_tiny.md").read_text()
+    assert "## What `auto` chose" in text
+    assert "strength_tiny_targets.md" in text
+    assert "Target 0, 8 shadows" in (study.out / "strength_tiny_targets.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_not_measured_again(study: Study, monkeypatch: pytest.MonkeyPatch):
+    write_report(study, study.out / "strength_tiny")
+    before = (study.out / "strength_tiny.json").read_text()
+    monkeypatch.setattr("benchmarks.study.report.measure", pytest.fail)
+    write_report(study, study.out / "strength_tiny")
+    assert json.loads((study.out / "strength_tiny.json").read_text())["cases"] == json.loads(before)["cases"]
+
+
+@pytest.mark.slow
+def test_the_attack_knows_no_truth_and_twins_share_no_masks_with_it(study: Study):
+    case = study.cases[0]
+    pool = Pool.load(case.shadows("matched") / "pool.npz")
+    members = truth_of(case, pool.ids)
+    assert np.array_equal(members[pool.public], pool.membership[pool.public] == 1)
+    assert (pool.membership[~pool.public] == -1).all()
+    assert members[~pool.public].sum() == 80
+    given = study.config_of(case, "matched").model_dump_json()
+    assert "truth" not in given
+    assert study.config_of(case, "matched").seed == ATTACK_SEED
+    shadows, true, twins = (
+        ScoreStore(case.shadows(name) / "shadows").read().mask for name in ("matched", "true", "twins")
+    )
+    assert np.array_equal(shadows, true)
+    agreement = np.mean(shadows[:, None] == twins[None], axis=2)
+    assert np.abs(agreement - 0.5).max() < 0.5 * 5 / np.sqrt(len(pool))  # five standard deviations of chance
+
+
+@pytest.mark.slow
+def test_a_subject_is_attacked_by_the_first_shadows(study: Study):
+    case = study.cases[0]
+    one = subject(case, "matched", 6)
+    store = ScoreStore(case.shadows("matched") / "shadows").read()
+    mask = store.mask[store.model < 6]
+    kept = np.flatnonzero(mask.any(0) & ~mask.all(0))
+    assert np.array_equal(one.evidence.mask, mask[:, kept])
+    assert one.private.sum() == (kept >= 160).sum()
+    assert one.twins.shape == (4, 2, len(kept))
+
+
+def test_targets_differ_in_kind_and_are_not_on_the_grid():
+    preset = PRESETS["gpu"]
+    recipes = [target_recipe(preset, 1, number) for number in range(len(KINDS))]
+    assert [recipe.label_smoothing > 0 for recipe in recipes] == [False, False, True]
+    assert [recipe.augment.crop for recipe in recipes] == [4, 0, 0]
+    space = preset.config().match
+    assert all(recipe.learning_rate not in space.learning_rate for recipe in recipes)
+    assert target_recipe(preset, 1, 0) == recipes[0] != target_recipe(preset, 2, 0)
+
+
+@pytest.fixture
+def evidence(rng: np.random.Generator) -> Evidence:
+    return Evidence(
+        rng.normal(size=(2, 30)),
+        rng.normal(size=(9, 2, 30)),
+        np.arange(9)[:, None] % 3 != np.arange(30) % 3,
+        np.zeros(30, int),
+    )
+
+
+def test_published_lira_is_what_its_authors_compute(evidence: Evidence):
+    expected = np.zeros(30)
+    for view in range(2):
+        for sign, trained in ((1, True), (-1, False)):
+            chosen = [
+                [evidence.shadows[m, view, n] for m in range(9) if evidence.mask[m, n] == trained] for n in range(30)
+            ]
+            spread = np.std(np.concatenate(chosen))
+            for n in range(30):
+                expected[n] += sign * norm.logpdf(evidence.target[view, n], np.median(chosen[n]), spread) / 2
+    np.testing.assert_allclose(LiraPublished()(evidence), expected, atol=1e-9)
+
+
+def test_published_rmia_is_the_share_of_samples_beaten(evidence: Evidence):
+    p = 1 / (1 + np.exp(-evidence.target))
+    shadows = 1 / (1 + np.exp(-evidence.shadows))
+    expected = np.zeros(30)
+    for view in range(2):
+        ratio = np.array(
+            [
+                p[view, n] / np.mean([shadows[evidence.mask[:, n] == side, view, n].mean() for side in (True, False)])
+                for n in range(30)
+            ]
+        )
+        for n in range(30):
+            expected[n] += np.mean([ratio[n] / ratio[z] > 2 for z in range(30)]) / 2
+    np.testing.assert_allclose(RmiaPublished()(evidence), expected, atol=1e-12)
+
+
+def test_paired_differences_cancel_what_is_common(rng: np.random.Generator):
+    members = np.arange(600) < 300
+    score = rng.normal(size=600) + members
+    same = paired(score, 2 * score, members, "tpr@0.05")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    worse = paired(score, score + rng.normal(size=600), members, "auc")
+    assert 0 < worse.low < worse.value < worse.high
+    reached = [tpr_at_fpr(one, members, 0.05) for one in (score, -score)]
+    assert paired(score, -score, members, "tpr@0.05").value == pytest.approx(reached[0] - reached[1])
+
+
+def test_the_mean_of_twins_has_students_interval():
+    found = mean_of(np.array([1.0, 2.0, 3.0]))
+    assert found.value == 2
+    assert found.high - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
+    assert len(FIGURES) == 4
+
+
+def test_time_goes_to_operations_and_not_to_the_loops_around_them():
+    events = [
+        {"dur": 5, "args": {"hlo_op": "loop_convert_fusion.12"}},
+        {"dur": 2, "args": {"hlo_op": "loop_convert_fusion"}},
+        {"dur": 9, "args": {"hlo_op": "while.3"}},
+        {"dur": 3, "args": {"hlo_op": "cudnn-conv-bw-filter.1"}},
+        {"dur": 4, "name": "a thread"},
+    ]
+    assert time_by_operation(events) == {"loop_convert_fusion": 7, "cudnn-conv-bw-filter": 3}
+    assert class_of("loop_convert_fusion") == ELEMENTWISE
+    assert class_of("cudnn-conv-bw-filter").startswith("convolutions")
+    assert class_of("input_reduce_fusion").startswith("reductions")
