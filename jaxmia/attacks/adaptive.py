@@ -8,7 +8,7 @@ from scipy.special import digamma, polygamma
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.gap import fit_gap, log_sum_exp
 from jaxmia.attacks.protocol import check_choice
-from jaxmia.attacks.signal import VIEWS, Fit, Views, project, weights
+from jaxmia.attacks.signal import VIEWS, Fit, Views, signals
 from jaxmia.attacks.student import log_student
 from jaxmia.attacks.variance import FLOOR, fit_spread
 
@@ -55,9 +55,8 @@ class Adaptive:
         inside, outside = evidence.sides
         if not ((inside.count > 0) & (outside.count > 0)).any():
             inside, outside = evidence.inside, evidence.outside
-        mapping = weights(evidence, self.views)
-        signals = mapping @ evidence.target, project(inside, mapping), project(outside, mapping)
-        return np.mean([_score(*_signal(signals, index)) for index in range(len(mapping))], axis=0)
+        found = signals(evidence, self.views, inside, outside)
+        return np.mean([_score(*_one(found, index)) for index in range(len(found[0]))], axis=0)
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ class _Scale:
     freedom: np.ndarray
 
 
-def _signal(signals: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
+def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
     """One signal of the target and of both fits, arrays `[sample]`."""
-    phi, inside, outside = signals
+    phi, inside, outside = found
     one = [Fit(fit.count, fit.mean[index], fit.squares[index]) for fit in (inside, outside)]
     return phi[index], one[0], one[1]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.lira import log_normal
 from jaxmia.attacks.protocol import check_choice
-from jaxmia.attacks.signal import VIEWS, Fit, Views, project, weights
+from jaxmia.attacks.signal import VIEWS, Fit, Views, signals
 from jaxmia.attacks.student import log_student
 from jaxmia.attacks.variance import FLOOR, fit_spread, pooled
 
@@ -41,9 +41,7 @@ class Bavaria:
         Raises:
             InputError: A sample has no IN or no OUT model.
         """
-        mapping = weights(evidence, self.views)
-        phi = mapping @ evidence.target
-        inside, outside = project(evidence.inside, mapping), project(evidence.outside, mapping)
+        phi, inside, outside = signals(evidence, self.views, evidence.inside, evidence.outside)
         return (_log_predictive(phi, inside, self.predictive) - _log_predictive(phi, outside, self.predictive)).mean(0)
 
 

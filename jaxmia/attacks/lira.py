@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import check_choice
-from jaxmia.attacks.signal import VIEWS, Views, project, weights
+from jaxmia.attacks.signal import VIEWS, Views, project, signals, weights
 from jaxmia.attacks.variance import VARIANCES, Variance, side_variance, variances
 
 Tail = Literal["one-sided", "two-sided"]
@@ -43,9 +43,7 @@ class LiraOnline:
         Raises:
             InputError: A sample has no IN or no OUT model.
         """
-        mapping = weights(evidence, self.views)
-        phi = mapping @ evidence.target
-        inside, outside = project(evidence.inside, mapping), project(evidence.outside, mapping)
+        phi, inside, outside = signals(evidence, self.views, evidence.inside, evidence.outside)
         inside_variance, outside_variance = variances(inside, outside, self.variance)
         member = log_normal(phi, inside.mean, inside_variance)
         return (member - log_normal(phi, outside.mean, outside_variance)).mean(0)

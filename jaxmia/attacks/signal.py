@@ -47,6 +47,12 @@ def weights(evidence: Evidence, views: Views) -> np.ndarray:
     return np.eye(1, count)
 
 
+def signals(evidence: Evidence, views: Views, inside: Side, outside: Side) -> tuple[np.ndarray, Fit, Fit]:
+    """The target's signals in nats, `[signal, sample]`, and the fits of IN and of OUT models to hold them against."""
+    mapping = weights(evidence, views)
+    return mapping @ evidence.target, project(inside, mapping), project(outside, mapping)
+
+
 def project(side: Side, weights: np.ndarray) -> Fit:
     """Moments of the signals `weights @ views`, exactly those that the projected margins would have."""
     squares = np.einsum("iv,vwn,iw->in", weights, side.scatter, weights)
