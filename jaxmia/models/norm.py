@@ -33,8 +33,7 @@ class BatchNorm(nnx.Module):
         wide = inputs.astype(jnp.float32)
         if train:
             axes = tuple(range(inputs.ndim - 1))
-            mean = wide.mean(axes)
-            var = jnp.square(wide - mean).mean(axes)
+            mean, var = _moments(wide, axes)
             count = inputs.size // inputs.shape[-1]
             self._move(self.mean, mean)
             self._move(self.var, var * (count / max(count - 1, 1)))
@@ -45,3 +44,17 @@ class BatchNorm(nnx.Module):
 
     def _move(self, running: nnx.BatchStat, batch: jax.Array) -> None:
         running[...] = (1 - self.momentum) * running[...] + self.momentum * jax.lax.stop_gradient(batch)
+
+
+def _moments(values: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over `axes`, in one pass over the values.
+
+    The variance is mean(x^2) - mean(x)^2 of distances from the first value, so that a mean far from zero does not
+    swallow it.
+    """
+    origin = jax.lax.stop_gradient(values[(0,) * len(axes)])
+    distance = values - origin
+    mean = distance.mean(axes)
+    # Rounding can leave less than nothing of a channel that hardly varies.
+    var = jnp.maximum(jnp.square(distance).mean(axes) - jnp.square(mean), 0)
+    return mean + origin, var

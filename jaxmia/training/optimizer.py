@@ -40,8 +40,7 @@ def direction(
         moments, state = _memory(recipe).update(gradients, state, params)
         return decay.update(moments, decay.init(params), params)[0], state
     gradients, _ = decay.update(gradients, decay.init(params), params)
-    # Read back from memory: recomputed from the old momentum, the new weights would need a copy of it, and it of them.
-    velocity, state = jax.lax.optimization_barrier(_memory(recipe).update(gradients, state, params))
+    velocity, state = _memory(recipe).update(gradients, state, params)
     return jax.tree.map(lambda slope, speed: slope + recipe.momentum * speed, gradients, velocity), state
 
 

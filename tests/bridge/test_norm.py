@@ -89,7 +89,7 @@ def test_bfloat16_keeps_float32_statistics():
 
 
 def test_a_large_mean_does_not_swallow_the_variance():
-    """A variance of mean(x^2) - mean(x)^2 in float32 would be off by far more."""
+    """A variance of mean(x^2) - mean(x)^2 in float32, not taken from a value nearby, would be off by far more."""
     rng = np.random.default_rng(0)
     images = (1000 + rng.normal(size=(64, 8, 8, 2))).astype(np.float32)
     layer = BatchNorm(2, dtype=jnp.dtype("float32"))
@@ -98,3 +98,12 @@ def test_a_large_mean_does_not_swallow_the_variance():
     expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * exact.var((0, 1, 2), ddof=1), rtol=1e-4)
+
+
+def test_a_channel_without_variance_stays_finite():
+    """`maximum` in the variance must not turn rounding below zero into a gradient that is no number."""
+    graph, *state = nnx.split(BatchNorm(1, dtype=jnp.dtype("float32")), nnx.Param, nnx.BatchStat)
+    images = jnp.full((4, 2, 2, 1), 1234.567)
+    output, pull = jax.vjp(lambda values: nnx.merge(graph, *state)(values, train=True), images)
+    np.testing.assert_allclose(output, 0, atol=0.1)
+    assert np.isfinite(pull(jnp.ones_like(output))[0]).all()
