@@ -1,5 +1,6 @@
 """What a terminal shows: progress and tables; plain lines where there is no terminal."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from jaxmia.journal import Meter
 
 if TYPE_CHECKING:
     from jaxmia.referee import Standing
@@ -52,15 +55,15 @@ def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task(title, total=None, what="compiling")
-        speed = _Speed()
+        meter = Meter()
 
         def show(progress: "ChunkProgress") -> None:
             bar.update(
                 task,
-                description=f"{title} {_models(progress)} {progress.stage}",
+                description=_doing(title, progress),
                 completed=progress.done,
                 total=progress.total,
-                what=f"{_figures(progress)} {speed(progress):,.0f} images/s",
+                what=_figures(meter(progress)),
             )
 
         yield show
@@ -104,9 +107,12 @@ def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
     for column in ("attack", "TPR", "standard error", "AUC", ""):
         table.add_column(column, justify="left" if column in ("attack", "") else "right")
     usable = sorted((row for row in selection["rows"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
-    shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == selection["chosen"]]
+    # What was wrapped for a target unlike its shadows stands in the table without its wrapping.
+    chosen = selection["chosen"].removesuffix("-aligned") if selection["aligned"] else selection["chosen"]
+    mark_of_chosen = "chosen, aligned" if selection["aligned"] else "chosen"
+    shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == chosen]
     for row in shown:
-        mark = "chosen" if row["name"] == selection["chosen"].removesuffix("-aligned") else ""
+        mark = mark_of_chosen if row["name"] == chosen else ""
         table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
     return table
 
@@ -226,44 +232,29 @@ def comparison_table(results: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-class _Speed:
-    """Images a second within one stage of one chunk."""
-
-    def __init__(self) -> None:
-        self._stage: object = None
-        self._start = time.monotonic()
-        self._done = 0
-
-    def __call__(self, progress: "ChunkProgress") -> float:
-        stage = (progress.stage, progress.models[0])
-        if stage != self._stage:
-            # The first report of a stage includes compilation; speed counts from there.
-            self._stage, self._start, self._done = stage, time.monotonic(), progress.done
-            return 0.0
-        return (progress.done - self._done) / max(time.monotonic() - self._start, 1e-9)
-
-
 def _plain(title: str) -> Callable[["ChunkProgress"], None]:
-    speed, last = _Speed(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
+    meter, last = Meter(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
 
     def show(progress: "ChunkProgress") -> None:
-        rate = speed(progress)
+        figures = _figures(meter(progress))
         if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES or progress.done == progress.total:
             last[0] = time.monotonic()
-            share = 100 * progress.done / progress.total
-            say(f"{title} {_models(progress)} {progress.stage} {share:.0f}% {_figures(progress)} {rate:,.0f} images/s")
+            say(f"{_doing(title, progress)} {100 * progress.done / progress.total:.0f}% {figures}".rstrip())
 
     return show
 
 
-def _models(progress: "ChunkProgress") -> str:
-    return f"{progress.models[0]}-{progress.models[-1]}"
+def _doing(title: str, progress: "ChunkProgress") -> str:
+    return f"{title} {progress.models[0]}-{progress.models[-1]} {progress.stage}"
 
 
-def _figures(progress: "ChunkProgress") -> str:
-    if progress.stage != "training":
-        return ""
-    return (
-        f"epoch {progress.epoch:.0f}/{progress.epochs} loss {progress.loss:.3f} "
-        f"accuracy IN {progress.accuracy_in:.3f} OUT {progress.accuracy_out:.3f}"
-    )
+def _figures(moment: dict[str, Any]) -> str:
+    """What is known of a moment, as `Meter` gives it."""
+    parts = []
+    if moment["stage"] == "training":
+        parts = [f"epoch {moment['epoch']:.0f}/{moment['epochs']}"]
+        named = (("loss", "loss"), ("accuracy IN", "accuracy_in"), ("OUT", "accuracy_out"))
+        parts += [f"{name} {moment[field]:.3f}" for name, field in named if not math.isnan(moment[field])]
+    if moment["images_per_second"]:
+        parts.append(f"{moment['images_per_second']:,.0f} images/s")
+    return " ".join(parts)
