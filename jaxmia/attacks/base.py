@@ -9,8 +9,8 @@ from jaxmia.attacks.moments import log_probability
 from jaxmia.errors import InputError
 
 
-def log_ratio(evidence: Evidence, offline: float | None) -> np.ndarray:
-    """`log p(x) - log pbar(x)` in nats, averaged over the views, `[sample]`.
+def log_ratios(evidence: Evidence, offline: float | None) -> np.ndarray:
+    """`log p(x) - log pbar(x)` in nats, `[view, sample]`.
 
     Args:
         evidence: The margins.
@@ -27,7 +27,7 @@ def log_ratio(evidence: Evidence, offline: float | None) -> np.ndarray:
         log_mean = outside
     else:
         log_mean = np.logaddexp(np.log1p(offline) + outside, np.log1p(-offline)) - np.log(2)
-    return (log_probability(evidence.target) - log_mean).mean(0)
+    return log_probability(evidence.target) - log_mean
 
 
 def check_slope(offline: float | None) -> None:
@@ -42,7 +42,10 @@ def check_slope(offline: float | None) -> None:
 
 @dataclass(frozen=True)
 class Base:
-    """`log p(x) - log pbar(x)`, in nats; `offline` is RMIA's slope `a`, None where IN models are used."""
+    """`log p(x) - log pbar(x)`, in nats, averaged over the views.
+
+    `offline` is RMIA's slope `a`, None where IN models are used.
+    """
 
     offline: float | None = None
 
@@ -60,4 +63,4 @@ class Base:
         Raises:
             InputError: A sample has no OUT model, or online no IN model.
         """
-        return log_ratio(evidence, self.offline)
+        return log_ratios(evidence, self.offline).mean(0)

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from jaxmia.attacks.base import check_slope, log_ratio
+from jaxmia.attacks.base import check_slope, log_ratios
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.errors import InputError
 
 
 @dataclass(frozen=True)
 class Rmia:
-    """Share of the population z for which `ratio(x) / ratio(z) > gamma`, with `ratio = p / pbar`.
+    """Share of the population z for which `ratio(x) / ratio(z) > gamma`, with `ratio = p / pbar`, averaged over views.
 
     The population is every sample of the evidence. It being shared, the share is a step function of `ratio(x)`: its
-    ties are broken by that ratio, in steps too small to change the order of different shares. So it ranks as BASE does.
+    ties are broken by that ratio (its geometric mean over views), in steps too small to change the order of different
+    shares. So with one view it ranks as BASE does; with several, no view counts for more than its rank, however extreme
+    its ratio is.
 
     Attributes:
         gamma: How much more likely than z the sample must be.
@@ -42,6 +44,9 @@ class Rmia:
         Raises:
             InputError: A sample has no OUT model, or online no IN model.
         """
-        ratio = log_ratio(evidence, self.offline)
-        beaten = np.searchsorted(np.sort(ratio), ratio - np.log(self.gamma), side="left")
-        return (beaten + rankdata(ratio) / (len(ratio) + 1)) / (len(ratio) + 1)
+        ratios = log_ratios(evidence, self.offline)
+        views, samples = ratios.shape
+        beaten = np.sum(
+            [np.searchsorted(np.sort(ratio), ratio - np.log(self.gamma), side="left") for ratio in ratios], 0
+        )
+        return (beaten + rankdata(ratios.mean(0)) / (samples + 1)) / (views * (samples + 1))

@@ -13,37 +13,56 @@ from tests.attacks import naive
 from tests.attacks.naive import log_p, mean, split
 
 
-def naive_ratio(evidence, offline):
-    """log p / pbar of each sample, averaged over views."""
+def naive_ratios(evidence, offline):
+    """log p / pbar, `[view, sample]`."""
     result = []
-    for sample in range(len(evidence.labels)):
+    for view in range(len(evidence.target)):
         logs = []
-        for view in range(len(evidence.target)):
+        for sample in range(len(evidence.labels)):
             p_in, p_out = (
                 mean([math.exp(log_p(value)) for value in side]) if side else 0
                 for side in split(evidence, view, sample)
             )
             pbar = (p_in + p_out) / 2 if offline is None else ((1 + offline) * p_out + 1 - offline) / 2
             logs.append(log_p(float(evidence.target[view, sample])) - math.log(pbar))
-        result.append(mean(logs))
+        result.append(logs)
     return np.array(result)
 
 
 @pytest.mark.parametrize("offline", [None, 0.0, 0.3, 1.0])
 def test_base_equals_a_loop(offline):
     evidence = naive.random_evidence(views=3)
-    np.testing.assert_allclose(Base(offline)(evidence), naive_ratio(evidence, offline), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(Base(offline)(evidence), naive_ratios(evidence, offline).mean(0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("offline", [None, 0.3])
 @pytest.mark.parametrize("gamma", [1.0, 1.2, 2.0])
-def test_rmia_ranks_as_the_loop_over_pairs_with_ties_broken_by_the_ratio(offline, gamma):
-    evidence = naive.random_evidence(samples=60, seed=4)
-    ratio = naive_ratio(evidence, offline)
-    share = [sum(a - b > math.log(gamma) for b in ratio) for a in ratio]
+def test_rmia_ranks_as_the_loop_over_pairs_with_ties_broken_by_the_ratio(views, offline, gamma):
+    evidence = naive.random_evidence(views=views, samples=60, seed=4)
+    ratios = naive_ratios(evidence, offline)
+    beaten = [sum(ratio[x] - ratio[z] > math.log(gamma) for ratio in ratios for z in range(60)) for x in range(60)]
+    mean_ratio = ratios.mean(0)
     scores = Rmia(gamma, offline)(evidence)
-    assert sorted(range(60), key=lambda i: (share[i], ratio[i])) == list(np.argsort(scores))
-    np.testing.assert_array_equal(np.floor(scores * 61), share)
+    assert sorted(range(60), key=lambda x: (beaten[x], mean_ratio[x])) == list(np.argsort(scores))
+    np.testing.assert_array_equal(np.floor(scores * 61 * views), beaten)
+
+
+def test_rmia_ranks_as_base_with_one_view_and_heeds_no_outlying_view_with_two():
+    one = naive.random_evidence(views=1, samples=60, seed=4)
+    assert list(np.argsort(Rmia()(one))) == list(np.argsort(Base()(one)))
+    two = naive.random_evidence(views=2, samples=60, seed=4)
+    outlying = two.target.copy()
+    outlying[0, 7] = -1000
+    changed = two.with_target(outlying)
+    assert Base()(changed)[7] < -100
+    assert Rmia()(changed)[7] == pytest.approx(Rmia()(two)[7], abs=0.5 + 1 / 61)
+
+
+def test_rmia_ranks_the_same_with_a_view_that_repeats_the_only_one():
+    one = naive.random_evidence(views=1, samples=60, seed=4)
+    two = Evidence(np.repeat(one.target, 2, 0), np.repeat(one.shadows, 2, 1), one.mask, one.labels)
+    assert list(np.argsort(Rmia()(two))) == list(np.argsort(Rmia()(one)))
 
 
 def test_gamma_moves_the_share():
@@ -68,7 +87,7 @@ def test_offline_needs_no_in_model_and_online_does():
     mask = np.array(evidence.mask)
     mask[:, 3] = False
     lacking = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
-    np.testing.assert_allclose(Base(0.5)(lacking), naive_ratio(lacking, 0.5), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(Base(0.5)(lacking), naive_ratios(lacking, 0.5).mean(0), rtol=1e-9, atol=1e-12)
     with pytest.raises(InputError, match="sample 3 has no IN model"):
         Rmia()(lacking)
 
