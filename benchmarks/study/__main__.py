@@ -45,13 +45,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026, help="of the targets and their recipes")
     parser.add_argument("--minutes", type=float, default=9.0, help="of training, at most")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
+    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="other run directories to report beside it")
     options = parser.parse_args()
     prepare_devices()
     study = Study(PRESETS[options.preset], options.images, options.out, options.seed, say)
     if options.what == "report":
         from benchmarks.study.report import write_report
 
-        write_report(study, options.results / f"strength_{options.preset}")
+        write_report(study, options.results / f"strength_{options.preset}", options.runs)
         return
     with time_limit(options.minutes):
         for step in study.steps():

@@ -20,6 +20,7 @@ from jaxmia.matching import match
 from jaxmia.models import Network
 from jaxmia.pipeline import Pipeline
 from jaxmia.scores.store import ScoreStore
+from jaxmia.submission import read_truth
 
 MEAN, STD = (0.47,), (0.25,)
 TWINS_SEED = 1_000_003
@@ -185,8 +186,6 @@ def in_torch(shadow: Shadow, seed: int) -> Recipe:
 
 def truth_of(case: Case, ids: np.ndarray) -> np.ndarray:
     """Membership of the samples, bool in the order of their ids."""
-    from jaxmia.submission import read_truth
-
     listed, membership = read_truth(case.truth / "truth.csv")
-    known = dict(zip(listed, membership, strict=True))
-    return np.array([known[name] == 1 for name in ids.tolist()])
+    known = dict(zip(listed.tolist(), membership.tolist(), strict=True))
+    return np.array([known[name] for name in ids.tolist()])

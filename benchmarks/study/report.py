@@ -1,302 +1,95 @@
 """What a study found, as JSON and Markdown."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+import jaxmia.attacks
 from benchmarks.study.making import Case, Study
-from benchmarks.study.strength import AUTO, FIGURES, REFERENCES, mean_of, measure
+from benchmarks.study.strength import Subject, measure, subject, subject_of_run
+from benchmarks.study.tables import RECIPE, details, summary
 from jaxmia.files import write_text
-from jaxmia.metrics import Estimate
 from jaxmia.provenance import digest, origin
 from jaxmia.scores.store import ScoreStore
 
-TITLES = {"auc": "AUC", "tpr@0.05": "TPR at 5 % FPR", "tpr@0.01": "TPR at 1 % FPR", "tpr@0.001": "TPR at 0.1 % FPR"}
-SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment")
+RUN_SIZES = (8, 16, 32, 64, 128, 256)
+"""Numbers of shadows with which other runs are attacked, as far as they have them."""
+
+ATTACKS = Path(jaxmia.attacks.__file__).parent
 Cell = dict[str, Any]
 """What `measure` returns."""
 
 
-def write_report(study: Study, path: Path) -> None:
-    """Measures what there is and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
+def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
+    """Measures the challenges that have their twins and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
 
-    What has been measured before, of the same score files, is not measured again.
+    What has been measured before, of the same score files by the same attacks, is not measured again.
+
+    Args:
+        study: Whose score files.
+        path: Of the report, without suffix.
+        runs: Run directories of other challenges to show beside it.
     """
+    cases = [_case(study, case) for case in study.cases if _models(case.shadows("twins"))]
+    if not cases:
+        raise SystemExit(f"{study.out}: no challenge has its twins yet; train first")
     result = {
         "origin": origin(),
         "seed": study.seed,
-        "cases": [_case(study, case) for case in study.cases if _models(case, "twins")],
+        "cases": cases,
+        "runs": {run.name: _run(study, run) for run in runs},
         "bench": _read(study.out / "bench" / "bench.json"),
         "profile": _read(study.out / "profile.json"),
     }
     write_text(path.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    write_text(path.with_suffix(".md"), "\n".join(_summary(study, path.name, result)) + "\n")
-    write_text(path.with_name(f"{path.name}_targets.md"), "\n".join(_details(result)) + "\n")
+    write_text(path.with_suffix(".md"), "\n".join(summary(study.preset, path.name, result)) + "\n")
+    write_text(path.with_name(f"{path.name}_targets.md"), "\n".join(details(result)) + "\n")
 
 
 def _case(study: Study, case: Case) -> dict[str, Any]:
+    def measured(name: str, models: int) -> Cell:
+        folders = [case.shadows(name), case.shadows("twins")]
+        return _measured(study, folders, models, lambda: subject(case, name, models))
+
     compared = study.preset.compared
-    sizes = [models for models in study.preset.models if _models(case, "matched") >= models]
-    recipes = [name for name in ("true", "matched", "default") if _models(case, name) >= compared]
+    sizes = [models for models in study.preset.models if _models(case.shadows("matched")) >= models]
+    recipes = [name for name in ("true", "matched", "default") if _models(case.shadows(name)) >= compared]
     matched = json.loads((case.search / "match.json").read_text())
     return {
-        "recipe": case.recipe().model_dump(mode="json", include=set(SHOWN)),
+        "recipe": case.recipe().model_dump(mode="json", include=set(RECIPE)),
         "accuracy": matched["target"],
         "trials": matched["trials"],
-        "sizes": {str(models): _measured(study, case, "matched", models) for models in sizes},
-        "recipes": {name: _measured(study, case, name, compared) for name in recipes},
+        "sizes": {str(models): measured("matched", models) for models in sizes},
+        "recipes": {name: measured(name, compared) for name in recipes},
     }
 
 
-def _measured(study: Study, case: Case, name: str, models: int) -> Cell:
-    files = sorted(
-        [*(case.shadows(name) / "shadows").glob("*.npz"), *(case.shadows("twins") / "shadows").glob("*.npz")]
-    )
-    stamp = digest("\n".join(f"{file} {file.stat().st_size}" for file in files).encode())
-    kept = case.folder / "measured" / f"{name}-{models}-{stamp}.json"
+def _run(study: Study, run: Path) -> dict[str, Any]:
+    sizes = [models for models in RUN_SIZES if _models(run) >= models]
+    return {
+        "judged": "private truth" if (run / "truth.csv").exists() else "public labels",
+        "sizes": {
+            str(models): _measured(study, [run], models, lambda models=models: subject_of_run(run, models))
+            for models in sizes
+        },
+    }
+
+
+def _measured(study: Study, folders: Sequence[Path], models: int, make: Callable[[], Subject]) -> Cell:
+    files = sorted(file for folder in folders for file in (folder / "shadows").glob("*.npz"))
+    of_files = "\n".join(f"{file} {file.stat().st_size} {models}" for file in files).encode()
+    stamp = digest(of_files, *(path.read_bytes() for path in sorted(ATTACKS.glob("*.py"))))
+    kept = study.out / "measured" / f"{stamp}.json"
     if not kept.exists():
-        write_text(kept, json.dumps(measure(study, case, name, models)) + "\n")
+        study.say(f"{folders[0]}: attacking with {models} shadows")
+        write_text(kept, json.dumps(measure(make())) + "\n")
     return json.loads(kept.read_text())
 
 
-def _models(case: Case, name: str) -> int:
-    return len(ScoreStore(case.shadows(name) / "shadows").models())
+def _models(run: Path) -> int:
+    return len(ScoreStore(run / "shadows").models())
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _summary(study: Study, name: str, result: dict[str, Any]) -> list[str]:
-    cases, preset = result["cases"], study.preset
-    made = result["origin"]
-    twins = len(next(iter(cases[0]["recipes"].values()))["twins"][AUTO]["auc"]) if cases else 0
-    return [
-        "# Strength on real images",
-        "",
-        f"{len(cases)} challenges of {preset.public:,} public and {preset.private:,} private photographs, half of them",
-        f"members; target and shadows are `{preset.architecture}`. Each target was trained in PyTorch by a recipe of",
-        "its own, drawn by a seed that the attack does not read. Made by `benchmarks/study` at commit",
-        f"{made['commit']} on {made['device']}, JAX {made['jax']}, PyTorch {made['torch']}, NumPy {made['numpy']}.",
-        "",
-        "Two kinds of figures: on the private truth of each target, few samples and one model; and on *twins*,",
-        f"{twins} further models a target, trained by the target's own recipe on other members and attacked in its",
-        "place by the same shadows: many more labels. No attack sees either. Figures are in percent, intervals at",
-        f"95 %. In [the same target by target]({name}_targets.md) is every attack on the private truth.",
-        "",
-        *_recipes_table(cases),
-        *_which(cases),
-        *_auto_against(cases),
-        *_published(cases),
-        *_gain(cases, preset.compared),
-        *_throughput(result),
-    ]
-
-
-def _recipes_table(cases: Sequence[dict[str, Any]]) -> list[str]:
-    rows = []
-    for number, case in enumerate(cases):
-        true, first = case["recipe"], case["trials"][0]
-        accuracy = case["accuracy"]
-        found = f"IN {accuracy['accuracy_in']:.3f}, OUT {accuracy['accuracy_out']:.3f}"
-        rows.append([str(number), "true", *_recipe(true), found])
-        found = f"IN {first['accuracy_in']:.3f}, OUT {first['accuracy_out']:.3f}"
-        rows.append([str(number), "matched", *_recipe(first["recipe"]), found])
-    return [
-        "## Recipes: the targets' own, and what `jaxmia match` found",
-        "",
-        *_table(
-            ["target", "recipe", "epochs", "learning rate", "weight decay", "label smoothing", "augment", "accuracy"],
-            rows,
-        ),
-        "",
-    ]
-
-
-def _recipe(recipe: dict[str, Any]) -> list[str]:
-    augment = recipe["augment"]
-    words = [f"crop {augment['crop']}"] * bool(augment["crop"]) + ["flip"] * augment["flip"]
-    return [*(f"{recipe[name]:g}" for name in SHOWN[:4]), ", ".join(words) or "none"]
-
-
-def _which(cases: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["## Every attack, on twins of all targets", "", "Mean over twins with its 95 % interval."]
-    for figure in FIGURES:
-        sizes = _sizes(cases)
-        rows = []
-        for attack in _attacks(cases):
-            found = [mean_of(_twins(cases, models, attack, figure)) for models in sizes]
-            rows.append([f"`{attack}`", *map(_percent, found)])
-        lines += [
-            "",
-            f"### {TITLES[figure]}",
-            "",
-            *_table(["attack", *(f"{models} shadows" for models in sizes)], rows),
-        ]
-    return lines
-
-
-def _auto_against(cases: Sequence[dict[str, Any]]) -> list[str]:
-    rows = []
-    for models in _sizes(cases):
-        own = _twins(cases, models, AUTO, "tpr@0.05")
-        best = max(_attacks(cases), key=lambda attack: _twins(cases, models, attack, "tpr@0.05").mean())
-        behind = mean_of(_twins(cases, models, best, "tpr@0.05") - own)
-        chosen = ", ".join(f"`{case['sizes'][models]['chosen']}`" for case in cases if models in case["sizes"])
-        verdict = "within noise" if behind.low <= 0 else "beyond noise"
-        rows.append([models, chosen, f"`{best}`", _percent(behind), verdict])
-    return [
-        "",
-        "## What `auto` chose, and how far it is behind the best",
-        "",
-        "The best is the attack with the highest mean TPR at 5 % FPR on these very twins, so it flatters itself.",
-        "",
-        *_table(["shadows", "chosen, by target", "best on twins", "auto is behind by", ""], rows),
-    ]
-
-
-def _published(cases: Sequence[dict[str, Any]]) -> list[str]:
-    rows, weaker = [], []
-    for models in _sizes(cases):
-        for other in REFERENCES:
-            gains = {}
-            for figure in FIGURES:
-                gains[figure] = mean_of(_twins(cases, models, AUTO, figure) - _twins(cases, models, other, figure))
-                if gains[figure].high < 0:
-                    weaker.append(f"{TITLES[figure]} against `{other}` at {models} shadows")
-            rows.append([models, f"`{other}`", *map(_percent, gains.values())])
-    return [
-        "",
-        "## `auto` against LiRA with fixed variance and RMIA, at equal shadows",
-        "",
-        "Gain of `auto` on twins, paired, in percentage points. The first two are as their authors publish them; the "
-        "other two are this project's form of the same.",
-        "",
-        *_table(["shadows", "against", *TITLES.values()], rows),
-        "",
-        "Weaker beyond noise: " + ("; ".join(weaker) or "nowhere") + ".",
-        "",
-        "The same on the private truth, one target each, TPR at 5 % FPR (paired bootstrap):",
-        "",
-        *_table(
-            ["target", "shadows", *(f"`{other}`" for other in REFERENCES)],
-            [
-                [number, models, *(_percent(Estimate(**cell["against"][other]["tpr@0.05"])) for other in REFERENCES)]
-                for number, case in enumerate(cases)
-                for models, cell in case["sizes"].items()
-            ],
-        ),
-    ]
-
-
-def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
-    rows = []
-    for number, case in enumerate(cases):
-        for name, cell in case["recipes"].items():
-            for attack in (AUTO, "lira-online-global"):
-                target = cell["target"][attack]
-                twins = np.array(cell["twins"][attack]["tpr@0.05"])
-                gain = mean_of(twins - np.array(case["recipes"]["default"]["twins"][attack]["tpr@0.05"]))
-                rows.append(
-                    [
-                        number,
-                        name,
-                        f"{cell['misalignment']:.1f}",
-                        f"`{attack}`",
-                        _percent(_estimate(target, "tpr@0.05")),
-                        _percent(mean_of(twins)),
-                        "" if name == "default" else _percent(gain),
-                    ]
-                )
-    return [
-        "",
-        f"## What the recipe is worth, {compared} shadows",
-        "",
-        "Shadows of the target's `true` recipe, of the `matched` one, and of the `default` that the search began with. "
-        "TPR at 5 % FPR; the gain is over `default`, paired over twins. `misalignment`: how far the target's "
-        "margins are from the shadows', in standard deviations; beyond 4, `auto` aligns them.",
-        "",
-        *_table(
-            ["target", "shadows", "misalignment", "attack", "private truth", "twins", "gain on twins"],
-            rows,
-        ),
-    ]
-
-
-def _throughput(result: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    if result["bench"]:
-        rows = [_throughput_row(row) for row in result["bench"]["rows"]]
-        head = ["how", "models together", "images/s", "models/hour", "share of ceiling", "peak GB", "hours for 1,536"]
-        epochs = result["bench"]["subject"]["shadow"]["epochs"]
-        about = f"A model is 14,000 samples and {epochs} epochs."
-        lines += ["", "## Throughput", "", about, "", *_table(head, rows)]
-    if result["profile"]:
-        profile = result["profile"]
-        rows = [[f"`{name}`", f"{100 * share:.1f} %"] for name, share in profile["shares"].items()]
-        lines += ["", f"## Where the device's time goes ({profile['plan']})", "", *_table(["operations", "time"], rows)]
-    return lines
-
-
-def _throughput_row(row: dict[str, Any]) -> list[str]:
-    if not row["images_per_second"]:
-        return [row["name"], str(row["width"]), "too little memory", "", "", "", ""]
-    return [
-        row["name"],
-        str(row["width"]),
-        f"{row['images_per_second']:,.0f}",
-        f"{row['models_per_hour']:,.1f}",
-        f"{100 * row['share_of_ceiling']:.0f} %",
-        f"{row['peak_bytes'] / 1e9:.1f}" if row["peak_bytes"] else "",
-        f"{1536 / row['models_per_hour']:.1f}",
-    ]
-
-
-def _details(result: dict[str, Any]) -> list[str]:
-    lines = ["# Strength on real images, target by target", "", "On the private truth, with 95 % bootstrap intervals."]
-    for number, case in enumerate(result["cases"]):
-        for models, cell in case["sizes"].items():
-            rows = [
-                [f"`{attack}`", *(_percent(_estimate(target, figure)) for figure in FIGURES)]
-                for attack, target in cell["target"].items()
-            ]
-            title = f"## Target {number}, {models} shadows; `auto` is `{cell['chosen']}`"
-            lines += ["", title, "", *_table(["attack", *TITLES.values()], rows)]
-    return lines
-
-
-def _sizes(cases: Sequence[dict[str, Any]]) -> list[str]:
-    """Numbers of shadows that every target was attacked with."""
-    return [models for models in cases[0]["sizes"] if all(models in case["sizes"] for case in cases)] if cases else []
-
-
-def _attacks(cases: Sequence[dict[str, Any]]) -> list[str]:
-    return list(next(iter(cases[0]["sizes"].values()))["twins"]) if cases else []
-
-
-def _twins(cases: Sequence[dict[str, Any]], models: str, attack: str, figure: str) -> np.ndarray:
-    """The figure on every twin of every target."""
-    return np.concatenate([case["sizes"][models]["twins"][attack][figure] for case in cases])
-
-
-def _estimate(target: dict[str, Any], figure: str) -> Estimate | None:
-    """One figure of `Figures.to_dict`; None where it could not be measured."""
-    if figure == "auc":
-        return Estimate(**target["auc"])
-    found = next(entry for entry in target["tpr"] if f"tpr@{entry['fpr']:g}" == figure)["resampled"]
-    return Estimate(**found) if found else None
-
-
-def _percent(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]

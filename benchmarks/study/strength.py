@@ -1,12 +1,13 @@
 """How strong every attack is, on the private truth and on twins of the target."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from benchmarks.study.making import Case, Study, truth_of
+from benchmarks.study.making import Case, truth_of
 from benchmarks.study.published import LiraPublished, RmiaPublished
 from jaxmia.attacks import Aligned, Attack, Evidence, misalignment, standard_attacks
 from jaxmia.attacks.alignment import FAR
@@ -15,6 +16,7 @@ from jaxmia.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
 from jaxmia.scores.store import Chunk, ScoreStore
 from jaxmia.scoring import Matrices, read_matrices
 from jaxmia.selection import Selection, select
+from jaxmia.submission import read_truth
 
 FPR = 0.05
 REPLICATES = 500
@@ -34,14 +36,14 @@ class Subject:
 
     Attributes:
         evidence: Of the target.
-        private: Whether the sample is private, bool `[sample]`.
+        judged: Whether the attack on the target is judged by the sample, bool `[sample]`.
         members: Of the target, bool `[sample]`.
         twins: Margins of each twin, `[twin, view, sample]`.
         twin_members: bool `[twin, sample]`.
     """
 
     evidence: Evidence
-    private: np.ndarray
+    judged: np.ndarray
     members: np.ndarray
     twins: np.ndarray
     twin_members: np.ndarray
@@ -61,6 +63,21 @@ def subject(case: Case, name: str, models: int) -> Subject:
     )
 
 
+def subject_of_run(folder: Path, models: int) -> Subject:
+    """Any run directory, judged by its private truth where there is a `truth.csv`, else by its public labels."""
+    matrices = read_matrices(folder)
+    pool = matrices.pool
+    evidence, kept = _first(matrices, models)
+    judged, members = pool.public, pool.membership == 1
+    if (folder / "truth.csv").exists():
+        ids, truth = read_truth(folder / "truth.csv")
+        known = dict(zip(ids.tolist(), truth.tolist(), strict=True))
+        judged, members = ~pool.public, np.array([known.get(name, False) for name in pool.ids.tolist()])
+    views = len(evidence.target)
+    nothing = np.empty((0, views, len(kept))), np.empty((0, len(kept)), bool)
+    return Subject(evidence, judged[kept], members[kept], *nothing)
+
+
 def _first(matrices: Matrices, models: int) -> tuple[Evidence, np.ndarray]:
     shadows: Chunk = matrices.shadows
     chosen = np.flatnonzero(shadows.model < models)
@@ -72,18 +89,16 @@ def _first(matrices: Matrices, models: int) -> tuple[Evidence, np.ndarray]:
     return evidence.take(kept), kept
 
 
-def measure(study: Study, case: Case, name: str, models: int) -> dict[str, Any]:
+def measure(one: Subject) -> dict[str, Any]:
     """Every attack, the published ones and `auto`, as plain JSON.
 
     Returns:
-        `chosen` (by `auto`), `misalignment`, `samples`; `target`: figures on the private truth by attack; `against`:
-        paired differences of `auto` on it; `twins`: figures by attack, `[twin]` each.
+        `chosen` (by `auto`), `misalignment`, `expected`, `samples`; `target`: figures on the samples that are judged,
+        by attack; `against`: paired differences of `auto` on them; `twins`: figures by attack, `[twin]` each.
     """
-    study.say(f"{case.folder.name}: {name}, {models} models: attacking")
-    one = subject(case, name, models)
     selection = select(one.evidence, standard_attacks(), FPR)
-    scores = _scores(one.evidence, selection)
-    private, members = one.private, one.members[one.private]
+    scores = {attack: score[one.judged] for attack, score in _scores(one.evidence, selection).items()}
+    members = one.members[one.judged]
     twins: dict[str, dict[str, list[float]]] = {}
     for phi, twin_members in zip(one.twins, one.twin_members, strict=True):
         for attack, score in _scores(one.evidence.with_target(phi), selection).items():
@@ -95,13 +110,10 @@ def measure(study: Study, case: Case, name: str, models: int) -> dict[str, Any]:
         "misalignment": selection.misalignment,
         "expected": selection.expected,
         "expected_error": selection.expected_error,
-        "samples": len(private),
-        "target": {attack: figures(score[private], members).to_dict() for attack, score in scores.items()},
+        "samples": len(members),
+        "target": {attack: figures(score, members).to_dict() for attack, score in scores.items()},
         "against": {
-            attack: {
-                figure: asdict(paired(scores[AUTO][private], scores[attack][private], members, figure))
-                for figure in FIGURES
-            }
+            attack: {figure: asdict(paired(scores[AUTO], scores[attack], members, figure)) for figure in FIGURES}
             for attack in REFERENCES
         },
         "twins": twins,

@@ -90,7 +90,7 @@ def test_a_subject_is_attacked_by_the_first_shadows(study: Study):
     mask = store.mask[store.model < 6]
     kept = np.flatnonzero(mask.any(0) & ~mask.all(0))
     assert np.array_equal(one.evidence.mask, mask[:, kept])
-    assert one.private.sum() == (kept >= 160).sum()
+    assert one.judged.sum() == (kept >= 160).sum()
     assert one.twins.shape == (4, 2, len(kept))
 
 
