@@ -92,7 +92,8 @@ class Claims:
         for path, content in self._contents().items():
             claim = _parse(content)
             if before.get(path) == content and not (claim and claim.machine == _machine()):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
 
     @contextmanager
     def hold(self, models: Sequence[int]) -> Iterator[bool]:
@@ -169,7 +170,8 @@ def _holds(path: Path, claim: Claim) -> bool:
 
 def _remove(path: Path, claim: Claim) -> None:
     if _holds(path, claim):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be removed any more, a claim ends with its process
+            path.unlink()
 
 
 def _machine() -> str:

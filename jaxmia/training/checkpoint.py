@@ -1,7 +1,10 @@
 """Checkpoints of chunks in training: what was done is not done again, whenever the run is ended."""
 
+import functools
 import json
+import logging
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -184,13 +187,16 @@ class CheckpointWriter:
 
     def _open(self) -> Any:
         if self._checkpointer is None:
-            # Orbax takes seconds to import, and a short training never needs it.
-            from orbax.checkpoint.experimental import v1
-
-            training: Any = v1.training
+            orbax = _orbax()
+            training = orbax.training
             self._describe()
             self._checkpointer = training.Checkpointer(
                 self._folder.absolute(),
+                # Where a folder cannot be made in the background, threads wait for it for many minutes, and so would
+                # the end of the process.
+                context=orbax.Context(
+                    async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False)
+                ),
                 # The default drops a checkpoint without a word while another is being saved.
                 save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=training.preservation_policies.LatestN(_KEPT),
@@ -211,6 +217,26 @@ class CheckpointWriter:
             checkpointer.close()
 
 
+@functools.cache
+def _orbax() -> Any:
+    """Orbax, which takes seconds to import; a short training never needs it.
+
+    Its own tracebacks are not shown: whatever fails is said in one line.
+    """
+    from orbax.checkpoint.experimental import v1
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def show(error: "sys.UnraisableHookArgs") -> None:
+        # When a checkpoint fails, callbacks of its other arrays find that Orbax has closed its event loop.
+        if str(error.exc_value) != "Event loop is closed":
+            shown(error)
+
+    sys.unraisablehook = show
+    return v1
+
+
 def _tree(moment: Moment) -> dict[str, Any]:
     return {
         "arrays": dict(moment.arrays),
@@ -220,10 +246,8 @@ def _tree(moment: Moment) -> dict[str, Any]:
 
 
 def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Moment:
-    from orbax.checkpoint.experimental import v1
-
     # Without a template nothing is cast on the way; who uses the arrays compares their types.
-    tree: Any = v1.load(str(path.absolute()))
+    tree = _orbax().load(str(path.absolute()))
     arrays = {name: np.asarray(array) for name, array in tree["arrays"].items()}
     if not np.array_equal(_checksums(arrays), tree["checksums"]):
         raise ValueError("a checksum differs")

@@ -35,13 +35,18 @@ class Job:
         self._process.start()
 
     def end(self) -> tuple[int, list[str]]:
-        """Waits for the end: exit code, negative where a signal ended it, and what it said."""
+        """Waits for the end: exit code, negative where a signal ended it, and what it said.
+
+        Raises:
+            TimeoutError: It does not end; where it hangs is told.
+        """
         self._process.join(120)
-        code = self._process.exitcode
-        if code is None:
-            self._process.kill()
+        if self._process.exitcode is None:
+            self.signal(signal.SIGABRT)  # it says where each of its threads is
+            self._process.join()
             raise TimeoutError(self._said.read_text())
-        return code, self._said.read_text().splitlines()
+        assert self._process.exitcode is not None
+        return self._process.exitcode, self._said.read_text().splitlines()
 
     def wait_until_stopped(self) -> None:
         """Waits until it has sent itself SIGSTOP.
@@ -55,10 +60,10 @@ class Job:
             time.sleep(0.01)
         raise RuntimeError(self._said.read_text())
 
-    def go_on(self) -> None:
-        """Lets a stopped one go on."""
+    def signal(self, number: int) -> None:
+        """Sends it a signal; SIGCONT lets a stopped one go on."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGCONT)
+        os.kill(self._process.pid, number)
 
 
 class Jobs:

@@ -1,5 +1,7 @@
 """Trains the shadows of a small pool as `jaxmia train` does, and may send itself a signal at a given moment."""
 
+import faulthandler
+import functools
 import os
 import signal
 import sys
@@ -19,6 +21,7 @@ from jaxmia.commands import make
 from jaxmia.config import Config, parse_config
 from jaxmia.pipeline import Pipeline
 from jaxmia.pool import UNKNOWN, Pool
+from jaxmia.training import job
 from jaxmia.training.shadows import Progress
 
 CONFIG = {
@@ -107,6 +110,7 @@ def run(order: Order) -> None:
     """Does it, in a process of its own, and exits as `jaxmia train` does."""
     descriptor = os.open(order.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 2)
+    faulthandler.enable(sys.stderr)
     os.environ.update(order.environment)
     right = time.time
     time.time = lambda: right() + order.clock
@@ -124,6 +128,7 @@ def run(order: Order) -> None:
         return Small(config, out, lambda line: print(line, file=sys.stderr), lambda title: nullcontext(look))
 
     os.fsync = fsync
+    job.Job = functools.partial(job.Job, patience=2.0)
     make._configure = lambda path, overrides: _config(order.changes)
     make._pipeline = pipeline
     main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
