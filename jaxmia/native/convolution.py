@@ -1,8 +1,13 @@
-"""The three parts of a convolution of many models, by the kernels; their inputs must be float32 on a CPU."""
+"""The three parts of a convolution of many models, by the kernels, which compute float32 on a CPU.
+
+Each raises RuntimeError where there are no kernels.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmia.native.build import unavailable
 
 Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 """Strides, and padding before and after, of rows and of columns."""
@@ -30,6 +35,8 @@ def kernel_gradient(inputs: jax.Array, cotangents: jax.Array, window: Window, ta
 
 
 def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window) -> jax.Array:
+    if reason := unavailable():
+        raise RuntimeError(f"the lowering native: {reason}")
     (down, across), ((top, _), (before, _)) = window
     call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, jnp.float32))
     result = call(

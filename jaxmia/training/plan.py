@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ def make_plan(
     if section.width != "auto" and section.conv != "auto":
         return plan_of(section.width, section.conv, devices)
     most = min(count, _MOST_TOGETHER)
+    convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
     asked = {
         "network": asdict(trainer.network),
         "batch_size": trainer.recipe.batch_size,
@@ -78,7 +79,8 @@ def make_plan(
         "dtype": str(trainer.compute.dtype),
         "device": devices[0].device_kind if devices[0].platform != "cpu" else processor(),
         "devices": len(devices),
-        "section": section.model_dump(mode="json"),
+        "width": section.width,
+        "convs": convs,
         "most": most,
         "jax": jax.__version__,
     }
@@ -87,7 +89,7 @@ def make_plan(
         found = json.loads(path.read_text())
         return plan_of(int(found["width"]), found["conv"], devices)
     except (OSError, ValueError, KeyError):
-        width, conv, trials = _search(section, trainer, devices, most, say)
+        width, conv, trials = _search(section.width, convs, trainer, devices, most, say)
     try:
         write_text(path, json.dumps({"width": width, "conv": conv, "trials": trials, "asked": asked}, indent=2) + "\n")
     except InputError as error:
@@ -134,7 +136,12 @@ def _no_kernels(trainer: Trainer, platform: str) -> str | None:
 
 
 def _search(
-    section: EnsembleSection, trainer: Trainer, devices: tuple[Device, ...], most: int, say: Callable[[str], None]
+    asked: int | Literal["auto"],
+    convs: tuple[str, ...],
+    trainer: Trainer,
+    devices: tuple[Device, ...],
+    most: int,
+    say: Callable[[str], None],
 ) -> tuple[int, str, list[dict[str, Any]]]:
     """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
     platform = devices[0].platform
@@ -151,8 +158,7 @@ def _search(
         say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
         return found or 0.0
 
-    width = section.width if section.width != "auto" else min(2 * len(devices), most)
-    convs = conv_choices(trainer, platform) if section.conv == "auto" else (section.conv,)
+    width = asked if asked != "auto" else min(2 * len(devices), most)
     best, conv = 0.0, convs[0]
     for choice in convs:
         if best and time.monotonic() > deadline:
@@ -162,7 +168,7 @@ def _search(
             best, conv = found, choice
         elif found < _HOPELESS * best:
             break
-    while section.width == "auto" and 2 * width <= most and time.monotonic() < deadline:
+    while asked == "auto" and 2 * width <= most and time.monotonic() < deadline:
         found = rate(2 * width, conv)
         if found < _WORTH_IT * best:
             break

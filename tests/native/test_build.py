@@ -1,4 +1,5 @@
 import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -75,3 +76,27 @@ def test_kernels_of_every_vector_width(channels: int, features: int):
     )
     for ours, theirs in zip(found, (outputs, *pull(cotangents)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * features**0.5, rtol=0)
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_a_remembered_plan_of_kernels_serves_the_next_process(fresh, monkeypatch):
+    """XLA must know the kernels in a process that neither measures nor compiles."""
+    code = """
+import numpy as np
+from jaxmia.api import train_shadows
+from jaxmia.config import Ensemble, Shadow
+from jaxmia.pool import Pool
+
+images = np.zeros((40, 4, 4, 1), np.uint8)
+pool = Pool(images, np.arange(40) % 2, np.arange(40).astype(str), np.full(40, -1, np.int8))
+recipe = Shadow(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
+shadows = train_shadows(pool, recipe, ensemble=Ensemble(width=2), symmetries=("identity",), say=print)
+print(np.isfinite(shadows.phi).all())
+"""
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
+    first = run([sys.executable, "-c", code]).stdout
+    assert "native 2 wide" in first
+    (kept,) = fresh.glob("plan-*.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"conv": "native"}))
+    assert run([sys.executable, "-c", code]).stdout == "True\n"
