@@ -1,0 +1,147 @@
+"""Times the training of 1, 2, 4, ... whole models of the demo's kind, together and one after the other.
+
+    python benchmarks/scaling.py --out benchmarks/results
+
+Each time is that of a fresh process from its first step to its last, compilation and the measurement of the plan
+included: `first` with empty caches, `again` with what the first left behind. PyTorch trains as many models of the same
+network and recipe one after the other. Takes about five minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxmia.files import atomic_write, write_text
+
+_SAMPLES, _EPOCHS, _BATCH = 1200, 25, 64
+_WAYS = ("first", "again", "pytorch")
+
+
+def train_together(count: int) -> None:
+    """Trains `count` models on half of the samples each."""
+    from jaxmia.api import train_shadows
+    from jaxmia.config import Shadow
+    from jaxmia.pool import Pool
+    from jaxmia.training.devices import prepare_devices
+
+    images, labels = made_up()
+    prepare_devices()
+    names = np.arange(len(images)).astype(np.str_)
+    pool = Pool(images, labels, names, np.full(len(images), -1, np.int8))
+    recipe = Shadow(architecture="cnn", count=count, epochs=_EPOCHS, batch_size=_BATCH)
+    train_shadows(pool, recipe, symmetries=("identity",))
+
+
+def train_in_turn(count: int) -> None:
+    """The same in PyTorch, one model after the other."""
+    from bridge.trainer import Recipe, train_target
+    from jaxmia.models import Network
+
+    images, labels = made_up()
+    for seed in range(count):
+        members = np.random.default_rng(seed).permutation(len(images))[: len(images) // 2]
+        recipe = Recipe(epochs=_EPOCHS, batch_size=_BATCH, seed=seed)
+        train_target(images[members], labels[members], Network("cnn", (8, 8, 1), 10), recipe)
+
+
+def made_up() -> tuple[np.ndarray, np.ndarray]:
+    """Images of the demo's size, of noise: what they show does not change the time."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (_SAMPLES, 8, 8, 1), dtype=np.uint8), random.integers(0, 10, _SAMPLES, np.int32)
+
+
+def seconds(way: str, count: int, cache: Path) -> float:
+    """Time of the training in a process of its own, as that process tells it."""
+    command = [sys.executable, __file__, "--way", way, "--count", str(count)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return float(result.stdout.splitlines()[-1])
+
+
+def measure(counts: list[int]) -> dict[str, list[float]]:
+    """Seconds of every way and number of models."""
+    times: dict[str, list[float]] = {way: [] for way in _WAYS}
+    for count in counts:
+        with tempfile.TemporaryDirectory() as cache:
+            for way in _WAYS:
+                times[way].append(seconds(way, count, Path(cache)))
+        print(count, "models:", *(f"{way} {times[way][-1]:.1f} s" for way in _WAYS), flush=True)
+    return times
+
+
+def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str:
+    """The page of the result."""
+    rows = [
+        f"| {count} | {first:.1f} | {again:.1f} | {pytorch:.1f} | {pytorch / first:.2f} | {pytorch / again:.2f} |"
+        for count, first, again, pytorch in zip(counts, *(times[way] for way in _WAYS), strict=True)
+    ]
+    return "\n".join(
+        [
+            "# Wall time against the number of models",
+            "",
+            f"Whole trainings of the demo's network (8 x 8 x 1, {_EPOCHS} epochs of {_SAMPLES // 2} samples, batch "
+            f"{_BATCH}) and the query of all {_SAMPLES} samples, in seconds.",
+            "`first` includes compiling and measuring the plan with empty caches; `again` has both in the cache.",
+            f"{origin['device']}; jax {origin['jax']}, torch {origin['torch']}, jaxmia {origin['commit']}. "
+            "Made by `python benchmarks/scaling.py`.",
+            "",
+            "| models | first | again | PyTorch in turn | ratio, first | ratio, again |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def draw(counts: list[int], times: dict[str, list[float]], path: Path) -> None:
+    """A plot of the times."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for way, label in zip(_WAYS, ("together, first run", "together, later runs", "PyTorch, in turn"), strict=True):
+        axes.plot(counts, times[way], "o-", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="models", ylabel="seconds")
+    axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+    axes.minorticks_off()
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def main() -> None:
+    """Parses the command line, measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/scaling"))
+    parser.add_argument("--most", type=int, default=64, help="models of the largest training")
+    parser.add_argument("--way", choices=_WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        started = time.perf_counter()
+        (train_in_turn if options.way == "pytorch" else train_together)(options.count)
+        print(time.perf_counter() - started)
+        return
+    from jaxmia.provenance import origin
+
+    counts = [2**power for power in range(options.most.bit_length()) if 2**power <= options.most]
+    times, here = measure(counts), origin()
+    write_text(
+        options.out / "scaling_cpu.json", json.dumps({"models": counts, **times, "origin": here}, indent=2) + "\n"
+    )
+    write_text(options.out / "scaling_cpu.md", table(counts, times, here))
+    draw(counts, times, options.out / "scaling_cpu.png")
+
+
+if __name__ == "__main__":
+    main()
