@@ -109,7 +109,8 @@ def paint_intervals(
         axes.plot([estimate.value], [place], "o", color=colour, markersize=3.5)
     axes.axvline(chance, color=INK, linewidth=0.9, linestyle="--")
     axes.set(yticks=range(len(rows)), yticklabels=[label for label, _ in rows], ylim=(len(rows) - 0.4, -0.6))
-    axes.set(xlabel=f"{xlabel} (dashed: guessing)")
+    # from the right end, so that it stays in the figure where long names leave little room
+    axes.set_xlabel(f"{xlabel} (dashed: guessing)", loc="right")
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
 
@@ -143,7 +144,7 @@ def paint_gain(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="shadow models (log)", ylabel=f"TPR at {100 * fpr:g} % FPR")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="best")
+    _legend_above(axes)
 
 
 def paint_curves(axes: Axes, epochs: np.ndarray, curves: Sequence[tuple[str, str, np.ndarray]], ylabel: str) -> None:
