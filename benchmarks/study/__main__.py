@@ -4,8 +4,9 @@ import argparse
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import benchmarks.study
@@ -17,6 +18,24 @@ from jaxmia.training.devices import prepare_devices
 
 IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 RESULTS = Path(__file__).parents[1] / "results"
+
+
+def steps(study: Study) -> Iterator[Callable[[], None]]:
+    """What there is to do, in an order in which each beginning of it is a study of fewer shadows."""
+    preset = study.preset
+    for case in study.cases:
+        yield partial(study.make_target, case)
+        yield partial(study.search, case)
+    for count in preset.models:
+        for case in study.cases:
+            yield partial(study.train, case, "matched", count)
+        if count == preset.compared:
+            for case in study.cases:
+                yield partial(study.train, case, "twins", preset.twins)
+                yield partial(study.train, case, "true", preset.compared)
+                yield partial(study.train, case, "default", preset.compared)
+            yield partial(bench, study)
+            yield partial(profile, study)
 
 
 @contextmanager
@@ -55,10 +74,8 @@ def main() -> None:
         write_report(study, options.results / f"strength_{options.preset}", options.runs)
         return
     with time_limit(options.minutes):
-        for step in study.steps():
+        for step in steps(study):
             step()
-        bench(study)
-        profile(study)
     say("study: everything is there")
 
 

@@ -1,7 +1,7 @@
 """Makes what a study needs: challenges, targets, shadows; each only where it is missing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,21 +91,6 @@ class Study:
     def cases(self) -> list[Case]:
         """All challenges."""
         return [Case(self.out / f"target-{number}", number) for number in range(self.preset.targets)]
-
-    def steps(self) -> Iterator[Callable[[], None]]:
-        """What there is to do, in an order in which each prefix is a study of fewer shadows."""
-        preset = self.preset
-        for case in self.cases:
-            yield lambda case=case: self.make_target(case)
-            yield lambda case=case: self.search(case)
-        for count in preset.models:
-            for case in self.cases:
-                yield lambda case=case, count=count: self.train(case, "matched", count)
-            if count == preset.compared:
-                for case in self.cases:
-                    yield lambda case=case: self.train(case, "twins", preset.twins)
-                    yield lambda case=case: self.train(case, "true", preset.compared)
-                    yield lambda case=case: self.train(case, "default", preset.compared)
 
     def make_target(self, case: Case) -> None:
         """Draws a challenge, trains its target in PyTorch and keeps the truth apart."""

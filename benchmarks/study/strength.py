@@ -1,5 +1,6 @@
 """How strong every attack is, on the private truth and on twins of the target."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,13 @@ def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
     return auc(scores, members) if figure == "auc" else tpr_at_fpr(scores, members, float(figure.removeprefix("tpr@")))
 
 
-def mean_of(values: np.ndarray) -> Estimate:
-    """Mean over twins, with Student's 95 % interval."""
-    reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Estimate(float(values.mean()), float(values.mean() - reach), float(values.mean() + reach))
+def mean_of(groups: Sequence[np.ndarray]) -> Estimate:
+    """Mean over targets of the mean over their twins, with Student's 95 % interval: chance in twins, not in recipes.
+
+    Args:
+        groups: The figures of each target's twins, `[target][twin]`.
+    """
+    variance = sum(group.var(ddof=1) / len(group) for group in groups) / len(groups) ** 2
+    freedom = sum(len(group) - 1 for group in groups)
+    center, reach = np.mean([group.mean() for group in groups]), student.ppf((1 + LEVEL) / 2, freedom) * variance**0.5
+    return Estimate(float(center), float(center - reach), float(center + reach))

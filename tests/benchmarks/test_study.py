@@ -13,7 +13,7 @@ from benchmarks.study.making import Study, truth_of
 from benchmarks.study.presets import ATTACK_SEED, KINDS, PRESETS, target_recipe
 from benchmarks.study.published import LiraPublished, RmiaPublished
 from benchmarks.study.report import write_report
-from benchmarks.study.strength import AUTO, FIGURES, REFERENCES, mean_of, paired, subject
+from benchmarks.study.strength import AUTO, REFERENCES, mean_of, paired, subject
 from jaxmia.attacks import Evidence
 from jaxmia.metrics import tpr_at_fpr
 from jaxmia.pool import Pool
@@ -155,10 +155,12 @@ def test_paired_differences_cancel_what_is_common(rng: np.random.Generator):
 
 
 def test_the_mean_of_twins_has_students_interval():
-    found = mean_of(np.array([1.0, 2.0, 3.0]))
+    found = mean_of([np.array([1.0, 2.0, 3.0])])
     assert found.value == 2
     assert found.high - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
-    assert len(FIGURES) == 4
+    both = mean_of([np.array([1.0, 2.0, 3.0]), np.array([11.0, 12.0, 13.0])])
+    assert both.value == 7  # that targets differ is no chance
+    assert both.high - 7 == pytest.approx(2.776445 / np.sqrt(6), rel=1e-5)
 
 
 def test_time_goes_to_operations_and_not_to_the_loops_around_them():
