@@ -74,6 +74,8 @@ class Train:
     """Folder of the results; jobs may share it."""
     shard: str = "0/1"
     """I/N: train the I-th (from 0) of N equal shares of the models."""
+    coordinator: str | None = None
+    """For one job over many hosts: HOST:PORT where shard 0 waits for all; auto: shards as Slurm or MPI counts them."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains."""
@@ -81,6 +83,10 @@ class Train:
 
         shard = Shard.parse(self.shard)
         pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        if self.coordinator is not None:
+            from jaxmia.training.hosts import meet
+
+            shard = meet(self.coordinator, shard)
         _, waiting = _look(pipeline, self.out)
         if waiting:
             raise InputError(
