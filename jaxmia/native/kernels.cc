@@ -27,8 +27,9 @@ constexpr int kLanes = 4;
 #endif
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
-// Padded images of as many samples as stay in a core's second-level cache are worked on together.
-constexpr int64_t kGroupFloats = 1 << 15;
+// Padded images of as many samples as stay in a core's second-level cache are worked on together, and as many as have
+// enough pixels for what it costs to fetch the weights.
+constexpr int64_t kGroupFloats = 1 << 15, kGroupPixels = 256;
 
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -194,8 +195,9 @@ struct Shape {
   Window window() const { return {tall, wide * channels, frame().columns * channels, features}; }
 };
 
-int64_t GroupOf(const Frame& frame, int64_t samples) {
-  return std::clamp<int64_t>(kGroupFloats / std::max<int64_t>(frame.size(), 1), 1, samples);
+int64_t GroupOf(const Frame& frame, int64_t pixels, int64_t samples) {
+  const int64_t group = std::max(kGroupFloats / frame.size(), (kGroupPixels + pixels - 1) / pixels);
+  return std::clamp<int64_t>(group, 1, samples);
 }
 
 // Calls work(first sample, samples, their frames) for all samples of one model, group by group.
@@ -227,7 +229,7 @@ ffi::Error Forward(Array inputs, Array kernels, Result outputs, int64_t down, in
   const Shape shape(inputs.dimensions(), kernels.dimensions(), outputs->dimensions(), down, across, top, left);
   const Frame frame = shape.frame();
   const Window window = shape.window();
-  const int64_t group = GroupOf(frame, shape.samples);
+  const int64_t group = GroupOf(frame, shape.rows * shape.columns, shape.samples);
   const Pixels pixels(frame, group, shape.rows, shape.columns, down, across, shape.output(),
                       shape.columns * shape.features, shape.features);
   std::vector<float> frames(group * frame.size()), room;
@@ -247,7 +249,7 @@ ffi::Error KernelGradient(Array inputs, Array cotangents, Result kernels, int64_
   const Shape shape(inputs.dimensions(), kernels->dimensions(), cotangents.dimensions(), down, across, top, left);
   const Frame frame = shape.frame();
   const Window window = shape.window();
-  const int64_t group = GroupOf(frame, shape.samples);
+  const int64_t group = GroupOf(frame, shape.rows * shape.columns, shape.samples);
   const Pixels pixels(frame, group, shape.rows, shape.columns, down, across, 0, 0, 0);
   std::vector<float> frames(group * frame.size()), room, sum(window.size());
   for (int64_t m = 0; m < shape.models; ++m) {
@@ -297,7 +299,7 @@ ffi::Error InputGradient(Array cotangents, Array kernels, Result inputs, int64_t
       const Frame frame{shape.rows, shape.columns, features, vertical.places - 1 + tall, horizontal.places - 1 + wide,
                         -vertical.first, -horizontal.first};
       const Window window{tall, wide * features, frame.columns * features, channels};
-      const int64_t group = GroupOf(frame, samples);
+      const int64_t group = GroupOf(frame, vertical.places * horizontal.places, samples);
       const Pixels pixels(frame, group, vertical.places, horizontal.places, 1, 1, shape.input(),
                           down * shape.width * channels, across * channels);
       std::vector<float> frames(group * frame.size()), weights(window.size());
