@@ -1,5 +1,6 @@
 """What mkdocs adds to these pages: pictures, formulas, results. No network is needed, then or later."""
 
+import json
 import re
 from io import BytesIO
 from pathlib import Path
@@ -33,8 +34,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lists the results where a page asks for them, and turns formulas into MathML."""
+    about_attacks = page.title == "Attacks"
     found = sorted(
-        path for path in RESULTS.glob("*.md") if (path.name.startswith("attacks")) == (page.title == "Attacks")
+        path for path in RESULTS.glob("*.md") if path.name.startswith(("attacks", "strength")) == about_attacks
     )
     listed = "\n".join(f"- [{_title(path)}](results/{path.name})" for path in found) or "Nothing yet."
     markdown = markdown.replace("<!-- results -->", listed)
@@ -104,4 +106,26 @@ def _noise(figure: Figure, rng: np.random.Generator) -> None:
     axes.set(xlabel="TPR at 5 % FPR", ylabel="draws")
 
 
-PICTURES = {"margins": _margins, "variance": _variance, "selection": _selection, "noise": _noise}
+def _strength(figure: Figure, rng: np.random.Generator) -> None:
+    """TPR of `auto` and of published attacks by the number of shadows, with the standard error over twins."""
+    del rng
+    cases = json.loads((RESULTS / "strength_cpu.json").read_text())["cases"]
+    for number, (axes, case) in enumerate(zip(figure.subplots(1, len(cases)), cases, strict=True)):
+        sizes = np.array([int(size) for size in case["sizes"]])
+        for shift, name in enumerate(("auto", "LiRA as published", "RMIA as published", "loss")):
+            found = np.array([cell["twins"][name]["tpr@0.05"] for cell in case["sizes"].values()])
+            errors = found.std(1, ddof=1) / np.sqrt(found.shape[1])
+            axes.errorbar(sizes * 1.03**shift, found.mean(1), errors, marker=".", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set(title=f"target {number}", xlabel="shadows", xticks=sizes, xticklabels=sizes, ylim=(0, None))
+    figure.axes[0].set_ylabel("TPR at 5 % FPR")
+    figure.axes[-1].legend(frameon=False, fontsize=8)
+
+
+PICTURES = {
+    "margins": _margins,
+    "variance": _variance,
+    "selection": _selection,
+    "noise": _noise,
+    "strength": _strength,
+}

@@ -42,7 +42,7 @@ def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
         "bench": _read(study.out / "bench" / "bench.json"),
         "profile": _read(study.out / "profile.json"),
     }
-    write_text(path.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_text(path.with_suffix(".json"), json.dumps(result) + "\n")
     write_text(path.with_suffix(".md"), "\n".join(summary(study.preset, path.name, result)) + "\n")
     write_text(path.with_name(f"{path.name}_targets.md"), "\n".join(details(result)) + "\n")
 

@@ -35,7 +35,7 @@ def test_formulas_pictures_results_and_reference_are_there(site: Path):
     assert "$" not in re.sub(r"<(script|code)\b.*?</\1>", "", attacks, flags=re.DOTALL)
     for name in re.findall(r'src="(pictures/[^"]+)"', attacks):
         assert (site / name).read_text().rstrip().endswith("</svg>")
-    assert attacks.count('src="pictures/') == 4
+    assert attacks.count('src="pictures/') == 5
     for path in (ROOT / "benchmarks/results").glob("*.md"):
         page = f"results/{path.stem}.html"
         assert page in attacks or page in (site / "throughput.html").read_text()
