@@ -80,10 +80,12 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     Raises:
         InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
     """
+    named = None if section.name == AUTO else named_attack(section.name)
     matrices = read_matrices(out)
     missing = _tell_missing(out, matrices.shadows, say)
-    selection = _select(matrices.evidence, section) if section.name == AUTO else None
-    chosen = selection.chosen if selection else named_attack(section.name)
+    selection = None if named else _select(matrices.evidence, section)
+    chosen = selection.chosen if selection else named
+    assert chosen is not None
     scores = {chosen.name: chosen(matrices.evidence)}
     left_out: dict[str, InputError] = {}
     for attack in standard_attacks():
