@@ -119,7 +119,7 @@ def _strength(figure: Figure, rng: np.random.Generator) -> None:
         axes.set_xscale("log", base=2)
         axes.set(title=f"target {number}", xlabel="shadows", xticks=sizes, xticklabels=sizes, ylim=(0, None))
     figure.axes[0].set_ylabel("TPR at 5 % FPR")
-    figure.axes[-1].legend(frameon=False, fontsize=8)
+    figure.axes[-1].legend(frameon=False, fontsize=7, labelspacing=0.2, loc="lower right")
 
 
 PICTURES = {
