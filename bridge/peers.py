@@ -105,6 +105,11 @@ class Served:
         self.images = int(self._answer())
         """Images a call."""
 
+    @property
+    def bytes(self) -> None:
+        """Not known."""
+        return None
+
     def warm_up(self) -> float:
         """Makes the first calls, which compile; the time of the first less that of the second."""
         first, second = self.seconds(), self.seconds()

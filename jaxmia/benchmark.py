@@ -24,6 +24,11 @@ class Timed(Protocol):
         """Images a call, once warmed up."""
         ...
 
+    @property
+    def bytes(self) -> int | None:
+        """Memory of a call; None where it is not known."""
+        ...
+
     def warm_up(self) -> float:
         """Makes the first calls; the seconds that are spent only once."""
         ...
@@ -64,6 +69,7 @@ class Row:
         models_per_hour: Of `samples` IN samples and `epochs` passes each.
         share_of_ceiling: Share of the device's own matrix-multiply rate.
         compile_seconds: Once.
+        bytes: Memory that training takes, states and pool included; None where it is not known.
         peak_bytes: Largest use of device memory so far in the process; None where the device does not tell.
     """
 
@@ -76,6 +82,7 @@ class Row:
     models_per_hour: float | None = None
     share_of_ceiling: float | None = None
     compile_seconds: float | None = None
+    bytes: int | None = None
     peak_bytes: int | None = None
 
 
@@ -126,7 +133,10 @@ def run(
         for number, rig in ready.items():
             rates[number].append(rig.images / rig.seconds())
     return [
-        _row(contenders[number], rates.get(number), compiled.get(number), scale) for number in range(len(contenders))
+        _row(contender, rates[number], compiled[number], ready[number].bytes, scale)
+        if number in ready
+        else Row(contender.name, contender.kind, contender.width, None)
+        for number, contender in enumerate(contenders)
     ]
 
 
@@ -176,9 +186,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
-def _row(contender: Contender, rates: list[float] | None, compile_seconds: float | None, scale: Scale) -> Row:
-    if not rates:
-        return Row(contender.name, contender.kind, contender.width, None)
+def _row(contender: Contender, rates: list[float], compile_seconds: float, memory: int | None, scale: Scale) -> Row:
     rate = float(np.median(rates))
     return Row(
         contender.name,
@@ -190,6 +198,7 @@ def _row(contender: Contender, rates: list[float] | None, compile_seconds: float
         3600 * rate / scale.model_images,
         rate * scale.flops_per_image / scale.ceiling,
         compile_seconds,
+        memory,
         _peak_bytes(),
     )
 

@@ -198,7 +198,7 @@ def bench_table(result: dict[str, Any]) -> Table:
         f"matrix product {scale['ceiling'] / 1e9:,.0f} GFLOP/s",
         title_justify="left",
     )
-    for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "peak GB"):
+    for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "memory", "peak"):
         table.add_column(column, justify="left" if column == "how" else "right", no_wrap=True)
     for row in result["rows"]:
         if row["images_per_second"] is None:
@@ -211,9 +211,16 @@ def bench_table(result: dict[str, Any]) -> Table:
             f"{row['models_per_hour']:.3g}",
             f"{100 * row['share_of_ceiling']:.0f} %",
             f"{row['compile_seconds']:.1f} s",
-            "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f}",
+            _memory(row.get("bytes")),
+            _memory(row["peak_bytes"]),
         )
     return table
+
+
+def _memory(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def comparison_table(results: Sequence[dict[str, Any]]) -> Table:

@@ -88,6 +88,18 @@ class Ensemble:
             metrics.append(metric)
         return state, jax.tree.map(lambda *values: jnp.stack(values).mean(0), *metrics)
 
+    def bytes(
+        self, state: State, hyper: Hyper, keys: jax.Array, index: np.ndarray, first: int, total: np.ndarray
+    ) -> int:
+        """Memory that a call of `run` with these arguments takes on all devices, by the compiler's account."""
+        program, batches = (self._scan, index) if self.steps_in_one_call else (self._step, index[0])
+        compiled = program.lower(
+            state, hyper, keys, self.images, self.labels, batches, np.int32(first), total
+        ).compile()
+        account = compiled.memory_analysis()
+        one = account.argument_size_in_bytes + account.output_size_in_bytes + account.temp_size_in_bytes
+        return (one - account.alias_size_in_bytes) * len(self.devices)
+
     def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
         """Asks every model about pool samples, seen in `view`, in eval mode.
 

@@ -44,6 +44,11 @@ class Rig:
         """Images a call."""
         return self._index.size
 
+    @property
+    def bytes(self) -> int:
+        """Memory of a call: states, pool, batches and what the program works in."""
+        return self._ensemble.bytes(self._state, self._hyper, self._keys, self._index, self._done, self._total)
+
     def warm_up(self) -> float:
         """Makes the first calls, which compile; the time of the first less that of the second.
 
