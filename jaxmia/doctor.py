@@ -86,7 +86,11 @@ class Used:
 
 def examine() -> list[Finding]:
     """Looks at versions, memory, disk and devices; computes a little on the device, to see that it works."""
-    return [*check_packages(), *check_memory(), *check_devices(gpus(), used_devices, os.environ)]
+    from jaxmia.native.build import unavailable
+
+    found = gpus()
+    kernels = [] if found else [check_kernels(unavailable())]
+    return [*check_packages(), *check_memory(), *check_devices(found, used_devices, os.environ), *kernels]
 
 
 def check_packages() -> list[Finding]:
@@ -136,6 +140,13 @@ def check_devices(found: list[Gpu], use: Callable[[], Used], environment: Mappin
     if Path("/proc/driver/nvidia/version").exists():
         return [Finding("JAX", "note", f"{text}; there is an NVIDIA driver but no GPU to be seen", _UNSEEN)]
     return [Finding("JAX", "ok", f"{text}; no NVIDIA GPU found")]
+
+
+def check_kernels(reason: str | None) -> Finding:
+    """Whether the kernels for CPUs can be used; `reason` says why not."""
+    if reason is None:
+        return Finding("kernels", "ok", "compiled for this processor")
+    return Finding("kernels", "note", f"training on the CPU is slower: {reason}", "install a C++ compiler, such as g++")
 
 
 _UNSEEN = "ask the scheduler for a GPU, or give the container one (docker run --gpus all, apptainer exec --nv)"

@@ -5,7 +5,7 @@ import pytest
 
 from jaxmia import doctor
 from jaxmia.cli import main
-from jaxmia.doctor import Gpu, Used, check_devices, check_file, check_memory, check_packages
+from jaxmia.doctor import Gpu, Used, check_devices, check_file, check_kernels, check_memory, check_packages
 from jaxmia.errors import InputError
 
 H100 = Gpu("NVIDIA H100", "580.65.06", "81559 MiB", 9.0)
@@ -76,6 +76,13 @@ def test_this_machine_computes_and_has_what_is_needed():
     assert len(used.names) >= 1
     assert [finding.state for finding in check_packages()] == ["ok", "ok"]
     assert "disk free" in check_memory()[0].text
+
+
+def test_kernels_that_are_missing_keep_nothing_from_running():
+    assert check_kernels(None).state == "ok"
+    finding = check_kernels("no C++ compiler: none is found")
+    assert finding.state == "note"
+    assert "slower: no C++ compiler" in finding.text
 
 
 def test_a_missing_or_old_package_is_named(monkeypatch):
