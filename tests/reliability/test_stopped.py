@@ -34,7 +34,7 @@ def test_ended_at_random_moments(jobs: Jobs, tmp_path: Path, uninterrupted: Chun
         assert code in ({signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 130}[number], 0), said
         assert not any("Traceback" in line for line in said), said
         ended += code != 0
-    assert ended >= 3, "most moments come before the end"
+    assert ended >= 2, "most moments come before the end"
     code, said = jobs.run(tmp_path)
     assert code == 0, said
     assert_same(tmp_path, uninterrupted)

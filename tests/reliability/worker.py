@@ -92,15 +92,22 @@ class _Countdown:
 
     def __init__(self, moment: Moment) -> None:
         self._stage, self._left, self._signal = moment.stage, moment.number, moment.signal
+        self._timer: threading.Timer | None = None
 
     def __call__(self, stage: str) -> None:
         if stage == "epoch" and self._stage == "time":
             self._stage = "over"
-            threading.Timer(self._left / 1000, self._strike).start()
+            self._timer = threading.Timer(self._left / 1000, self._strike)
+            self._timer.start()
         if stage == self._stage:
             self._left -= 1
             if self._left == 0:
                 self._strike()
+
+    def cancel(self) -> None:
+        """Sends nothing any more; else the end of the process would wait for it."""
+        if self._timer:
+            self._timer.cancel()
 
     def _strike(self) -> None:
         os.kill(os.getpid(), self._signal)
@@ -131,7 +138,10 @@ def run(order: Order) -> None:
     job.Job = functools.partial(job.Job, patience=2.0)
     make._configure = lambda path, overrides: _config(order.changes)
     make._pipeline = pipeline
-    main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
+    try:
+        main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
+    finally:
+        countdown.cancel()
 
 
 def _config(changes: dict[str, Any]) -> Config:
