@@ -1,23 +1,48 @@
 """What people train shadow models with today, made to be timed beside jaxmia."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 import weakref
 from dataclasses import asdict
+from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import torch
 import torch.nn.functional as F
 
 from bridge.networks import build
 from bridge.trainer import Recipe, augment, make_optimizer, train_step
-from jaxmia.models import Network
+from jaxmia.config import Augment, Shadow
+from jaxmia.models import Compute, Network, ensemble_conv
+from jaxmia.training.measure import Rig
+from jaxmia.training.step import Normalisation, Trainer
+
+Way = Literal["one by one", "torch.func", "vmap"]
 
 _POOL = 1024
 
 
-class OneByOne:
+class _Torch:
+    """Something that can be timed."""
+
+    images: int
+    """Images a call."""
+
+    def seconds(self) -> float:
+        """Time of one call."""
+        raise NotImplementedError
+
+    def warm_up(self) -> float:
+        """Makes the first calls; the time of the first less that of the second."""
+        first, second = self.seconds(), self.seconds()
+        return max(first - second, 0.0)
+
+
+class OneByOne(_Torch):
     """PyTorch, one model after the other, its data on the device: channels-last, bfloat16 autocast on a GPU."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
@@ -47,7 +72,7 @@ class OneByOne:
         return time.perf_counter() - started
 
 
-class FuncVmap:
+class FuncVmap(_Torch):
     """`torch.func`: `vmap` over the stacked weights of models, SGD with momentum written out."""
 
     def __init__(self, network: Network, recipe: Recipe, width: int) -> None:
@@ -88,21 +113,27 @@ class FuncVmap:
 
 
 class Served:
-    """One of these in a process of its own, where the threads of PyTorch and JAX do not fight over the cores.
+    """One of the peers in a process of its own, as people run it: without what jaxmia sets up for its own process.
 
     Args:
+        way: `one by one` or `torch.func`, in PyTorch; `vmap`, plain JAX.
         network: What is trained.
         recipe: How.
-        width: Models together by `torch.func`; 0 for one model after the other.
+        width: Models together.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, width: int = 0) -> None:
-        asked = json.dumps({"network": asdict(network), "recipe": asdict(recipe), "width": width})
+    def __init__(self, way: Way, network: Network, recipe: Recipe, width: int) -> None:
+        asked = json.dumps({"way": way, "network": asdict(network), "recipe": asdict(recipe), "width": width})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge.peers", asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "bridge.peers", asked],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Its own process has taken most of a GPU's memory by then.
+            env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         )
         weakref.finalize(self, _end, self._process)
-        self.images = int(self._answer())
+        self.images = 0
         """Images a call."""
 
     @property
@@ -112,20 +143,24 @@ class Served:
 
     def warm_up(self) -> float:
         """Makes the first calls, which compile; the time of the first less that of the second."""
-        first, second = self.seconds(), self.seconds()
-        return max(first - second, 0.0)
+        return self._call("warm up")
 
     def seconds(self) -> float:
         """Time of one call."""
+        return self._call("seconds")
+
+    def _call(self, what: str) -> float:
         if self._process.stdin:
-            self._process.stdin.write("\n")
+            self._process.stdin.write(what + "\n")
             self._process.stdin.flush()
-        return float(self._answer())
+        images, seconds = self._answer().split()
+        self.images = int(images)
+        return float(seconds)
 
     def _answer(self) -> str:
         answer = self._process.stdout.readline() if self._process.stdout else ""
         if not answer:
-            raise MemoryError("the PyTorch process ended")
+            raise MemoryError("the process ended")
         return answer
 
 
@@ -141,15 +176,27 @@ def _end(process: subprocess.Popen) -> None:
         pass
 
 
+def _make(way: Way, network: Network, recipe: Recipe, width: int) -> "OneByOne | FuncVmap | Rig":
+    if way == "one by one":
+        return OneByOne(network, recipe)
+    if way == "torch.func":
+        return FuncVmap(network, recipe, width)
+    shadow = Shadow(
+        batch_size=recipe.batch_size, optimizer=recipe.optimizer, augment=Augment(crop=recipe.crop, flip=recipe.flip)
+    )
+    compute = Compute(jnp.dtype(recipe.precision), ensemble_conv("grouped"))
+    trainer = Trainer(network, shadow, Normalisation((0.5,), (0.5,)), compute)
+    return Rig(trainer, width, False, tuple(jax.local_devices()[:1]))
+
+
 def _serve(asked: str) -> None:
-    """Prints the images of a call, then the seconds of one for each line that comes in."""
+    """Prints the images of a call and the time it took for each line that comes in."""
     content = json.loads(asked)
     network = Network(**{**content["network"], "shape": tuple(content["network"]["shape"])})
-    recipe = Recipe(**content["recipe"])
-    peer = FuncVmap(network, recipe, content["width"]) if content["width"] else OneByOne(network, recipe)
-    print(peer.images, flush=True)
-    for _ in sys.stdin:
-        print(peer.seconds(), flush=True)
+    peer = _make(content["way"], network, Recipe(**content["recipe"]), content["width"])
+    for line in sys.stdin:
+        seconds = peer.warm_up() if line.strip() == "warm up" else peer.seconds()
+        print(peer.images, seconds, flush=True)
 
 
 if __name__ == "__main__":

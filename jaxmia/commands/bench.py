@@ -98,17 +98,17 @@ class Bench:
     def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
         import jax
 
-        from jaxmia.benchmark import OURS, PEER, Contender
+        from jaxmia.benchmark import OURS, Contender
         from jaxmia.training.measure import Rig
         from jaxmia.training.plan import conv_choices, make_devices, plan_of
 
         devices = make_devices(config.ensemble)
         platform = devices[0].platform
         default = (1, 2, 4, 8, 16, 32, 64) if platform != "cpu" else tuple(len(devices) * n for n in (1, 2, 4, 8))
+        # What plain `vmap` does is timed as a peer; wider than a few it takes minutes.
+        convs = tuple(conv for conv in conv_choices(trainer, platform) if conv != "grouped")
         contenders = []
-        for conv in conv_choices(trainer, platform):
-            if conv == "grouped":
-                continue
+        for conv in convs if config.ensemble.conv == "auto" else (config.ensemble.conv,):
             for width in self.widths or default:
                 used = devices[: min(width, len(devices))]
                 plan = plan_of(width, conv, used)
@@ -116,15 +116,12 @@ class Bench:
                 make = functools.partial(Rig, plan.applied(trainer), plan.width, plan.sequential, used)
                 contenders.append(Contender(name, OURS, plan.width, make))
         if self.peers:
-            plain = plan_of(_PEERS_TOGETHER, "grouped", devices[:1])
-            make = functools.partial(Rig, plain.applied(trainer), plain.width, False, devices[:1])
-            contenders.append(Contender("plain vmap (JAX)", PEER, plain.width, make))
-            contenders += _torch_peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
+            contenders += _peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
         return contenders
 
 
-def _torch_peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender"]:
-    from bridge.peers import Served
+def _peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender"]:
+    from bridge.peers import Served, Way
     from bridge.trainer import Recipe
     from jaxmia.benchmark import PEER, Contender
 
@@ -137,13 +134,19 @@ def _torch_peers(trainer: "Trainer", config: "Config", device: str) -> list["Con
         device=device,
         precision="bfloat16" if str(trainer.compute.dtype) == "bfloat16" else "float32",
     )
-    peers = [Contender("PyTorch eager, channels-last", PEER, 1, functools.partial(Served, trainer.network, recipe))]
-    if device == "cuda":
-        compiled = replace(recipe, compile=True)
-        peers.append(Contender("PyTorch torch.compile", PEER, 1, functools.partial(Served, trainer.network, compiled)))
-    together = functools.partial(Served, trainer.network, recipe, _PEERS_TOGETHER)
-    peers.append(Contender("torch.func vmap", PEER, _PEERS_TOGETHER, together))
-    return peers
+    compiled: list[tuple[str, Way, int, Recipe]] = (
+        [("PyTorch torch.compile", "one by one", 1, replace(recipe, compile=True))] if device == "cuda" else []
+    )
+    ways: list[tuple[str, Way, int, Recipe]] = [
+        ("plain vmap (JAX)", "vmap", _PEERS_TOGETHER, recipe),
+        ("PyTorch eager, channels-last", "one by one", 1, recipe),
+        *compiled,
+        ("torch.func vmap", "torch.func", _PEERS_TOGETHER, recipe),
+    ]
+    return [
+        Contender(name, PEER, width, functools.partial(Served, way, trainer.network, chosen, width))
+        for name, way, width, chosen in ways
+    ]
 
 
 def _scale(trainer: "Trainer", config: "Config") -> "Scale":
