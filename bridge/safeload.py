@@ -15,11 +15,9 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, printable
 
 _PLAIN = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
-
-_SHOWN = 500
 
 
 class StoredObject:
@@ -139,9 +137,3 @@ def _refusal(path: Path, classes: Sequence[str], error: Exception) -> str:
             return f"names {printable(', '.join(foreign))}, allowed are {allowed}; nothing of it was run"
     reason = printable(str(error).strip().partition("\n")[0])
     return f"is damaged or not allowed ({type(error).__name__}{': ' * bool(reason)}{reason}); nothing was run"
-
-
-def printable(text: str) -> str:
-    """Text from a file as it may be shown: short, on one line and without control characters."""
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -18,8 +18,8 @@ from torch import nn
 
 from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
 from bridge.networks import build
-from bridge.safeload import load, printable
-from jaxmia.errors import InputError
+from bridge.safeload import load
+from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
 from jaxmia.models import Architecture, Network
 from jaxmia.resize import resize, resized_shape

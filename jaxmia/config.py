@@ -4,14 +4,14 @@ import difflib
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from jaxmia.augment import Dihedral
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, printable
 from jaxmia.files import write_text
 from jaxmia.models.conv import Lowering
 
@@ -27,6 +27,7 @@ _PLAINLY = {
 }
 """Words of our own where pydantic speaks of Python's types."""
 
+Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -245,11 +246,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: is no YAML: {printable(' '.join(str(error).split()))}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of sections")
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of fields")
     return content
 
 
@@ -263,24 +264,39 @@ def parse_config(content: Mapping[str, Any], source: str) -> Config:
     Raises:
         InputError: One line for each thing that is wrong.
     """
+    return parse_as(Config, content, source)
+
+
+def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Checks a mapping against any kind of model, as `parse_config` does.
+
+    Args:
+        kind: What it must be.
+        content: Fields, nested as the model is.
+        source: Where it comes from, for messages.
+
+    Raises:
+        InputError: One line for each thing that is wrong.
+    """
     try:
-        return Config.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(describe_errors(error, source))) from error
+        raise InputError("\n".join(_describe_errors(error, kind, source))) from error
 
 
-def describe_errors(error: ValidationError, source: str) -> list[str]:
+def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str) -> list[str]:
     """One line for each thing that is wrong: file, field, value, what is allowed."""
     lines: dict[str, str] = {}
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
+        location = [str(part) for part in problem["loc"] if part != "[key]"]
         if problem["type"] == "extra_forbidden":
             *sections, key = location
             name = ".".join([*sections, key if key.isidentifier() else _shown(key)])
-            lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location)}")
+            lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location, kind)}")
             continue
         field = ".".join(part for part in location if not part.startswith(_UNION_BRANCHES))
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = message.replace("String should", "must")
         message = _PLAINLY.get(problem["type"], message)
         if problem["type"] == "value_error":
             lines.setdefault(field, f"{source}: {field}.{message}" if field else f"{source}: {message}")
@@ -306,8 +322,7 @@ def save_config(config: Config, path: Path) -> None:
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _suggestion(location: list[str]) -> str:
-    section: type[BaseModel] = Config
+def _suggestion(location: list[str], section: type[BaseModel]) -> str:
     for part in location[:-1]:
         if not part.isdecimal():  # a place in a list of sections
             kind: Any = section.model_fields[part].annotation

@@ -1,4 +1,6 @@
-"""The exceptions that stand for "what you gave me is bad"."""
+"""The exceptions that stand for "what you gave me is bad", and what of it may be shown."""
+
+_SHOWN = 500
 
 
 class InputError(Exception):
@@ -11,3 +13,9 @@ class InputError(Exception):
 
 class UsageError(Exception):
     """The command line itself is wrong; printed like an `InputError`, exit status 2."""
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may be shown: short, on one line and without control or disguising characters."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.fusion import mean_rank
-from jaxmia.config import describe_errors
+from jaxmia.config import parse_as
 from jaxmia.details import epsilon_bound, figures_of_classes, public_figures, write_samples
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
@@ -100,11 +100,9 @@ def read_family(run: Path) -> Family:
     """
     path = run / "metrics.json"
     try:
-        chosen = Chosen.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        chosen = parse_as(Chosen, json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; `jaxmia score --out {run}` makes it") from error
-    except ValidationError as error:
-        raise InputError("\n".join(describe_errors(error, str(path)))) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
     pool = Pool.load(run / "pool.npz")

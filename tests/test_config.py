@@ -152,9 +152,9 @@ def test_what_yaml_takes_for_text_or_for_nothing(text: str, field: str, value: o
         (b"shadow:\n\tcount: 3\n", "is no YAML: .*cannot start any token"),
         (b"shadow: {count: 3\n", "is no YAML: .*expected ',' or '}'"),
         (b"a: 1\nb", "is no YAML"),
-        (b"- shadow\n- seed\n", "holds a list, expected a mapping of sections"),
-        (b"hello\n", "holds a str, expected a mapping of sections"),
-        (b"3", "holds a int, expected a mapping of sections"),
+        (b"- shadow\n- seed\n", "holds a list, expected a mapping of fields"),
+        (b"hello\n", "holds a str, expected a mapping of fields"),
+        (b"3", "holds a int, expected a mapping of fields"),
         (b"a: &a [*a]\nseed: *b\n", "is no YAML: .*undefined alias"),
         (b"seed: !!python/object/apply:os.system ['false']\n", "is no YAML: .*could not determine a constructor"),
         (b"seed: 2024-13-45\n", "is no YAML: month must be in 1..12"),
@@ -260,3 +260,11 @@ def test_any_file_is_a_configuration_or_an_input_error(tmp_path_factory, data: b
         load_config(path)
     except InputError as error:
         assert all(line.startswith(str(path)) for line in str(error).split("\n"))
+
+
+def test_a_line_about_yaml_shows_no_character_that_could_disguise_it(tmp_path: Path):
+    for text in ("!\u058c", "!\u202e", "[\u200b: \u2066"):
+        (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"a\.yaml: is no YAML: ") as refusal:
+            load_config(tmp_path / "a.yaml")
+        assert str(refusal.value).isprintable()

@@ -1,14 +1,11 @@
 """What a cluster wants to be told: resources, containers, queues."""
 
-import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from jaxmia.errors import InputError
+from jaxmia.config import parse_as, read_yaml
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s\"'$`;&|<>]+$")]
@@ -121,33 +118,4 @@ def load_profile(path: Path, kind: type[AnyProfile]) -> AnyProfile:
         InputError: The file is missing, is no YAML mapping, is for the other scheduler, or holds an unknown key, a
             wrong type or a value out of bounds; every one of them is named.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-    if content is not None and not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of fields")
-    try:
-        return kind.model_validate(content or {})
-    except ValidationError as error:
-        raise InputError("\n".join(_complaints(error, path, list(kind.model_fields)))) from error
-
-
-def _complaints(error: ValidationError, path: Path, fields: list[str]) -> list[str]:
-    lines = []
-    for problem in error.errors(include_url=False):
-        field = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        if problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(field, fields, n=1)
-            lines.append(
-                f"{path}: {field}: unknown key; "
-                + (f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(fields)}")
-            )
-        elif problem["type"] == "value_error":
-            lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}")
-        else:
-            message = problem["msg"].replace("Input should be", "must be").replace("String should", "must")
-            lines.append(f"{path}: {field}: {str(problem['input'])[:80]!r} {message}")
-    return lines
+    return parse_as(kind, read_yaml(path), str(path))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from jaxmia import metrics as measures
 from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
-from jaxmia.config import describe_errors
+from jaxmia.config import parse_as
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.pool import Pool
@@ -234,10 +234,7 @@ def _read_metrics(path: Path) -> Metrics:
         raise InputError(f"{path}: no such file; `jaxmia score` makes it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
-    try:
-        return Metrics.model_validate(content)
-    except ValidationError as error:
-        raise InputError("\n".join(describe_errors(error, str(path)))) from error
+    return parse_as(Metrics, content, str(path))
 
 
 def _read_scores(path: Path, attack: str, samples: int) -> dict[str, np.ndarray]:

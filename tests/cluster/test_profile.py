@@ -24,7 +24,7 @@ def test_an_empty_profile_is_the_defaults(tmp_path: Path):
         ("partitoin: gpu", SlurmProfile, r"p.yaml: partitoin: unknown key; did you mean 'partition'\?"),
         ("zzz: 1", SlurmProfile, r"p.yaml: zzz: unknown key; allowed are gpus, .*options"),
         ("scheduler: slurm", HTCondorProfile, r"p.yaml: scheduler: 'slurm' must be 'htcondor'"),
-        ("gpus: -1", SlurmProfile, r"p.yaml: gpus: '-1' must be greater than or equal to 0"),
+        ("gpus: -1", SlurmProfile, r"p.yaml: gpus: -1 must be greater than or equal to 0"),
         ("cpus: many", SlurmProfile, r"p.yaml: cpus: 'many' must be a valid integer"),
         ("universe: docker", HTCondorProfile, r"p.yaml: image: None does not go with universe 'docker'"),
         ("image: ubuntu:24.04", HTCondorProfile, r"p.yaml: image: 'ubuntu:24.04' does not go with universe 'vanilla'"),
