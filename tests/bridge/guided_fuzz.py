@@ -2,7 +2,7 @@
 """Readers of untrusted files under atheris, which looks for inputs that reach new code; no test needs it.
 
     pip install atheris
-    python -m tests.fuzz.guided challenge|target|config|scores|truth -max_total_time=150
+    python -m tests.bridge.guided_fuzz challenge|target|config|scores|truth -max_total_time=150
 
 What follows the kind is for libFuzzer. It ends at the first input that is neither read nor refused in good order, or
 that runs something, and keeps it as crash-*.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
-import torch._weights_only_unpickler  # noqa: TID251  the reader behind the two kinds of .pt file
+import torch._weights_only_unpickler  # the reader behind the two kinds of .pt file
 
 with atheris.instrument_imports(include=["jaxmia", "bridge", "yaml"]):
     from bridge.challenge import load_split
