@@ -106,25 +106,19 @@ def train_shadows(
         say: Told what is measured.
 
     Raises:
-        InputError: The pool has no images, or more devices are asked for than there are.
+        InputError: The pool has no images, they are not square but would be turned, or more devices are asked for than
+            there are.
     """
-    import jax
-
-    from jaxmia.models import Compute, Network
-    from jaxmia.training.plan import compute_dtype, make_plan  # pyright: ignore[reportUnknownVariableType]  jax.Device
+    from jaxmia.training.making import make_trainer
+    from jaxmia.training.plan import make_plan
     from jaxmia.training.shadows import train_shadows as train
-    from jaxmia.training.step import Normalisation, Trainer
 
     if pool.images is None:
         raise InputError("pool: holds no images to train on")
     recipe = recipe or Shadow()
     height, width, channels = pool.images.shape[1:]
-    network = Network(
-        recipe.architecture, (height, width, channels), int(pool.labels.max()) + 1, recipe.width, recipe.depth
-    )
-    device = jax.local_devices()[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    compute = Compute(compute_dtype(recipe, device))  # pyright: ignore[reportUnknownArgumentType]
-    trainer = Trainer(network, recipe, Normalisation(mean, std), compute)
+    classes = int(pool.labels.max()) + 1
+    trainer = make_trainer(recipe, (height, width, channels), classes, mean=mean, std=std, symmetries=symmetries)
     plan = make_plan(ensemble or Ensemble(), trainer, recipe.count, say)
     shown = views(symmetries)
     chunks = list(

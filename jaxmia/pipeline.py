@@ -185,25 +185,16 @@ class Pipeline:
 
     def trainer(self) -> "Trainer":
         """How one shadow trains on this pool."""
-        import jax
+        from jaxmia.training.making import make_trainer
 
-        from jaxmia.models import Compute, Network
-        from jaxmia.training.plan import compute_dtype
-        from jaxmia.training.step import Normalisation, Trainer
-
-        shadow, challenge = self.config.shadow, self.config.challenge
-        height, width, channels = self.images.shape[1:]
-        square = {"transpose", "rot90", "rot270", "antitranspose"}
-        if height != width and (shadow.augment.dihedral or square & set(self.config.query.views)):
-            raise InputError(
-                f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(sorted(square))} "
-                "need square ones"
-            )
-        return Trainer(
-            Network(shadow.architecture, (height, width, channels), self._classes(), shadow.width, shadow.depth),
-            shadow,
-            Normalisation(challenge.mean, challenge.std),
-            Compute(compute_dtype(shadow, jax.local_devices()[0])),
+        challenge, (height, width, channels) = self.config.challenge, self.images.shape[1:]
+        return make_trainer(
+            self.config.shadow,
+            (height, width, channels),
+            self._classes(),
+            mean=challenge.mean,
+            std=challenge.std,
+            symmetries=self.config.query.views,
         )
 
     def query(self) -> None:

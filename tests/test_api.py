@@ -33,6 +33,13 @@ def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):
     np.testing.assert_allclose(again.phi, shadows.phi, atol=1e-4)
 
 
+def test_images_that_are_not_square_are_not_turned():
+    images = np.zeros((4, 2, 3, 1), np.uint8)
+    wide = Pool(images, np.arange(4, dtype=np.int32) % 2, np.array(list("abcd")), np.array([0, 1, 0, 1], np.int8))
+    with pytest.raises(InputError, match=r"images are 2 x 3; .* need square ones"):
+        train_shadows(wide, RECIPE, symmetries=("identity", "rot90"), ensemble=BY_HAND)
+
+
 def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp_path: Path):
     shadows = train_shadows(pool, RECIPE, symmetries=("identity",), ensemble=BY_HAND)
     result = attack(pool, untrained, shadows, "margin")
