@@ -162,6 +162,46 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
+def page(result: dict[str, Any]) -> str:
+    """A measurement as Markdown: how, a table, and what the best of jaxmia is to each peer."""
+    subject, here = result["subject"], result["origin"]
+    shadow, size = subject["shadow"], " x ".join(map(str, subject["shape"]))
+    measured = [row for row in result["rows"] if row["images_per_second"]]
+    ours = [row["images_per_second"] for row in measured if row["kind"] == OURS]
+    peers = [row for row in measured if row["kind"] == PEER]
+    width = f" of width {shadow['width']}" if shadow["width"] else ""
+    lines = [
+        f"# {shadow['architecture']}{width} on {here['device']}",
+        "",
+        f"Training on images of {size}, batch {shadow['batch_size']}, {subject['dtype']}: medians over all models, "
+        "the ways of training in turns within one run, each peer in a process of its own.",
+        f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}; a large matrix product reaches "
+        f"{result['scale']['ceiling'] / 1e9:,.0f} GFLOP/s.",
+        "",
+        "| how | models | images/s | range | share of ceiling | compiling | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *map(_line, measured),
+        "",
+    ]
+    if ours and peers:
+        ratios = (f"{max(ours) / row['images_per_second']:.2f} over {row['name']}" for row in peers)
+        lines += [f"The best of jaxmia: {', '.join(ratios)}.", ""]
+    return "\n".join(lines)
+
+
+def _line(row: dict[str, Any]) -> str:
+    rates = f"{row['images_per_second']:,.0f} | {row['low']:,.0f} - {row['high']:,.0f}"
+    compiling = f"{row['compile_seconds']:.1f} s | {memory(row['bytes'])}"
+    return f"| {row['name']} | {row['width']} | {rates} | {row['share_of_ceiling']:.0%} | {compiling} |"
+
+
+def memory(count: int | None) -> str:
+    """Bytes in words; nothing where they are not known."""
+    if count is None:
+        return ""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draws images a second against width to a PNG; peers are horizontal lines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

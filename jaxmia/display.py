@@ -192,6 +192,8 @@ def _printable(name: str) -> Text:
 
 def bench_table(result: dict[str, Any]) -> Table:
     """What `jaxmia.benchmark.describe` gives, a row a contender."""
+    from jaxmia.benchmark import memory
+
     origin, scale = result["origin"], result["scale"]
     table = Table(
         title=f"{result['subject']['shadow']['architecture']} on {origin['device']}: {result['subject']['dtype']}, "
@@ -211,16 +213,10 @@ def bench_table(result: dict[str, Any]) -> Table:
             f"{row['models_per_hour']:.3g}",
             f"{100 * row['share_of_ceiling']:.0f} %",
             f"{row['compile_seconds']:.1f} s",
-            _memory(row.get("bytes")),
-            _memory(row["peak_bytes"]),
+            memory(row.get("bytes")),
+            memory(row["peak_bytes"]),
         )
     return table
-
-
-def _memory(count: int | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def comparison_table(results: Sequence[dict[str, Any]]) -> Table:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jaxmia.benchmark import OURS, PEER, Contender, Scale, describe, load, plot, run
+from jaxmia.benchmark import OURS, PEER, Contender, Scale, describe, load, memory, page, plot, run
 from jaxmia.errors import InputError
 
 SCALE = Scale(flops_per_image=100.0, ceiling=10_000.0, model_images=1_000)
@@ -45,6 +45,27 @@ def test_a_contender_that_does_not_fit_has_no_figure():
 
     (row,) = run([Contender("big", OURS, 64, fail)], SCALE, repeats=1)
     assert row.images_per_second is None
+
+
+def test_a_page_tells_rates_and_ratios():
+    contenders = [
+        Contender("a", OURS, 4, lambda: Clock(20, [1.0], [], "a")),
+        Contender("b", PEER, 1, lambda: Clock(8, [1.0], [], "b")),
+    ]
+    subject = {
+        "shape": (8, 8, 1),
+        "shadow": {"architecture": "mlp", "width": 64, "batch_size": 32},
+        "dtype": "float32",
+    }
+    text = page(describe(run(contenders, SCALE, repeats=1), SCALE, subject))
+    assert text.startswith("# mlp of width 64 on ")
+    assert "images of 8 x 8 x 1, batch 32, float32" in text
+    assert "| a | 4 | 20 | 20 - 20 | 20% | 7.0 s | 1 MiB |" in text
+    assert "The best of jaxmia: 2.50 over b." in text
+
+
+def test_memory_in_words():
+    assert [memory(count) for count in (None, 2**20, 3 * 2**29)] == ["", "1 MiB", "1.5 GiB"]
 
 
 def test_what_is_written_is_read_back_and_drawn(tmp_path):

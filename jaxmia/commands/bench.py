@@ -31,7 +31,7 @@ class Bench:
     config: Path | None = None
     """Configuration (YAML) whose shadow section is timed; any field can be overridden."""
     out: Path | None = None
-    """Folder for bench.json and bench.png."""
+    """Folder for bench.json, bench.md and bench.png."""
     shape: tuple[int, int, int] = (32, 32, 3)
     """Height, width and channels of an image."""
     classes: int = 9
@@ -58,7 +58,7 @@ class Bench:
             return
         if self.repeats < 1 or min((*self.widths, *self.shape, self.classes - 1)) < 1:
             raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more")
-        from jaxmia.benchmark import describe, plot, run
+        from jaxmia.benchmark import describe, page, plot, run
         from jaxmia.files import write_text
         from jaxmia.overrides import configure
         from jaxmia.training.devices import prepare_devices
@@ -77,6 +77,7 @@ class Bench:
         result = describe(rows, scale, subject)
         if self.out:
             write_text(self.out / "bench.json", json.dumps(result, indent=2) + "\n")
+            write_text(self.out / "bench.md", page(result))
             plot(result, self.out / "bench.png")
         output(json.dumps(result, indent=2) if self.json else bench_table(result))
 
