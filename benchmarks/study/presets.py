@@ -78,9 +78,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset("mlp", 16, 8, None, 160, 160, 1, 2, 32, (8,), 8, 4, 1, Ensemble(width=8, conv="unrolled")),
-    "cpu": Preset(
-        "cnn", 16, 28, 12, 800, 1600, 3, 24, 64, (8, 16, 32, 64, 128), 32, 12, 16, Ensemble(width=16, conv="unrolled")
-    ),
+    "cpu": Preset("cnn", 16, 28, 12, 800, 1600, 3, 24, 64, (8, 16, 32, 64, 128), 32, 12, 16, Ensemble(width=16)),
     "gpu": Preset(
         "resnet18",
         None,
