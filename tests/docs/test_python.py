@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.demo import make_demo
 from jaxmia.cli import main
 from tests.docs.commands import ROOT
 
@@ -17,14 +18,14 @@ TINY = shlex.split(
 
 def blocks(name: str) -> str:
     """The Python of a document."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
     return "\n".join(found)
 
 
 @pytest.mark.slow
 def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
+    exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
     files = ["--challenge.public", "pub.pt", "--challenge.private", "priv.pt", "--challenge.target", "model.pt2"]
     config = str(ROOT / "configs/quickstart.yaml")
     main(["run", "--config", config, "--out", "own", *files, "--challenge.architecture", "exported", *TINY])
@@ -32,11 +33,29 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "TPR at 5 % FPR" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    make_demo(tmp_path / "runs/demo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = blocks("README.md")
+    smaller = {
+        'architecture="cnn", count=64, epochs=25': 'architecture="mlp", width=4, count=4, epochs=1',
+        "target.query, shadows)": 'target.query, shadows, "margin")',
+    }
+    for long, short in smaller.items():
+        assert long in code
+        code = code.replace(long, short)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert "Estimate(" in capsys.readouterr().out
+    assert len((tmp_path / "submission.csv").read_text().splitlines()) == 601
+
+
 def test_library(planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "runs").mkdir()
     planted[0].rename(tmp_path / "runs/demo")
     monkeypatch.chdir(tmp_path)
     space: dict = {}
-    exec(compile(blocks("library.md"), "library.md", "exec"), space)
+    exec(compile(blocks("docs/library.md"), "library.md", "exec"), space)
     assert space["scores"].shape == planted[1].shape
     assert space["scores"][planted[1]].mean() > space["scores"][~planted[1]].mean()
