@@ -79,7 +79,7 @@ class Pipeline:
 
     @cached_property
     def pool(self) -> Pool:
-        """The challenge's samples; `pool.npz` is written beside the results."""
+        """The challenge's samples."""
         from bridge.challenge import load_challenge
 
         section = self.config.challenge
@@ -90,7 +90,6 @@ class Pipeline:
             max_bytes=section.max_bytes,
             num_classes=self.target.classes,
         )
-        pool.save(self.out / "pool.npz")
         public, members = int(pool.public.sum()), int((pool.membership == 1).sum())
         self.say(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
         return pool
@@ -129,13 +128,14 @@ class Pipeline:
         return views(self.config.query.views, self.config.query.shift)
 
     def begin(self) -> None:
-        """Writes the resolved configuration."""
+        """Writes the resolved configuration, and the samples beside the results."""
+        self.pool.save(self.out / "pool.npz")
         save_config(self.config, self.out / "config.yaml")
 
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are not there yet."""
         store = ScoreStore(self.out / "shadows")
-        asked = self._asked()
+        asked = self.asked()
         present = _present(store, asked, self.say)
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = [model for model in wanted if model not in present]
@@ -155,7 +155,7 @@ class Pipeline:
         checkpoints = Checkpoints(self.out / "checkpoints", asked, section.checkpoint_seconds, self.say)
         with stop_requests(self.say) as stopped, self.watch("shadows") as show:
             shadows = replace(
-                self._shadows(plan),
+                self.shadows(plan),
                 made={"asked": asked, "plan": str(plan), **origin()},
                 on_progress=_reporter(claims, journal, show),
                 stopped=stopped,
@@ -169,7 +169,8 @@ class Pipeline:
                 raise
             journal.write("end", {"models": len(store.models())})
 
-    def _shadows(self, plan: "Plan") -> "Shadows":
+    def shadows(self, plan: "Plan") -> "Shadows":
+        """What trains and asks shadow models by this plan, on this pool."""
         from jaxmia.training.ensemble import Ensemble
         from jaxmia.training.shadows import Shadows
 
@@ -231,7 +232,7 @@ class Pipeline:
         assert pool.images is not None
         return digest(pool.images, pool.labels)
 
-    def _asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, Any]:
         """What a shadow model's scores depend on, beside its number."""
         return {
             "shadow": self.config.shadow.model_dump(mode="json", exclude={"count"}),

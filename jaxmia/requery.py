@@ -78,7 +78,7 @@ class Requery:
         weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")
         claims = Claims(pipeline.out / "claims")
         with stop_requests(pipeline.say) as stopped, pipeline.watch("shadows") as show:
-            shadows = replace(pipeline._shadows(plan), on_progress=show, stopped=stopped)
+            shadows = replace(pipeline.shadows(plan), on_progress=show, stopped=stopped)
             for entry in waiting:
                 # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
                 with claims.hold(entry.models):
@@ -90,7 +90,7 @@ class Requery:
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
-        return self.pipeline._asked()
+        return self.pipeline.asked()
 
     def _asked_of(self, entry: Entry) -> dict[str, Any]:
         """What the answers of a chunk's models are to depend on, here."""
