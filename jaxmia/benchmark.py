@@ -171,7 +171,7 @@ def page(result: dict[str, Any]) -> str:
     peers = [row for row in measured if row["kind"] == PEER]
     width = f" of width {shadow['width']}" if shadow["width"] else ""
     lines = [
-        f"# {shadow['architecture']}{width} on {here['device']}",
+        f"# Training throughput: {shadow['architecture']}{width} on {here['device']}",
         "",
         f"Training on images of {size}, batch {shadow['batch_size']}, {subject['dtype']}: medians over all models, "
         "the ways of training in turns within one run, each peer in a process of its own.",

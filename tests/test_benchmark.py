@@ -58,7 +58,7 @@ def test_a_page_tells_rates_and_ratios():
         "dtype": "float32",
     }
     text = page(describe(run(contenders, SCALE, repeats=1), SCALE, subject))
-    assert text.startswith("# mlp of width 64 on ")
+    assert text.startswith("# Training throughput: mlp of width 64 on ")
     assert "images of 8 x 8 x 1, batch 32, float32" in text
     assert "| a | 4 | 20 | 20 - 20 | 20% | 7.0 s | 1 MiB |" in text
     assert "The best of jaxmia: 2.50 over b." in text

@@ -122,8 +122,9 @@ def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
         return ("unrolled",)
     if platform != "cpu":
         return ("sequential", "unrolled", "matmul", "grouped")
-    ours = () if _no_kernels(trainer, platform) else ("native",)
-    return (*ours, "unrolled", "matmul", "grouped")
+    if _no_kernels(trainer, platform):
+        return ("unrolled", "matmul", "grouped")
+    return ("native", "unrolled", "matmul")
 
 
 def _no_kernels(trainer: Trainer, platform: str) -> str | None:
@@ -145,7 +146,7 @@ def _search(
 ) -> tuple[int, str, list[dict[str, Any]]]:
     """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
     platform = devices[0].platform
-    deadline = time.monotonic() + (30 if platform == "cpu" else 150)
+    deadline = time.monotonic() + (15 if platform == "cpu" else 150)
     say("plan: measuring which way of training together is fastest here")
     trials: list[dict[str, Any]] = []
 
