@@ -23,7 +23,8 @@ LINES = list(dict.fromkeys(command for command in ALL if command.program == "jax
 # Few, short shadows in place of what a document asks for; and another target.
 SMALL = shlex.split("""
   --shadow.architecture mlp --shadow.width 4 --shadow.count 20 --shadow.epochs 1 --shadow.batch_size 64
-  --shadow.augment {} --query.views identity --ensemble.width 20 --ensemble.conv unrolled --ensemble.devices 1 --attack.targets 4
+  --shadow.augment {} --query.views identity --ensemble.width 20 --ensemble.conv unrolled --ensemble.devices 1
+  --attack.targets 4
 """)
 TINY = SMALL + shlex.split("""
   --challenge.public pub.pt --challenge.private priv.pt --challenge.target model.pt
