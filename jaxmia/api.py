@@ -119,7 +119,7 @@ def train_shadows(
     height, width, channels = pool.images.shape[1:]
     classes = int(pool.labels.max()) + 1
     trainer = make_trainer(recipe, (height, width, channels), classes, mean=mean, std=std, symmetries=symmetries)
-    plan = make_plan(ensemble or Ensemble(), trainer, recipe.count, say)
+    plan = make_plan(ensemble or Ensemble(), trainer, recipe.count, len(pool), say)
     shown = views(symmetries)
     chunks = list(
         train(plan.applied(trainer), pool.images, pool.labels, range(recipe.count), seed=seed, views=shown, plan=plan)

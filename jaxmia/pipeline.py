@@ -149,7 +149,7 @@ class Pipeline:
 
         section = self.config.ensemble
         # For all that are wanted, so that a run that goes on has the plan that it began with.
-        plan = make_plan(section, self.trainer(), len(wanted), self.say)
+        plan = make_plan(section, self.trainer(), len(wanted), len(self.pool), self.say)
         self.say(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
         claims, journal = Claims(self.out / "claims"), Journal(self.out / "log.jsonl", self.say)
         checkpoints = Checkpoints(self.out / "checkpoints", asked, section.checkpoint_seconds, self.say)

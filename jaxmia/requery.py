@@ -72,7 +72,8 @@ class Requery:
         from jaxmia.training.weights import Weights
 
         pipeline = self.pipeline
-        plan = make_plan(pipeline.config.ensemble, pipeline.trainer(), pipeline.config.shadow.count, pipeline.say)
+        section, wanted = pipeline.config.ensemble, pipeline.config.shadow.count
+        plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool), pipeline.say)
         count = sum(len(entry.models) for entry in waiting)
         pipeline.say(f"shadows: asking {count} again ({plan}); none is trained")
         weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")

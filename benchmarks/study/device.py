@@ -63,7 +63,9 @@ def profile(study: Study) -> None:
         Normalisation(MEAN, STD),
         Compute(compute_dtype(config.shadow, jax.local_devices()[0])),
     )
-    plan = make_plan(config.ensemble, trainer, config.shadow.count, study.say)
+    plan = make_plan(
+        config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private, study.say
+    )
     rig = Rig(plan.applied(trainer), plan.width, plan.sequential, plan.devices)
     rig.warm_up()
     with tempfile.TemporaryDirectory() as folder:

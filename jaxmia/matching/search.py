@@ -188,7 +188,7 @@ def _plan_runs(pipeline: Pipeline, recipes: Sequence[Shadow], missing: Sequence[
     for group in groups:
         places = [missing[index] for index in group]
         trainer = trainer_of(pipeline.trainer(), recipes[places[0]])
-        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, pipeline.say)
+        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, len(pipeline.pool), pipeline.say)
         ensemble = Ensemble(
             plan.applied(trainer),
             config.seed,

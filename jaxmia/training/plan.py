@@ -23,6 +23,9 @@ from jaxmia.training.step import Trainer
 _MOST_TOGETHER = 128
 _WORTH_IT = 1.05
 _HOPELESS = 0.5
+_SEARCH_SECONDS = {"cpu": 15}
+_SEARCH_SECONDS_ELSEWHERE = 150
+_SEARCH_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ class Plan:
 
 
 def make_plan(
-    section: EnsembleSection, trainer: Trainer, count: int, say: Callable[[str], None] = lambda line: None
+    section: EnsembleSection,
+    trainer: Trainer,
+    count: int,
+    samples: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """The plan that the configuration asks for; what it leaves to `auto` is measured on the device at hand.
 
@@ -60,6 +67,8 @@ def make_plan(
         section: Width, convolution and devices asked for.
         trainer: How one model trains.
         count: Models to train.
+        samples: Samples of the pool, half of which a model sees in an epoch: measuring ends after about a fifth of
+            the time that training takes.
         say: Told what is measured.
 
     Raises:
@@ -71,6 +80,7 @@ def make_plan(
     if section.width != "auto" and section.conv != "auto":
         return plan_of(section.width, section.conv, devices)
     most = min(count, _MOST_TOGETHER)
+    images = count * trainer.recipe.epochs * samples // 2
     convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
     asked = {
         "network": asdict(trainer.network),
@@ -82,6 +92,7 @@ def make_plan(
         "width": section.width,
         "convs": convs,
         "most": most,
+        "digits of images": len(str(images)),
         "jax": jax.__version__,
     }
     path = cache_folder() / f"plan-{digest(json.dumps(asked, sort_keys=True).encode())}.json"
@@ -89,7 +100,7 @@ def make_plan(
         found = json.loads(path.read_text())
         return plan_of(int(found["width"]), found["conv"], devices)
     except (OSError, ValueError, KeyError):
-        width, conv, trials = _search(section.width, convs, trainer, devices, most, say)
+        width, conv, trials = _search(section.width, convs, trainer, devices, most, images, say)
     try:
         write_text(path, json.dumps({"width": width, "conv": conv, "trials": trials, "asked": asked}, indent=2) + "\n")
     except InputError as error:
@@ -142,11 +153,12 @@ def _search(
     trainer: Trainer,
     devices: tuple[Device, ...],
     most: int,
+    images: int,
     say: Callable[[str], None],
 ) -> tuple[int, str, list[dict[str, Any]]]:
     """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
     platform = devices[0].platform
-    deadline = time.monotonic() + (15 if platform == "cpu" else 150)
+    started, patience = time.monotonic(), _SEARCH_SECONDS.get(platform, _SEARCH_SECONDS_ELSEWHERE)
     say("plan: measuring which way of training together is fastest here")
     trials: list[dict[str, Any]] = []
 
@@ -159,17 +171,20 @@ def _search(
         say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
         return found or 0.0
 
-    width = asked if asked != "auto" else min(2 * len(devices), most)
+    def worth_it() -> bool:
+        return not best or time.monotonic() - started < min(patience, _SEARCH_SHARE * images / best)
+
+    width = asked if asked != "auto" else min(4 * len(devices), most)
     best, conv = 0.0, convs[0]
     for choice in convs:
-        if best and time.monotonic() > deadline:
+        if not worth_it():
             break
         found = rate(width, choice)
         if found > best:
             best, conv = found, choice
         elif found < _HOPELESS * best:
             break
-    while asked == "auto" and 2 * width <= most and time.monotonic() < deadline:
+    while asked == "auto" and 2 * width <= most and worth_it():
         found = rate(2 * width, conv)
         if found < _WORTH_IT * best:
             break

@@ -14,6 +14,9 @@ from jaxmia.training.measure import Rig, attempt, images_per_second, out_of_memo
 from jaxmia.training.plan import compute_dtype, conv_choices, make_plan, plan_of
 from jaxmia.training.step import Normalisation, Trainer
 
+LARGE = 10**9
+"""Samples of a pool that is worth any measurement."""
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
@@ -28,14 +31,20 @@ def trainer(architecture: str = "mlp", **recipe) -> Trainer:
 
 def test_what_is_given_is_not_measured(cache):
     plan = make_plan(
-        EnsembleSection(width=6, conv="matmul", devices=1), trainer("cnn"), 100, lambda line: pytest.fail(line)
+        EnsembleSection(width=6, conv="matmul", devices=1), trainer("cnn"), 100, LARGE, lambda line: pytest.fail(line)
     )
     assert (plan.width, plan.lowering, plan.sequential) == (6, "matmul", False)
     assert not cache.exists()
 
 
 def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
-    rates = {("unrolled", 2): 10.0, ("matmul", 2): 20.0, ("grouped", 2): 12.0, ("matmul", 4): 30.0, ("matmul", 8): 31.0}
+    rates = {
+        ("unrolled", 4): 10.0,
+        ("matmul", 4): 20.0,
+        ("grouped", 4): 12.0,
+        ("matmul", 8): 30.0,
+        ("matmul", 16): 31.0,
+    }
     tried = []
 
     class FakeRig:
@@ -53,26 +62,43 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
     monkeypatch.setattr(planning, "images_per_second", rate)
     monkeypatch.setattr(planning.native, "unavailable", lambda: "no C++ compiler")
     section = EnsembleSection(devices=1)
-    plan = make_plan(section, trainer("cnn"), 64)
-    assert (plan.width, plan.lowering) == (4, "matmul")
-    assert tried == [("unrolled", 2), ("matmul", 2), ("grouped", 2), ("matmul", 4), ("matmul", 8)]
-    assert make_plan(section, trainer("cnn"), 64) == plan
+    plan = make_plan(section, trainer("cnn"), 64, LARGE)
+    assert (plan.width, plan.lowering) == (8, "matmul")
+    assert tried == list(rates)
+    assert make_plan(section, trainer("cnn"), 64, LARGE) == plan
     assert len(tried) == 5
     (kept,) = cache.glob("plan-*.json")
-    assert json.loads(kept.read_text())["width"] == 4
+    assert json.loads(kept.read_text())["width"] == 8
+
+
+def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
+    """The first way takes all the time that is worth it; the next are not tried."""
+    tried, now = [], [0.0]
+
+    def rate(rig):
+        tried.append(rig)
+        now[0] += 10.0
+        return 100.0
+
+    monkeypatch.setattr(planning, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(planning, "images_per_second", rate)
+    monkeypatch.setattr(planning.time, "monotonic", lambda: now[0])
+    # 8 models x 2 epochs x 300 samples are 48 seconds at that rate, a fifth of it is less than the first trial took.
+    plan = make_plan(EnsembleSection(devices=1), trainer("cnn", epochs=2), 8, 600)
+    assert (tried, plan.width) == ([4], 4)
 
 
 def test_too_little_memory_ends_the_widening(monkeypatch):
     def rate(rig):
-        if rig > 2:
+        if rig > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return 1.0
 
     monkeypatch.setattr(planning, "Rig", lambda chosen, width, sequential, devices: width)
     monkeypatch.setattr(planning, "images_per_second", rate)
     lines = []
-    plan = make_plan(EnsembleSection(devices=1, conv="unrolled"), trainer("cnn"), 64, lines.append)
-    assert plan.width == 2
+    plan = make_plan(EnsembleSection(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE, lines.append)
+    assert plan.width == 4
     assert "too little memory" in lines[-1]
 
 
@@ -87,16 +113,16 @@ def test_kernels_that_cannot_be_had(monkeypatch):
     section = EnsembleSection(devices=1, width=2, conv="native")
     half = replace(trainer("cnn"), compute=Compute(jax.numpy.dtype("bfloat16")))
     with pytest.raises(InputError, match=r"ensemble\.conv: native: its kernels compute float32, asked for is bfloat16"):
-        make_plan(section, half, 8)
+        make_plan(section, half, 8, LARGE)
     monkeypatch.setattr(planning.native, "unavailable", lambda: "no C++ compiler: none is found")
     with pytest.raises(InputError, match=r"ensemble\.conv: native: no C\+\+ compiler"):
-        make_plan(section, trainer("cnn"), 8)
+        make_plan(section, trainer("cnn"), 8, LARGE)
     assert conv_choices(trainer("cnn"), "cpu") == ("unrolled", "matmul", "grouped")
 
 
 def test_more_devices_than_there_are():
     with pytest.raises(InputError, match=r"ensemble.devices: 99 asked for, \d+ found"):
-        make_plan(EnsembleSection(devices=99), trainer(), 8)
+        make_plan(EnsembleSection(devices=99), trainer(), 8, LARGE)
 
 
 def test_auto_precision_is_float32_where_bfloat16_is_slow():
