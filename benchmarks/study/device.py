@@ -14,11 +14,10 @@ import jax
 from benchmarks.study.making import MEAN, STD, Study
 from jaxmia.commands.bench import Bench
 from jaxmia.files import load_npz, write_text
-from jaxmia.models import Compute, Network
 from jaxmia.provenance import origin
+from jaxmia.training.making import make_trainer
 from jaxmia.training.measure import Rig
-from jaxmia.training.plan import compute_dtype, make_plan
-from jaxmia.training.step import Normalisation, Trainer
+from jaxmia.training.plan import make_plan
 
 CALLS = 3
 CLASSES = {
@@ -57,12 +56,7 @@ def profile(study: Study) -> None:
         return
     config = study.preset.config()
     side, channels, classes = _subject(study)
-    trainer = Trainer(
-        Network(config.shadow.architecture, (side, side, channels), classes, config.shadow.width),
-        config.shadow,
-        Normalisation(MEAN, STD),
-        Compute(compute_dtype(config.shadow, jax.local_devices()[0])),
-    )
+    trainer = make_trainer(config.shadow, (side, side, channels), classes, mean=MEAN, std=STD)
     plan = make_plan(
         config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private, study.say
     )

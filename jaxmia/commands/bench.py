@@ -62,10 +62,11 @@ class Bench:
         from jaxmia.files import write_text
         from jaxmia.overrides import configure
         from jaxmia.training.devices import prepare_devices
+        from jaxmia.training.making import make_trainer
 
         config = configure(self.config, overrides)
         prepare_devices()
-        trainer = self._trainer(config)
+        trainer = make_trainer(config.shadow, self.shape, self.classes, mean=(0.5,), std=(0.5,))
         scale = _scale(trainer, config)
         rows = run(self._contenders(trainer, config), scale, repeats=self.repeats, say=say)
         subject = {
@@ -80,21 +81,6 @@ class Bench:
             write_text(self.out / "bench.md", page(result))
             plot(result, self.out / "bench.png")
         output(json.dumps(result, indent=2) if self.json else bench_table(result))
-
-    def _trainer(self, config: "Config") -> "Trainer":
-        import jax
-
-        from jaxmia.models import Compute, Network
-        from jaxmia.training.plan import compute_dtype
-        from jaxmia.training.step import Normalisation, Trainer
-
-        shadow = config.shadow
-        return Trainer(
-            Network(shadow.architecture, self.shape, self.classes, shadow.width, shadow.depth),
-            shadow,
-            Normalisation((0.5,), (0.5,)),
-            Compute(compute_dtype(shadow, jax.local_devices()[0])),
-        )
 
     def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
         import jax

@@ -46,7 +46,7 @@ class Demo:
 class Run:
     """Everything from the three files to DIR/submission.csv and DIR/report.html; finished stages are not repeated.
 
-    Example: jaxmia run --config configs/mini.yaml --out runs/mini --shadow.count 32
+    Example: jaxmia run --config configs/quickstart.yaml --out runs/quickstart
     """
 
     config: Path
