@@ -13,7 +13,7 @@ from jaxmia.attacks.fusion import mean_rank
 from jaxmia.config import parse_as
 from jaxmia.details import epsilon_bound, figures_of_classes, public_figures, write_samples
 from jaxmia.errors import InputError
-from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.files import load_npz, read_json, save_npz, write_text
 from jaxmia.pool import Pool
 from jaxmia.scoring import submit_private
 
@@ -99,12 +99,7 @@ def read_family(run: Path) -> Family:
         InputError: `metrics.json`, `pool.npz` or `scores.npz` is missing, damaged, or does not fit the others.
     """
     path = run / "metrics.json"
-    try:
-        chosen = parse_as(Chosen, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; `jaxmia score --out {run}` makes it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+    chosen = parse_as(Chosen, read_json(path, f"jaxmia score --out {run}"), str(path))
     pool = Pool.load(run / "pool.npz")
     score = load_npz(run / "scores.npz", required=(chosen.attack,))[chosen.attack]
     if score.dtype.kind != "f" or score.shape != (len(pool),) or np.isnan(score).any():

@@ -1,13 +1,14 @@
 """Files that appear whole or not at all."""
 
 import io
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -81,6 +82,24 @@ def load_npz(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     # `ZipFile.read` compares the checksum of all bytes; `np.load` does not where a damaged header asks for fewer.
     return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+
+
+def read_json(path: Path, maker: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: The file.
+        maker: The command that makes it.
+
+    Raises:
+        InputError: The file is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; `{maker}` makes it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
 def cache_folder() -> Path:

@@ -154,12 +154,13 @@ class Pipeline:
         claims, journal = Claims(self.out / "claims"), Journal(self.out / "log.jsonl", self.say)
         checkpoints = Checkpoints(self.out / "checkpoints", asked, section.checkpoint_seconds, self.say)
         with stop_requests(self.say) as stopped, self.watch("shadows") as show:
+            shadows = self.shadows(plan)
             shadows = replace(
-                self.shadows(plan),
+                shadows,
                 made={"asked": asked, "plan": str(plan), **origin()},
                 on_progress=_reporter(claims, journal, show),
                 stopped=stopped,
-                keep=Weights(self.out / "weights").write if section.keep_weights else _keep_nothing,
+                keep=Weights(self.out / "weights").write if section.keep_weights else shadows.keep,
             )
             journal.write("begin", {"missing": len(missing), "plan": str(plan), "asked": asked, **origin()})
             try:
@@ -283,10 +284,6 @@ def _reporter(claims: Claims, journal: Journal, show: Callable[["Progress"], Non
         show(progress)
 
     return report
-
-
-def _keep_nothing(models: Sequence[int], state: Any) -> None:
-    """What is done with trained weights by default."""
 
 
 def _made(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -33,21 +33,24 @@ def origin() -> dict[str, Any]:
 
 def processor() -> str:
     """The name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    lines = _cpu_lines()
+    if lines is None:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 def instruction_set() -> str:
-    """What this machine's processor can do, for what was compiled for it; empty where the system does not tell."""
+    """What this machine's processor can do, for what was compiled for it; its family where the system does not tell."""
+    return next((line for line in _cpu_lines() or () if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _cpu_lines() -> list[str] | None:
+    """What Linux says of the processor; None elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.machine()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+        return None
 
 
 def commit() -> str | None:

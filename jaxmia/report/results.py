@@ -12,7 +12,7 @@ from jaxmia import metrics as measures
 from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
 from jaxmia.config import parse_as
 from jaxmia.errors import InputError
-from jaxmia.files import load_npz
+from jaxmia.files import load_npz, read_json
 from jaxmia.pool import Pool
 from jaxmia.scores import Chunk, ScoreStore
 from jaxmia.scoring import named_attack, read_matrices
@@ -188,7 +188,8 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
     Raises:
         InputError: A file is missing, damaged, or does not fit the others.
     """
-    metrics = _read_metrics(out / "metrics.json")
+    path = out / "metrics.json"
+    metrics = parse_as(Metrics, read_json(path, "jaxmia score"), str(path))
     matrices = read_matrices(out)
     scores = _read_scores(out / "scores.npz", metrics.attack, len(matrices.pool))
     config = out / "config.yaml"
@@ -225,16 +226,6 @@ def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float) -> Truth:
     private = ~pool.public
     known, members = match_truth(pool.ids[private], scores[private], *read_truth(truth))
     return Truth(known, members, measures.figures(known, members, tuple(sorted({fpr, *measures.FPRS}, reverse=True))))
-
-
-def _read_metrics(path: Path) -> Metrics:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; `jaxmia score` makes it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
-    return parse_as(Metrics, content, str(path))
 
 
 def _read_scores(path: Path, attack: str, samples: int) -> dict[str, np.ndarray]:

@@ -54,11 +54,13 @@ class Rig:
 
         Where a call is one step, later calls make as many, one behind the other as in a run, as take a fair time.
         """
-        if self._ensemble.steps_in_one_call:
-            return max(self.seconds() - self.seconds(), 0.0)
-        index, self._index = self._index, self._index[:1]
+        index = self._index
+        one_by_one = not self._ensemble.steps_in_one_call
+        if one_by_one:
+            self._index = index[:1]
         first, second = self.seconds(), self.seconds()
-        self._index = index[: max(1, round(_SECONDS_A_CALL / second))]
+        if one_by_one:
+            self._index = index[: max(1, round(_SECONDS_A_CALL / second))]
         return max(first - second, 0.0)
 
     def seconds(self) -> float:

@@ -23,8 +23,7 @@ from jaxmia.training.step import Trainer
 _MOST_TOGETHER = 128
 _WORTH_IT = 1.05
 _HOPELESS = 0.5
-_SEARCH_SECONDS = {"cpu": 15}
-_SEARCH_SECONDS_ELSEWHERE = 150
+_SEARCH_SECONDS, _SEARCH_SECONDS_ON_CPU = 150, 15
 _SEARCH_SHARE = 0.2
 
 
@@ -158,7 +157,7 @@ def _search(
 ) -> tuple[int, str, list[dict[str, Any]]]:
     """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
     platform = devices[0].platform
-    started, patience = time.monotonic(), _SEARCH_SECONDS.get(platform, _SEARCH_SECONDS_ELSEWHERE)
+    started, patience = time.monotonic(), _SEARCH_SECONDS_ON_CPU if platform == "cpu" else _SEARCH_SECONDS
     say("plan: measuring which way of training together is fastest here")
     trials: list[dict[str, Any]] = []
 
