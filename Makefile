@@ -15,7 +15,7 @@ demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -1,3 +1,6 @@
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,14 @@ from jaxmia.scores import Chunk, ScoreStore
 # The same examples on every machine, however slow it is.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Plans, kernels and programs are kept for the time of the tests alone, and shared by pytest's workers."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="jaxmia-cache-")
+        os.environ["XDG_CACHE_HOME"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture

@@ -61,3 +61,25 @@ def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.R
     return nnx.Linear(
         features_in, features_out, dtype=compute.dtype, kernel_init=_TORCH_LINEAR, bias_init=bias_init, rngs=rngs
     )
+
+
+@jax.custom_vjp
+def add_relu(left: jax.Array, right: jax.Array) -> jax.Array:
+    """`relu(left + right)`, whose gradient looks at the result, which is kept for the next layer anyway.
+
+    XLA would add once more, and read two arrays for one, to find out what had been positive.
+    """
+    return jax.nn.relu(left + right)
+
+
+def _add_relu_saving(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+    result = add_relu(left, right)
+    return result, jax.lax.optimization_barrier(result)
+
+
+def _add_relu_gradient(result: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    slope = jnp.where(result > 0, cotangent, 0)
+    return slope, slope
+
+
+add_relu.defvjp(_add_relu_saving, _add_relu_gradient)

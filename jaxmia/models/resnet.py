@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmia.models.layers import Compute, batch_norm, conv, linear
+from jaxmia.models.layers import Compute, add_relu, batch_norm, conv, linear
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -30,7 +30,7 @@ class BasicBlock(nnx.Module):
         outputs = jax.nn.relu(self.bn1(self.conv1(inputs), train=train))
         outputs = self.bn2(self.conv2(outputs), train=train)
         shortcut = inputs if self.downsample is None else self.downsample(inputs, train=train)
-        return jax.nn.relu(outputs + shortcut)
+        return add_relu(outputs, shortcut)
 
 
 class Downsample(nnx.Module):

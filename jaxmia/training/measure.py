@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.programs import footprint
 from jaxmia.training.step import Trainer
 
 _POOL = 1024
@@ -47,7 +48,8 @@ class Rig:
     @property
     def bytes(self) -> int:
         """Memory of a call: states, pool, batches and what the program works in."""
-        return self._ensemble.bytes(self._state, self._hyper, self._keys, self._index, self._done, self._total)
+        programs, width = self._ensemble.programs, len(self._keys)
+        return footprint(programs.lower(width, _POOL, _STEPS_A_CALL).compile()) * len(self._ensemble.devices)
 
     def warm_up(self) -> float:
         """Makes the first calls, which compile; the time of the first less that of the second.
@@ -55,7 +57,7 @@ class Rig:
         Where a call is one step, later calls make as many, one behind the other as in a run, as take a fair time.
         """
         index = self._index
-        one_by_one = not self._ensemble.steps_in_one_call
+        one_by_one = not self._ensemble.programs.steps_in_one_call
         if one_by_one:
             self._index = index[:1]
         first, second = self.seconds(), self.seconds()

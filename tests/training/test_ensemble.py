@@ -69,8 +69,8 @@ def test_many_steps_in_one_call_are_the_same_steps(pool: Pool, train, monkeypatc
     losses = []
     states = []
     for scanned in (False, True):
-        monkeypatch.setattr(Ensemble, "steps_in_one_call", scanned)
         ensemble = make(pool, make_trainer(architecture="mlp"))
+        monkeypatch.setattr(ensemble.programs, "steps_in_one_call", scanned)
         batches = made_batches(ensemble.trainer, MODELS, len(pool))
         state, metrics = ensemble.run(
             ensemble.init(MODELS),

@@ -1,0 +1,128 @@
+"""The command that compiles training for a GPU that is not there."""
+
+import argparse
+import json
+import logging
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # before jax: the plugin would look for a GPU
+
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+import benchmarks.program
+from benchmarks.program.account import kernels
+from jaxmia.config import Augment, Shadow
+from jaxmia.files import write_text
+from jaxmia.models import Network
+from jaxmia.provenance import origin
+from jaxmia.training.plan import plan_of
+from jaxmia.training.programs import Programs, footprint
+from jaxmia.training.step import Normalisation, Trainer
+
+RESULTS = Path(__file__).parents[1] / "results"
+TARGET = Path(__file__).with_name("h100.textproto")
+BANDWIDTH, MATRIX_RATE = 3.0e12, 798e12
+"""Bytes and bfloat16 operations a second that one H100 reached, moving large arrays and multiplying large matrices."""
+
+POOL, STEPS = 28_000, 64
+CASES = {
+    "resnet18": (128, (("sequential", 8), ("unrolled", 8), ("grouped", 8), ("matmul", 8))),
+    "resnet8": (64, (("sequential", 32), ("unrolled", 32), ("grouped", 32), ("matmul", 32))),
+}
+"""Batch size, and ways of training together with their widths."""
+
+
+def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str, Any]:
+    """What a step of one model does, per image where not said otherwise."""
+    device = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1").devices[
+        0
+    ]
+    shadow = Shadow(architecture=architecture, batch_size=batch_size, augment=Augment(crop=4, flip=True))
+    trainer = Trainer(Network(architecture, (32, 32, 3), 9), shadow, Normalisation((0.5,), (0.25,)))
+    trainer = replace(trainer, compute=replace(trainer.compute, dtype=jnp.dtype(jnp.bfloat16)))
+    plan = plan_of(width, conv, (device,))
+    programs = Programs(plan.applied(trainer), plan.devices, sequential=plan.sequential)
+    compiled = programs.lower(width, POOL, STEPS).compile()
+    images = width * STEPS * batch_size
+    found = kernels(compiled.as_text())
+    moved, launched, flops = Counter[str](), Counter[str](), 0
+    for kernel in found:
+        moved[kernel.kind] += kernel.times * kernel.bytes
+        launched[kernel.kind] += kernel.times
+        flops += kernel.times * kernel.flops
+    least = sum(one.times * max(one.bytes / BANDWIDTH, one.flops / MATRIX_RATE) for one in found)
+    return {
+        "architecture": architecture,
+        "batch_size": batch_size,
+        "how": conv,
+        "width": width,
+        "kernels": {kind: launched[kind] / (width * STEPS) for kind, _ in moved.most_common()},
+        "bytes": {kind: moved[kind] / images for kind, _ in moved.most_common()},
+        "flops": flops / images,
+        "least_seconds": least / images,
+        "footprint": footprint(compiled),
+    }
+
+
+def page(cases: list[dict[str, Any]], made: dict[str, Any]) -> str:
+    """The counts as Markdown."""
+    lines = [
+        "# What an H100 would run",
+        "",
+        "Training programs that XLA compiled for an H100 without one, on images of 32 x 32 x 3 in bfloat16: counted,",
+        f"not timed. Made by `python -m benchmarks.program` at commit {made['commit']}, jax {made['jax']}. Bytes count",
+        "each kernel's operands and results once. The least time takes every kernel at 3.0 TB/s or 798 TFLOP/s,",
+        "whichever is slower, as one H100 reached them, nothing overlapping and no gaps; cuDNN's choice of algorithms",
+        "needs the GPU and is not in it. Kernels are those of one step of one model.",
+        "",
+        "| network, batch | how | models | kernels | MB an image | GFLOP an image | least time an image | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *map(_row, cases),
+    ]
+    for case in cases:
+        lines += [
+            "",
+            f"## {case['architecture']}, {case['how']}, {case['width']} together",
+            "",
+            "| what | MB an image | kernels |",
+            "| --- | --- | --- |",
+            *(f"| {kind} | {size / 1e6:.2f} | {case['kernels'][kind]:.1f} |" for kind, size in case["bytes"].items()),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(case: dict[str, Any]) -> str:
+    launched, moved = sum(case["kernels"].values()), sum(case["bytes"].values())
+    counted = f"{launched:.0f} | {moved / 1e6:.2f} | {case['flops'] / 1e9:.3f} | {case['least_seconds'] * 1e6:.2f} us"
+    network = f"{case['architecture']}, {case['batch_size']}"
+    return f"| {network} | {case['how']} | {case['width']} | {counted} | {case['footprint'] / 2**30:.1f} GiB |"
+
+
+def main() -> None:
+    """Counts all cases, or those of one architecture."""
+    parser = argparse.ArgumentParser(
+        description=benchmarks.program.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architecture", choices=tuple(CASES), nargs="*", default=tuple(CASES))
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of program_h100.json and .md")
+    options = parser.parse_args()
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    cases = [
+        count(architecture, CASES[architecture][0], conv, width)
+        for architecture in options.architecture
+        for conv, width in CASES[architecture][1]
+    ]
+    made = origin()
+    write_text(options.out / "program_h100.json", json.dumps({"origin": made, "cases": cases}, indent=2) + "\n")
+    text = page(cases, made)
+    write_text(options.out / "program_h100.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The programs that train and ask many models at once; they hold no arrays, so they compile without any."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.stages import Compiled, Lowered
+
+from jaxmia.augment import View, apply_view
+from jaxmia.scores.margin import logit_margin
+from jaxmia.training.devices import Device
+from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.step import State, Trainer
+
+_AXIS = "model"
+_OF_STEP, _OF_STEPS = (0, 0, 0, None, None, 0, None, 0), (0, 0, 0, None, None, 1, None, 0)
+"""Where the model axis is in the arguments of one and of many steps: state, hyper, key, images, labels, batches, step,
+total."""
+
+
+class Programs:
+    """What an ensemble runs; every array of a state has the model axis in front.
+
+    Args:
+        trainer: How one model trains.
+        devices: Where; the models are spread evenly over them.
+        sequential: Train one model after the other inside the program instead of all at once.
+    """
+
+    def __init__(self, trainer: Trainer, devices: Sequence[Device], *, sequential: bool = False) -> None:
+        self._trainer = trainer
+        self._sequential = sequential
+        self._mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+        self.spread = NamedSharding(self._mesh, P(_AXIS))
+        """How an array lies on the devices whose first axis is that of models."""
+        self.shared = NamedSharding(self._mesh, P())
+        """How one lies that all models read."""
+        self.steps_in_one_call = devices[0].platform != "cpu"
+        """Whether many steps run in one call; on a CPU one call is one step, since XLA's loops are slow there."""
+
+    @cached_property
+    def init(self) -> Callable[[jax.Array], State]:
+        """A fresh state of one model, of its key."""
+        return jax.jit(self._trainer.init)
+
+    @cached_property
+    def step(self) -> Callable[..., Any]:
+        """`Trainer.step` of all models; the given state's memory is reused."""
+        return self._of_all(self._trainer.step, _OF_STEP, donate=True)
+
+    @cached_property
+    def steps(self) -> Callable[..., Any]:
+        """Many steps: batches are `[step, model, batch]`, the metrics their means."""
+
+        def steps(state, hyper, key, images, labels, index, first, total):
+            def body(carry, batch):
+                state, step = carry
+                state, metric = self._trainer.step(state, hyper, key, images, labels, batch, step, total)
+                return (state, step + 1), metric
+
+            (state, _), metrics = jax.lax.scan(body, (state, first), index)
+            return state, jax.tree.map(lambda value: value.mean(0), metrics)
+
+        return self._of_all(steps, _OF_STEPS, donate=True)
+
+    @cached_property
+    def look(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """Samples of the pool as seen in a view, and their labels."""
+
+        def look(images: jax.Array, labels: jax.Array, index: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
+            return apply_view(images[index], view), labels[index]
+
+        return jax.jit(look, static_argnums=3)
+
+    @cached_property
+    def margins(self) -> Callable[..., Any]:
+        """Logit margins of all models on images, and whether the predicted class is right."""
+
+        def margins(state: State, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits = self._trainer.logits(state, images)
+            return logit_margin(logits, labels), logits.argmax(-1) == labels
+
+        return self._of_all(margins, (0, None, None))
+
+    def lower(self, width: int, samples: int, steps: int) -> Lowered:
+        """The program of a call that trains on a pool of uint8 images, ready to be compiled.
+
+        Args:
+            width: Models together.
+            samples: Of the pool.
+            steps: Of a call, where many run in one.
+        """
+        trainer, many = self._trainer, self.steps_in_one_call
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), width))
+        state = jax.eval_shape(jax.vmap(trainer.init), keys)
+        one = jax.ShapeDtypeStruct((), jnp.int32)
+        per_model = jax.ShapeDtypeStruct((width,), jnp.int32)
+        hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((width,), jnp.float32), hyper_of(trainer.recipe))
+        images = jax.ShapeDtypeStruct((samples, *trainer.network.shape), jnp.uint8)
+        labels = jax.ShapeDtypeStruct((samples,), jnp.int32)
+        batches = jax.ShapeDtypeStruct((*[steps] * many, width, trainer.recipe.batch_size), jnp.int32)
+        batched = NamedSharding(self._mesh, P(*[None] * many, _AXIS))
+        own, shared = self.spread, self.shared
+        arguments = (state, hyper, keys, images, labels, batches, one, per_model)
+        shardings = (own, own, own, shared, shared, batched, shared, own)
+        placed = [
+            jax.tree.map(lambda leaf, where=where: leaf.update(sharding=where), argument)
+            for argument, where in zip(arguments, shardings, strict=True)
+        ]
+        return (self.steps if many else self.step).lower(*placed)
+
+    def _of_all(self, function: Callable[..., Any], axes: tuple[int | None, ...], donate: bool = False) -> Any:
+        """`function` of one model as a jitted program over all models on all devices; `axes` as for `jax.vmap`."""
+        many = _one_by_one(function, axes) if self._sequential else jax.vmap(function, axes)
+        if self._mesh.size > 1:
+            spread = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
+            many = jax.shard_map(many, mesh=self._mesh, in_specs=spread, out_specs=P(_AXIS), check_vma=False)
+        return jax.jit(many, donate_argnums=(0,) if donate else ())
+
+
+def _one_by_one(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """What `jax.vmap(function, axes)` computes, as a loop over the model axis inside the program."""
+
+    def mapped(*arguments: Any) -> Any:
+        moving = [
+            jax.tree.map(lambda value, axis=axis: jnp.moveaxis(value, axis, 0), argument)
+            for argument, axis in zip(arguments, axes, strict=True)
+            if axis is not None
+        ]
+
+        def one(slices: list[Any]) -> Any:
+            parts = iter(slices)
+            return function(
+                *(argument if axis is None else next(parts) for argument, axis in zip(arguments, axes, strict=True))
+            )
+
+        return jax.lax.map(one, moving)
+
+    return mapped
+
+
+def footprint(program: Compiled) -> int:
+    """Bytes that a call of a program takes on one device, arguments included, by the compiler's account."""
+    account: Any = program.memory_analysis()
+    return (
+        account.argument_size_in_bytes
+        + account.output_size_in_bytes
+        + account.temp_size_in_bytes
+        - account.alias_size_in_bytes
+    )
