@@ -210,7 +210,7 @@ def bench_table(result: dict[str, Any]) -> Table:
             row["name"],
             str(row["width"]),
             f"{row['images_per_second']:,.0f}",
-            f"{row['models_per_hour']:.3g}",
+            f"{float(format(row['models_per_hour'], '.3g')):,.10g}",
             f"{100 * row['share_of_ceiling']:.0f} %",
             f"{row['compile_seconds']:.1f} s",
             memory(row.get("bytes")),

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from jaxmia import display, journal
-from jaxmia.display import selection_table, watch
+from jaxmia.display import bench_table, selection_table, watch
 from jaxmia.training.shadows import Progress
 
 
@@ -50,3 +50,18 @@ def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):
         "shadows 0-1 training 75% epoch 3/4 loss 0.500 accuracy IN 0.900 OUT 0.800 5 images/s",
         "shadows 0-1 querying 100%",
     ]
+
+
+@pytest.mark.parametrize(("rate", "written"), [(1013.4, "1,010"), (742.9, "743"), (0.0314159, "0.0314")])
+def test_models_an_hour_have_three_digits_that_count(rate: float, written: str):
+    row = {"name": "native", "width": 2, "images_per_second": 5.0, "models_per_hour": rate, "share_of_ceiling": 0.5}
+    row |= {"compile_seconds": 1.0, "bytes": None, "peak_bytes": None}
+    origin = {"device": "a device"}
+    result = {
+        "origin": origin,
+        "scale": {"ceiling": 1e9},
+        "subject": {"shadow": {"architecture": "cnn"}},
+        "rows": [row],
+    }
+    result["subject"]["dtype"] = "float32"
+    assert list(bench_table(result).columns[3].cells) == [written]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 import benchmarks.program
-from benchmarks.program.account import kernels
+from benchmarks.program.account import kernels, least_seconds
 from jaxmia.config import Augment, Shadow
 from jaxmia.files import write_text
 from jaxmia.models import Network
@@ -26,9 +26,6 @@ from jaxmia.training.step import Normalisation, Trainer
 
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = Path(__file__).with_name("h100.textproto")
-BANDWIDTH, MATRIX_RATE = 3.0e12, 798e12
-"""Bytes and bfloat16 operations a second that one H100 reached, moving large arrays and multiplying large matrices."""
-
 POOL, STEPS = 28_000, 64
 CASES = {
     "resnet18": (128, (("sequential", 8), ("unrolled", 8), ("grouped", 8), ("matmul", 8))),
@@ -55,7 +52,7 @@ def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str
         moved[kernel.kind] += kernel.times * kernel.bytes
         launched[kernel.kind] += kernel.times
         flops += kernel.times * kernel.flops
-    least = sum(one.times * max(one.bytes / BANDWIDTH, one.flops / MATRIX_RATE) for one in found)
+    least = sum(kernel.times * least_seconds(kernel) for kernel in found)
     return {
         "architecture": architecture,
         "batch_size": batch_size,

@@ -13,6 +13,9 @@ _NO_KERNEL = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", 
 _PARTS = {"dynamic-slice", "slice", "gather"}
 """Operations that read a part of their first operand."""
 
+BANDWIDTH, MATRIX_RATE = 3.0e12, 798e12
+"""Bytes and bfloat16 operations a second that one H100 reached, moving large arrays and multiplying large matrices."""
+
 CONVOLUTIONS = {
     "__cudnn$convForward": "convolutions, forward",
     "__cudnn$convBackwardInput": "convolutions, input gradients",
@@ -75,6 +78,11 @@ def kernels(text: str) -> list[Kernel]:
     """The kernels of a program for NVIDIA GPUs, in order; what a loop holds runs as often as the loop turns."""
     computations, entry = _read(text)
     return list(_walk(computations, entry, 1))
+
+
+def least_seconds(kernel: Kernel) -> float:
+    """Time of a run on an H100 that does either, moving or multiplying, as fast as one was seen to."""
+    return max(kernel.bytes / BANDWIDTH, kernel.flops / MATRIX_RATE)
 
 
 def bytes_of(shape: str) -> int:

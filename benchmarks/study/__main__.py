@@ -23,19 +23,21 @@ RESULTS = Path(__file__).parents[1] / "results"
 def steps(study: Study) -> Iterator[Callable[[], None]]:
     """What there is to do, in an order in which each beginning of it is a study of fewer shadows."""
     preset = study.preset
+    yield partial(bench, study)
+    yield partial(profile, study)
     for case in study.cases:
         yield partial(study.make_target, case)
         yield partial(study.search, case)
     for count in preset.models:
         for case in study.cases:
             yield partial(study.train, case, "matched", count)
-        if count == preset.compared:
+        if count == preset.models[0]:
             for case in study.cases:
                 yield partial(study.train, case, "twins", preset.twins)
-                yield partial(study.train, case, "true", preset.compared)
-                yield partial(study.train, case, "default", preset.compared)
-            yield partial(bench, study)
-            yield partial(profile, study)
+        if count == preset.compared:
+            for name in ("default", "true"):
+                for case in study.cases:
+                    yield partial(study.train, case, name, preset.compared)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from benchmarks.program.account import Kernel, kernels, least_seconds
 from benchmarks.study.making import MEAN, STD, Study
 from jaxmia.commands.bench import Bench
 from jaxmia.files import load_npz, write_text
@@ -20,15 +21,9 @@ from jaxmia.training.measure import Rig
 from jaxmia.training.plan import make_plan
 
 CALLS = 3
-CLASSES = {
-    "convolutions and matrix products": r"conv(?!ert)|gemm|dot|cudnn|cublas",
-    "reductions (batch statistics, gradients of norms)": r"reduce|norm",
-    "copies, transposes, gathers": r"copy|transpose|gather|scatter|slice|concatenate|pad|sort",
-}
-"""Operations by what their names hold, the first that fits; all others are elementwise."""
-ELEMENTWISE = "elementwise, fused"
-_CONTAINERS = ("while", "call", "conditional")
-"""Their time is that of the operations within."""
+UNKNOWN = "not in the program's text"
+_OF_LIBRARIES = re.compile(r"xmma|cutlass|cudnn|convolve|[fdw](prop|grad)|nvjet|gemm", re.IGNORECASE)
+"""Kernels that cuDNN and cuBLAS bring, where a trace does not say for which operation."""
 
 
 def bench(study: Study) -> None:
@@ -41,6 +36,7 @@ def bench(study: Study) -> None:
     Bench(out=out, shape=(side, side, channels), classes=classes, widths=preset.bench_widths, repeats=3, peers=True)(
         [
             *("--shadow.architecture", preset.architecture),
+            *("--shadow.width", str(preset.width or "null")),
             *("--shadow.batch_size", str(preset.batch_size)),
             *("--shadow.epochs", str(recipe.epochs)),
             *("--shadow.augment.crop", str(preset.crop)),
@@ -50,7 +46,7 @@ def bench(study: Study) -> None:
 
 
 def profile(study: Study) -> None:
-    """Traces training as it was planned for the shadows: `profile.json` with each class of operations' share."""
+    """Traces training as it was planned for the shadows: `profile.json`, time spent and least time by kind of work."""
     path = study.out / "profile.json"
     if not study.preset.bench_widths or path.exists():
         return
@@ -65,17 +61,16 @@ def profile(study: Study) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             seconds = sum(rig.seconds() for _ in range(CALLS))
-        spent = time_by_operation(read_trace(Path(folder)))
-    by_class = Counter[str]()
-    for operation, microseconds in spent.items():
-        by_class[class_of(operation)] += microseconds
-    total = sum(spent.values())
+        together = time_by_operation(read_trace(Path(folder)))
+    spent = Counter({name: microseconds / len(plan.devices) for name, microseconds in together.items()})
+    program = kernels(rig.program.as_text() or "")
     result = {
         "plan": str(plan),
-        "images_per_second": CALLS * rig.images / seconds,
+        "images": CALLS * rig.images,
         "seconds": seconds,
-        "shares": {name: microseconds / total for name, microseconds in by_class.most_common()},
-        "longest": {name: microseconds / total for name, microseconds in spent.most_common(25)},
+        "busy_seconds": sum(spent.values()) / 1e6,
+        "kinds": time_by_kind(spent, program, CALLS),
+        "longest": {name: microseconds / 1e6 for name, microseconds in spent.most_common(25)},
         "origin": origin(),
     }
     write_text(path, json.dumps(result, indent=2) + "\n")
@@ -87,19 +82,52 @@ def read_trace(folder: Path) -> list[dict[str, Any]]:
     return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
 
 
-def time_by_operation(events: Iterable[dict[str, Any]]) -> Counter[str]:
-    """Microseconds by operation (its number left out) of those events that are operations of a program."""
+def time_by_operation(events: Sequence[dict[str, Any]]) -> Counter[str]:
+    """Microseconds by operation of a program, all devices together.
+
+    On a GPU these are the kernels of its streams, by the operation that they serve or, where the trace does not say so,
+    by their own names; elsewhere they are what the trace calls operations. Loops are left out: their time is that of
+    what they hold.
+    """
+    streams = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event.get("name") == "thread_name" and "Stream" in event["args"]["name"]
+    }
     spent = Counter[str]()
     for event in events:
-        name = re.sub(r"[.\d]+$", "", event.get("args", {}).get("hlo_op", ""))
-        if name and name not in _CONTAINERS and "dur" in event:
+        if "dur" not in event or (streams and (event["pid"], event["tid"]) not in streams):
+            continue
+        name = event.get("args", {}).get("hlo_op") or (event["name"] if streams else "")
+        if name and not re.match(r"(while|call|conditional)\b", name):
             spent[name] += event["dur"]
     return spent
 
 
-def class_of(operation: str) -> str:
-    """What kind of work an operation is, by its name."""
-    return next((name for name, pattern in CLASSES.items() if re.search(pattern, operation)), ELEMENTWISE)
+def time_by_kind(spent: Counter[str], program: Iterable[Kernel], calls: int) -> dict[str, dict[str, float]]:
+    """Seconds by kind of work: `spent`, and the `least` that the program's kernels of that kind could take on an H100.
+
+    Args:
+        spent: Microseconds by operation.
+        program: Its kernels.
+        calls: How often it ran.
+    """
+    program = list(program)
+    kind_of = {_plain(kernel.name): kernel.kind for kernel in program}
+    kinds: dict[str, dict[str, float]] = {}
+    for kernel in program:
+        entry = kinds.setdefault(kernel.kind, {"spent": 0.0, "least": 0.0})
+        entry["least"] += calls * kernel.times * least_seconds(kernel)
+    for name, microseconds in spent.items():
+        other = "convolutions and products of libraries" if _OF_LIBRARIES.search(name) else UNKNOWN
+        entry = kinds.setdefault(kind_of.get(_plain(name), other), {"spent": 0.0, "least": 0.0})
+        entry["spent"] += microseconds / 1e6
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]["spent"]))
+
+
+def _plain(name: str) -> str:
+    """XLA names a kernel after its operation, with other signs for what C does not allow."""
+    return re.sub(r"\W", "_", name)
 
 
 def _subject(study: Study) -> tuple[int, int, int]:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import jax
 import numpy as np
+from jax.stages import Compiled
 
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
@@ -48,8 +50,12 @@ class Rig:
     @property
     def bytes(self) -> int:
         """Memory of a call: states, pool, batches and what the program works in."""
-        programs, width = self._ensemble.programs, len(self._keys)
-        return footprint(programs.lower(width, _POOL, _STEPS_A_CALL).compile()) * len(self._ensemble.devices)
+        return footprint(self.program) * len(self._ensemble.devices)
+
+    @cached_property
+    def program(self) -> Compiled:
+        """What a call runs."""
+        return self._ensemble.programs.lower(len(self._keys), _POOL, _STEPS_A_CALL).compile()
 
     def warm_up(self) -> float:
         """Makes the first calls, which compile; the time of the first less that of the second.

@@ -1,19 +1,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from benchmarks.study.device import ELEMENTWISE, class_of, time_by_operation
+from benchmarks.program.account import BANDWIDTH, ELEMENTWISE, MATRIX_RATE, PRODUCTS, REDUCTIONS, Kernel
+from benchmarks.study.device import UNKNOWN, profile, time_by_kind, time_by_operation
 from benchmarks.study.making import Study, truth_of
 from benchmarks.study.presets import ATTACK_SEED, KINDS, PRESETS, target_recipe
 from benchmarks.study.published import LiraPublished, RmiaPublished
 from benchmarks.study.report import write_report
 from benchmarks.study.strength import AUTO, REFERENCES, mean_of, paired, subject
+from benchmarks.study.tables import throughput
 from jaxmia.attacks import Evidence
 from jaxmia.metrics import tpr_at_fpr
 from jaxmia.pool import Pool
@@ -165,13 +169,53 @@ def test_the_mean_of_twins_has_students_interval():
 
 def test_time_goes_to_operations_and_not_to_the_loops_around_them():
     events = [
-        {"dur": 5, "args": {"hlo_op": "loop_convert_fusion.12"}},
-        {"dur": 2, "args": {"hlo_op": "loop_convert_fusion"}},
-        {"dur": 9, "args": {"hlo_op": "while.3"}},
-        {"dur": 3, "args": {"hlo_op": "cudnn-conv-bw-filter.1"}},
-        {"dur": 4, "name": "a thread"},
+        {"name": "a", "pid": 1, "tid": 1, "dur": 5, "args": {"hlo_op": "loop_convert_fusion.12"}},
+        {"name": "b", "pid": 1, "tid": 2, "dur": 2, "args": {"hlo_op": "loop_convert_fusion.12"}},
+        {"name": "c", "pid": 1, "tid": 1, "dur": 9, "args": {"hlo_op": "while.3"}},
+        {"name": "d", "pid": 1, "tid": 1, "dur": 4},
     ]
-    assert time_by_operation(events) == {"loop_convert_fusion": 7, "cudnn-conv-bw-filter": 3}
-    assert class_of("loop_convert_fusion") == ELEMENTWISE
-    assert class_of("cudnn-conv-bw-filter").startswith("convolutions")
-    assert class_of("input_reduce_fusion").startswith("reductions")
+    assert time_by_operation(events) == {"loop_convert_fusion.12": 7}
+
+
+def test_on_a_gpu_time_is_that_of_its_streams():
+    """The trace says everything once more by operation and by module; and not of every kernel whom it serves."""
+    threads = {(7, 1): "Stream #13(Compute)", (7, 2): "XLA Ops", (1, 1): "python"}
+    events: list[dict[str, Any]] = [
+        {"name": "thread_name", "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+        for (pid, tid), name in threads.items()
+    ]
+    events += [
+        {"name": "loop_add_fusion_2", "pid": 7, "tid": 1, "dur": 5, "args": {"hlo_op": "loop_add_fusion.2"}},
+        {"name": "input_reduce_fusion_1", "pid": 7, "tid": 1, "dur": 3},
+        {"name": "sm90_xmma_fprop_implicit_gemm", "pid": 7, "tid": 1, "dur": 8},
+        {"name": "MemcpyD2D", "pid": 7, "tid": 1, "dur": 1},
+        {"name": "loop_add_fusion.2", "pid": 7, "tid": 2, "dur": 5, "args": {"hlo_op": "loop_add_fusion.2"}},
+        {"name": "wait", "pid": 1, "tid": 1, "dur": 99},
+    ]
+    spent = time_by_operation(events)
+    assert spent == {
+        "loop_add_fusion.2": 5,
+        "input_reduce_fusion_1": 3,
+        "sm90_xmma_fprop_implicit_gemm": 8,
+        "MemcpyD2D": 1,
+    }
+    program = [
+        Kernel("loop_add_fusion.2", ELEMENTWISE, 10, int(BANDWIDTH / 1e6), 0),
+        Kernel("input_reduce_fusion.1", REDUCTIONS, 10, 0, int(MATRIX_RATE / 1e6)),
+    ]
+    kinds = time_by_kind(spent, program, calls=2)
+    assert list(kinds) == ["convolutions and products of libraries", ELEMENTWISE, REDUCTIONS, UNKNOWN]
+    assert [kind["spent"] for kind in kinds.values()] == [8e-6, 5e-6, 3e-6, 1e-6]
+    assert [kind["least"] for kind in kinds.values()] == pytest.approx([0, 20e-6, 20e-6, 0])
+
+
+@pytest.mark.slow
+def test_a_profile_accounts_for_the_time(study: Study):
+    preset = replace(study.preset, bench_widths=(8,))
+    profiled = Study(preset, study.images, study.out / "profiled", 5, quiet)
+    profile(profiled)
+    result = json.loads((profiled.out / "profile.json").read_text())
+    assert 0 < result["busy_seconds"] == pytest.approx(sum(kind["spent"] for kind in result["kinds"].values()))
+    text = "\n".join(throughput({"bench": None, "profile": result}))
+    assert f"({result['plan']})" in text
+    assert PRODUCTS in text
