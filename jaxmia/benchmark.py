@@ -11,6 +11,7 @@ import numpy as np
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write
 from jaxmia.provenance import origin
+from jaxmia.units import size
 
 PEER = "peer"
 OURS = "jaxmia"
@@ -197,9 +198,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def memory(count: int | None) -> str:
     """Bytes in words; nothing where they are not known."""
-    if count is None:
-        return ""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    return "" if count is None else size(count)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 import jaxmia
 from jaxmia.errors import InputError
 from jaxmia.provenance import commit, processor
+from jaxmia.units import size
 
 State = Literal["ok", "note", "bad"]
 
@@ -112,9 +113,9 @@ def check_packages() -> list[Finding]:
 def check_memory() -> list[Finding]:
     """Cores, free memory, and free disk of the working directory."""
     free = shutil.disk_usage(Path.cwd()).free
-    text = f"{processor()}; {_size(free)} of disk free here"
+    text = f"{processor()}; {size(free)} of disk free here"
     available = _available_memory()
-    return [Finding("machine", "ok", text if available is None else f"{text}; {_size(available)} of memory available")]
+    return [Finding("machine", "ok", text if available is None else f"{text}; {size(available)} of memory available")]
 
 
 def check_devices(found: list[Gpu], use: Callable[[], Used], environment: Mapping[str, str]) -> list[Finding]:
@@ -131,7 +132,7 @@ def check_devices(found: list[Gpu], use: Callable[[], Used], environment: Mappin
     except Exception as error:  # a back end that does not start raises whatever its libraries do
         reason = " ".join(str(error).split())[:300]
         return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment))]
-    memory = "" if used.bytes is None else f", {_size(used.bytes)} each"
+    memory = "" if used.bytes is None else f", {size(used.bytes)} each"
     text = f"computes on {used.platform}: {', '.join(used.names)}{memory}"
     if used.platform != "cpu":
         return [*listed, Finding("JAX", "ok", text)]
@@ -194,8 +195,7 @@ def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Fi
     if path is None:
         return Finding(field, "bad", "no file is named", f"set it in the configuration or by --{field} FILE")
     try:
-        size = _size(path.stat().st_size)
-        return Finding(field, "ok", f"{path}, {size}: {read(path)}")
+        return Finding(field, "ok", f"{path}, {size(path.stat().st_size)}: {read(path)}")
     except OSError as error:
         return Finding(field, "bad", f"{path}: cannot be read: {error.strerror}")
     except InputError as error:
@@ -234,8 +234,3 @@ def _available_memory() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else None
-
-
-def _size(count: int) -> str:
-    """Bytes in words."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -98,7 +98,7 @@ def test_a_missing_or_old_package_is_named(monkeypatch):
 def test_files_are_named_sized_and_read(tmp_path: Path):
     path = tmp_path / "pub.pt"
     path.write_bytes(b"x" * 3 * 2**20)
-    assert check_file("challenge.public", path, lambda path: "3 images").text == f"{path}, 3.0 MiB: 3 images"
+    assert check_file("challenge.public", path, lambda path: "3 images").text == f"{path}, 3 MiB: 3 images"
     assert check_file("challenge.public", None, str).remedy.endswith("--challenge.public FILE")
     assert check_file("a", tmp_path / "none", str).text == f"{tmp_path}/none: cannot be read: No such file or directory"
 
