@@ -1,6 +1,5 @@
 """Throughput of this machine: images a second by way of training and width, against what people do today."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxmia.errors import InputError
-from jaxmia.files import atomic_write
+from jaxmia.files import atomic_write, read_json
 from jaxmia.provenance import origin
 from jaxmia.units import size
 
@@ -147,17 +146,12 @@ def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what `jaxmia bench --json` printed.
+    """Reads what `jaxmia bench` wrote or `jaxmia bench --json` printed.
 
     Raises:
         InputError: The file is missing or no such JSON.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON of `jaxmia bench`: {error}") from error
+    content = read_json(path, "jaxmia bench --out DIR")
     if not isinstance(content, dict) or not {"subject", "origin", "rows"} <= set(content):
         raise InputError(f"{path}: is no JSON of `jaxmia bench`: lacks subject, origin or rows")
     return content

@@ -78,11 +78,21 @@ def test_what_is_written_is_read_back_and_drawn(tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 1}'])
-def test_what_is_no_measurement_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "cannot be read as JSON: Expecting value"),
+        ("[]", "is no JSON of `jaxmia bench`: lacks subject, origin or rows"),
+        ('{"rows": 1}', "is no JSON of `jaxmia bench`: lacks subject, origin or rows"),
+    ],
+)
+def test_what_is_no_measurement_is_refused(tmp_path, text, reason):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"x.json: is no JSON of `jaxmia bench`"):
+    with pytest.raises(InputError, match=f"x.json: {reason}"):
         load(path)
-    with pytest.raises(InputError, match=r"y.json: cannot be read"):
+
+
+def test_a_missing_measurement_is_named_with_what_makes_it(tmp_path):
+    with pytest.raises(InputError, match=r"y.json: no such file; `jaxmia bench --out DIR` makes it"):
         load(tmp_path / "y.json")
