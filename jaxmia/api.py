@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.attacks import Attack, Evidence
 from jaxmia.augment import Dihedral, View, views
-from jaxmia.config import Ensemble, Shadow
+from jaxmia.config import AttackSection, Ensemble, Shadow, parse_as
 from jaxmia.errors import InputError
 from jaxmia.metrics import Figures, figures
 from jaxmia.pool import Pool
-from jaxmia.scoring import AUTO, named_attack
-from jaxmia.selection import Selection, select
+from jaxmia.scoring import AUTO, named_attack, select_attack
+from jaxmia.selection import Selection
 from jaxmia.submission import to_unit_interval, write_submission
 
 
@@ -149,16 +149,18 @@ def attack(
         fpr: False positive rate at which it is to be strong.
 
     Raises:
-        InputError: The name is unknown, the shadows are too few for the attack, or of another pool.
+        InputError: The name is unknown, `fpr` is not between 0 and 1, the shadows are too few for the attack, or of
+            another pool.
     """
     from jaxmia.training.query import query_target
 
     if pool.images is None:
         raise InputError("pool: holds no images to query")
+    section = parse_as(AttackSection, {"fpr": fpr}, "attack")
+    named = None if name == AUTO else named_attack(name) if isinstance(name, str) else name
     phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
-    if name == AUTO:
-        selection = select(evidence, standard_attacks(), fpr)
-        return AttackResult(pool, selection.chosen(evidence), selection.chosen.name, selection)
-    chosen = named_attack(name) if isinstance(name, str) else name
-    return AttackResult(pool, chosen(evidence), chosen.name, None)
+    if named:
+        return AttackResult(pool, named(evidence), named.name, None)
+    selection = select_attack(evidence, section)
+    return AttackResult(pool, selection.chosen(evidence), selection.chosen.name, selection)

@@ -83,7 +83,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     named = None if section.name == AUTO else named_attack(section.name)
     matrices = read_matrices(out)
     missing = _tell_missing(out, matrices.shadows, say)
-    selection = None if named else _select(matrices.evidence, section)
+    selection = None if named else select_attack(matrices.evidence, section)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: chosen(matrices.evidence)}
@@ -154,7 +154,12 @@ def named_attack(name: str) -> Attack:
     return attacks[name]
 
 
-def _select(evidence: Evidence, section: AttackSection) -> Selection:
+def select_attack(evidence: Evidence, section: AttackSection) -> Selection:
+    """Chooses among the standard attacks by letting shadows play the target.
+
+    Raises:
+        InputError: The shadows do not allow it, for a reason that `select` gives; says what can be named instead.
+    """
     try:
         return select(evidence, standard_attacks(), section.fpr, targets=section.targets)
     except InputError as error:

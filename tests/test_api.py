@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import Ensemble, InputError, Pool, Shadow, attack, train_shadows
+from jaxmia import Ensemble, InputError, Pool, Shadow, TrainedShadows, attack, train_shadows
 from jaxmia.attacks import Margin
 from jaxmia.masks import membership_masks
 from jaxmia.submission import read_scores_csv
@@ -23,6 +23,11 @@ def untrained(images: np.ndarray) -> np.ndarray:
     """A target in plain NumPy: the brighter the image, the surer of class 2."""
     brightness = images.reshape(len(images), -1).mean(1, dtype=np.float64)
     return np.stack([-brightness, np.zeros(len(images)), brightness], axis=1).astype(np.float32) / 64
+
+
+def unasked(images: np.ndarray) -> np.ndarray:
+    """A target that nobody is to ask."""
+    raise AssertionError("asked")
 
 
 def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):
@@ -43,6 +48,7 @@ def test_images_that_are_not_square_are_not_turned():
 def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp_path: Path):
     shadows = train_shadows(pool, RECIPE, symmetries=("identity",), ensemble=BY_HAND)
     result = attack(pool, untrained, shadows, "margin")
+    assert pool.images is not None
     logits = untrained(pool.images).astype(np.float64)
     own = np.take_along_axis(logits, pool.labels[:, None], 1)[:, 0]
     others = np.array(
@@ -63,12 +69,17 @@ def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp
 def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):
     shadows = train_shadows(pool, RECIPE, ensemble=BY_HAND)
     with pytest.raises(InputError, match=r"attack.name: 'margim' is unknown; did you mean 'margin'\?"):
-        attack(pool, untrained, shadows, "margim")
+        attack(pool, unasked, shadows, "margim")
     bare = Pool(None, pool.labels, pool.ids, pool.membership)
     with pytest.raises(InputError, match="pool: holds no images to train on"):
         train_shadows(bare, RECIPE)
     with pytest.raises(InputError, match="pool: holds no images to query"):
         attack(bare, untrained, shadows)
+    three = TrainedShadows(shadows.phi[:3], shadows.mask[:3], shadows.views)
+    with pytest.raises(InputError, match=r"attack.name: auto: shadows: 3 models, .*; or name one of loss, "):
+        attack(pool, untrained, three)
+    with pytest.raises(InputError, match="attack: fpr: 1 must be less than 1"):
+        attack(pool, untrained, shadows, fpr=1)
     known = Pool(pool.images, pool.labels, pool.ids, np.ones(len(pool), np.int8))
     with pytest.raises(InputError, match="no private samples"):
         attack(known, untrained, shadows, "margin").submit(tmp_path / "none.csv")
