@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxmia.training.shadows import Progress
 
+_LEAST_SECONDS = 1.0
+"""A speed over less says how coarse the reports are."""
+
 
 class Journal:
     """Appends lines to a log; a log that cannot be written is said once and holds nothing up.
@@ -45,7 +48,7 @@ class Journal:
 
 
 class Meter:
-    """Turns progress into figures with a speed, images/s since the stage began in this process."""
+    """Turns progress into figures with a speed, images/s since the stage began in this process, from a second on."""
 
     def __init__(self) -> None:
         self._stage: object = None
@@ -67,7 +70,7 @@ class Meter:
             "accuracy_out": progress.accuracy_out,
             "done": progress.done,
             "total": progress.total,
-            "images_per_second": images / seconds if images and seconds else None,
+            "images_per_second": images / seconds if images and seconds >= _LEAST_SECONDS else None,
         }
 
 

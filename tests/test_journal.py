@@ -78,6 +78,14 @@ def test_speed_counts_from_the_first_report_of_a_stage(monkeypatch: pytest.Monke
     assert speeds == [None, 50.0, 50.0, None, 30.0, None]
 
 
+def test_a_speed_is_told_after_a_second(monkeypatch: pytest.MonkeyPatch):
+    times = iter([0.0, 0.9, 1.0])
+    monkeypatch.setattr("jaxmia.journal.time.monotonic", lambda: next(times))
+    meter = Meter()
+    speeds = [meter(progress("querying", done))["images_per_second"] for done in (100, 900, 1000)]
+    assert speeds == [None, None, 900.0]
+
+
 def test_figures_are_those_of_the_progress():
     figures = Meter()(progress("training", 300))
     assert figures == {
