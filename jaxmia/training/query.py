@@ -25,7 +25,7 @@ def query(
         state: Their state.
         views: How each image is shown; the first is the identity.
         batch_size: Images a step.
-        on_images: Told the number of images done after each step.
+        on_images: Told the number of images of each step, when all before it are done.
 
     Returns:
         Logit margins in nats, float32 `[model, view, sample]`, and whether the class of the first view is right, bool
@@ -41,6 +41,9 @@ def query(
             margin, right = ensemble.margins(state, index, view)
             margins.append(margin)
             rights.append(right)
+            if len(margins) > 1:
+                # At most one step waits behind the one that runs, so that what is told is done, or nearly.
+                margins[-2].block_until_ready()
             on_images(min(batch_size, samples - start))
     per_view = -(-samples // batch_size)
 

@@ -46,6 +46,33 @@ def test_the_batch_size_changes_nothing(asked, batch_size: int):
     assert sum(done) == 2 * 40
 
 
+def test_a_step_is_told_when_those_before_it_are_done(asked, monkeypatch: pytest.MonkeyPatch):
+    """On an accelerator a step that was only asked for costs no time."""
+    ensemble, state = asked
+    answer, waited = ensemble.margins, []
+
+    class Answer:
+        """Margins that know whether somebody waited for them."""
+
+        def __init__(self, margins: jax.Array) -> None:
+            self._margins = margins
+
+        def __array__(self, dtype=None, copy=None) -> np.ndarray:
+            return np.asarray(self._margins)
+
+        def block_until_ready(self) -> None:
+            waited.append(self)
+
+    def margins(*asked):
+        margin, right = answer(*asked)
+        return Answer(margin), right
+
+    monkeypatch.setattr(ensemble, "margins", margins)
+    told: list[int] = []
+    query(ensemble, state, VIEWS[:2], 10, lambda images: told.append(len(waited)))
+    assert told == list(range(8))
+
+
 def test_a_target_is_asked_as_the_shadows_are(pool: Pool, asked):
     ensemble, state = asked
     own = jax.tree.map(lambda value: value[0], state)
