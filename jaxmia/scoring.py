@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.attacks import Attack, Evidence, sample_fits, standard_attacks
+from jaxmia.attacks import Attack, Evidence, distinct_attacks, sample_fits, standard_attacks
 from jaxmia.config import AttackSection
 from jaxmia.details import (
     epsilon_bound,
@@ -88,7 +88,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     assert chosen is not None
     scores = {chosen.name: chosen(matrices.evidence)}
     left_out: dict[str, InputError] = {}
-    for attack in standard_attacks():
+    for attack in distinct_attacks(matrices.evidence):
         if attack.name not in scores:
             try:
                 scores[attack.name] = attack(matrices.evidence)
@@ -161,7 +161,7 @@ def select_attack(evidence: Evidence, section: AttackSection) -> Selection:
         InputError: The shadows do not allow it, for a reason that `select` gives; says what can be named instead.
     """
     try:
-        return select(evidence, standard_attacks(), section.fpr, targets=section.targets)
+        return select(evidence, distinct_attacks(evidence), section.fpr, targets=section.targets)
     except InputError as error:
         raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error
 

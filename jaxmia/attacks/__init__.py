@@ -31,6 +31,7 @@ __all__ = [
     "PerClass",
     "RankFusion",
     "Rmia",
+    "distinct_attacks",
     "misalignment",
     "sample_fits",
     "standard_attacks",
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def standard_attacks() -> list[Attack]:
-    """The attacks that `auto` chooses from and that every run records, simple ones first."""
+    """Every attack that can be named, simple ones first."""
     return [
         Loss(),
         Confidence(),
@@ -65,3 +66,13 @@ def standard_attacks() -> list[Attack]:
         Adaptive("each"),
         Aligned(Adaptive()),
     ]
+
+
+_JOINING_VIEWS = (LiraOnline("global", "identity"), LiraOnline("shrunk", "each"), Adaptive("each"))
+"""Standard attacks that differ from others in how they join views alone."""
+
+
+def distinct_attacks(evidence: Evidence) -> list[Attack]:
+    """The standard attacks that `auto` chooses from and that a run records: with a single view, none comes twice."""
+    attacks = standard_attacks()
+    return attacks if len(evidence.target) > 1 else [attack for attack in attacks if attack not in _JOINING_VIEWS]

@@ -19,6 +19,7 @@ from jaxmia.attacks import (
     PerClass,
     RankFusion,
     Rmia,
+    distinct_attacks,
     misalignment,
     sample_fits,
     standard_attacks,
@@ -37,6 +38,14 @@ def test_names_are_unique_and_fit_as_keys():
     assert len(set(names)) == len(names)
     assert all(name.isprintable() and " " not in name and "/" not in name for name in names)
     assert names[0] == "loss"
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_attacks_of_a_run_are_all_there_are_and_no_two_give_the_same_scores(views: int):
+    evidence = naive.random_evidence(models=12, views=views)
+    run = [attack(evidence) for attack in distinct_attacks(evidence)]
+    assert all(np.abs(run[i] - run[k]).max() > 1e-6 for i in range(len(run)) for k in range(i))
+    assert all(any(np.array_equal(attack(evidence), scores) for scores in run) for attack in standard_attacks())
 
 
 @named
