@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,11 @@ settings.load_profile("reproducible")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Plans, kernels and programs are kept for the time of the tests alone, and shared by pytest's workers."""
+    """Plans, kernels and programs are kept for the time of the tests alone, and shared by pytest's workers.
+
+    SIGINT reaches the processes that tests start, also where a shell had these tests run in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="jaxmia-cache-")
         os.environ["XDG_CACHE_HOME"] = folder
