@@ -1,14 +1,18 @@
-"""The Python in the documents runs, block after block, and the target that one of them exports is attacked."""
+"""The Python in the documents runs, block after block, and every kind of target that they tell of is attacked."""
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from bridge.demo import make_demo
+from bridge.networks import build
+from bridge.target import save_target
 from jaxmia.cli import main
-from tests.docs.commands import ROOT
+from jaxmia.models import Network
+from tests.docs.commands import ROOT, commands_of
 
 TINY = shlex.split(
     "--shadow.architecture mlp --shadow.width 4 --shadow.count 4 --shadow.epochs 1 --query.views identity "
@@ -25,12 +29,21 @@ def blocks(name: str) -> str:
 @pytest.mark.slow
 def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
-    files = ["--challenge.public", "pub.pt", "--challenge.private", "priv.pt", "--challenge.target", "model.pt2"]
-    config = str(ROOT / "configs/quickstart.yaml")
-    main(["run", "--config", config, "--out", "own", *files, "--challenge.architecture", "exported", *TINY])
-    assert len((tmp_path / "own/submission.csv").read_text().splitlines()) == 501
-    assert "TPR at 5 % FPR" in capsys.readouterr().out
+    space: dict = {"__name__": "own"}
+    exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), space)
+    save_target(build(Network("resnet18", (32, 32, 3), 10, width=4)), Path("model.pt"))
+    Path("mymodels.py").write_text(
+        "from torch import nn\n\ndef classifier(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    save_target(import_module("mymodels").classifier(), Path("weights.pt"))
+    Path("configs").symlink_to(ROOT / "configs")
+    made = set()
+    for line in commands_of(ROOT / "docs/own-model.md"):
+        main([*line.arguments, *TINY])
+        assert "TPR at 5 % FPR" in capsys.readouterr().out
+        made.add(Path("runs/own/submission.csv").read_text())
+    assert [len(csv.splitlines()) for csv in made] == 3 * [501]
 
 
 @pytest.mark.slow
