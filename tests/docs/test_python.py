@@ -29,8 +29,7 @@ def blocks(name: str) -> str:
 @pytest.mark.slow
 def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
-    space: dict = {"__name__": "own"}
-    exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), space)
+    exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
     save_target(build(Network("resnet18", (32, 32, 3), 10, width=4)), Path("model.pt"))
     Path("mymodels.py").write_text(
         "from torch import nn\n\ndef classifier(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
