@@ -74,28 +74,33 @@ def write_htcondor(config: Path, out: Path, jobs: int, profile: HTCondorProfile)
 
 
 def write_slurm(config: Path, out: Path, jobs: int, profile: SlurmProfile) -> JobFiles:
-    """Writes job scripts for Slurm: an array of `jobs` shards that train, then one job that scores.
+    """Writes job scripts for Slurm: an array of `jobs` jobs that train a shard a node, then one job that scores.
 
     A job that is preempted, or whose time is nearly up, saves and goes back to the queue.
 
     Args:
         config: Configuration of the run.
         out: Folder of the run, on a file system that every node sees; the job files go to `out/cluster`.
-        jobs: Number of shards.
+        jobs: Number of jobs that train.
         profile: What the cluster wants to be told.
 
     Raises:
-        InputError: The configuration is bad, there are more jobs than models, or a path cannot stand in a job file.
+        InputError: The configuration is bad, there are more shards than models, or a path cannot stand in a job file.
     """
     names = ("train.sbatch", "score.sbatch", "submit.sh")
-    files = _write("slurm", names, _values(config, out, jobs, profile))
+    files = _write("slurm", names, _values(config, out, jobs, profile, profile.nodes))
     return JobFiles(files, str(files[-1]))
 
 
-def _values(config: Path, out: Path, jobs: int, profile: Profile) -> dict:
+def _values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int = 1) -> dict:
     models = load_config(config).shadow.count
-    if not 1 <= jobs <= models:
-        raise InputError(f"--jobs {jobs}: must be from 1 to {models}, the number of models (shadow.count in {config})")
+    if nodes > models:
+        raise InputError(f"nodes: {nodes} is more than {models}, the number of models (shadow.count in {config})")
+    if not 1 <= jobs <= models // nodes:
+        each = f" by that of nodes ({nodes})" if nodes > 1 else ""
+        raise InputError(
+            f"--jobs {jobs}: must be from 1 to {models // nodes}, the number of models (shadow.count in {config}){each}"
+        )
     folder = _speakable(out.absolute()) / "cluster"
     return {
         "profile": profile,

@@ -80,6 +80,7 @@ class SlurmProfile(Profile):
         qos: Quality of service.
         constraint: Features that a node must have.
         gpu_type: Type of GPU, as `a100`.
+        nodes: Nodes of a training job, each of which trains a shard; what a job needs is then what each node gives.
         minutes: Time limit of a job.
         warning_seconds: How long before that limit the trainer is told to save and the job goes back to the queue.
         options: Further options of sbatch, as they stand, as `--exclude=node7`.
@@ -91,6 +92,7 @@ class SlurmProfile(Profile):
     qos: Word | None = None
     constraint: Annotated[str, StringConstraints(pattern=r"^[^\r\n\"]+$")] | None = None
     gpu_type: Word | None = None
+    nodes: Count = 1
     minutes: Count = 240
     warning_seconds: Annotated[int, Field(ge=0, le=65535)] = 300
     options: tuple[Annotated[str, StringConstraints(pattern=r"^--[a-z][^\r\n]*$")], ...] = ()

@@ -24,7 +24,7 @@ class Cluster:
     out: Path
     """Folder of the run, on a file system that every machine sees; the job files go to DIR/cluster."""
     jobs: int
-    """Number of training shards."""
+    """Number of training jobs; each trains a shard, on Slurm one a node (nodes in the profile)."""
     profile: Path | None = None
     """What this cluster wants to be told (configs/cluster/*.yaml)."""
 

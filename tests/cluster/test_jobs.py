@@ -53,6 +53,14 @@ def test_slurm_files_are_the_golden_ones(shared: Path, config: Path, generic: Sl
     assert job_files.submit == f"{shared}/run/cluster/submit.sh"
 
 
+def test_slurm_file_of_a_job_over_nodes_is_the_golden_one(shared: Path, config: Path, generic: SlurmProfile):
+    profile = generic.model_copy(update={**installed(shared), "nodes": 2})
+    train, *rest = write_slurm(config, shared / "run", 4, profile).files
+    assert_golden(shared, (train,), "slurm-nodes")
+    alone = write_slurm(config, shared / "alone", 4, generic.model_copy(update=installed(shared))).files[1:]
+    assert [path.read_text() for path in rest] == [path.read_text().replace("/alone", "/run") for path in alone]
+
+
 def test_relative_paths_become_absolute(shared: Path, config: Path):
     shutil.copy(config, "config.yaml")
     given = Path("config.yaml"), Path("run"), 2
@@ -81,6 +89,19 @@ def test_log_folder_is_there_before_the_scheduler_needs_it(shared: Path, config:
 def test_more_jobs_than_models_are_refused(shared: Path, config: Path, jobs: int):
     with pytest.raises(InputError, match=rf"--jobs {jobs}: must be from 1 to 8"):
         write_slurm(config, shared / "run", jobs, SlurmProfile())
+    assert not (shared / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "nodes", "complaint"),
+    [
+        (3, 3, r"--jobs 3: must be from 1 to 2, the number of models \(shadow.count in .*\) by that of nodes \(3\)"),
+        (1, 9, r"nodes: 9 is more than 8, the number of models"),
+    ],
+)
+def test_more_nodes_than_models_are_refused(shared: Path, config: Path, jobs: int, nodes: int, complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        write_slurm(config, shared / "run", jobs, SlurmProfile(nodes=nodes))
     assert not (shared / "run").exists()
 
 

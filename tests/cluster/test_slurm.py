@@ -31,7 +31,7 @@ def stand_in(tmp_path: Path) -> Path:
         f'say() {{ echo "$*" >> {tmp_path}/events; }}\n'
         "shard=${7%/*}\n"
         'if [ "$1" != train ]; then say "$1"; exit; fi\n'
-        'trap \'say "stop $shard"; exit "$JAXMIA_REQUEUE_EXIT_CODE"\' TERM\n'
+        'trap \'say "stop $shard"; exit "$JAXMIA_REQUEUE_EXIT_CODE"\' TERM USR1\n'
         'say "start $shard"\n'
         f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done\n"
         'say "done $shard"\n'
@@ -74,6 +74,27 @@ def test_interrupted_shards_go_on_and_scoring_waits_for_all(slurm: Slurm, tmp_pa
     restarts = [slurm.job(f"{training}_{shard}")["Restarts"] for shard in range(4)]
     assert restarts == ["0", "1", "1", "0"]
     assert slurm.job(scoring)["JobState"] == "COMPLETED"
+
+
+def test_each_node_of_a_job_trains_a_shard(slurm: Slurm, tmp_path: Path, config: Path, stand_in: Path):
+    """On the one node that there is, with two tasks in place of two nodes."""
+    profile = SlurmProfile(
+        nodes=2, gpus=0, cpus=1, memory_gb=1, minutes=10, command=stand_in, launcher="env LAUNCHED='a b'"
+    )
+    train = write_slurm(config, tmp_path / "run", 2, profile).files[0]
+    training = slurm.run("sbatch", "--parsable", "--nodes=1", "--ntasks-per-node=2", train).strip()
+    wait_for(lambda: len(events(tmp_path)) == 4, "four shards to start", seconds=20)
+    assert sorted(events(tmp_path)) == [f"start {shard}" for shard in range(4)]
+
+    slurm.run("scontrol", "requeue", f"{training}_0")
+    slurm.run("scancel", "--batch", f"--signal={signal.SIGUSR1.name}", f"{training}_1")
+    wait_for(lambda: len(events(tmp_path)) == 12, "four shards to stop and start again", seconds=40)
+    assert sorted(events(tmp_path)[4:]) == [f"{what} {shard}" for what in ("start", "stop") for shard in range(4)]
+
+    (tmp_path / "go").touch()
+    wait_for(lambda: not slurm.queue(), "all to end", seconds=30)
+    assert sorted(events(tmp_path)[12:]) == [f"done {shard}" for shard in range(4)]
+    assert [slurm.job(f"{training}_{job}")["JobState"] for job in range(2)] == ["COMPLETED"] * 2
 
 
 def test_urgent_job_takes_a_node_and_gives_it_back(slurm: Slurm, tmp_path: Path, config: Path, stand_in: Path):
