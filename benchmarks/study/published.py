@@ -11,10 +11,11 @@ from jaxmia.attacks.moments import log_probability
 
 @dataclass(frozen=True)
 class LiraPublished:
-    """LiRA online with fixed variance (Carlini et al., 2022): medians of IN and OUT, one variance a side.
+    """LiRA online with fixed variance (Carlini et al., 2022): medians of IN and OUT, one variance for both.
 
-    That variance is of all raw margins of the side, across samples, as in the authors' program. Log-ratios are averaged
-    over the views.
+    That variance is of all raw margins of IN models, across samples, as in the authors' program. Unlike there no
+    sample's models are left out so that all have equally many, which makes it stronger. Log-ratios are averaged over
+    the views.
     """
 
     name: str = "LiRA as published"
@@ -22,10 +23,10 @@ class LiraPublished:
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Scores `[sample]`; higher means member."""
         shadows = evidence.shadows.astype(np.float64)
-        sides = [np.where(side[:, None], shadows, np.nan) for side in (evidence.mask, ~evidence.mask)]
+        inside, outside = (np.where(side[:, None], shadows, np.nan) for side in (evidence.mask, ~evidence.mask))
+        variance = np.nanvar(inside, axis=(0, 2))[:, None]
         member, other = (
-            log_normal(evidence.target, np.nanmedian(side, axis=0), np.nanvar(side, axis=(0, 2))[:, None])
-            for side in sides
+            log_normal(evidence.target, np.nanmedian(side, axis=0), variance) for side in (inside, outside)
         )
         return (member - other).mean(0)
 

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jaxmia.attacks
+import jaxmia.metrics
+import jaxmia.scoring
+import jaxmia.selection
+from benchmarks.study import published, strength
 from benchmarks.study.making import Case, Study
 from benchmarks.study.strength import Subject, measure, subject, subject_of_run
 from benchmarks.study.tables import RECIPE, details, summary
@@ -16,7 +20,12 @@ from jaxmia.scores.store import ScoreStore
 RUN_SIZES = (8, 16, 32, 64, 128, 256)
 """Numbers of shadows with which other runs are attacked, as far as they have them."""
 
-ATTACKS = Path(jaxmia.attacks.__file__).parent
+SOURCES = (
+    *sorted(Path(jaxmia.attacks.__file__).parent.glob("*.py")),
+    *(Path(module.__file__) for module in (published, strength, jaxmia.metrics, jaxmia.scoring, jaxmia.selection)),
+)
+"""What a measurement depends on beside the score files."""
+
 Cell = dict[str, Any]
 """What `measure` returns."""
 
@@ -78,8 +87,7 @@ def _run(study: Study, run: Path) -> dict[str, Any]:
 
 def _measured(study: Study, folders: Sequence[Path], models: int, make: Callable[[], Subject]) -> Cell:
     files = sorted(file for folder in folders for file in (folder / "shadows").glob("*.npz"))
-    of_files = "\n".join(f"{file} {file.stat().st_size} {models}" for file in files).encode()
-    stamp = digest(of_files, *(path.read_bytes() for path in sorted(ATTACKS.glob("*.py"))))
+    stamp = digest(str(models).encode(), *(path.read_bytes() for path in (*files, *SOURCES)))
     kept = study.out / "measured" / f"{stamp}.json"
     if not kept.exists():
         study.say(f"{folders[0]}: attacking with {models} shadows")

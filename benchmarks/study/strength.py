@@ -73,6 +73,8 @@ def subject_of_run(folder: Path, models: int) -> Subject:
     if (folder / "truth.csv").exists():
         ids, truth = read_truth(folder / "truth.csv")
         known = dict(zip(ids.tolist(), truth.tolist(), strict=True))
+        if missing := [name for name in pool.ids[~pool.public].tolist() if name not in known]:
+            raise InputError(f"{folder / 'truth.csv'}: lacks {len(missing)} private ids, {missing[0]} first")
         judged, members = ~pool.public, np.array([known.get(name, False) for name in pool.ids.tolist()])
     views = len(evidence.target)
     nothing = np.empty((0, views, len(kept))), np.empty((0, len(kept)), bool)

@@ -62,9 +62,14 @@ def test_a_study_adds_up_and_reports(study: Study):
 def test_what_was_measured_is_not_measured_again(study: Study, monkeypatch: pytest.MonkeyPatch):
     write_report(study, study.out / "strength_tiny")
     before = (study.out / "strength_tiny.json").read_text()
-    monkeypatch.setattr("benchmarks.study.report.measure", pytest.fail)
-    write_report(study, study.out / "strength_tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.study.report.measure", pytest.fail)
+        write_report(study, study.out / "strength_tiny")
     assert json.loads((study.out / "strength_tiny.json").read_text())["cases"] == json.loads(before)["cases"]
+    monkeypatch.setattr("benchmarks.study.report.SOURCES", ())
+    monkeypatch.setattr("benchmarks.study.report.measure", lambda subject: pytest.fail("measured again"))
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        write_report(study, study.out / "strength_tiny")
 
 
 @pytest.mark.slow
@@ -121,13 +126,16 @@ def evidence(rng: np.random.Generator) -> Evidence:
 def test_published_lira_is_what_its_authors_compute(evidence: Evidence):
     expected = np.zeros(30)
     for view in range(2):
-        for sign, trained in ((1, True), (-1, False)):
-            chosen = [
-                [evidence.shadows[m, view, n] for m in range(9) if evidence.mask[m, n] == trained] for n in range(30)
-            ]
-            spread = np.std(np.concatenate(chosen))
-            for n in range(30):
-                expected[n] += sign * norm.logpdf(evidence.target[view, n], np.median(chosen[n]), spread) / 2
+        inside, outside = (
+            [[evidence.shadows[m, view, n] for m in range(9) if evidence.mask[m, n] == trained] for n in range(30)]
+            for trained in (True, False)
+        )
+        spread = np.std(np.concatenate(inside))
+        for n in range(30):
+            member, other = (
+                norm.logpdf(evidence.target[view, n], np.median(side[n]), spread) for side in (inside, outside)
+            )
+            expected[n] += (member - other) / 2
     np.testing.assert_allclose(LiraPublished()(evidence), expected, atol=1e-9)
 
 
