@@ -4,12 +4,13 @@ Both are maps of coordinates, so that a batch is augmented by the one gather tha
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
-Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
+from jaxmia.choices import Dihedral
+
 DIHEDRAL: tuple[Dihedral, ...] = get_args(Dihedral)
 
 # Each symmetry of the square as (transpose, then flip rows, then flip columns).

@@ -234,10 +234,11 @@ def test_output_to_a_closed_pipe_is_no_traceback():
     assert done.stderr == ""
 
 
-def test_help_needs_neither_jax_nor_torch():
+@pytest.mark.parametrize("asked", [["--help"], ["run", "--help"], ["validate", "--help"]])
+def test_help_needs_neither_jax_nor_torch(asked: list[str]):
     code = (
         "import sys, jaxmia.cli\n"
-        "try: jaxmia.cli.main(['--help'])\n"
+        f"try: jaxmia.cli.main({asked})\n"
         "finally: print(sorted({'jax', 'torch', 'flax'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxmia import config as configuration
-from jaxmia.config import Architecture, Config, load_config, parse_config, save_config
+from jaxmia.config import Config, load_config, parse_config, save_config
 from jaxmia.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -197,12 +197,6 @@ def test_every_field_says_what_it_is():
         for inner in getattr(section, "model_fields", {}):
             declaration = source.split(f"class {section.__name__}(")[1].split(f"\n    {inner}: ")[1]
             assert declaration.split("\n    ")[1].startswith('"""'), f"{name}.{inner}"
-
-
-def test_architectures_are_those_that_networks_know():
-    from jaxmia import models
-
-    assert Architecture == models.Architecture
 
 
 SCALARS = st.one_of(

@@ -1,17 +1,15 @@
 """Flax NNX networks, each called as `model(images, train=...)`."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from flax import nnx
 
+from jaxmia.choices import Architecture
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
 from jaxmia.models.layers import Compute
 from jaxmia.models.resnet import ResNet, Stem
 from jaxmia.models.small import CNN, MLP
 from jaxmia.models.wideresnet import WideResNet
-
-Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 
 STAGES: dict[str, tuple[int, ...]] = {
     "resnet8": (1, 1, 1),

@@ -8,17 +8,17 @@ through a `jax.custom_vjp`, so the rules themselves are never differentiated.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from jaxmia.choices import Lowering
 from jaxmia.native import convolution as native
 from jaxmia.native.convolution import Window
 
-Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
