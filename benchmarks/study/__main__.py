@@ -18,6 +18,7 @@ from jaxmia.training.devices import prepare_devices
 
 IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 RESULTS = Path(__file__).parents[1] / "results"
+SEED = 2026
 
 
 def steps(study: Study) -> Iterator[Callable[[], None]]:
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("preset", choices=tuple(PRESETS))
     parser.add_argument("--out", type=Path, required=True, help="folder of challenges and score files")
     parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--seed", type=int, default=2026, help="of the targets and their recipes")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the targets and their recipes")
     parser.add_argument("--minutes", type=float, default=9.0, help="of training, at most")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
     parser.add_argument("--runs", type=Path, nargs="*", default=(), help="other run directories to report beside it")
@@ -73,7 +74,8 @@ def main() -> None:
     if options.what == "report":
         from benchmarks.study.report import write_report
 
-        write_report(study, options.results / f"strength_{options.preset}", options.runs)
+        name = f"strength_{options.preset}" + (f"_seed_{options.seed}" if options.seed != SEED else "")
+        write_report(study, options.results / name, options.runs)
         return
     with time_limit(options.minutes):
         for step in steps(study):
