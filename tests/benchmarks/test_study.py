@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 
 from benchmarks.program.account import BANDWIDTH, ELEMENTWISE, MATRIX_RATE, PRODUCTS, REDUCTIONS, Kernel
-from benchmarks.study.device import UNKNOWN, profile, time_by_kind, time_by_operation
+from benchmarks.study.device import UNKNOWN, bench, profile, time_by_kind, time_by_operation
 from benchmarks.study.making import Study, truth_of
 from benchmarks.study.presets import ATTACK_SEED, KINDS, PRESETS, target_recipe
 from benchmarks.study.published import LiraPublished, RmiaPublished
@@ -20,6 +20,7 @@ from benchmarks.study.strength import AUTO, REFERENCES, mean_of, paired, subject
 from benchmarks.study.tables import throughput
 from jaxmia.attacks import Evidence
 from jaxmia.metrics import tpr_at_fpr
+from jaxmia.overrides import configure
 from jaxmia.pool import Pool
 from jaxmia.scores.store import ScoreStore
 
@@ -227,3 +228,19 @@ def test_a_profile_accounts_for_the_time(study: Study):
     text = "\n".join(throughput({"bench": None, "profile": result}))
     assert f"({result['plan']})" in text
     assert PRODUCTS in text
+
+
+@pytest.mark.parametrize("name", ["tiny", "gpu"])
+def test_what_is_timed_is_what_the_study_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.savez(tmp_path / "images.npz", images=np.zeros((9, 8, 8, 3), np.uint8), labels=np.arange(9))
+    timed: list[tuple[dict[str, Any], list[str]]] = []
+    monkeypatch.setattr(
+        "benchmarks.study.device.Bench", lambda **options: lambda overrides: timed.append((options, overrides))
+    )
+    preset = replace(PRESETS[name], bench_widths=(8,))
+    bench(Study(preset, tmp_path / "images.npz", tmp_path, 5, quiet))
+    ((options, overrides),) = timed
+    asked, trained = configure(None, overrides).shadow, preset.config().shadow
+    assert asked.model_copy(update={"count": trained.count}) == trained
+    side = preset.image_size or preset.side
+    assert (options["shape"], options["classes"], options["peers"]) == ((side, side, 3), 9, True)
