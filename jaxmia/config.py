@@ -220,6 +220,25 @@ class Config(_Section):
     """Seed of masks, initial weights, orders and augmentation."""
 
 
+class _RepeatedKey(yaml.YAMLError):
+    """A key comes twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader keeps the last of two equal keys and says nothing; this one refuses them."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, as written in the file: later, a merge (<<) has put inherited keys beside those that override them.
+        mapping = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in seen:
+                raise _RepeatedKey(f"line {line}: {_shown(key.value)} was given before, in line {seen[name]}; keep one")
+            seen[name] = line
+        return mapping
+
+
 def load_config(path: Path) -> Config:
     """Reads a configuration; paths in it are relative to the working directory.
 
@@ -234,7 +253,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds, unchecked; empty for an empty file.
 
     Raises:
-        InputError: The file is missing or no YAML mapping.
+        InputError: The file is missing or no YAML mapping, or a key comes twice in a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -242,7 +261,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise InputError(f"{path}: cannot be read: {reason}") from error
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)  # a SafeLoader
+    except _RepeatedKey as error:
+        raise InputError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no YAML: {printable(' '.join(str(error).split()))}") from error
     if content is None:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxmia import config as configuration
-from jaxmia.config import Config, load_config, parse_config, save_config
+from jaxmia.config import Config, load_config, parse_config, read_yaml, save_config
 from jaxmia.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -170,6 +170,27 @@ def test_a_file_that_is_no_mapping_of_sections_is_named(tmp_path: Path, data: by
     with pytest.raises(InputError, match=rf"my\.yaml: .*({complaint})") as caught:
         load_config(tmp_path / "my.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("shadow:\n  count: 3\n  epochs: 2\n  count: 4\n", "line 4: 'count' was given before, in line 2; keep one"),
+        ("shadow: {}\nseed: 1\nshadow: {}\n", "line 3: 'shadow' was given before, in line 1; keep one"),
+        ("shadow: {count: 3, 'count': 3}\n", "line 1: 'count' was given before, in line 1; keep one"),
+        ("a: [{}, {b: &b {c: 1, c: 1}}]\n", "line 1: 'c' was given before, in line 1; keep one"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path, text: str, complaint: str):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        read_yaml(path)
+    assert str(caught.value) == f"{path}: {complaint}"
+
+
+def test_a_key_may_override_a_merged_one(tmp_path: Path):
+    text = "a: {b: &b {<<: &c {x: 1, y: 1}, x: 2}}\nd: {<<: *b, y: 3}\n"
+    assert read_yaml(write(tmp_path, text)) == {"a": {"b": {"x": 2, "y": 1}}, "d": {"x": 2, "y": 3}}
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
