@@ -145,7 +145,7 @@ def submit(
     """
     console = console or Console(stderr=True)
     confirm = confirm or _confirm_on_terminal
-    data = _valid_bytes(path, private_ids)
+    data = read_valid(path, private_ids)
     sha256 = hashlib.sha256(data).hexdigest()
     records = read_ledger(ledger)
     earlier = unanswered(records, board.url, board.task, sha256)
@@ -192,7 +192,7 @@ def dry_run(
     Raises:
         InputError: The submission is not valid, or the ledger cannot be read.
     """
-    data = _valid_bytes(path, private_ids)
+    data = read_valid(path, private_ids)
     records = read_ledger(ledger)
     left = time_left(records, board.url, board.task, clock())
     when = f"once the cooldown is over, in {_span(left)}" if left else "now"
@@ -203,7 +203,12 @@ def dry_run(
     return f"{path}: valid, {len(data):,} bytes; would go to {board.endpoint} {when}{doubt}; nothing was sent"
 
 
-def _valid_bytes(path: Path, private_ids: Sequence[str]) -> bytes:
+def read_valid(path: Path, private_ids: Sequence[str]) -> bytes:
+    """The bytes of a submission that breaks no rule.
+
+    Raises:
+        InputError: The file cannot be read, or breaks rules; one line each.
+    """
     data = read_bytes(path)
     if broken := broken_rules(data, private_ids):
         raise InputError("\n".join(f"{path}: {rule}" for rule in broken))

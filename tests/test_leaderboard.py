@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from rich.console import Console
 
+from bridge.challenge import save_challenge
+from jaxmia.commands.share import Submit
 from jaxmia.errors import InputError
 from jaxmia.leaderboard import Leaderboard, dry_run, read_settings, submit
 from jaxmia.ledger import Cooldowns, Outcome, Record, read_ledger, time_left, unanswered, write_ledger
 from jaxmia.upload import Limits, _interpret, _Response, upload
+from tests.challenge import make_pool
 from tests.hostile import Unread, answer, hang_up, hostile, raw, stay_silent, trickle
 
 KEY = "sk-Verysecret.0123456789+/="
@@ -399,6 +402,22 @@ def test_dry_run_sends_nothing(csv, ledger):
     csv.write_text("id,score\n")
     with pytest.raises(InputError, match="has no row below the header"):
         dry_run(csv, IDS, board("http://x"), ledger=ledger)
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_the_command_checks_the_file_before_the_settings(tmp_path, csv, monkeypatch, dry):
+    monkeypatch.chdir(tmp_path)  # where no .env lies
+    for name in ("JAXMIA_API_KEY", "JAXMIA_LEADERBOARD_URL", "JAXMIA_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    pool = make_pool()
+    save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
+    command = Submit(csv, tmp_path / "priv.pt", dry_run=dry)
+    csv.write_text("id,score\na,nan\n")
+    with pytest.raises(InputError, match=r"submission\.csv: .*nan"):
+        command([])
+    csv.write_text("id,score\n" + "".join(f"{name},0.5\n" for name in pool.ids[~pool.public]))
+    with pytest.raises(InputError, match="JAXMIA_API_KEY is not set"):
+        command([])
 
 
 def test_the_key_is_found_nowhere(tmp_path, csv, ledger, capfd, caplog, monkeypatch):

@@ -43,10 +43,11 @@ class Submit:
         refuse_overrides(overrides)
         from bridge.challenge import load_split
         from jaxmia.display import output
-        from jaxmia.leaderboard import dry_run, read_settings, submit
+        from jaxmia.leaderboard import dry_run, read_settings, read_valid, submit
 
-        board = read_settings(self.url, self.task)
         ids = load_split(self.private, known=False).ids.tolist()
+        read_valid(self.submission, ids)  # before the settings, so that a file can be put right without a key
+        board = read_settings(self.url, self.task)
         if self.dry_run:
             output(dry_run(self.submission, ids, board, ledger=self.ledger))
             return
