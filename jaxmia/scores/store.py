@@ -52,6 +52,9 @@ class Entry(NamedTuple):
     made: Mapping[str, Any]
 
 
+LARGEST_MARGIN = 1e30
+"""Nats; far above what a model says, even one that diverged, and far below what overflows in an attack's powers."""
+
 _REQUIRED = ("model", "mask", "phi")
 
 
@@ -218,6 +221,12 @@ def read_chunk(path: Path) -> Chunk:
     if not np.isfinite(phi).all():
         where = np.argwhere(~np.isfinite(phi))[0]
         raise InputError(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
+    if max(float(phi.max(initial=0)), -float(phi.min(initial=0))) > LARGEST_MARGIN:
+        where = np.unravel_index(np.abs(phi).argmax(), phi.shape)
+        raise InputError(
+            f"{path}: phi of model {model[where[0]]} at sample {where[2]} is {phi[where]:g}, expected a logit margin "
+            f"of at most {LARGEST_MARGIN:g} in size"
+        )
     return Chunk(
         model=model,
         mask=mask,

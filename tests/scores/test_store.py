@@ -77,6 +77,7 @@ def save(store: ScoreStore, name: str, **changes) -> None:
 
 
 NAN = np.where(np.arange(180).reshape(3, 2, 30) == 100, np.nan, 0).astype(np.float32)
+HUGE = np.where(np.isnan(NAN), -1e200, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,9 @@ NAN = np.where(np.arange(180).reshape(3, 2, 30) == 100, np.nan, 0).astype(np.flo
         ({"phi": np.zeros((3, 2, 30), np.int32)}, "phi is int32"),
         ({"phi": np.array([["a"]])}, "phi is <U1"),
         ({"phi": NAN}, "phi of model 1 at sample 10 is not finite"),
+        ({"phi": HUGE}, r"phi of model 1 at sample 10 is -1e\+200, expected a logit margin of at most 1e\+30 in size"),
+        ({"phi": -HUGE}, r"phi of model 1 at sample 10 is 1e\+200"),
+        ({"phi": np.full((3, 2, 30), 2e30, np.float32)}, r"phi of model 0 at sample 0 is 2e\+30"),
         ({"accuracy": np.zeros(2, np.float32)}, "accuracy is float32 .* expected .*model"),
         ({"accuracy_in": np.float32(1)}, "accuracy_in is float32"),
         ({"accuracy": np.array(["a", "b", "c"])}, "accuracy is <U1"),
@@ -111,6 +115,12 @@ def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: s
     assert list(store.chunks(said.append)) == []
     assert said == [f"{caught.value}; set aside as bad.npz.damaged, its models are made again"]
     assert [path.name for path in store.folder.iterdir()] == ["bad.npz.damaged"]
+
+
+def test_the_margins_of_a_model_that_diverged_are_read(store: ScoreStore):
+    phi = make_chunk([0, 1, 2]).phi * np.float32(1e28)
+    save(store, "wild.npz", phi=phi)
+    np.testing.assert_array_equal(store.read().phi, phi)
 
 
 def test_a_file_that_is_no_chunk_is_named(store: ScoreStore):
