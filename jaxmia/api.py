@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxmia.attacks import Attack, Evidence
+from jaxmia.attacks import Attack, Evidence, score_all
 from jaxmia.augment import Dihedral, View, views
 from jaxmia.config import AttackSection, Ensemble, Shadow, parse_as
 from jaxmia.errors import InputError
@@ -161,6 +161,6 @@ def attack(
     phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
     if named:
-        return AttackResult(pool, named(evidence), named.name, None)
+        return AttackResult(pool, score_all(named, evidence), named.name, None)
     selection = select_attack(evidence, section)
-    return AttackResult(pool, selection.chosen(evidence), selection.chosen.name, selection)
+    return AttackResult(pool, score_all(selection.chosen, evidence), selection.chosen.name, selection)

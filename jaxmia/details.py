@@ -91,10 +91,11 @@ def private_estimate(pool: Pool, selection: Selection | None) -> dict[str, Any] 
     """The TPR to expect on the private samples, with its 95 % prediction interval.
 
     It is where one more shadow would come out on as many samples if it played the target, so it supposes a target that
-    was trained as the shadows were. None without private samples or without a selection.
+    was trained as the shadows were. None without a selection, or where half of the private samples, as
+    non-members, would allow no false alarm.
     """
     private = int((~pool.public).sum())
-    if selection is None or not private:
+    if selection is None or selection.fpr * private / 2 < 1:
         return None
     spread = selection.expected_error * np.sqrt(selection.targets)
     estimate = next_target(selection.expected, spread, selection.targets, private / len(pool))

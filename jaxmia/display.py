@@ -171,6 +171,7 @@ def promise_lines(metrics: dict[str, Any]) -> list[str]:
         lines.append(
             f"private samples: TPR {expected['value']:.4f} at {100 * expected['fpr']:g} % FPR expected "
             f"({expected['low']:.4f} - {expected['high']:.4f}), for a target trained as its shadows"
+            + _but_far(metrics["selection"])
         )
     if (bound := metrics["epsilon"])["lower"] is not None:
         lines.append(
@@ -178,6 +179,13 @@ def promise_lines(metrics: dict[str, Any]) -> list[str]:
             "confidence"
         )
     return lines
+
+
+def _but_far(selection: dict[str, Any] | None) -> str:
+    """That the target is not as its shadows are, where it is not."""
+    if not selection or not selection["aligned"]:
+        return ""
+    return f"; this one is {selection['misalignment']:.1f} standard deviations from them"
 
 
 def _fit(mean: float | None, std: float | None) -> str:

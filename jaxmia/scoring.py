@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.attacks import Attack, Evidence, distinct_attacks, sample_fits, standard_attacks
+from jaxmia.attacks import (
+    Attack,
+    Evidence,
+    distinct_attacks,
+    lacking,
+    sample_fits,
+    score_all,
+    standard_attacks,
+)
 from jaxmia.config import AttackSection
 from jaxmia.details import (
     epsilon_bound,
@@ -22,7 +30,7 @@ from jaxmia.details import (
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.pool import Pool
-from jaxmia.scores.store import Chunk, ScoreStore
+from jaxmia.scores.store import LARGEST_MARGIN, Chunk, ScoreStore
 from jaxmia.selection import Selection, select
 from jaxmia.status import enough, missing_models, ranges
 from jaxmia.submission import to_unit_interval, write_submission
@@ -55,6 +63,12 @@ def read_matrices(out: Path) -> Matrices:
     target = load_npz(out / "target.npz", required=("phi",))["phi"]
     if target.ndim != 2:
         raise InputError(f"{out / 'target.npz'}: phi has shape {list(target.shape)}, expected [view, sample]")
+    if (large := np.argwhere(np.isfinite(target) & (np.abs(target) > LARGEST_MARGIN))).size:
+        view, sample = large[0]
+        raise InputError(
+            f"{out / 'target.npz'}: phi of view {view} at sample {sample} is {target[view, sample]:g}, expected a "
+            f"logit margin of at most {LARGEST_MARGIN:g} in size"
+        )
     shadows = ScoreStore(out / "shadows").read()
     for name, phi in ((out / "target.npz", target), (out / "shadows", shadows.phi)):
         if phi.shape[-1] != len(pool):
@@ -86,20 +100,21 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     selection = None if named else select_attack(matrices.evidence, section)
     chosen = selection.chosen if selection else named
     assert chosen is not None
-    scores = {chosen.name: chosen(matrices.evidence)}
+    scores = {chosen.name: score_all(chosen, matrices.evidence)}
     left_out: dict[str, InputError] = {}
     for attack in distinct_attacks(matrices.evidence):
         if attack.name not in scores:
             try:
-                scores[attack.name] = attack(matrices.evidence)
+                scores[attack.name] = score_all(attack, matrices.evidence)
             except InputError as error:
                 left_out[attack.name] = error
+    if lack := int(lacking(matrices.evidence).sum()):
+        say(f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would leave none")
     if left_out:
         say(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
     save_npz(out / "scores.npz", scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
     write_samples(out / "samples.csv", pool, own, fits, scores)
-    submit_private(out, pool, own, say)
     public = public_figures(pool, own, section.fpr)
     metrics = {
         "attack": chosen.name,
@@ -119,6 +134,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
         "exposed": most_exposed(pool, own, fits),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    submit_private(out, pool, own, say)
     return metrics
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment
+from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all
 from jaxmia.attacks.alignment import FAR
 from jaxmia.errors import InputError
 from jaxmia.metrics import auc, tpr_at_fpr
@@ -213,7 +213,7 @@ def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Atta
     usable, reasons = [], {}
     for attack in candidates:
         try:
-            attack(evidence)
+            score_all(attack, evidence)
             usable.append(attack)
         except InputError as error:
             reasons[attack.name] = str(error)

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -187,3 +188,21 @@ def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.n
     assert len(metrics["exposed"]) == EXPOSED
     assert exposed_table(metrics).row_count == EXPOSED
     assert any(line.startswith("private samples: TPR ") for line in promise_lines(metrics))
+
+
+def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    near = score(out, AttackSection(targets=8), lambda line: None)
+    assert promise_lines(near)[0].endswith("for a target trained as its shadows")
+    np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
+    far = score(out, AttackSection(targets=8), lambda line: None)
+    assert re.search(r"as its shadows; this one is \d+\.\d standard deviations from them$", promise_lines(far)[0])
+
+
+def test_nothing_is_expected_at_a_rate_that_allows_no_false_alarm(planted: tuple[Path, np.ndarray]):
+    """Of 200 private samples about 100 are non-members: 1 % of them is one."""
+    out, _ = planted
+    assert score(out, AttackSection(targets=8, fpr=0.01), lambda line: None)["private"] is not None
+    metrics = score(out, AttackSection(targets=8, fpr=0.009), lambda line: None)
+    assert metrics["private"] is None
+    assert not any("private" in line for line in promise_lines(metrics))

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,41 @@ def test_nothing_is_written_where_the_input_is_bad(planted: tuple[Path, np.ndarr
     with pytest.raises(InputError, match="399 samples"):
         score(out, AttackSection(), silent)
     assert set(out.rglob("*")) == before
+
+
+def test_a_few_samples_that_lack_a_side_cost_no_attack(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    chunks = ScoreStore(out / "shadows").read()
+    mask = chunks.mask.copy()
+    mask[:, 7] = False
+    shutil.rmtree(out / "shadows")
+    ScoreStore(out / "shadows").write(replace(chunks, mask=mask))
+    said: list[str] = []
+    score(out, AttackSection(targets=8), said.append)
+    assert "samples without IN or without OUT models: 1 of 400; more models would leave none" in said
+    assert not any(line.startswith("attacks left out") for line in said)
+    scores = load_npz(out / "scores.npz")
+    assert {"lira-online-shrunk", "rmia-online", "lira-multivariate"} <= scores.keys()
+    assert all(np.isfinite(score).all() for score in scores.values())
+
+
+def test_a_submission_is_written_when_all_else_is(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    score(out, AttackSection(name="margin"), silent)
+    before = (out / "submission.csv").read_text()
+    (out / "metrics.json").unlink()
+    (out / "metrics.json").mkdir()
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        score(out, AttackSection(name="calibrated"), silent)
+    assert (out / "submission.csv").read_text() == before
+
+
+def test_a_margin_of_the_target_that_would_overflow_is_named(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    phi = np.load(out / "target.npz")["phi"].astype(np.float64)
+    phi[1, 3] = -1e200
+    np.savez(out / "target.npz", phi=phi)
+    with pytest.raises(
+        InputError, match=r"target\.npz: phi of view 1 at sample 3 is -1e\+200, expected a logit"
+    ):
+        score(out, AttackSection(name="margin"), silent)

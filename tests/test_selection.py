@@ -165,10 +165,11 @@ def test_a_target_unlike_its_shadows_is_aligned():
     assert unlike.chosen == Aligned(like.chosen)
 
 
-def test_candidates_that_cannot_be_used_stay_in_the_table_with_the_reason():
+def test_candidates_that_cannot_be_used_stay_in_the_table_with_the_reason(monkeypatch: pytest.MonkeyPatch):
     evidence, _ = hard_evidence(8, seed=1)
     mask = np.array(evidence.mask)
     mask[:, 11] = False
+    monkeypatch.setattr("jaxmia.attacks.incomplete.FEW", 0.0)
     lacking = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     selection = select(lacking, [Loss(), LiraOnline(), LiraOffline(), Adaptive()], 0.05)
     online = selection.rows[1]

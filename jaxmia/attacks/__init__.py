@@ -8,6 +8,7 @@ from jaxmia.attacks.calibrated import Calibrated
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.fits import sample_fits
 from jaxmia.attacks.fusion import PerClass, RankFusion
+from jaxmia.attacks.incomplete import lacking, score_all
 from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
 from jaxmia.attacks.protocol import Attack
@@ -32,8 +33,10 @@ __all__ = [
     "RankFusion",
     "Rmia",
     "distinct_attacks",
+    "lacking",
     "misalignment",
     "sample_fits",
+    "score_all",
     "standard_attacks",
 ]
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import t as student
 
-from jaxmia.metrics import Estimate
+from jaxmia.metrics import LEVEL, Estimate
 from jaxmia.report.exposed import most_and_least_exposed
 from jaxmia.report.plots import (
     paint_distributions,
@@ -111,8 +112,9 @@ def show_attacks(results: Results) -> Section:
     """Attacks side by side."""
     fpr, chosen = results.metrics.fpr, results.metrics.attack
     selection = results.metrics.selection
+    reach = float(student.ppf((1 + LEVEL) / 2, selection.targets - 1)) if selection else 0.0
     shadows = {
-        row.name: Estimate(row.tpr, row.tpr - 1.96 * row.error, row.tpr + 1.96 * row.error)
+        row.name: Estimate(row.tpr, row.tpr - reach * row.error, row.tpr + reach * row.error)
         for row in (selection.rows if selection else ())
         if row.tpr is not None and row.error is not None
     }

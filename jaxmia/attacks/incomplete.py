@@ -1,0 +1,42 @@
+"""Scores for the few samples that chance left without an IN or without an OUT model."""
+
+import numpy as np
+
+from jaxmia.attacks.adaptive import Adaptive
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.protocol import Attack
+from jaxmia.errors import InputError
+
+FEW = 0.05
+"""Share of samples up to which those that lack a side are no reason to do without an attack."""
+
+
+def lacking(evidence: Evidence) -> np.ndarray:
+    """Whether a sample has no IN or no OUT model, bool `[sample]`."""
+    inside, outside = evidence.sides
+    return (inside.count == 0) | (outside.count == 0)
+
+
+def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
+    """Scores every sample, `[sample]`, also where a few lack a side that the attack needs.
+
+    Those get the place among the others that `adaptive` gives them, which scores them by its prior. The others' scores
+    are what they are without them.
+
+    Raises:
+        InputError: As the attack, where more than a twentieth of the samples lack a side.
+    """
+    lack = lacking(evidence)
+    try:
+        return attack(evidence)
+    except InputError:
+        if not 0 < lack.mean() <= FEW:
+            raise
+    own = attack(evidence.take(np.flatnonzero(~lack)))
+    prior = Adaptive()(evidence)
+    others = np.sort(prior[~lack])
+    below, up_to = (np.searchsorted(others, prior[lack], side) for side in ("left", "right"))
+    scores = np.empty(len(lack))
+    scores[~lack] = own
+    scores[lack] = np.quantile(own, (below + up_to) / (2 * len(others)))
+    return scores
