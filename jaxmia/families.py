@@ -75,7 +75,6 @@ def fuse(out: Path, runs: Sequence[Path], say: Callable[[str], None] = print) ->
     pool.save(out / "pool.npz")
     save_npz(out / "scores.npz", scores)
     write_samples(out / "samples.csv", pool, fused, {}, scores)
-    submit_private(out, pool, fused, say)
     public = public_figures(pool, fused, fpr)
     metrics = {
         "attack": FUSION,
@@ -89,6 +88,7 @@ def fuse(out: Path, runs: Sequence[Path], say: Callable[[str], None] = print) ->
         "epsilon": epsilon_bound(pool, fused),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    submit_private(out, pool, fused, say)
     return metrics
 
 
