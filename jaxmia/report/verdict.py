@@ -140,8 +140,8 @@ def _remarks(results: Results, figures: Sequence[Figure]) -> list[str]:
     if far > FAR:
         remarks.append(
             f"The target is unlike its shadows: its margins are {far:.1f} of their standard deviations away (chance "
-            f"alone, with eight shadows or more, seldom makes it {FAR:g}). What the shadows promise need not hold for it; shadows trained more as it was may "
-            "do better."
+            f"alone, with eight shadows or more, seldom makes it {FAR:g}). What the shadows promise need not hold "
+            "for it; shadows trained more as it was may do better."
         )
     if {"expected", "public"} <= set(by_name):
         promised, measured = by_name["expected"].estimate, by_name["public"].estimate
