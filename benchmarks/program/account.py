@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _ARRAY = re.compile(rf"\b({'|'.join(_SIZES)})\[([\d,]*)\]")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 _NO_KERNEL = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 _PARTS = {"dynamic-slice", "slice", "gather"}
 """Operations that read a part of their first operand."""
@@ -43,7 +43,6 @@ class Instruction:
     operation: str
     operands: tuple[str, ...]
     text: str
-    root: bool
 
     def called(self, attribute: str) -> str:
         """Name of the computation that an attribute names."""
@@ -103,9 +102,9 @@ def _read(text: str) -> tuple[Computations, str]:
         elif line.startswith("}"):
             current = None
         elif current is not None and (found := _INSTRUCTION.match(line)):
-            root, name, shape, operation, rest = found.groups()
+            name, shape, operation, rest = found.groups()
             operands = tuple(re.findall(r"%([\w.-]+)", rest.partition("), ")[0]))
-            current[name] = Instruction(name, shape, operation, operands, line, root is not None)
+            current[name] = Instruction(name, shape, operation, operands, line)
     return computations, entry
 
 
