@@ -16,11 +16,12 @@ import numpy as np
 import scipy
 from scipy.special import gammaln
 
-from jaxmia.attacks import Attack, Evidence, standard_attacks
+from jaxmia.attacks import Attack, Evidence
+from jaxmia.attacks.catalogue import standard_attacks
+from jaxmia.evaluation.metrics import FPRS, tpr_at_fpr
+from jaxmia.evaluation.selection import select
 from jaxmia.files import write_text
-from jaxmia.metrics import FPRS, tpr_at_fpr
 from jaxmia.provenance import commit, processor
-from jaxmia.selection import select
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = (8, 16, 64, 256)

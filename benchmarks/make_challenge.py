@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from bridge.challenge import save_challenge, save_truth
+from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.files import load_npz
-from jaxmia.pool import UNKNOWN, Pool
 
 
 def read_images(path: Path, chosen: np.ndarray, size: int) -> np.ndarray:

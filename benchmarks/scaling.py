@@ -28,7 +28,7 @@ def train_together(count: int) -> None:
     """Trains `count` models on half of the samples each."""
     from jaxmia.api import train_shadows
     from jaxmia.config import Shadow
-    from jaxmia.pool import Pool
+    from jaxmia.data.pool import Pool
     from jaxmia.training.devices import prepare_devices
 
     images, labels = made_up()

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from jaxmia.config import Config, save_config
+from jaxmia.data.masks import membership_masks
+from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.files import save_npz, write_text
-from jaxmia.masks import membership_masks
-from jaxmia.pool import UNKNOWN, Pool
 from jaxmia.provenance import origin
-from jaxmia.scores import Chunk, ScoreStore
+from jaxmia.runs.store import Chunk, ScoreStore
 
 _CHUNK = 16
 _CLASSES = 9

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from bridge.safeload import StoredObject, as_array, load
+from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, write_text
-from jaxmia.pool import UNKNOWN, Pool
 
 CLASSES = ("__main__.MembershipDataset", "__main__.TaskDataset")
 MAX_BYTES = 4 * 2**30
@@ -117,7 +117,7 @@ def save_challenge(pool: Pool, public: Path, private: Path) -> None:
 def save_truth(path: Path, ids: np.ndarray, membership: np.ndarray) -> None:
     """Writes `id,membership` rows (1 member, 0 non-member) of arrays `[sample]`, whole or not at all.
 
-    It is what a challenge keeps apart; `jaxmia.submission.read_truth` reads it.
+    It is what a challenge keeps apart; `jaxmia.leaderboard.submission.read_truth` reads it.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import Preprocessing, save_target
 from bridge.trainer import Recipe, train_target
+from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.models import Network
-from jaxmia.pool import UNKNOWN, Pool
 
 _SEED = 20
 _SIDE = 600

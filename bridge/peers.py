@@ -19,7 +19,7 @@ from bridge.trainer import Recipe, augment, make_optimizer, train_step
 from jaxmia.config import Augment, Shadow
 from jaxmia.models import Compute, Network, ensemble_conv
 from jaxmia.training.measure import Rig
-from jaxmia.training.step import Normalisation, Trainer
+from jaxmia.training.trainer import Normalisation, Trainer
 
 Way = Literal["one by one", "torch.func", "vmap"]
 

@@ -19,10 +19,10 @@ from torch import nn
 from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
 from bridge.networks import build
 from bridge.safeload import load
+from jaxmia.data.resize import resize, resized_shape
 from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
 from jaxmia.models import Architecture, Network
-from jaxmia.resize import resize, resized_shape
 
 Backend = Literal["jax", "torch"]
 MAX_BYTES = 4 * 2**30

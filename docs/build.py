@@ -13,7 +13,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from jaxmia.metrics import tpr_at_fpr
+from jaxmia.evaluation.metrics import tpr_at_fpr
 
 mpl.use("agg")
 

@@ -4,13 +4,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from jaxmia._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jaxmia.api import AttackResult, TrainedShadows, attack, train_shadows
     from jaxmia.config import Ensemble, Shadow
+    from jaxmia.data.pool import Pool
     from jaxmia.errors import InputError
-    from jaxmia.pool import Pool
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AttackResult",
@@ -23,7 +23,7 @@ __all__ = [
     "train_shadows",
 ]
 
-_HOME = {"Ensemble": "config", "InputError": "errors", "Pool": "pool", "Shadow": "config"}
+_HOME = {"Ensemble": "config", "InputError": "errors", "Pool": "data.pool", "Shadow": "config"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,5 @@
 """`python -m jaxmia` is `jaxmia`."""
 
-from jaxmia.cli import main
+from jaxmia.cli.main import main
 
 main()

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, score_all
-from jaxmia.augment import Dihedral, View, views
+from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackSection, Ensemble, Shadow, parse_as
+from jaxmia.data.augment import Dihedral, View, views
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.metrics import Figures, figures
-from jaxmia.pool import Pool
-from jaxmia.scoring import AUTO, named_attack, select_attack
-from jaxmia.selection import Selection
-from jaxmia.submission import to_unit_interval, write_submission
+from jaxmia.evaluation.metrics import Figures, figures
+from jaxmia.evaluation.selection import Selection, select_attack
+from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def train_shadows(
         InputError: The pool has no images, they are not square but would be turned, or more devices are asked for than
             there are.
     """
-    from jaxmia.training.making import make_trainer
-    from jaxmia.training.plan import make_plan
-    from jaxmia.training.shadows import train_shadows as train
+    from jaxmia.training.autotune import make_plan
+    from jaxmia.training.chunk import train_shadows as train
+    from jaxmia.training.trainer import make_trainer
 
     if pool.images is None:
         raise InputError("pool: holds no images to train on")

@@ -10,9 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from jaxmia.choices import Architecture, Dihedral, Lowering
 from jaxmia.errors import InputError, printable
 from jaxmia.files import write_text
+
+Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
+Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
+Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _UNION_BRANCHES = ("literal", "constrained", "function-", "int", "str", "float")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import jaxmia
+from jaxmia._version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -20,7 +20,7 @@ def origin() -> dict[str, Any]:
 
     device = jax.local_devices()[0]
     return {
-        "jaxmia": jaxmia.__version__,
+        "jaxmia": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
@@ -55,7 +55,7 @@ def _cpu_lines() -> list[str] | None:
 
 def commit() -> str | None:
     """The commit of jaxmia's own checkout, with `+` where files differ from it; None outside of one."""
-    folder = Path(jaxmia.__file__).parent
+    folder = Path(__file__).parent
     try:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
         tracked = _git(folder, "ls-files", "__init__.py")

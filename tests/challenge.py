@@ -9,8 +9,8 @@ import numpy as np
 from bridge.challenge import save_challenge
 from bridge.networks import build
 from bridge.target import save_target
+from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.models import Network
-from jaxmia.pool import UNKNOWN, Pool
 
 _CONFIG: dict[str, dict[str, Any]] = {
     "challenge": {"architecture": "mlp"},

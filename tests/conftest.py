@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from jaxmia.pool import UNKNOWN, Pool
-from jaxmia.scores import Chunk, ScoreStore
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.runs.store import Chunk, ScoreStore
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("reproducible", deadline=None, derandomize=True)

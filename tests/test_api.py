@@ -11,8 +11,8 @@ import pytest
 import jaxmia
 from jaxmia import Ensemble, InputError, Pool, Shadow, TrainedShadows, attack, train_shadows
 from jaxmia.attacks import Margin
-from jaxmia.masks import membership_masks
-from jaxmia.submission import read_scores_csv
+from jaxmia.data.masks import membership_masks
+from jaxmia.leaderboard.submission import read_scores_csv
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Shadow(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)

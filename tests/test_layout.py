@@ -1,4 +1,4 @@
-"""Who may import whom: torch stays in `bridge`, `bridge` stays behind functions, the attacks stay plain NumPy."""
+"""Which room may import which: arrows run one way, torch stays in `bridge`, the attacks stay plain NumPy."""
 
 import ast
 import subprocess
@@ -10,7 +10,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(p for folder in ("jaxmia", "bridge", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
-MAY_USE_BRIDGE = ("pipeline", "benchmark", "commands")
+MAY_USE_BRIDGE = ("pipeline", "machine", "cli")
+MOST_MODULES_AT_THE_TOP = 10
+
+LEVELS = (
+    {"errors", "_version"},
+    {"files", "provenance", "attacks"},
+    {"config"},
+    {"data", "models", "evaluation", "cluster"},
+    {"runs", "leaderboard", "plots"},
+    {"training", "report"},
+    {"bridge", "machine", "api"},
+    {"pipeline"},
+    {"matching"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""Rooms from the bottom up. A room imports only from levels below its own; the public door and `bridge` aside, which
+stand behind functions."""
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 
 class Import(NamedTuple):
@@ -56,9 +74,96 @@ def violations(path: Path, source: str) -> list[str]:
             wrong.append(f"imports bridge, which only {', '.join(MAY_USE_BRIDGE)} may")
         if Import("bridge", deferred=False) in found:
             wrong.append("imports bridge when it is imported")
-        if path.parts[1] in ("attacks", "metrics.py") and packages & {"jax", "flax", "optax"}:
-            wrong.append("imports jax, but attacks and metrics are plain NumPy")
+        if path.parts[1] in ("attacks", "evaluation") and packages & {"jax", "flax", "optax"}:
+            wrong.append("imports jax, but attacks and evaluation are plain NumPy")
     return wrong
+
+
+def upward(path: Path, source: str) -> list[str]:
+    """Imports of the file at `path` that do not run down, among the rooms of `jaxmia` and `bridge`."""
+    own = room(".".join(path.with_suffix("").parts))
+    found = {room(module) for module in modules(source) if module.partition(".")[0] in ("jaxmia", "bridge")}
+    return sorted(f"{own} imports {other}" for other in found - {own} if LEVEL[other] >= LEVEL[own])
+
+
+def modules(source: str) -> set[str]:
+    """Full names of all modules that `source` imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room(module: str) -> str:
+    """The room of a module: the folder or file below `jaxmia`, or `bridge`."""
+    package, *rest = module.split(".")
+    return package if package != "jaxmia" else rest[0] if rest and rest[0] in LEVEL else "__init__"
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that reach themselves."""
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting += graph[module]
+        return seen
+
+    return [module for module in graph if module in reachable(module)]
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which module of `jaxmia` and `bridge` imports which others, inside functions too."""
+    names = {}
+    for path in SOURCES:
+        relative = path.relative_to(ROOT)
+        if relative.parts[0] in ("jaxmia", "bridge"):
+            names[".".join(relative.with_suffix("").parts).removesuffix(".__init__")] = path
+    graph = {}
+    for name, path in names.items():
+        imported = {module if module in names else module.rpartition(".")[0] for module in modules(path.read_text())}
+        graph[name] = imported & set(names) - {name}
+    return graph
+
+
+def test_every_arrow_runs_down():
+    wrong = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] in ("jaxmia", "bridge")
+        for line in upward(path.relative_to(ROOT), path.read_text())
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("jaxmia/attacks/lira.py", "from jaxmia.runs.store import Chunk", "attacks imports runs"),
+        ("jaxmia/training/chunk.py", "def f():\n    from jaxmia.cli import display", "training imports cli"),
+        ("jaxmia/files.py", "from jaxmia import provenance", "files imports provenance"),
+        ("jaxmia/data/pool.py", "import bridge.target", "data imports bridge"),
+    ],
+)
+def test_an_arrow_that_runs_up_is_found(path: str, source: str, complaint: str):
+    assert upward(Path(path), source) == [complaint]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert circles(import_graph()) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def test_few_modules_stand_at_the_top():
+    top = [path.name for path in (ROOT / "jaxmia").glob("*.py")]
+    assert len(top) <= MOST_MODULES_AT_THE_TOP, top
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -69,15 +174,15 @@ def test_file_imports_only_what_it_may(path: Path):
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("jaxmia/pool.py", "import torch.nn as nn", "torch outside"),
-        ("jaxmia/pool.py", "def f():\n    from torch import load", "torch outside"),
-        ("jaxmia/cli.py", "import importlib\nimportlib.import_module('torch')", "torch outside"),
+        ("jaxmia/data/pool.py", "import torch.nn as nn", "torch outside"),
+        ("jaxmia/data/pool.py", "def f():\n    from torch import load", "torch outside"),
+        ("jaxmia/report/page.py", "import importlib\nimportlib.import_module('torch')", "torch outside"),
         ("tests/test_pool.py", "import pytest\ntorch = pytest.importorskip('torch')", "torch outside"),
-        ("jaxmia/pool.py", "def f():\n    import bridge.target", "bridge, which only"),
-        ("jaxmia/pipeline.py", "from bridge.target import load_target", "when it is imported"),
-        ("jaxmia/cli.py", "try:\n    import bridge\nexcept ImportError:\n    pass", "when it is imported"),
+        ("jaxmia/data/pool.py", "def f():\n    import bridge.target", "bridge, which only"),
+        ("jaxmia/pipeline/stages.py", "from bridge.target import load_target", "when it is imported"),
+        ("jaxmia/report/page.py", "try:\n    import bridge\nexcept ImportError:\n    pass", "when it is imported"),
         ("jaxmia/attacks/lira.py", "def f():\n    from jax import numpy", "plain NumPy"),
-        ("jaxmia/metrics.py", "import jax.numpy as jnp", "plain NumPy"),
+        ("jaxmia/evaluation/metrics.py", "import jax.numpy as jnp", "plain NumPy"),
     ],
 )
 def test_a_wrong_import_is_found(path: str, source: str, complaint: str):
@@ -87,11 +192,11 @@ def test_a_wrong_import_is_found(path: str, source: str, complaint: str):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("bridge/target.py", "import torch\nimport jaxmia.pool"),
+        ("bridge/target.py", "import torch\nimport jaxmia.data.pool"),
         ("tests/bridge/test_target.py", "import torch"),
-        ("jaxmia/pipeline.py", "def run():\n    from bridge.target import load_target"),
-        ("jaxmia/pipeline.py", "if TYPE_CHECKING:\n    from bridge.target import Target"),
-        ("jaxmia/training/step.py", "import jax\nfrom . import bridge"),
+        ("jaxmia/pipeline/stages.py", "def run():\n    from bridge.target import load_target"),
+        ("jaxmia/pipeline/stages.py", "if TYPE_CHECKING:\n    from bridge.target import Target"),
+        ("jaxmia/training/trainer.py", "import jax\nfrom . import bridge"),
         ("jaxmia/report/page.py", "text = 'import torch'  # import torch"),
     ],
 )
@@ -99,7 +204,7 @@ def test_a_right_import_is_let_through(path: str, source: str):
     assert violations(Path(path), source) == []
 
 
-@pytest.mark.parametrize("module", ["jaxmia.attacks", "jaxmia.metrics"])
+@pytest.mark.parametrize("module", ["jaxmia.attacks", "jaxmia.evaluation.metrics"])
 def test_importing_it_needs_no_framework(module: str):
     """Also what its imports import: scoring must work on machines without a device."""
     if not list(ROOT.glob(f"{module.replace('.', '/')}*")):

@@ -22,7 +22,7 @@ from jaxmia.models import Network
 from jaxmia.provenance import origin
 from jaxmia.training.plan import plan_of
 from jaxmia.training.programs import Programs, footprint
-from jaxmia.training.step import Normalisation, Trainer
+from jaxmia.training.trainer import Normalisation, Trainer
 
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = Path(__file__).with_name("h100.textproto")

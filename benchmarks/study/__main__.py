@@ -13,7 +13,7 @@ import benchmarks.study
 from benchmarks.study.device import bench, profile
 from benchmarks.study.making import Study
 from benchmarks.study.presets import PRESETS
-from jaxmia.display import say
+from jaxmia.cli.display import say
 from jaxmia.training.devices import prepare_devices
 
 IMAGES = Path("../shared/data/cifar9_jpeg.npz")

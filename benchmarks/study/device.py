@@ -13,12 +13,12 @@ import jax
 
 from benchmarks.program.account import Kernel, kernels, least_seconds
 from benchmarks.study.making import MEAN, STD, Study
-from jaxmia.commands.bench import Bench
+from jaxmia.cli.commands.bench import Bench
 from jaxmia.files import load_npz, write_text
 from jaxmia.provenance import origin
-from jaxmia.training.making import make_trainer
+from jaxmia.training.autotune import make_plan
 from jaxmia.training.measure import Rig
-from jaxmia.training.plan import make_plan
+from jaxmia.training.trainer import make_trainer
 
 CALLS = 3
 UNKNOWN = "not in the program's text"

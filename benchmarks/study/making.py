@@ -13,14 +13,14 @@ from benchmarks.study.presets import Preset, target_recipe
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import Preprocessing, save_target
 from bridge.trainer import Recipe, train_target
+from jaxmia.cli.display import watch
 from jaxmia.config import Challenge, Config, Shadow, load_config
-from jaxmia.display import watch
 from jaxmia.files import write_text
+from jaxmia.leaderboard.submission import read_truth
 from jaxmia.matching import match
 from jaxmia.models import Network
-from jaxmia.pipeline import Pipeline
-from jaxmia.scores.store import ScoreStore
-from jaxmia.submission import read_truth
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.store import ScoreStore
 
 MEAN, STD = (0.47,), (0.25,)
 TWINS_SEED = 1_000_003

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmia.choices import Architecture
-from jaxmia.config import Augment, Config, Ensemble, Match, Query, Shadow
+from jaxmia.config import Architecture, Augment, Config, Ensemble, Match, Query, Shadow
 
 ATTACK_SEED = 1
 """Of shadows and of the search for a recipe; targets and twins have seeds of their own."""

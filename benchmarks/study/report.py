@@ -6,23 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import jaxmia.attacks
-import jaxmia.metrics
-import jaxmia.scoring
-import jaxmia.selection
+import jaxmia.evaluation.metrics
+import jaxmia.evaluation.selection
+import jaxmia.pipeline.scoring
 from benchmarks.study import published, strength
 from benchmarks.study.making import Case, Study
 from benchmarks.study.strength import Subject, measure, subject, subject_of_run
 from benchmarks.study.tables import RECIPE, details, summary
 from jaxmia.files import write_text
 from jaxmia.provenance import digest, origin
-from jaxmia.scores.store import ScoreStore
+from jaxmia.runs.store import ScoreStore
 
 RUN_SIZES = (8, 16, 32, 64, 128, 256)
 """Numbers of shadows with which other runs are attacked, as far as they have them."""
 
 SOURCES = (
     *sorted(Path(jaxmia.attacks.__file__).parent.glob("*.py")),
-    *(Path(module.__file__) for module in (published, strength, jaxmia.metrics, jaxmia.scoring, jaxmia.selection)),
+    *(
+        Path(module.__file__)
+        for module in (
+            published,
+            strength,
+            jaxmia.evaluation.metrics,
+            jaxmia.pipeline.scoring,
+            jaxmia.evaluation.selection,
+        )
+    ),
 )
 """What a measurement depends on beside the score files."""
 

@@ -10,14 +10,15 @@ from scipy.stats import t as student
 
 from benchmarks.study.making import Case, truth_of
 from benchmarks.study.published import LiraPublished, RmiaPublished
-from jaxmia.attacks import Aligned, Attack, Evidence, misalignment, standard_attacks
+from jaxmia.attacks import Aligned, Attack, Evidence, misalignment
 from jaxmia.attacks.alignment import FAR
+from jaxmia.attacks.catalogue import standard_attacks
 from jaxmia.errors import InputError
-from jaxmia.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
-from jaxmia.scores.store import Chunk, ScoreStore
-from jaxmia.scoring import Matrices, read_matrices
-from jaxmia.selection import Selection, select
-from jaxmia.submission import read_truth
+from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
+from jaxmia.evaluation.selection import Selection, select
+from jaxmia.leaderboard.submission import read_truth
+from jaxmia.runs.matrices import Matrices, read_matrices
+from jaxmia.runs.store import Chunk, ScoreStore
 
 FPR = 0.05
 REPLICATES = 500

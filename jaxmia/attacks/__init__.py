@@ -32,50 +32,8 @@ __all__ = [
     "PerClass",
     "RankFusion",
     "Rmia",
-    "distinct_attacks",
     "lacking",
     "misalignment",
     "sample_fits",
     "score_all",
-    "standard_attacks",
 ]
-
-
-def standard_attacks() -> list[Attack]:
-    """Every attack that can be named, simple ones first."""
-    return [
-        Loss(),
-        Confidence(),
-        Margin(),
-        Calibrated(),
-        PerClass(Calibrated()),
-        LiraOffline("global"),
-        LiraOffline("per-example"),
-        LiraOffline("shrunk"),
-        LiraOnline("global", "identity"),
-        LiraOnline("global"),
-        LiraOnline("tied"),
-        LiraOnline("per-example"),
-        LiraOnline("shrunk"),
-        LiraOnline("shrunk", "each"),
-        Rmia(offline=0.3),
-        Rmia(offline=0.8),
-        Rmia(),
-        Base(),
-        Bavaria("normal"),
-        Bavaria("student"),
-        LiraMultivariate(),
-        Adaptive(),
-        Adaptive("each"),
-        Aligned(Adaptive()),
-    ]
-
-
-_JOINING_VIEWS = (LiraOnline("global", "identity"), LiraOnline("shrunk", "each"), Adaptive("each"))
-"""Standard attacks that differ from others in how they join views alone."""
-
-
-def distinct_attacks(evidence: Evidence) -> list[Attack]:
-    """The standard attacks that `auto` chooses from and that a run records: with a single view, none comes twice."""
-    attacks = standard_attacks()
-    return attacks if len(evidence.target) > 1 else [attack for attack in attacks if attack not in _JOINING_VIEWS]

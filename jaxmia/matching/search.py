@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from jaxmia.config import Config, Shadow, save_config
+from jaxmia.data.masks import membership_masks
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
-from jaxmia.masks import membership_masks
 from jaxmia.matching.likeness import ENOUGH, Likeness, likeness
 from jaxmia.matching.recipes import recipes_to_try
-from jaxmia.pipeline import Pipeline
+from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes, trainer_of
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.plots.panels import paint_distributions
+from jaxmia.plots.style import draw
 from jaxmia.provenance import digest, origin
-from jaxmia.report.plots import paint_distributions
-from jaxmia.report.style import draw
+from jaxmia.runs.progress import Progress
+from jaxmia.training.autotune import make_plan
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.plan import make_plan
-from jaxmia.training.shadows import Progress
-from jaxmia.training.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes, trainer_of
 
 _SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flax import nnx
 
-from jaxmia.choices import Architecture
+from jaxmia.config import Architecture
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
 from jaxmia.models.layers import Compute
 from jaxmia.models.resnet import ResNet, Stem

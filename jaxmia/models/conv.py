@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from jaxmia.choices import Lowering
-from jaxmia.native import convolution as native
-from jaxmia.native.convolution import Window
+from jaxmia.config import Lowering
+from jaxmia.models.native import convolution as native
+from jaxmia.models.native.convolution import Window
 
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
@@ -33,8 +33,8 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     Args:
         lowering: What a convolution of K inputs with K kernels becomes: `grouped`, one convolution with K feature
             groups (what plain `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix
-            product of patches and kernels; `native`, kernels of our own for CPUs (`jaxmia.native`), which must be
-            available.
+            product of patches and kernels; `native`, kernels of our own for CPUs (`jaxmia.models.native`), which must
+            be available.
     """
 
     def conv(

@@ -2,11 +2,14 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.image import imsave
 
+from jaxmia.plots.style import IN, INK, OUT
 from jaxmia.report.results import Results
 
 SHOWN = 6
@@ -85,3 +88,29 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     """Colours where there are three channels, else their mean."""
     scaled = np.clip(image / 255.0 if image.dtype == np.uint8 else np.asarray(image, np.float64), 0, 1)
     return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)
+
+
+def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[Exposed]]]) -> None:
+    """Rows of pictures, under each the margins of the shadows (IN above OUT) and of the target (a line).
+
+    Args:
+        axes: Where to draw.
+        rows: Title and samples, from the top; each with a picture.
+    """
+    axes.set_axis_off()
+    tall = 1 / len(rows)
+    for row, (title, samples) in enumerate(rows):
+        base = 1 - (row + 1) * tall
+        axes.text(0, base + 0.97 * tall, title, transform=axes.transAxes, va="top")
+        wide = 1 / len(samples)
+        for column, sample in enumerate(samples):
+            left = (column + 0.04) * wide
+            picture = axes.inset_axes((left, base + 0.3 * tall, 0.92 * wide, 0.52 * tall))
+            picture.imshow(np.asarray(sample.pixels), cmap="gray", vmin=0, vmax=1)
+            picture.set_axis_off()
+            strip = axes.inset_axes((left, base + 0.06 * tall, 0.92 * wide, 0.2 * tall))
+            for height, margins, colour in ((1, sample.inside, IN), (0, sample.outside, OUT)):
+                strip.plot(margins, np.full(len(margins), height), "|", color=colour, markersize=5, markeredgewidth=0.6)
+            strip.axvline(sample.target, color=INK, linewidth=1)
+            strip.set(ylim=(-0.7, 1.7))
+            strip.set_axis_off()

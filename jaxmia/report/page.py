@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jaxmia import __version__
+from jaxmia._version import __version__
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
-from jaxmia.report.findings import (
+from jaxmia.report.by_models import rehearse
+from jaxmia.report.latex import latex_tables
+from jaxmia.report.origin import show_making, show_throughput, show_training
+from jaxmia.report.results import read_results
+from jaxmia.report.section import Section
+from jaxmia.report.sections import (
     show_attacks,
     show_classes,
     show_exposed,
@@ -19,11 +24,6 @@ from jaxmia.report.findings import (
     show_margins,
     show_roc,
 )
-from jaxmia.report.making import show_making, show_throughput, show_training
-from jaxmia.report.paper import latex_tables
-from jaxmia.report.rehearsal import rehearse
-from jaxmia.report.results import read_results
-from jaxmia.report.section import Section
 from jaxmia.report.verdict import reach_verdict
 
 NO_IMAGES = "the run directory holds no images; jaxmia report shows them where it finds the files of the challenge."
@@ -52,7 +52,7 @@ def write_report(
     that says so; `pool.npz`, `target.npz`, `shadows/*.npz`, `scores.npz` and `metrics.json` are enough.
 
     Args:
-        out: A run directory that `jaxmia.scoring.score` has written to.
+        out: A run directory that `jaxmia.pipeline.scoring.score` has written to.
         truth: CSV of `id,membership` of private samples, where it is known.
         images: Of the pool: uint8, or float in [0, 1], `[sample, height, width, channel]`.
         no_images: Why there are none, as a sentence.

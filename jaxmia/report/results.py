@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from jaxmia import metrics as measures
 from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
+from jaxmia.attacks.catalogue import named_attack
 from jaxmia.config import parse_as
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
+from jaxmia.evaluation import metrics as measures
 from jaxmia.files import load_npz, read_json
-from jaxmia.pool import Pool
-from jaxmia.scores import Chunk, ScoreStore
-from jaxmia.scoring import named_attack, read_matrices
-from jaxmia.submission import match_truth, read_truth
+from jaxmia.leaderboard.submission import match_truth, read_truth
+from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.store import Chunk, ScoreStore
 
 _ALIGNED = "-aligned"
 

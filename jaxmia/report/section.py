@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from jaxmia.plots.style import Plot
 from jaxmia.report.exposed import Exposed
-from jaxmia.report.style import Plot
 
 
 class HasInterval(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import t as student
 
-from jaxmia.metrics import LEVEL, Estimate
+from jaxmia.evaluation.metrics import LEVEL, Estimate
 
 REPLICATES = 4000
 

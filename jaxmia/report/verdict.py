@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmia.attacks.alignment import FAR, misalignment
-from jaxmia.metrics import Estimate, next_target
-from jaxmia.report.plots import paint_intervals
-from jaxmia.report.rehearsal import Step
+from jaxmia.evaluation.metrics import Estimate, next_target
+from jaxmia.plots.panels import paint_intervals
+from jaxmia.plots.style import Plot, draw
+from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
-from jaxmia.report.style import Plot, draw
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmia.data.masks import batch_order, steps_per_epoch
 from jaxmia.errors import InputError
-from jaxmia.masks import batch_order, steps_per_epoch
 
 
 class Batches:

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
-from jaxmia.scores.store import describe_difference
+from jaxmia.runs.store import describe_difference
 from jaxmia.training.arrays import pick
 
 _KEPT = 2

@@ -7,7 +7,11 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
+from jaxmia.config import Ensemble as EnsembleSection
+from jaxmia.config import Shadow
+from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
 from jaxmia.provenance import digest, processor
 
@@ -52,3 +56,30 @@ def _cores() -> int:
     """Cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def make_devices(section: EnsembleSection) -> tuple[Device, ...]:
+    """The local devices that the configuration asks for.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    local = jax.local_devices()
+    if section.devices != "all" and section.devices > len(local):
+        raise InputError(f"ensemble.devices: {section.devices} asked for, {len(local)} found ({local[0].device_kind})")
+    return tuple(local if section.devices == "all" else local[: section.devices])
+
+
+def compute_dtype(shadow: Shadow, device: Device) -> jnp.dtype:
+    """float32 or bfloat16, as asked; `auto` is bfloat16 where the device multiplies it natively."""
+    if shadow.precision != "auto":
+        return jnp.dtype(shadow.precision)
+    return jnp.dtype(jnp.bfloat16 if _has_bfloat16(device) else jnp.float32)
+
+
+def _has_bfloat16(device: Device) -> bool:
+    """True on TPUs and on NVIDIA GPUs from compute capability 8.0 (Ampere) on."""
+    if device.platform == "tpu":
+        return True
+    capability = getattr(device, "compute_capability", None)
+    return device.platform in ("gpu", "cuda") and capability is not None and float(capability) >= 8.0

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.augment import View
+from jaxmia.data.augment import View
 from jaxmia.training.devices import Device
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.programs import Programs
-from jaxmia.training.step import State, Trainer
+from jaxmia.training.trainer import State, Trainer
 
 
 class Ensemble:

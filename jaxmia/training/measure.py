@@ -11,7 +11,7 @@ from jax.stages import Compiled
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.programs import footprint
-from jaxmia.training.step import Trainer
+from jaxmia.training.trainer import Trainer
 
 _POOL = 1024
 _STEPS_A_CALL = 8

@@ -11,11 +11,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Lowered
 
-from jaxmia.augment import View, apply_view
-from jaxmia.scores.margin import logit_margin
+from jaxmia.data.augment import View, apply_view
 from jaxmia.training.devices import Device
+from jaxmia.training.margin import logit_margin
 from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.step import State, Trainer
+from jaxmia.training.trainer import State, Trainer
 
 _AXIS = "model"
 _OF_STEP, _OF_STEPS = (0, 0, 0, None, None, 0, None, 0), (0, 0, 0, None, None, 1, None, 0)

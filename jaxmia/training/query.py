@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.augment import View, apply_view
-from jaxmia.scores.margin import logit_margin
+from jaxmia.data.augment import View, apply_view
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.step import State
+from jaxmia.training.margin import logit_margin
+from jaxmia.training.trainer import State
 
 
 def query(

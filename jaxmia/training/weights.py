@@ -9,7 +9,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 from jaxmia.provenance import digest
 from jaxmia.training.arrays import named_arrays, pick, tree_of
-from jaxmia.training.step import State
+from jaxmia.training.trainer import State
 
 
 class Weights:

@@ -12,7 +12,7 @@ from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.threshold import Confidence, Loss, Margin
 from jaxmia.attacks.variance import fit_spread, inverse_trigamma
 from jaxmia.errors import InputError
-from jaxmia.metrics import auc, tpr_at_fpr
+from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
 from tests.attacks.naive import log_normal, mean, split, squares
 

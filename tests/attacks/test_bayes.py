@@ -20,7 +20,7 @@ from jaxmia.attacks.rmia import Rmia
 from jaxmia.attacks.student import log_student
 from jaxmia.attacks.variance import Spread
 from jaxmia.errors import InputError
-from jaxmia.metrics import auc, tpr_at_fpr
+from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
 from tests.attacks.naive import mean, split, squares
 from tests.attacks.test_basic import hard_evidence

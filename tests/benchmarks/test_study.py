@@ -19,10 +19,10 @@ from benchmarks.study.report import write_report
 from benchmarks.study.strength import AUTO, REFERENCES, mean_of, paired, subject
 from benchmarks.study.tables import throughput
 from jaxmia.attacks import Evidence
-from jaxmia.metrics import tpr_at_fpr
-from jaxmia.overrides import configure
-from jaxmia.pool import Pool
-from jaxmia.scores.store import ScoreStore
+from jaxmia.cli.overrides import configure
+from jaxmia.data.pool import Pool
+from jaxmia.evaluation.metrics import tpr_at_fpr
+from jaxmia.runs.store import ScoreStore
 
 ROOT = Path(__file__).parents[2]
 

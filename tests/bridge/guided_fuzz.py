@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["jaxmia", "bridge", "yaml"]):
     from bridge.challenge import load_split
     from bridge.target import load_target
     from jaxmia.config import load_config
-    from jaxmia.submission import read_scores_csv, read_truth
+    from jaxmia.leaderboard.submission import read_scores_csv, read_truth
 
 from tests.fuzz.conftest import read_or_refuse
 from tests.fuzz.test_csv import SCORES, TRUTH

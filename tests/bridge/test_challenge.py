@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bridge.challenge import load_challenge, load_split, save_challenge, save_truth
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.pool import Pool
-from jaxmia.submission import read_truth
+from jaxmia.leaderboard.submission import read_truth
 from tests.bridge.samples import fields, levels
 
 MINI = Path(__file__).parents[3] / "shared" / "challenges" / "mini"

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jaxmia.resize import resize, resize_matrix, resized_shape
+from jaxmia.data.resize import resize, resize_matrix, resized_shape
 
 CASES = [((28, 28), 32), ((224, 224), 32), ((32, 32), 32), ((8, 8), 32), ((33, 47), 20), ((47, 33), 61), ((1, 5), 3)]
 

@@ -13,7 +13,7 @@ from bridge.trainer import Recipe, cosine, make_optimizer, train_step
 from jaxmia.config import Shadow
 from jaxmia.models import Network
 from jaxmia.training.optimizer import hyper_of, init
-from jaxmia.training.step import Normalisation, Trainer
+from jaxmia.training.trainer import Normalisation, Trainer
 from tests.bridge.test_convert import names
 
 NETWORKS = [

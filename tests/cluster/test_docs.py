@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmia.cli import main
+from jaxmia.cli.main import main
 from jaxmia.cluster import HTCondorProfile, SlurmProfile, load_profile
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxmia.cli.commands.run import Query, Score, Train
 from jaxmia.cluster import SlurmProfile, write_slurm
-from jaxmia.commands.make import Query, Score, Train
 from tests.challenge import make_challenge
 from tests.cluster.slurm import DAEMONS, find, one_node, wait_for
 

@@ -41,5 +41,5 @@ def test_formulas_pictures_results_and_reference_are_there(site: Path):
         assert page in attacks or page in (site / "throughput.html").read_text()
     assert "make_demo" in (site / "library.html").read_text()  # the example is included
     reference = (site / "reference.html").read_text()
-    for name in ("jaxmia.api.train_shadows", "jaxmia.metrics.tpr_at_fpr", "bridge.challenge.save_challenge"):
+    for name in ("jaxmia.api.train_shadows", "jaxmia.evaluation.metrics.tpr_at_fpr", "bridge.challenge.save_challenge"):
         assert f'id="{name}"' in reference

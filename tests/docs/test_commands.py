@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bridge.demo import make_demo
-from jaxmia.cli import COMMANDS, main, parse
+from jaxmia.cli.main import COMMANDS, main, parse
+from jaxmia.cli.overrides import configure, refuse_overrides
 from jaxmia.config import Config
-from jaxmia.overrides import configure, refuse_overrides
 from tests.docs.commands import DOCUMENTS, ROOT, Command, commands_of
 
 ALL = [command for path in DOCUMENTS for command in commands_of(path)]

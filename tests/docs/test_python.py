@@ -10,7 +10,7 @@ import pytest
 from bridge.demo import make_demo
 from bridge.networks import build
 from bridge.target import save_target
-from jaxmia.cli import main
+from jaxmia.cli.main import main
 from jaxmia.models import Network
 from tests.docs.commands import ROOT, commands_of
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmia.submission import match_truth, read_scores_csv, read_truth, validate_submission
+from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth, validate_submission
 from tests.fuzz.conftest import fuzzing, read_or_refuse
 from tests.fuzz.mutation import mutated
 

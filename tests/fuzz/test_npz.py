@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxmia.attacks import Margin
+from jaxmia.data.pool import Pool
 from jaxmia.files import load_npz
-from jaxmia.pool import Pool
-from jaxmia.scores import ScoreStore
-from jaxmia.scoring import read_matrices
+from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
 from tests.fuzz.conftest import fuzzing, read_or_refuse
 from tests.fuzz.mutation import mutated

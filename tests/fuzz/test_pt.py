@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bridge.challenge import load_split, save_challenge
 from bridge.networks import build
 from bridge.target import load_target, save_target
+from jaxmia.data.pool import Pool
 from jaxmia.models import Network
-from jaxmia.pool import Pool
 from tests.fuzz.conftest import fuzzing, read_or_refuse
 from tests.fuzz.mutation import mutated
 

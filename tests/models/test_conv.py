@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
-from jaxmia.native.build import unavailable
+from jaxmia.models.native.build import unavailable
 
 Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 

@@ -19,8 +19,8 @@ Chunks = dict[str, dict[str, np.ndarray]]
 _FORKS = multiprocessing.get_context("forkserver")
 _IMPORTS = (
     "tests.reliability.worker",
-    "jaxmia.requery",
-    "jaxmia.training.job",
+    "jaxmia.pipeline.requery",
+    "jaxmia.pipeline.worker",
     "jaxmia.training.weights",
     "orbax.checkpoint.experimental.v1",
 )

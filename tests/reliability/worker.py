@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.cli import main
-from jaxmia.commands import make
+from jaxmia.cli.commands import run as make
+from jaxmia.cli.main import main
 from jaxmia.config import Config, parse_config
-from jaxmia.pipeline import Pipeline
-from jaxmia.pool import UNKNOWN, Pool
-from jaxmia.training import job
-from jaxmia.training.shadows import Progress
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.pipeline import worker as job
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.progress import Progress
 
 CONFIG = {
     "shadow": {"architecture": "mlp", "width": 8, "count": 5, "epochs": 150, "batch_size": 8},

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jaxmia.config import AttackSection
-from jaxmia.pool import UNKNOWN, Pool
-from jaxmia.scores import Chunk, ScoreStore
-from jaxmia.scoring import score
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.pipeline.scoring import score
+from jaxmia.runs.store import Chunk, ScoreStore
 
 MODELS, SAMPLES, PUBLIC = 12, 400, 200
 

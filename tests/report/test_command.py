@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bridge.challenge import save_challenge
-from jaxmia.cli import main
-from jaxmia.pool import Pool
+from jaxmia.cli.main import main
+from jaxmia.data.pool import Pool
 from tests.report.conftest import SAMPLES
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
-from jaxmia.pool import Pool
 from jaxmia.report import write_report
 from tests.report.conftest import SAMPLES, change_metrics, make_run, silent, write_truth
 

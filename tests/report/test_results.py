@@ -5,8 +5,8 @@ import pytest
 
 from jaxmia.attacks import Aligned, LiraOnline, Margin, RankFusion, Rmia
 from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import figures
 from jaxmia.files import load_npz
-from jaxmia.metrics import figures
 from jaxmia.report.results import read_results, recorded_attack
 from tests.report.conftest import PUBLIC, change_metrics, make_run, write_truth
 

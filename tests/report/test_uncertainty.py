@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmia.metrics import next_target, tpr_at_fpr
+from jaxmia.evaluation.metrics import next_target, tpr_at_fpr
 from jaxmia.report.uncertainty import mean_of, tpr_band
 
 

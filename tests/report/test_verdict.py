@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from jaxmia.files import load_npz
-from jaxmia.report.rehearsal import rehearse
+from jaxmia.report.by_models import rehearse
 from jaxmia.report.results import read_results
 from jaxmia.report.verdict import Verdict, reach_verdict
 from tests.report.conftest import change_metrics, make_run, write_truth

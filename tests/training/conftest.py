@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Augment, Shadow
-from jaxmia.masks import membership_masks
+from jaxmia.data.masks import membership_masks
+from jaxmia.data.pool import Pool
 from jaxmia.models import Compute, Network, ensemble_conv
 from jaxmia.models.conv import Lowering
-from jaxmia.pool import Pool
 from jaxmia.training.batches import Batches
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.step import Normalisation, State, Trainer
+from jaxmia.training.trainer import Normalisation, State, Trainer
 
 RECIPE = Shadow(
     architecture="cnn",

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from jaxmia.data.masks import batch_order, membership_masks
 from jaxmia.errors import InputError
-from jaxmia.masks import batch_order, membership_masks
 from jaxmia.training.batches import Batches
 
 MODELS = [4, 9, 0]

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmia.augment import views
+from jaxmia.data.augment import views
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.interruption import Interrupted
-from jaxmia.pool import Pool
-from jaxmia.scores import Chunk
+from jaxmia.runs.signals import Interrupted
+from jaxmia.runs.store import Chunk
 from jaxmia.training.checkpoint import Checkpoints, Moment
+from jaxmia.training.chunk import Shadows
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.shadows import Shadows
 from tests.training.conftest import make_trainer
 
 ASKED = {"seed": 11, "shadow": {"epochs": 4}}

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.augment import View
+from jaxmia.data.augment import View
+from jaxmia.data.pool import Pool
 from jaxmia.models.conv import LOWERINGS, Lowering
-from jaxmia.pool import Pool
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.step import Trainer
+from jaxmia.training.trainer import Trainer
 from tests.training.conftest import differences, made_batches, make_trainer, stacked_hyper, take
 
 MODELS = [5, 0, 8]
@@ -162,9 +162,9 @@ def test_training_learns_its_own_samples(pool: Pool, ensemble_of, recipe: dict):
 
 PROGRAM = """
 import json, sys, jax, numpy as np
-from jaxmia.augment import views
+from jaxmia.data.augment import views
 from jaxmia.training.plan import Plan
-from jaxmia.training.shadows import train_shadows
+from jaxmia.training.chunk import train_shadows
 from tests.training.conftest import make_trainer
 devices = tuple(jax.local_devices()[: int(sys.argv[1])])
 assert len(jax.local_devices()) == 4

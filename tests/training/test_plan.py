@@ -7,12 +7,14 @@ import pytest
 from jaxmia.config import Ensemble as EnsembleSection
 from jaxmia.config import Shadow
 from jaxmia.errors import InputError
+from jaxmia.machine.ceiling import matmul_flops_per_second, training_flops_per_image
 from jaxmia.models import Compute, Network
-from jaxmia.training import plan as planning
-from jaxmia.training.ceiling import matmul_flops_per_second, training_flops_per_image
+from jaxmia.training import autotune
+from jaxmia.training.autotune import conv_choices, make_plan
+from jaxmia.training.devices import compute_dtype
 from jaxmia.training.measure import Rig, attempt, images_per_second, out_of_memory
-from jaxmia.training.plan import compute_dtype, conv_choices, make_plan, plan_of
-from jaxmia.training.step import Normalisation, Trainer
+from jaxmia.training.plan import plan_of
+from jaxmia.training.trainer import Normalisation, Trainer
 
 LARGE = 10**9
 """Samples of a pool that is worth any measurement."""
@@ -58,9 +60,9 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
         tried.append(rig.what)
         return rates[rig.what]
 
-    monkeypatch.setattr(planning, "Rig", FakeRig)
-    monkeypatch.setattr(planning, "images_per_second", rate)
-    monkeypatch.setattr(planning.native, "unavailable", lambda: "no C++ compiler")
+    monkeypatch.setattr(autotune, "Rig", FakeRig)
+    monkeypatch.setattr(autotune, "images_per_second", rate)
+    monkeypatch.setattr(autotune.native, "unavailable", lambda: "no C++ compiler")
     section = EnsembleSection(devices=1)
     plan = make_plan(section, trainer("cnn"), 64, LARGE)
     assert (plan.width, plan.lowering) == (8, "matmul")
@@ -80,9 +82,9 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
         now[0] += 10.0
         return 100.0
 
-    monkeypatch.setattr(planning, "Rig", lambda chosen, width, sequential, devices: width)
-    monkeypatch.setattr(planning, "images_per_second", rate)
-    monkeypatch.setattr(planning.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(autotune, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "images_per_second", rate)
+    monkeypatch.setattr(autotune.time, "monotonic", lambda: now[0])
     # 8 models x 2 epochs x 300 samples are 48 seconds at that rate, a fifth of it is less than the first trial took.
     plan = make_plan(EnsembleSection(devices=1), trainer("cnn", epochs=2), 8, 600)
     assert (tried, plan.width) == ([4], 4)
@@ -94,8 +96,8 @@ def test_too_little_memory_ends_the_widening(monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return 1.0
 
-    monkeypatch.setattr(planning, "Rig", lambda chosen, width, sequential, devices: width)
-    monkeypatch.setattr(planning, "images_per_second", rate)
+    monkeypatch.setattr(autotune, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "images_per_second", rate)
     lines = []
     plan = make_plan(EnsembleSection(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE, lines.append)
     assert plan.width == 4
@@ -114,7 +116,7 @@ def test_kernels_that_cannot_be_had(monkeypatch):
     half = replace(trainer("cnn"), compute=Compute(jax.numpy.dtype("bfloat16")))
     with pytest.raises(InputError, match=r"ensemble\.conv: native: its kernels compute float32, asked for is bfloat16"):
         make_plan(section, half, 8, LARGE)
-    monkeypatch.setattr(planning.native, "unavailable", lambda: "no C++ compiler: none is found")
+    monkeypatch.setattr(autotune.native, "unavailable", lambda: "no C++ compiler: none is found")
     with pytest.raises(InputError, match=r"ensemble\.conv: native: no C\+\+ compiler"):
         make_plan(section, trainer("cnn"), 8, LARGE)
     assert conv_choices(trainer("cnn"), "cpu") == ("unrolled", "matmul", "grouped")

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmia.augment import View
+from jaxmia.data.augment import View
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.pool import Pool
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.step import State
+from jaxmia.training.trainer import State
 from jaxmia.training.weights import Weights, state_of
 from tests.training.conftest import make_trainer
 

@@ -1,0 +1,39 @@
+"""The command that hands a run to a cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxmia.cli.overrides import refuse_overrides
+
+
+@dataclass
+class Cluster:
+    """Writes job files for HTCondor or Slurm: N training shards, then scoring.
+
+    Example: jaxmia cluster slurm --config configs/tml26.yaml --out runs/tml26 --jobs 8
+    """
+
+    scheduler: Annotated[Literal["htcondor", "slurm"], tyro.conf.Positional]
+    """What runs the cluster."""
+    config: Path
+    """Configuration of the run (YAML)."""
+    out: Path
+    """Folder of the run, on a file system that every machine sees; the job files go to DIR/cluster."""
+    jobs: int
+    """Number of training jobs; each trains a shard, on Slurm one a node (nodes in the profile)."""
+    profile: Path | None = None
+    """What this cluster wants to be told (configs/cluster/*.yaml)."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Writes."""
+        refuse_overrides(overrides)
+        from jaxmia.cli.display import output
+        from jaxmia.cluster import write_jobs
+
+        files = write_jobs(self.scheduler, self.config, self.out, self.jobs, self.profile)
+        output("\n".join(str(path) for path in files.files))
+        output(f"submit with: {files.submit}")

@@ -1,0 +1,78 @@
+"""The command that looks at the machine."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from jaxmia.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxmia.config import Config
+    from jaxmia.machine.doctor import Finding
+
+
+@dataclass
+class Doctor:
+    """Is this machine fit: versions, devices (is the GPU really used?), memory, the challenge's files.
+
+    Exit status 1 if something keeps a run from working or from using the GPU.
+
+    Example: jaxmia doctor --config configs/tml26.yaml
+    """
+
+    config: Path | None = None
+    """Configuration (YAML) whose files are to be looked at."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON instead of lines."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Looks."""
+        # Looking must not take the memory of a GPU that is at work.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from jaxmia.cli.display import output
+        from jaxmia.cli.overrides import configure
+        from jaxmia.machine.doctor import examine
+
+        config = configure(self.config, overrides) if self.config or overrides else None
+        findings = [*examine(), *(_files(config) if config else [])]
+        if self.json:
+            output(json.dumps({"findings": [finding.to_dict() for finding in findings]}, indent=2))
+        else:
+            output("\n".join(_line(finding) for finding in findings))
+        bad = [finding.subject for finding in findings if finding.state == "bad"]
+        if bad:
+            raise InputError(f"doctor: not well: {', '.join(bad)}")
+
+
+def _line(finding: "Finding") -> str:
+    line = f"{finding.state:<4}  {finding.subject}: {finding.text}"
+    return f"{line}\n      -> {finding.remedy}" if finding.remedy else line
+
+
+def _files(config: "Config") -> list["Finding"]:
+    from bridge.challenge import load_split
+    from bridge.target import load_target
+    from jaxmia.machine.doctor import check_file
+
+    section = config.challenge
+
+    def samples(path: Path, known: bool) -> str:
+        pool = load_split(path, known=known, classes=section.dataset_classes, max_bytes=section.max_bytes)
+        assert pool.images is not None
+        height, width, channels = pool.images.shape[1:]
+        return f"{len(pool)} images of {height} x {width} x {channels}, {int(pool.labels.max()) + 1} classes"
+
+    def target(path: Path) -> str:
+        found = load_target(path, section.architecture, mean=section.mean, std=section.std, backend=section.backend)
+        return f"{section.architecture}" + (f", {found.classes} classes" if found.classes else "")
+
+    return [
+        check_file("challenge.public", section.public, lambda path: samples(path, known=True)),
+        check_file("challenge.private", section.private, lambda path: samples(path, known=False)),
+        check_file("challenge.target", section.target, target),
+    ]

@@ -1,0 +1,68 @@
+"""Commands that judge results: evaluate, validate."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxmia.cli.overrides import refuse_overrides
+from jaxmia.errors import InputError
+
+
+@dataclass
+class Evaluate:
+    """AUC and TPR at 5 %, 1 % and 0.1 % FPR with 95 % intervals, against a known truth.
+
+    Example: jaxmia evaluate runs/demo --truth runs/demo/truth.csv
+    """
+
+    scores: Annotated[Path, tyro.conf.Positional]
+    """A run directory (its submission.csv is read) or a CSV of id,score."""
+    truth: Path
+    """CSV of id,membership."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON instead of a table."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Evaluates."""
+        refuse_overrides(overrides)
+        from jaxmia.cli.display import figures_table, output
+        from jaxmia.evaluation.metrics import figures
+        from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth
+
+        path = self.scores / "submission.csv" if self.scores.is_dir() else self.scores
+        scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
+        result = figures(scores, members).to_dict()
+        if self.json:
+            output(json.dumps(result, indent=2))
+        else:
+            output(figures_table(result, f"{path}: {result['members']} members, {result['nonmembers']} non-members"))
+
+
+@dataclass
+class Validate:
+    """Checks a submission by the rules of the course's server; exit 1 with every rule that is broken.
+
+    Example: jaxmia validate runs/mini/submission.csv --private priv.pt
+    """
+
+    submission: Annotated[Path, tyro.conf.Positional]
+    """CSV of id,score."""
+    private: Path
+    """File of the samples in question (priv.pt)."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Validates."""
+        refuse_overrides(overrides)
+        from bridge.challenge import load_split
+        from jaxmia.cli.display import output
+        from jaxmia.leaderboard.submission import validate_submission
+
+        ids = load_split(self.private, known=False).ids
+        broken = validate_submission(self.submission, ids.tolist())
+        if broken:
+            raise InputError("\n".join(broken))
+        output(f"{self.submission}: valid, {len(ids)} rows")

@@ -1,0 +1,67 @@
+"""The command that shows what a run found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tyro
+
+from jaxmia.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxmia.config import Config
+
+
+@dataclass
+class Report:
+    """Writes DIR/report.html, a page that needs nothing else, and DIR/figures/*.png.
+
+    Needs a scored DIR. Pictures of samples are shown where the files of the challenge are still there.
+
+    Example: jaxmia report --out runs/demo --truth runs/demo/truth.csv --paper
+    """
+
+    out: Path
+    """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML) that names the files of the challenge; by default the run's own, if there is one."""
+    truth: Path | None = None
+    """CSV of id,membership of private samples, where it is known."""
+    paper: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write the figures as PDF too, and their tables in LaTeX to DIR/figures/tables.tex."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Reports."""
+        from jaxmia.cli.display import say
+        from jaxmia.cli.overrides import configure
+        from jaxmia.report import write_report
+        from jaxmia.report.page import NO_IMAGES
+
+        own = self.out / "config.yaml"
+        config = configure(self.config or (own if own.exists() else None), overrides)
+        images, reason = None, NO_IMAGES
+        if config.challenge.public and config.challenge.private:
+            try:
+                images = _read_images(self.out, config)
+            except InputError as error:
+                reason = f"{' '.join(str(error).split())}."
+        write_report(self.out, truth=self.truth, images=images, no_images=reason, paper=self.paper, say=say)
+
+
+def _read_images(out: Path, config: "Config") -> np.ndarray:
+    """The images of the run's samples, `[sample, height, width, channel]`.
+
+    Raises:
+        InputError: A file of the challenge is missing or bad, or holds other samples than the run.
+    """
+    from bridge.challenge import load_challenge
+    from jaxmia.data.pool import Pool
+
+    section = config.challenge
+    assert section.public and section.private
+    pool = load_challenge(section.public, section.private, classes=section.dataset_classes, max_bytes=section.max_bytes)
+    if pool.images is None or not np.array_equal(pool.ids, Pool.load(out / "pool.npz").ids):
+        raise InputError(f"{section.public} and {section.private}: hold other samples than {out / 'pool.npz'}")
+    return pool.images

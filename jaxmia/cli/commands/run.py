@@ -1,0 +1,216 @@
+"""Commands that make results: demo, run, train, query, score."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from jaxmia.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxmia.config import Challenge, Config
+    from jaxmia.data.pool import Pool
+    from jaxmia.pipeline.requery import Requery
+    from jaxmia.pipeline.stages import Pipeline
+    from jaxmia.runs.store import Entry
+
+
+@dataclass
+class Demo:
+    """Makes a small challenge from real images, trains a target on its members, and attacks it.
+
+    Example: jaxmia demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")
+    """Folder of the challenge and the results."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Runs the demonstration."""
+        from bridge.demo import make_demo
+        from jaxmia.cli.display import say
+        from jaxmia.cli.overrides import configure_content
+
+        say("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
+        truth = self.out / "truth.csv"
+        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out), truth)
+        from jaxmia.cli.commands.evaluate import Evaluate
+
+        Evaluate(self.out, truth)([])
+
+
+@dataclass
+class Run:
+    """Everything from the three files to DIR/submission.csv and DIR/report.html; finished stages are not repeated.
+
+    Example: jaxmia run --config configs/quickstart.yaml --out runs/quickstart
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what metrics.json holds instead of tables."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Trains, queries, scores, reports."""
+        _run_all(_pipeline(_configure(self.config, overrides), self.out), as_json=self.json)
+
+
+@dataclass
+class Train:
+    """Trains and queries the shadow models that are not there yet.
+
+    Example: jaxmia train --config configs/tml26.yaml --out runs/tml26 --shard 0/4
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results; jobs may share it."""
+    shard: str = "0/1"
+    """I/N: train the I-th (from 0) of N equal shares of the models."""
+    coordinator: str | None = None
+    """For one job over many hosts: HOST:PORT where shard 0 waits for all; auto: shards as Slurm or MPI counts them."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Trains."""
+        from jaxmia.pipeline.shard import Shard
+
+        shard = Shard.parse(self.shard)
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        if self.coordinator is not None:
+            from jaxmia.pipeline.shard import meet
+
+            shard = meet(self.coordinator, shard)
+        _, waiting = _look(pipeline, self.out)
+        if waiting:
+            raise InputError(
+                f"{waiting[0].path}: was asked in other views; `jaxmia query` with the same options asks its models "
+                "again"
+            )
+        pipeline.begin()
+        pipeline.train(shard)
+
+
+@dataclass
+class Query:
+    """Queries the target on every sample and view, and again the shadows that were asked otherwise.
+
+    Shadows can be asked again, in other views or about other samples, where their weights were kept
+    (--ensemble.keep_weights true); none is trained.
+
+    Example: jaxmia query --config configs/mini.yaml --out runs/mini
+    """
+
+    config: Path
+    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
+    out: Path
+    """Folder of the results."""
+    shadows: Path | None = None
+    """Folder of another run, whose shadows are asked; its samples and its results stay as they are."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Queries."""
+        pipeline = _pipeline(_configure(self.config, overrides), self.out)
+        again, waiting = _look(pipeline, self.shadows or self.out)
+        pipeline.begin()
+        pipeline.query()
+        again.run(waiting)
+
+
+@dataclass
+class Score:
+    """Scores every sample and writes scores.npz, metrics.json and submission.csv.
+
+    Needs pool.npz, target.npz and shadows/*.npz in DIR, whoever made them; no images, no models.
+
+    Says which models are missing, and whether those that are there are enough.
+
+    Example: jaxmia score --out runs/mini --attack.name lira-online-global
+    """
+
+    out: Path
+    """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML); by default the run's own, if there is one."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what metrics.json holds instead of tables."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Scores."""
+        own = self.out / "config.yaml"
+        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides), self.json)
+
+
+def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
+    from jaxmia.cli.overrides import configure
+
+    return configure(path, overrides)
+
+
+def _pipeline(config: "Config", out: Path) -> "Pipeline":
+    from jaxmia.cli.display import say, watch
+    from jaxmia.pipeline.stages import Pipeline
+    from jaxmia.training.devices import prepare_devices
+
+    prepare_devices()
+    return Pipeline(config, out, say, watch)
+
+
+def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = False) -> None:
+    from jaxmia.report import write_report
+
+    again, waiting = _look(pipeline, pipeline.out)
+    pipeline.begin()
+    pipeline.query()
+    again.run(waiting)
+    pipeline.train()
+    _score(pipeline.out, pipeline.config, as_json)
+    write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
+
+
+def _look(pipeline: "Pipeline", source: Path) -> "tuple[Requery, list[Entry]]":
+    """Looks at the folder before anything is written: which models are to be asked again, what killed processes left.
+
+    Raises:
+        InputError: What is there does not fit the configuration.
+    """
+    from jaxmia.pipeline.requery import Requery
+    from jaxmia.runs.cleanup import clear_leftovers
+
+    again = Requery(pipeline, source, _read_pool)
+    waiting = again.waiting()
+    clear_leftovers(pipeline.out, pipeline.say)
+    return again, waiting
+
+
+def _read_pool(challenge: "Challenge") -> "Pool":
+    from bridge.challenge import load_challenge
+
+    if challenge.public is None or challenge.private is None:
+        raise InputError("challenge: public and private are not named, so it is not known who was trained on whom")
+    return load_challenge(
+        challenge.public, challenge.private, classes=challenge.dataset_classes, max_bytes=challenge.max_bytes
+    )
+
+
+def _score(out: Path, config: "Config", as_json: bool) -> None:
+    from jaxmia.cli.display import exposed_table, figures_table, output, promise_lines, say, selection_table
+    from jaxmia.pipeline.scoring import score
+
+    metrics = score(out, config.attack, say)
+    if as_json:
+        output(json.dumps(metrics, indent=2))
+        return
+    if metrics["selection"]:
+        output(selection_table(metrics["selection"]))
+    if metrics["public"]:
+        output(figures_table(metrics["public"], f"{metrics['attack']} on the public samples"))
+    output(exposed_table(metrics))
+    for line in promise_lines(metrics):
+        output(line)

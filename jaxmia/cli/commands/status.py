@@ -1,0 +1,60 @@
+"""The command that says how far a run is."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from jaxmia.cli.overrides import refuse_overrides
+
+if TYPE_CHECKING:
+    from jaxmia.runs.status import Status
+
+
+@dataclass
+class ShowStatus:
+    """How far a run is: models done, running and missing, whether they are enough to score, images/s, time left.
+
+    Example: jaxmia status runs/tml26
+    """
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder of the results."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON instead of lines."""
+
+    def __call__(self, overrides: Sequence[str]) -> None:
+        """Prints."""
+        refuse_overrides(overrides)
+        from jaxmia.cli.display import output
+        from jaxmia.runs.status import read_status
+
+        status = read_status(self.out)
+        output(json.dumps(status.to_dict(), indent=2) if self.json else "\n".join(describe(status)))
+
+
+def describe(status: "Status") -> list[str]:
+    """A status in lines."""
+    from jaxmia.runs.status import enough, ranges
+
+    of = f" of {status.count}" if status.count is not None else ""
+    lines = [f"done:    {len(status.done)}{of} models"]
+    for job in status.jobs:
+        share = f"{100 * job['done'] / job['total']:.0f} %" if job.get("total") else "beginning"
+        seen = "" if job["silent_seconds"] is None else f", last sign {job['silent_seconds']:.0f} s ago"
+        where = f"process {job['pid']} of {job['host']}"
+        lines.append(f"running: {ranges(sorted(job['models']))} by {where}: {job.get('stage', '')} {share}{seen}")
+    if status.missing:
+        lines.append(f"missing: {ranges(status.missing)}")
+    if status.done:
+        lines.append(f"models:  {enough(status.fewest_in, status.fewest_out)}")
+    lines += [f"damaged: {path}; `jaxmia train` sets it aside and makes its models again" for path in status.damaged]
+    if status.images_per_second:
+        lines.append(f"speed:   {status.images_per_second:,.0f} images/s")
+    if status.seconds_left:
+        lines.append(f"left:    {timedelta(seconds=round(status.seconds_left))}")
+    return lines

@@ -1,0 +1,271 @@
+"""What a terminal shows: progress and tables; plain lines where there is no terminal."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from jaxmia.runs.progress import Meter
+
+if TYPE_CHECKING:
+    from jaxmia.leaderboard.grading import Standing
+    from jaxmia.runs.progress import Progress as ChunkProgress
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+console = Console(stderr=True, highlight=False)
+_results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def output(result: str | Table) -> None:
+    """Prints a result to the standard output."""
+    _results.print(result, markup=False, soft_wrap=isinstance(result, str))
+
+
+def say(line: str) -> None:
+    """Prints one line of what happens to the standard error, which leaves the standard output to results."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def quiet(line: str) -> None:
+    """Prints nothing."""
+    del line
+
+
+@contextmanager
+def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
+    """A progress bar with models, epoch, loss, accuracy IN and OUT, images/s and time left."""
+    if not console.is_terminal:
+        yield _plain(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[what]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+        task = bar.add_task(title, total=None, what="compiling")
+        meter = Meter()
+
+        def show(progress: "ChunkProgress") -> None:
+            bar.update(
+                task,
+                description=_doing(title, progress),
+                completed=progress.done,
+                total=progress.total,
+                what=_figures(meter(progress)),
+            )
+
+        yield show
+
+
+def figures_table(figures: dict[str, Any], title: str) -> Table:
+    """AUC and TPR at each FPR with 95 % intervals, as `Figures.to_dict` gives them."""
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "value", "95 % interval"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    auc = figures["auc"]
+    table.add_row("AUC", f"{auc['value']:.4f}", f"{auc['low']:.4f} - {auc['high']:.4f}")
+    for entry in figures["tpr"]:
+        name = f"TPR at {100 * entry['fpr']:g} % FPR"
+        estimate = entry["resampled"]
+        if estimate is None:
+            table.add_row(name, "-", f"not measurable with {figures['nonmembers']} non-members")
+        else:
+            table.add_row(name, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} - {estimate['high']:.4f}")
+    return table
+
+
+def ranking_table(standings: Sequence["Standing"]) -> Table:
+    """Teams of a practice leaderboard, in the order given."""
+    table = Table(title="final ranking: TPR at 5 % FPR", title_justify="left")
+    for column in ("rank", "team", "final", "95 % interval", "public"):
+        table.add_column(column, justify="left" if column == "team" else "right")
+    for rank, standing in enumerate(standings, start=1):
+        final = standing.final
+        interval = f"{final.low:.4f} - {final.high:.4f}"
+        table.add_row(str(rank), standing.team, f"{final.value:.4f}", interval, f"{standing.public.value:.4f}")
+    return table
+
+
+def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
+    """The best candidates of a selection, as `Selection.to_dict` gives it."""
+    title = (
+        f"attacks on {selection['targets']} shadows that play the target: mean TPR at {100 * selection['fpr']:g} % FPR"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("attack", "TPR", "standard error", "AUC", ""):
+        table.add_column(column, justify="left" if column in ("attack", "") else "right")
+    usable = sorted((row for row in selection["rows"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
+    # What was wrapped for a target unlike its shadows stands in the table without its wrapping.
+    chosen = selection["chosen"].removesuffix("-aligned") if selection["aligned"] else selection["chosen"]
+    mark_of_chosen = "chosen, aligned" if selection["aligned"] else "chosen"
+    shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == chosen]
+    for row in shown:
+        mark = mark_of_chosen if row["name"] == chosen else ""
+        table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
+    return table
+
+
+def match_table(result: dict[str, Any], rows: int = 12) -> Table:
+    """The best recipes, as `match.json` holds them; of each the fields in which recipes differ."""
+    target, trials = result["target"], result["trials"]
+    title = (
+        f"recipes by misfit to the target, {result['models']} models each; the target's accuracy is "
+        f"{target['accuracy_in']:.3f} on members and {target['accuracy_out']:.3f} on non-members"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("recipe", "misfit (nats)", "error", "IN", "OUT"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for trial in trials[:rows]:
+        differing = {
+            name: value
+            for name, value in trial["recipe"].items()
+            if any(other["recipe"][name] != value for other in trials)
+        }
+        table.add_row(
+            ", ".join(f"{name} {_setting(value)}" for name, value in differing.items()),
+            *(["diverged", "-"] if trial["misfit"] is None else [f"{trial[name]:.3f}" for name in ("misfit", "error")]),
+            *(f"{trial[name]:.3f}" for name in ("accuracy_in", "accuracy_out")),
+        )
+    return table
+
+
+def _setting(value: Any) -> str:
+    """A field of a recipe in a word or two."""
+    if isinstance(value, dict):
+        return " ".join(name if of is True else f"{name} {of}" for name, of in value.items() if of) or "none"
+    return "default" if value is None else f"{value:g}"
+
+
+def exposed_table(metrics: dict[str, Any]) -> Table:
+    """The most exposed samples, as `metrics.json` holds them: the target's margin beside its shadows' (mean, std)."""
+    table = Table(title=f"most exposed samples by {metrics['attack']}: logit margins in nats", title_justify="left")
+    for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
+        table.add_column(column, justify="left" if column in ("id", "") else "right")
+    for sample in metrics["exposed"]:
+        table.add_row(
+            _printable(sample["id"]),
+            str(sample["label"]),
+            {1: "member", 0: "non-member", None: "private"}[sample["membership"]],
+            f"{sample['target']:.2f}",
+            *(_fit(sample[f"{side}_mean"], sample[f"{side}_std"]) for side in ("in", "out")),
+        )
+    return table
+
+
+def promise_lines(metrics: dict[str, Any]) -> list[str]:
+    """What to expect on the private samples, and the bound on epsilon, as `metrics.json` holds them."""
+    lines = []
+    if expected := metrics["private"]:
+        lines.append(
+            f"private samples: TPR {expected['value']:.4f} at {100 * expected['fpr']:g} % FPR expected "
+            f"({expected['low']:.4f} - {expected['high']:.4f}), for a target trained as its shadows"
+            + _but_far(metrics["selection"])
+        )
+    if (bound := metrics["epsilon"])["lower"] is not None:
+        lines.append(
+            f"epsilon: at least {bound['lower']:.3f} at delta {bound['delta']:g}, with {100 * bound['confidence']:g} % "
+            "confidence"
+        )
+    return lines
+
+
+def _but_far(selection: dict[str, Any] | None) -> str:
+    """That the target is not as its shadows are, where it is not."""
+    if not selection or not selection["aligned"]:
+        return ""
+    return f"; this one is {selection['misalignment']:.1f} standard deviations from them"
+
+
+def _fit(mean: float | None, std: float | None) -> str:
+    return "-" if mean is None else f"{mean:.2f} ({'-' if std is None else f'{std:.2f}'})"
+
+
+def _printable(name: str) -> Text:
+    """A name out of somebody's file in one short cell, which neither styles nor moves anything."""
+    shown = name if len(name) <= 32 else f"{name[:29]}..."
+    return Text(shown if shown.isprintable() else repr(shown))
+
+
+def bench_table(result: dict[str, Any]) -> Table:
+    """What `jaxmia.machine.bench.describe` gives, a row a contender."""
+    from jaxmia.machine.bench import memory
+
+    origin, scale = result["origin"], result["scale"]
+    table = Table(
+        title=f"{result['subject']['shadow']['architecture']} on {origin['device']}: {result['subject']['dtype']}, "
+        f"matrix product {scale['ceiling'] / 1e9:,.0f} GFLOP/s",
+        title_justify="left",
+    )
+    for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "memory", "peak"):
+        table.add_column(column, justify="left" if column == "how" else "right", no_wrap=True)
+    for row in result["rows"]:
+        if row["images_per_second"] is None:
+            table.add_row(row["name"], str(row["width"]), "too little memory")
+            continue
+        table.add_row(
+            row["name"],
+            str(row["width"]),
+            f"{row['images_per_second']:,.0f}",
+            f"{float(format(row['models_per_hour'], '.3g')):,.10g}",
+            f"{100 * row['share_of_ceiling']:.0f} %",
+            f"{row['compile_seconds']:.1f} s",
+            memory(row.get("bytes")),
+            memory(row["peak_bytes"]),
+        )
+    return table
+
+
+def comparison_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Measurements of several machines side by side: the best of each way of training."""
+    table = Table(title="images/s, best width", title_justify="left")
+    table.add_column("how")
+    for result in results:
+        table.add_column(f"{result['origin']['device']} ({result['origin'].get('host', '')})", justify="right")
+    for name in dict.fromkeys(row["name"] for result in results for row in result["rows"]):
+        cells = []
+        for result in results:
+            rates = [row["images_per_second"] for row in result["rows"] if row["name"] == name]
+            known = [rate for rate in rates if rate]
+            cells.append(f"{max(known):,.0f}" if known else "-")
+        table.add_row(name, *cells)
+    return table
+
+
+def _plain(title: str) -> Callable[["ChunkProgress"], None]:
+    meter, last = Meter(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
+
+    def show(progress: "ChunkProgress") -> None:
+        figures = _figures(meter(progress))
+        if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES or progress.done == progress.total:
+            last[0] = time.monotonic()
+            say(f"{_doing(title, progress)} {100 * progress.done / progress.total:.0f}% {figures}".rstrip())
+
+    return show
+
+
+def _doing(title: str, progress: "ChunkProgress") -> str:
+    return f"{title} {progress.models[0]}-{progress.models[-1]} {progress.stage}"
+
+
+def _figures(moment: dict[str, Any]) -> str:
+    """What is known of a moment, as `Meter` gives it."""
+    parts = []
+    if moment["stage"] == "training":
+        parts = [f"epoch {moment['epoch']:.0f}/{moment['epochs']}"]
+        named = (("loss", "loss"), ("accuracy IN", "accuracy_in"), ("OUT", "accuracy_out"))
+        parts += [f"{name} {moment[field]:.3f}" for name, field in named if not math.isnan(moment[field])]
+    if moment["images_per_second"]:
+        parts.append(f"{moment['images_per_second']:,.0f} images/s")
+    return " ".join(parts)

@@ -1,1 +1,0 @@
-"""The commands of the command line: each a dataclass of its options that runs when called."""

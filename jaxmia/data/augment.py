@@ -1,0 +1,108 @@
+"""Training augmentation and query views: where each pixel of an image is read from.
+
+Both are maps of coordinates, so that a batch is augmented by the one gather that reads it from the pool.
+"""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxmia.config import Dihedral
+
+DIHEDRAL: tuple[Dihedral, ...] = get_args(Dihedral)
+
+# Each symmetry of the square as (transpose, then flip rows, then flip columns).
+_SYMMETRY: dict[str, tuple[bool, bool, bool]] = {
+    "identity": (False, False, False),
+    "hflip": (False, False, True),
+    "vflip": (False, True, False),
+    "rot180": (False, True, True),
+    "transpose": (True, False, False),
+    "rot90": (True, True, False),
+    "rot270": (True, False, True),
+    "antitranspose": (True, True, True),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One fixed way to look at every image.
+
+    Attributes:
+        symmetry: One of the eight symmetries of the square; `rot90` is counter-clockwise.
+        down: Rows that the image moves down; what leaves is lost, what enters is black.
+        right: Columns that the image moves to the right.
+    """
+
+    symmetry: Dihedral = "identity"
+    down: int = 0
+    right: int = 0
+
+    def __str__(self) -> str:
+        return self.symmetry if self.down == self.right == 0 else f"{self.symmetry}{self.down:+d}{self.right:+d}"
+
+
+def views(symmetries: tuple[Dihedral, ...], shift: int = 0) -> tuple[View, ...]:
+    """The views of a query: each symmetry, and where `shift` > 0 each also moved by it in the eight directions."""
+    moves = [(0, 0)]
+    if shift:
+        moves += [(down, right) for down in (-shift, 0, shift) for right in (-shift, 0, shift) if down or right]
+    return tuple(View(symmetry, down, right) for down, right in moves for symmetry in symmetries)
+
+
+def apply_view(images: jax.Array, view: View) -> jax.Array:
+    """`[sample, height, width, channel]` as seen in `view`."""
+    transpose, flip_rows, flip_columns = _SYMMETRY[view.symmetry]
+    if transpose:
+        images = images.swapaxes(1, 2)
+    if flip_rows:
+        images = images[:, ::-1]
+    if flip_columns:
+        images = images[:, :, ::-1]
+    if view.down or view.right:
+        edge = max(abs(view.down), abs(view.right))
+        height, width = images.shape[1:3]
+        padded = jnp.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+        top, left = edge - view.down, edge - view.right
+        images = padded[:, top : top + height, left : left + width]
+    return images
+
+
+def gather_augmented(
+    key: jax.Array, pool: jax.Array, index: jax.Array, *, crop: int, flip: bool, dihedral: bool
+) -> jax.Array:
+    """Reads a batch from the pool, each sample augmented by chance of its own.
+
+    Args:
+        key: Source of chance.
+        pool: `[sample, height, width, channel]`.
+        index: int32 `[batch]`, which samples.
+        crop: Pixels by which the image may move in each direction; black comes in (a random crop of the image
+            padded by as much).
+        flip: Mirror left and right with probability 1/2.
+        dihedral: One of the eight symmetries of the square, all as likely; needs square images.
+
+    Returns:
+        `[batch, height, width, channel]`, in the pool's type.
+    """
+    height, width = pool.shape[1:3]
+    batch = index.shape[0]
+    if not (crop or flip or dihedral):
+        return pool[index]
+    rows = jnp.broadcast_to(jnp.arange(height)[:, None], (batch, height, width))
+    columns = jnp.broadcast_to(jnp.arange(width)[None, :], (batch, height, width))
+    crop_key, flip_key, dihedral_key = jax.random.split(key, 3)
+    if crop:
+        offset = jax.random.randint(crop_key, (batch, 2), -crop, crop + 1)
+        rows = rows + offset[:, 0, None, None]
+        columns = columns + offset[:, 1, None, None]
+    if flip or dihedral:
+        chance = jax.random.bernoulli(flip_key, shape=(batch, 1, 1))
+        columns = jnp.where(chance, width - 1 - columns, columns)
+    if dihedral:
+        chance = jax.random.bernoulli(dihedral_key, shape=(2, batch, 1, 1))
+        rows = jnp.where(chance[0], height - 1 - rows, rows)
+        rows, columns = jnp.where(chance[1], columns, rows), jnp.where(chance[1], rows, columns)
+    return pool.at[index[:, None, None], rows, columns].get(mode="fill", fill_value=0, wrap_negative_indices=False)

@@ -1,0 +1,307 @@
+"""Which attack to use, decided on the shadows: each plays the target against the others, its membership known.
+
+The labels of the public samples are not looked at, so the figure on them stays an honest one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all
+from jaxmia.attacks.alignment import FAR
+from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks
+from jaxmia.config import AttackSection
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import auc, tpr_at_fpr
+
+TARGETS = 32
+LARGEST_FUSION = 4
+LEAK = 6.0
+"""Standard deviations of a chance correlation between masks beyond which they are not independent."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one candidate did on the pseudo-targets.
+
+    Attributes:
+        name: Of the attack.
+        tpr: Mean TPR at the configured FPR; None where the attack cannot be used.
+        error: Standard error of `tpr` over pseudo-targets.
+        auc: Mean AUC.
+        behind: By how much its TPR is below the best candidate's, mean of paired differences.
+        behind_error: Standard error of `behind`.
+        reason: Why it cannot be used, or empty.
+    """
+
+    name: str
+    tpr: float | None = None
+    error: float | None = None
+    auc: float | None = None
+    behind: float | None = None
+    behind_error: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The attack to use, and why.
+
+    Attributes:
+        chosen: The attack.
+        fpr: At which it is to be strong.
+        targets: Number of pseudo-targets.
+        expected: Mean TPR on pseudo-targets that had no part in the choice: chosen on one half of them, measured on the
+            other, both ways. It holds for targets trained as the shadows were.
+        expected_error: Standard error of `expected` over pseudo-targets.
+        misalignment: How far the target is from the shadows, in standard deviations (`jaxmia.attacks.misalignment`).
+        aligned: Whether the chosen attack was wrapped in `Aligned` for that reason.
+        rows: All candidates, in their order, fusions last.
+    """
+
+    chosen: Attack
+    fpr: float
+    targets: int
+    expected: float
+    expected_error: float
+    misalignment: float
+    aligned: bool
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and None, fit for JSON."""
+        return {**asdict(self), "chosen": self.chosen.name, "rows": [asdict(row) for row in self.rows]}
+
+
+Fusion = tuple[int, ...]
+"""Indices of the candidates that are fused by rank; a single one stands for itself."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One pseudo-target: its membership, bool `[sample]`, and the rank of each score, float32 `[candidate, sample]`."""
+
+    members: np.ndarray
+    ranks: np.ndarray
+
+    def fused(self, fusion: Fusion) -> np.ndarray:
+        return self.ranks[list(fusion)].mean(0, dtype=np.float64)
+
+
+def select(
+    evidence: Evidence,
+    candidates: Sequence[Attack],
+    fpr: float,
+    *,
+    targets: int = TARGETS,
+    seed: int = 0,
+) -> Selection:
+    """Chooses the attack with the largest mean TPR at `fpr` when shadows play the target.
+
+    Among all that are within one standard error of the best (of differences paired over pseudo-targets), the first is
+    taken. Equal-weight fusions of the candidates by rank come last, so they must win by more. The pseudo-targets share
+    shadows and samples, so their standard error does not hold the chance in those.
+
+    A target that is unlike its shadows (`misalignment` above 4) gets the chosen attack behind `Aligned`: shadows
+    playing the target cannot tell that this is needed, being like each other.
+
+    Args:
+        evidence: Only the shadows of it choose; the target is used for `misalignment`.
+        candidates: Simple ones first.
+        fpr: False positive rate.
+        targets: Number of pseudo-targets at most (4 or more), drawn at random.
+        seed: Of that draw.
+
+    Raises:
+        InputError: There are fewer than four shadows, their masks depend on each other (another shadow's mask would
+            then tell the pseudo-target's membership), no candidate can be used, `fpr` is not between 0 and 1, or
+            `targets` is below 4.
+    """
+    drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
+    check_independent(evidence.mask, drawn)
+    usable, reasons = _usable(evidence, candidates)
+    trials = _play(evidence, usable, drawn)
+    singles: list[Fusion] = [(index,) for index in range(len(usable))]
+    reached = _reached(trials, singles, fpr)
+    fusions = _grow_fusions(trials, reached, fpr)
+    everything, reached = singles + fusions, np.concatenate([reached, _reached(trials, fusions, fpr)])
+    attacks = [_attack(usable, fusion) for fusion in everything]
+    chosen = attacks[choose(reached)]
+    expected = _expected(trials, reached[: len(usable)], fpr)
+    far = misalignment(evidence)
+    aligned = far > FAR and not isinstance(chosen, Aligned)
+    aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
+    return Selection(
+        chosen=Aligned(chosen) if aligned else chosen,
+        fpr=fpr,
+        targets=len(trials),
+        expected=float(expected.mean()),
+        expected_error=_error(expected),
+        misalignment=far,
+        aligned=aligned,
+        rows=_rows(candidates, attacks, reasons, reached, aucs),
+    )
+
+
+def choose(reached: np.ndarray) -> int:
+    """The first candidate within one standard error of the best; `reached` is `[candidate, target]`."""
+    best = reached[reached.mean(1).argmax()]
+    return next(index for index, own in enumerate(reached) if (best - own).mean() <= _error(best - own) + 1e-12)
+
+
+def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
+    """Refuses masks that tell a pseudo-target's membership: one like another model's, or balanced over the models.
+
+    Args:
+        mask: Bool `[model, sample]`.
+        targets: Indices of the pseudo-targets.
+
+    Raises:
+        InputError: A mask correlates with another one or with the number of other models that hold the sample, by more
+            than six standard deviations of chance.
+    """
+    centered = mask - mask.mean(1, keepdims=True, dtype=np.float32)
+    norm = np.maximum(np.sqrt((centered**2).sum(1, keepdims=True)), 1e-6)
+    unit = centered / norm
+    limit = min(LEAK / np.sqrt(mask.shape[1]), 0.95)
+    # with independent masks, the mean over targets has the standard deviation of one correlation at most
+    counts = unit.sum(0) - unit[targets]
+    counts /= np.maximum(np.sqrt((counts**2).sum(1, keepdims=True)), 1e-6)
+    correlation = float((unit[targets] * counts).sum(1).mean())
+    if abs(correlation) > limit:
+        raise InputError(
+            f"shadows mask: membership correlates by {correlation:.2f} with the number of other models that hold the "
+            "sample, expected independent masks; leaving one model out would tell its members"
+        )
+    others = unit[targets] @ unit.T
+    others[np.arange(len(targets)), targets] = 0
+    row, model = np.unravel_index(np.abs(others).argmax(), others.shape)
+    if abs(others[row, model]) > limit:
+        raise InputError(
+            f"shadows mask: models {targets[row]} and {model} have masks that correlate by {others[row, model]:.2f}, "
+            "expected independent ones; score models with equal masks apart, or name an attack instead of auto"
+        )
+
+
+def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the pseudo-targets, ascending."""
+    models = len(evidence.shadows)
+    if models < 4:
+        raise InputError(f"shadows: {models} models, expected at least 4 to let them play the target")
+    if targets < 4:
+        raise InputError(f"attack.targets: {targets} is fewer than 4")
+    if not 0 < fpr < 1:
+        raise InputError(f"attack.fpr: {fpr} is not between 0 and 1")
+    return np.sort(rng.choice(models, min(targets, models), replace=False))
+
+
+def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:
+    """Lets each of the models play the target against every attack."""
+    trials = [
+        _Trial(members, np.stack([rankdata(attack(against)) / len(members) for attack in attacks]).astype(np.float32))
+        for against, members in evidence.pseudo_targets([int(model) for model in models])
+        if members.any() and not members.all()
+    ]
+    if len(trials) < 4:
+        raise InputError("shadows mask: fewer than four shadows were trained on some samples and not on others")
+    return trials
+
+
+def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Attack], dict[str, str]]:
+    """The candidates that can score the evidence, and why the others cannot, by name."""
+    usable, reasons = [], {}
+    for attack in candidates:
+        try:
+            score_all(attack, evidence)
+            usable.append(attack)
+        except InputError as error:
+            reasons[attack.name] = str(error)
+    if not usable:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"attack: no candidate can be used: {why}")
+    return usable, reasons
+
+
+def _attack(usable: list[Attack], fusion: Fusion) -> Attack:
+    return usable[fusion[0]] if len(fusion) == 1 else RankFusion(tuple(usable[index] for index in fusion))
+
+
+def _reached(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndarray:
+    """TPR of each fusion on each pseudo-target, `[fusion, target]`."""
+    reached = [[tpr_at_fpr(trial.fused(fusion), trial.members, fpr) for trial in trials] for fusion in fusions]
+    return np.reshape(reached, (len(fusions), len(trials)))
+
+
+def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list[Fusion]:
+    """Fusions grown from the best candidate by the partner that helps most.
+
+    One of many partners helps by chance, so a fusion has to gain two standard errors.
+
+    Args:
+        trials: The pseudo-targets.
+        singles: TPR of each candidate, `[candidate, target]`.
+        fpr: False positive rate.
+    """
+    best = int(singles.mean(1).argmax())
+    fusion, reached = (best,), singles[best]
+    fusions: list[Fusion] = []
+    while len(fusion) < min(LARGEST_FUSION, len(singles)):
+        larger = [(*fusion, partner) for partner in range(len(singles)) if partner not in fusion]
+        tried = _reached(trials, larger, fpr)
+        best = int(tried.mean(1).argmax())
+        gain = tried[best] - reached
+        if gain.mean() <= 2 * _error(gain):
+            break
+        fusion, reached = larger[best], tried[best]
+        fusions.append(fusion)
+    return fusions
+
+
+def _expected(trials: list[_Trial], singles: np.ndarray, fpr: float) -> np.ndarray:
+    """TPR on each pseudo-target of what the other half of them would have chosen, `[target]`."""
+    even = np.arange(len(trials)) % 2 == 0
+    expected = np.empty(len(trials))
+    for tuned in (even, ~even):
+        tuning = [trial for trial, chosen in zip(trials, tuned, strict=True) if chosen]
+        measuring = [trial for trial, chosen in zip(trials, tuned, strict=True) if not chosen]
+        fusions = _grow_fusions(tuning, singles[:, tuned], fpr)
+        everything = [(index,) for index in range(len(singles))] + fusions
+        chosen = choose(np.concatenate([singles[:, tuned], _reached(tuning, fusions, fpr)]))
+        expected[~tuned] = _reached(measuring, [everything[chosen]], fpr)[0]
+    return expected
+
+
+def _rows(
+    candidates: Sequence[Attack],
+    attacks: list[Attack],
+    reasons: dict[str, str],
+    reached: np.ndarray,
+    aucs: list[float],
+) -> tuple[Row, ...]:
+    best = reached[reached.mean(1).argmax()]
+    rows = {}
+    for attack, own, area in zip(attacks, reached, aucs, strict=True):
+        behind = best - own
+        rows[attack.name] = Row(attack.name, float(own.mean()), _error(own), area, float(behind.mean()), _error(behind))
+    names = dict.fromkeys([*(attack.name for attack in candidates), *rows])
+    return tuple(rows[name] if name in rows else Row(name, reason=reasons[name]) for name in names)
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def select_attack(evidence: Evidence, section: AttackSection) -> Selection:
+    """Chooses among the standard attacks by letting shadows play the target.
+
+    Raises:
+        InputError: The shadows do not allow it, for a reason that `select` gives; says what can be named instead.
+    """
+    try:
+        return select(evidence, distinct_attacks(evidence), section.fpr, targets=section.targets)
+    except InputError as error:
+        raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error

@@ -1,0 +1,1 @@
+"""Submissions: the CSV, its upload, and a practice server."""

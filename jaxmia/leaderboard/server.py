@@ -1,0 +1,267 @@
+"""A practice leaderboard on this machine: the interface, the rules and the cooldowns of the real one."""
+
+import json
+import math
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jaxmia.errors import InputError
+from jaxmia.leaderboard.grading import FPR, PUBLIC_SHARE, Referee, Standing
+from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
+from jaxmia.leaderboard.submission import parse_table, read_bytes, read_truth
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 8026
+MAX_BODY_BYTES = 16 * 2**20
+LONE_TEAM = "you"
+
+_DRAINED_BYTES = 4 * MAX_BODY_BYTES
+_BOUNDARY = re.compile(r"""multipart/form-data\s*;(?:.*;)?\s*boundary="?([!#-+\--:<-~]{1,70})"?""", re.IGNORECASE)
+_FILE_FIELD = re.compile(rb"""^content-disposition:\s*form-data\s*;(?:.*;)?\s*name="?file"?\s*(?:;|$)""", re.I | re.M)
+_MAX_PARTS = 16
+
+
+def serve(
+    private_ids: Sequence[str],
+    truth: Path,
+    *,
+    say: Callable[[str], None],
+    teams: Path | None = None,
+    port: int = DEFAULT_PORT,
+    task: str = "01-mia",
+    seed: int = 0,
+    cooldowns: Cooldowns = DEFAULT_COOLDOWNS,
+) -> list[Standing]:
+    """Runs the practice leaderboard on loopback until Ctrl-C, and returns the ranking by the final share.
+
+    Args:
+        private_ids: The ids that a submission has to score.
+        truth: CSV of `id,membership`; ids that are not private are left out.
+        say: Shows a line to the user.
+        teams: CSV of `team,key`; without it there is one team, whose key is made up and shown.
+        port: To listen on; 0 takes a free one.
+        task: Name of the task.
+        seed: Of the split into a public and a final share.
+        cooldowns: How long a team waits after a submission.
+
+    Raises:
+        InputError: The truth or the teams cannot be used, or the port is taken.
+    """
+    key_of = read_teams(teams) if teams else {LONE_TEAM: secrets.token_urlsafe(16)}
+    referee = Referee(private_ids, *read_truth(truth), key_of, seed=seed, cooldowns=cooldowns)
+    with PracticeServer(referee, task=task, port=port, say=say) as server:
+        say(f"practice leaderboard: {server.url} (Ctrl-C ends it and shows the final ranking)")
+        say(f"export JAXMIA_LEADERBOARD_URL={server.url} JAXMIA_TASK={task}")
+        if not teams:
+            say(f"export JAXMIA_API_KEY={key_of[LONE_TEAM]}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return sorted(referee.ranking(), key=lambda standing: (-standing.final.value, standing.time))
+
+
+def read_teams(path: Path) -> dict[str, str]:
+    """Reads `team,key` rows.
+
+    Raises:
+        InputError: The file cannot be read, a team comes twice, or a key is empty.
+    """
+    table = parse_table(read_bytes(path), ("team", "key"))
+    broken = table.broken + [f"line {row.line}: has no key" for row in table.rows if not row.value]
+    key_of = {row.id: row.value or "" for row in table.rows}
+    if len(key_of) < len(table.rows):
+        broken.append("a team comes more than once, expected once")
+    if broken:
+        raise InputError("\n".join(f"{path}: {rule}" for rule in broken))
+    return key_of
+
+
+class PracticeServer(ThreadingHTTPServer):
+    """Listens on loopback; `serve_forever` answers, each request in a thread of its own.
+
+    Args:
+        referee: Knows the rules.
+        task: Name of the task, the last part of the address that takes a file.
+        port: To listen on; 0 takes a free one.
+        say: Shows a line to the user for each submission.
+        max_body: Bytes above which an upload is answered with 413.
+
+    Raises:
+        InputError: The port cannot be listened on.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        referee: Referee,
+        *,
+        task: str = "01-mia",
+        port: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+        max_body: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.referee, self.task, self.say, self.max_body = referee, task, say, max_body
+        try:
+            super().__init__((HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"port: {port}: {reason}; choose another, or 0 for a free one") from error
+
+    @property
+    def url(self) -> str:
+        """Base address, for `JAXMIA_LEADERBOARD_URL`."""
+        return f"http://{HOST}:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of clients that hang up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def answering(server: PracticeServer) -> Iterator[PracticeServer]:
+    """Answers in a thread until the block ends."""
+    with server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def page(standings: Sequence[Standing]) -> str:
+    """The ranking by the public share, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("jaxmia.leaderboard", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("ranking.html.jinja").render(standings=standings, fpr=FPR, share=PUBLIC_SHARE)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 30  # seconds without a byte
+
+    def do_GET(self) -> None:
+        server = self._server
+        if self.path == "/":
+            self._send(200, page(server.referee.ranking()).encode(), "text/html; charset=utf-8")
+        elif self.path == "/leaderboard.json":
+            ranking = [
+                {"team": standing.team, "score": standing.public.value, "submissions": standing.accepted}
+                for standing in server.referee.ranking()
+            ]
+            self._send_json(200, ranking)
+        else:
+            self._refuse(404, f"nothing here; the ranking is at /, files go to /submit/{server.task}")
+
+    def do_POST(self) -> None:
+        server, referee = self._server, self._server.referee
+        if self.path != f"/submit/{server.task}":
+            self._refuse(404, f"nothing here; files go to /submit/{server.task}")
+            return
+        team = referee.team_of(self.headers.get("X-API-Key", ""))
+        if team is None:
+            self._refuse(401, "the header X-API-Key holds no team's key")
+            return
+        if wait := referee.wait(team):
+            self._refuse_until(wait)
+            return
+        body = self._body()
+        if body is None:
+            referee.fail(team)
+            return
+        data = file_of(self.headers.get("Content-Type", ""), body)
+        if data is None:
+            referee.fail(team)
+            self._refuse(400, "expected multipart/form-data with one field named file")
+            return
+        verdict = referee.judge(team, data)
+        if verdict.wait:
+            self._refuse_until(verdict.wait)
+        elif verdict.broken:
+            server.say(f"{team}: rejected: {verdict.broken[0]}")
+            self._refuse(422, "; ".join(verdict.broken))
+        else:
+            server.say(f"{team}: accepted, TPR at {FPR:.0%} FPR on the public share {verdict.public:.4f}")
+            answer = {"submission_id": verdict.submission_id, "status": "success", "score": verdict.public}
+            self._send_json(200, answer)
+
+    @property
+    def _server(self) -> PracticeServer:
+        return cast(PracticeServer, self.server)
+
+    def _body(self) -> bytes | None:
+        """The request's body; None once it was answered with why it is not read."""
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,18}", length):
+            self._refuse(411, "expected a Content-Length")
+            return None
+        if int(length) > self._server.max_body:
+            self._drain(int(length))
+            self._refuse(413, f"{int(length):,} bytes are too many, expected at most {self._server.max_body:,}")
+            return None
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            self._refuse(400, f"the body ended after {len(body):,} of {int(length):,} bytes")
+            return None
+        return body
+
+    def _drain(self, length: int) -> None:
+        # Closing on a client that still sends makes it lose the answer.
+        left = min(length, _DRAINED_BYTES)
+        while left > 0 and (chunk := self.rfile.read(min(left, 2**16))):
+            left -= len(chunk)
+
+    def _refuse_until(self, wait: timedelta) -> None:
+        seconds = math.ceil(wait.total_seconds())
+        self._refuse(429, f"the cooldown lasts another {seconds} s", {"Retry-After": str(seconds)})
+
+    def _refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        self._send_json(status, {"status": "error", "message": message}, headers)
+
+    def _send_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        self._send(status, json.dumps(value).encode(), "application/json", headers)
+
+    def _send(self, status: int, content: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def file_of(content_type: str, body: bytes) -> bytes | None:
+    """The one field named `file` of a multipart form (RFC 7578); None if the form is anything else."""
+    boundary = _BOUNDARY.match(content_type)
+    if not boundary:
+        return None
+    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode(), _MAX_PARTS)
+    if not parts or not parts[-1].startswith(b"--"):
+        return None
+    files = []
+    for part in parts[:-1]:
+        head, found, content = part.partition(b"\r\n\r\n")
+        if found and _FILE_FIELD.search(head):
+            files.append(content)
+    return files[0] if len(files) == 1 else None

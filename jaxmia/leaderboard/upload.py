@@ -1,0 +1,240 @@
+"""One upload over HTTP: what was sent, what came back, and what that means. Trusts nothing that the server says."""
+
+import io
+import json
+import math
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import requests
+from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.filepost import encode_multipart_formdata
+from urllib3.util.retry import Retry
+
+from jaxmia.leaderboard.ledger import Outcome
+
+MAX_ANSWER_BYTES = 2**20
+MAX_RETRY_AFTER = timedelta(hours=6)
+"""A server that asks for more locks nobody out."""
+
+_FAILURES = ("error", "fail", "failed", "failure", "rejected", "invalid")
+_EXPLANATIONS = ("message", "detail", "error", "errors", "reason")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds to wait for a connection, for the next bytes, and for all of an upload."""
+
+    connect: float = 10
+    read: float = 60
+    total: float = 180
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one upload came to.
+
+    Attributes:
+        outcome: What is known about it.
+        message: One line for the user. Holds no key and no control characters, whatever the server sent.
+        retry_after: How long the server asks to wait, if it does.
+        submission_id: As the server named it.
+        score: As the server told it.
+    """
+
+    outcome: Outcome
+    message: str
+    retry_after: timedelta | None = None
+    submission_id: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class _Response:
+    """What came back: at most one byte more than `MAX_ANSWER_BYTES`."""
+
+    status: int
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer:
+    """Sends a file once.
+
+    Only a connection that could not be made is tried again. No redirect is followed, so the key stays with the host
+    that the user named. Whether the file may have been accepted is judged by whether its last byte left.
+
+    Args:
+        endpoint: The full address.
+        key: Sent as `X-API-Key`, and cut out of everything that comes back.
+        data: The file.
+        limits: How long to wait.
+    """
+    fields = {"file": ("submission.csv", data, "application/csv")}
+    body, content_type = encode_multipart_formdata(fields)
+    stream = io.BytesIO(body)
+    headers = {
+        "X-API-Key": key.get_secret_value(),
+        "Content-Type": content_type,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",  # an answer that unpacks to gigabytes stays packed
+    }
+    try:
+        response = _within(limits.total, lambda: _exchange(endpoint, stream, headers, (limits.connect, limits.read)))
+    except TimeoutError:
+        return Answer(Outcome.UNKNOWN, f"no whole answer within {limits.total:g} s; the file may have been accepted")
+    except (requests.RequestException, HTTPError) as error:
+        reason = _clean(_reason(error), key)
+        if stream.tell() < len(body):
+            return Answer(Outcome.UNSENT, f"not sent: {reason}")
+        return Answer(Outcome.UNKNOWN, f"sent, but no answer came ({reason}); the file may have been accepted")
+    return _interpret(response, key)
+
+
+def _exchange(endpoint: str, stream: io.BytesIO, headers: dict[str, str], timeout: tuple[float, float]) -> _Response:
+    connect_only = Retry(total=None, connect=3, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=connect_only))
+        with session.post(
+            endpoint, data=stream, headers=headers, timeout=timeout, allow_redirects=False, stream=True
+        ) as response:
+            try:
+                payload = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
+            except HTTPError:
+                payload = b""  # the status is known, the rest is no JSON
+            return _Response(response.status_code, response.headers, payload)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of a call, or TimeoutError: socket timeouts alone never end an answer of one byte a minute."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # Unlike an executor's, a daemon thread does not hold up the end of the program.
+    threading.Thread(target=work, daemon=True).start()
+    return future.result(seconds)
+
+
+def _interpret(response: _Response, key: SecretStr) -> Answer:
+    status, answer = response.status, _json(response.payload)
+    explanation = _clean(_explanation(answer), key)
+    said = f": {explanation}" if explanation else ""
+    retry_after = _retry_after(response.headers.get("Retry-After"))
+    if 200 <= status < 300:
+        if isinstance(answer, dict):
+            return _interpret_success(status, answer, said, key)
+        what = _no_json(response)
+        return Answer(Outcome.UNKNOWN, f"the answer ({status}) is {what}; the file may have been accepted")
+    if 300 <= status < 400:
+        # 302 and 303 are also how a server sends one on after it took a form.
+        outcome = Outcome.UNKNOWN if status in (302, 303) else Outcome.REFUSED
+        where = _clean(response.headers.get("Location", "nowhere"), key)
+        message = f"redirects to {where} ({status}); not followed, so that the key goes nowhere else"
+        return Answer(outcome, f"{message}. If that is the leaderboard, set JAXMIA_LEADERBOARD_URL to it")
+    if status in (401, 403):
+        return Answer(Outcome.REFUSED, f"the key was refused ({status}){said}; check JAXMIA_API_KEY")
+    if status in (404, 405):
+        return Answer(Outcome.REFUSED, f"no such task at this address ({status}){said}; check the address and the task")
+    if status == 413:
+        return Answer(Outcome.REJECTED, f"the file is too large for the leaderboard (413){said}")
+    if status == 429 or (status == 503 and retry_after is not None):
+        return Answer(Outcome.BUSY, f"the leaderboard asks to come back later ({status}){said}", retry_after)
+    if 400 <= status < 500:
+        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
+    return Answer(Outcome.UNKNOWN, f"the leaderboard failed ({status}){said}; the file may have been accepted")
+
+
+def _interpret_success(status: int, answer: dict[str, Any], said: str, key: SecretStr) -> Answer:
+    if str(answer.get("status", "")).lower() in _FAILURES or ("error" in answer and "submission_id" not in answer):
+        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
+    if not isinstance(answer.get("submission_id"), str | int):
+        message = f"the answer ({status}) names no submission_id{said}; the file may have been accepted"
+        return Answer(Outcome.UNKNOWN, message)
+    name, score = _clean(str(answer["submission_id"]), key), _score(answer.get("score"))
+    told = "" if score is None else f", score {score:.4f}"
+    return Answer(Outcome.ACCEPTED, f"accepted as {name}{told}{said}", submission_id=name, score=score)
+
+
+def _no_json(response: _Response) -> str:
+    if len(response.payload) > MAX_ANSWER_BYTES:
+        return f"more than {MAX_ANSWER_BYTES:,} bytes"
+    if "html" in response.headers.get("Content-Type", "") or response.payload.lstrip().startswith(b"<"):
+        return "an HTML page instead of JSON (is the address right?)"
+    return "no JSON object"
+
+
+def _json(payload: bytes) -> Any:
+    if len(payload) > MAX_ANSWER_BYTES:
+        return None
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _explanation(answer: Any) -> str:
+    if not isinstance(answer, dict):
+        return ""
+    told = next((answer[name] for name in _EXPLANATIONS if answer.get(name)), "")
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
+def _score(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+
+
+def _retry_after(value: str | None) -> timedelta | None:
+    if value is None:
+        return None
+    try:
+        seconds = Retry().parse_retry_after(value)
+    except (InvalidHeader, ValueError, OverflowError):
+        return None
+    return timedelta(seconds=min(seconds, MAX_RETRY_AFTER.total_seconds()))
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason of a failed connection, without the addresses of objects around it."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return "no connection in time; is there a network?"
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return "read time-out"
+    innermost: BaseException | None = error
+    reason = ""
+    while innermost is not None:
+        if isinstance(innermost, ssl.SSLError):
+            return f"TLS failed: {getattr(innermost, 'verify_message', '') or innermost.reason}"
+        if isinstance(innermost, OSError) and innermost.strerror:
+            reason = innermost.strerror
+        innermost = innermost.__cause__ or innermost.__context__
+    return reason or "connection dropped"
+
+
+def _clean(text: str, key: SecretStr) -> str:
+    """One short line that is safe on a terminal and holds no key."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = " ".join(printable.split()).replace(key.get_secret_value(), "***")
+    return line if len(line) <= 200 else f"{line[:197]}..."

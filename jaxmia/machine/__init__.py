@@ -1,0 +1,1 @@
+"""Whether a machine is fit and how fast it trains."""

@@ -1,0 +1,236 @@
+"""Whether this machine is fit for a run: versions, devices, memory, files; and what to do where it is not."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+
+from jaxmia._version import __version__
+from jaxmia.errors import InputError
+from jaxmia.machine.units import size
+from jaxmia.provenance import commit, processor
+
+State = Literal["ok", "note", "bad"]
+
+_CUDA13_DRIVER, _CUDA12_DRIVER = 580, 525
+_CUDA13_CAPABILITY = 7.5
+_OLD = "old GPUs need cuDNN before 9.11: see docs/cluster.md"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What.
+        state: `ok`; `note`, which keeps nothing from running; `bad`, which does, or wastes the machine.
+        text: What was found.
+        remedy: What to do, where something is to be done.
+    """
+
+    subject: str
+    state: State
+    text: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain strings, fit for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as its driver describes it.
+
+    Attributes:
+        name: Of the product.
+        driver: Version of the driver, as `580.65.06`.
+        memory: As the driver writes it, with its unit.
+        capability: Compute capability, as 9.0.
+    """
+
+    name: str
+    driver: str
+    memory: str
+    capability: float
+
+    @property
+    def extra(self) -> str | None:
+        """The extra of jaxmia to install for it; None where the driver is too old for any."""
+        driver = int(self.driver.partition(".")[0])
+        if driver >= _CUDA13_DRIVER and self.capability >= _CUDA13_CAPABILITY:
+            return "cuda13"
+        return "cuda12" if driver >= _CUDA12_DRIVER else None
+
+
+@dataclass(frozen=True)
+class Used:
+    """The devices that JAX computes on.
+
+    Attributes:
+        platform: `cpu`, `gpu`, `tpu`.
+        names: One a device.
+        bytes: Memory that JAX may use on one of them, where it tells.
+    """
+
+    platform: str
+    names: tuple[str, ...]
+    bytes: int | None
+
+
+def examine() -> list[Finding]:
+    """Looks at versions, memory, disk and devices; computes a little on the device, to see that it works."""
+    from jaxmia.models.native.build import unavailable
+
+    found = gpus()
+    kernels = [] if found else [check_kernels(unavailable())]
+    return [*check_packages(), *check_memory(), *check_devices(found, used_devices, os.environ), *kernels]
+
+
+def check_packages() -> list[Finding]:
+    """Python, jaxmia, and each package that jaxmia needs, against the versions that it allows."""
+    held = f" ({commit()})" if commit() else ""
+    found = [Finding("jaxmia", "ok", f"{__version__}{held}, Python {platform.python_version()}")]
+    needed = [Requirement(line) for line in requires("jaxmia") or []]
+    versions = {need.name: _version(need.name) for need in needed if not need.marker}
+    for need in needed:
+        installed = versions.get(need.name, "")
+        if need.marker or (installed and need.specifier.contains(installed, prereleases=True)):
+            continue
+        text = f"{installed or 'missing'}, needed is {need.name}{need.specifier}"
+        found.append(Finding(need.name, "bad", text, f"pip install '{need.name}{need.specifier}'"))
+    listed = ", ".join(f"{name} {installed}" for name, installed in versions.items() if installed)
+    return [*found, Finding("packages", "ok", listed)]
+
+
+def check_memory() -> list[Finding]:
+    """Cores, free memory, and free disk of the working directory."""
+    free = shutil.disk_usage(Path.cwd()).free
+    text = f"{processor()}; {size(free)} of disk free here"
+    available = _available_memory()
+    return [Finding("machine", "ok", text if available is None else f"{text}; {size(available)} of memory available")]
+
+
+def check_devices(found: list[Gpu], use: Callable[[], Used], environment: Mapping[str, str]) -> list[Finding]:
+    """Whether JAX computes on the best device that is there.
+
+    Args:
+        found: The GPUs of this machine.
+        use: Computes a little, tells on what; see `used_devices`.
+        environment: Variables that may keep JAX off the GPU.
+    """
+    listed = [Finding("GPU", "ok", f"{gpu.name}, {gpu.memory}, driver {gpu.driver}") for gpu in found]
+    try:
+        used = use()
+    except Exception as error:  # a back end that does not start raises whatever its libraries do
+        reason = " ".join(str(error).split())[:300]
+        return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment))]
+    memory = "" if used.bytes is None else f", {size(used.bytes)} each"
+    text = f"computes on {used.platform}: {', '.join(used.names)}{memory}"
+    if used.platform != "cpu":
+        return [*listed, Finding("JAX", "ok", text)]
+    if found:
+        return [*listed, Finding("JAX", "bad", f"{text}; the GPU is not used", _remedy(found, environment))]
+    if Path("/proc/driver/nvidia/version").exists():
+        return [Finding("JAX", "note", f"{text}; there is an NVIDIA driver but no GPU to be seen", _UNSEEN)]
+    return [Finding("JAX", "ok", f"{text}; no NVIDIA GPU found")]
+
+
+def check_kernels(reason: str | None) -> Finding:
+    """Whether the kernels for CPUs can be used; `reason` says why not."""
+    if reason is None:
+        return Finding("kernels", "ok", "compiled for this processor")
+    return Finding("kernels", "note", f"training on the CPU is slower: {reason}", "install a C++ compiler, such as g++")
+
+
+_UNSEEN = "ask the scheduler for a GPU, or give the container one (docker run --gpus all, apptainer exec --nv)"
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs that the driver shows here; empty where there is no driver."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (tuple(cell.strip() for cell in line.split(",")) for line in text.splitlines())
+    return [Gpu(name, driver, memory, float(capability)) for name, driver, memory, capability in rows]
+
+
+def used_devices() -> Used:
+    """Multiplies and convolves on the default device, and tells which it was.
+
+    Raises:
+        RuntimeError: A library is missing or does not fit the device, or the numbers are wrong.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    ones = jnp.ones((64, 64))
+    image = jnp.ones((1, 8, 8, 4))
+    kernel = jnp.ones((1, 1, 4, 4))
+    moved = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    if float((ones @ ones)[0, 0]) != 64 or float(moved[0, 0, 0, 0]) != 4:
+        raise RuntimeError("a product of ones came out wrong")
+    devices = jax.local_devices()
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    return Used(devices[0].platform, tuple(device.device_kind for device in devices), limit)
+
+
+def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Finding:
+    """A file of the configuration: is it named, is it there, how large is it, what does it hold.
+
+    Args:
+        field: Name in the configuration.
+        path: The file.
+        read: Says what it holds, or raises `InputError`.
+    """
+    if path is None:
+        return Finding(field, "bad", "no file is named", f"set it in the configuration or by --{field} FILE")
+    try:
+        return Finding(field, "ok", f"{path}, {size(path.stat().st_size)}: {read(path)}")
+    except OSError as error:
+        return Finding(field, "bad", f"{path}: cannot be read: {error.strerror}")
+    except InputError as error:
+        return Finding(field, "bad", str(error))
+
+
+def _remedy(found: list[Gpu], environment: Mapping[str, str]) -> str:
+    if not found:
+        return "pip install --force-reinstall -c constraints.txt jax jaxlib"
+    if "cpu" in environment.get("JAX_PLATFORMS", ""):
+        return "unset JAX_PLATFORMS, which keeps JAX on the CPU"
+    extra = found[0].extra
+    if extra is None:
+        return f"update the driver {found[0].driver} to {_CUDA12_DRIVER} or newer"
+    if not _version(f"jax-{extra}-plugin"):
+        install = f"pip install -c constraints.txt -e '.[{extra}]'"
+        return f"{install} ({_OLD})" if found[0].capability < _CUDA13_CAPABILITY else install
+    if environment.get("LD_LIBRARY_PATH"):
+        return "unset LD_LIBRARY_PATH, which may put other CUDA libraries before JAX's own"
+    return f"pip install --force-reinstall -c constraints.txt -e '.[{extra}]'" + (
+        f" ({_OLD})" if found[0].capability < _CUDA13_CAPABILITY else ""
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None

@@ -1,0 +1,50 @@
+"""The three parts of a convolution of many models, by the kernels, which compute float32 on a CPU.
+
+Each raises RuntimeError where there are no kernels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmia.models.native.build import unavailable
+
+Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
+"""Strides, and padding before and after, of rows and of columns."""
+
+
+def forward(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
+    """Outputs `[model, n, h', w', d]` of `[model, n, h, w, c]` and `[model, i, j, c, d]`."""
+    spatial = (
+        (size + before + after - tap) // stride + 1
+        for size, tap, stride, (before, after) in zip(inputs.shape[2:4], kernels.shape[1:3], *window, strict=True)
+    )
+    return _call("forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window)
+
+
+def input_gradient(cotangents: jax.Array, kernels: jax.Array, window: Window, spatial: tuple[int, int]) -> jax.Array:
+    """Gradient of inputs of height and width `spatial`, `[model, n, h, w, c]`."""
+    shape = (*cotangents.shape[:2], *spatial, kernels.shape[-2])
+    return _call("input_gradient", shape, cotangents, kernels, window)
+
+
+def kernel_gradient(inputs: jax.Array, cotangents: jax.Array, window: Window, taps: tuple[int, int]) -> jax.Array:
+    """Gradient of kernels of height and width `taps`, `[model, i, j, c, d]`."""
+    shape = (inputs.shape[0], *taps, inputs.shape[-1], cotangents.shape[-1])
+    return _call("kernel_gradient", shape, inputs, cotangents, window)
+
+
+def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window) -> jax.Array:
+    if reason := unavailable():
+        raise RuntimeError(f"the lowering native: {reason}")
+    (down, across), ((top, _), (before, _)) = window
+    call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, jnp.float32))
+    result = call(
+        left.astype(jnp.float32),
+        right.astype(jnp.float32),
+        down=np.int64(down),
+        across=np.int64(across),
+        top=np.int64(top),
+        left=np.int64(before),
+    )
+    return result.astype(left.dtype)

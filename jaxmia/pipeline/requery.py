@@ -1,0 +1,193 @@
+"""Asks shadow models whose weights were kept again, without training: in other views, or about other samples."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxmia.config import Challenge, load_config
+from jaxmia.data.pool import Pool
+from jaxmia.errors import InputError
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.provenance import digest
+from jaxmia.runs.claims import Claims
+from jaxmia.runs.signals import Interrupted, stop_requests
+from jaxmia.runs.store import Chunk, Entry, ScoreStore, describe_difference, read_chunk
+
+if TYPE_CHECKING:
+    from jaxmia.training.chunk import Shadows
+    from jaxmia.training.weights import Weights
+
+
+@dataclass(frozen=True)
+class Requery:
+    """Trained models, and what they are to be asked now.
+
+    Attributes:
+        pipeline: The configuration, and the folder of the new answers.
+        source: Folder of the run that trained the models and kept their weights; it may be the same.
+        read_pool: Reads the samples of a challenge.
+    """
+
+    pipeline: Pipeline
+    source: Path
+    read_pool: Callable[[Challenge], Pool]
+
+    def waiting(self) -> list[Entry]:
+        """The chunks that are yet to be asked as the configuration says; nothing is written.
+
+        Raises:
+            InputError: A chunk differs in more than what it is asked, or its weights were not kept; or `source` is
+                another run and has no chunks, or its samples are not to be had any more.
+        """
+        store = ScoreStore(self.source / "shadows")
+        # What was made elsewhere does not say how; it is scored as it is.
+        entries = [entry for entry in store.index() if "asked" in entry.made]
+        if self._elsewhere and not entries:
+            raise InputError(f"{store.folder}: holds no trained shadow models (*.npz) to ask again")
+        there = {entry.models: entry.made for entry in ScoreStore(self.pipeline.out / "shadows").index()}
+        waiting = [
+            entry
+            for entry in entries
+            if describe_difference(there.get(entry.models, {}), {"asked": self._asked_of(entry)})
+        ]
+        for entry in waiting:
+            self._refuse_misfit(entry)
+        return waiting
+
+    def run(self, waiting: Sequence[Entry]) -> None:
+        """Asks the models of these chunks and stores what they say.
+
+        Raises:
+            InputError: Weights are damaged, others, or of another network.
+            Interrupted: A signal came; finished chunks are stored, and the same command goes on with the rest.
+        """
+        if not waiting:
+            return
+        from jaxmia.training.autotune import make_plan
+        from jaxmia.training.weights import Weights
+
+        pipeline = self.pipeline
+        section, wanted = pipeline.config.ensemble, pipeline.config.shadow.count
+        plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool), pipeline.say)
+        count = sum(len(entry.models) for entry in waiting)
+        pipeline.say(f"shadows: asking {count} again ({plan}); none is trained")
+        weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")
+        claims = Claims(pipeline.out / "claims")
+        with stop_requests(pipeline.say) as stopped, pipeline.watch("shadows") as show:
+            shadows = replace(pipeline.shadows(plan), on_progress=show, stopped=stopped)
+            for entry in waiting:
+                # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
+                with claims.hold(entry.models):
+                    store.write(self._ask(shadows, weights, entry, plan.width))
+
+    @property
+    def _elsewhere(self) -> bool:
+        return self.source.resolve() != self.pipeline.out.resolve()
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        return self.pipeline.asked()
+
+    def _asked_of(self, entry: Entry) -> dict[str, Any]:
+        """What the answers of a chunk's models are to depend on, here."""
+        trained_on = entry.made["asked"].get("trained_on", entry.made["asked"]["pool"])
+        return {**self._asked, **({"trained_on": trained_on} if trained_on != self._asked["pool"] else {})}
+
+    def _refuse_misfit(self, entry: Entry) -> None:
+        free = {"views", "pool"} if self._elsewhere else {"views"}
+        theirs, ours = (
+            {"asked": {name: value for name, value in asked.items() if name not in free}}
+            for asked in (entry.made["asked"], self._asked)
+        )
+        difference = describe_difference(theirs, ours)
+        if difference:
+            raise InputError(
+                f"{entry.path}: was made by another configuration: {difference}; only the views"
+                f"{' and the samples' if self._elsewhere else ''} of trained models can be changed; use another --out "
+                f"or remove the folder {entry.path.parent}"
+            )
+        if not isinstance(entry.made.get("weights"), str):
+            raise InputError(
+                f"{entry.path}: was asked in other views or about other samples, and its models cannot be asked again: "
+                "their weights were not kept (ensemble.keep_weights); use another --out"
+            )
+        if entry.made["asked"]["pool"] != self._asked["pool"]:
+            self._refuse_samples(entry)
+
+    def _refuse_samples(self, entry: Entry) -> None:
+        before, now = self._trained_pool.images, self.pipeline.pool.images
+        assert before is not None and now is not None
+        if digest(before, self._trained_pool.labels) != entry.made["asked"]["pool"]:
+            raise InputError(
+                f"{self.source / 'config.yaml'}: challenge: its files hold other samples than those that the models of "
+                f"{entry.path} were trained on; without those it is not known who was trained on whom"
+            )
+        if before.shape[1:] != now.shape[1:]:
+            raise InputError(
+                f"challenge: its images are {list(now.shape[1:])} [height, width, channel], those that the models of "
+                f"{entry.path} were trained on {list(before.shape[1:])}"
+            )
+
+    def _ask(self, shadows: "Shadows", weights: "Weights", entry: Entry, width: int) -> Chunk:
+        from jaxmia.training.chunk import accuracy, split
+        from jaxmia.training.weights import state_of
+
+        def leave() -> None:
+            number = shadows.stopped()
+            if number is not None:
+                raise Interrupted(number)
+
+        started = time.perf_counter()
+        before = read_chunk(entry.path)
+        mask = self._mask(before.mask, entry.made["asked"]["pool"])
+        arrays, source = weights.read(entry.models, entry.made["weights"]), str(weights.path(entry.models))
+        answers = []
+        for part in split(entry.models, width):
+            together = shadows.together(part)
+            state = state_of(arrays, entry.models, together, shadows.ensemble.init, source)
+            answers.append([answer[: len(part)] for answer in shadows.ask(together, state, leave)])
+        phi, right = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return replace(
+            before,
+            mask=mask,
+            phi=phi,
+            accuracy=accuracy(right, ~mask),
+            accuracy_in=accuracy(right, mask),
+            made={
+                **before.made,
+                "asked": self._asked_of(entry),
+                "query_seconds": time.perf_counter() - started,
+            },
+        )
+
+    def _mask(self, mask: np.ndarray, pool: str) -> np.ndarray:
+        """Who was trained on whom, of the samples of now, bool `[model, sample]`; a sample is known by its image."""
+        if pool == self._asked["pool"]:
+            return mask
+        known = self._known
+        columns = [mask[:, known.get(key, [])].any(1) for key in _keys(self.pipeline.pool)]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def _known(self) -> dict[str, list[int]]:
+        """Where each image is among the samples that the models were trained on or might have been."""
+        found: dict[str, list[int]] = {}
+        for position, key in enumerate(_keys(self._trained_pool)):
+            found.setdefault(key, []).append(position)
+        return found
+
+    @cached_property
+    def _trained_pool(self) -> Pool:
+        return self.read_pool(load_config(self.source / "config.yaml").challenge)
+
+
+def _keys(pool: Pool) -> Iterator[str]:
+    """A digest of each image, the same however the image is stored."""
+    assert pool.images is not None
+    for image in pool.images:
+        yield digest(image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image)

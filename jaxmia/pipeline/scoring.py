@@ -1,0 +1,108 @@
+"""Matrices of logit margins to one score a sample, a submission and its figures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.attacks import lacking, sample_fits, score_all
+from jaxmia.attacks.catalogue import AUTO, distinct_attacks, named_attack
+from jaxmia.config import AttackSection
+from jaxmia.data.pool import Pool
+from jaxmia.errors import InputError
+from jaxmia.evaluation.selection import select_attack
+from jaxmia.files import save_npz, write_text
+from jaxmia.leaderboard.submission import to_unit_interval, write_submission
+from jaxmia.pipeline.summary import (
+    epsilon_bound,
+    figures_of_classes,
+    most_exposed,
+    private_estimate,
+    public_figures,
+    write_samples,
+)
+from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.status import enough, missing_models, ranges
+from jaxmia.runs.store import Chunk
+
+
+def score(out: Path, section: AttackSection, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
+
+    Args:
+        out: A run directory.
+        section: Which attack, and at which false positive rate it is to be strong.
+        say: Prints one line.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
+    """
+    named = None if section.name == AUTO else named_attack(section.name)
+    matrices = read_matrices(out)
+    missing = _tell_missing(out, matrices.shadows, say)
+    selection = None if named else select_attack(matrices.evidence, section)
+    chosen = selection.chosen if selection else named
+    assert chosen is not None
+    scores = {chosen.name: score_all(chosen, matrices.evidence)}
+    left_out: dict[str, InputError] = {}
+    for attack in distinct_attacks(matrices.evidence):
+        if attack.name not in scores:
+            try:
+                scores[attack.name] = score_all(attack, matrices.evidence)
+            except InputError as error:
+                left_out[attack.name] = error
+    if lack := int(lacking(matrices.evidence).sum()):
+        say(f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would leave none")
+    if left_out:
+        say(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
+    save_npz(out / "scores.npz", scores)
+    pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
+    write_samples(out / "samples.csv", pool, own, fits, scores)
+    public = public_figures(pool, own, section.fpr)
+    metrics = {
+        "attack": chosen.name,
+        "fpr": section.fpr,
+        "models": len(matrices.shadows.model),
+        "missing": missing,
+        "samples": len(pool),
+        "shadow_accuracy": {
+            "out": _mean(matrices.shadows.accuracy),
+            "in": _mean(matrices.shadows.accuracy_in),
+        },
+        "selection": selection.to_dict() if selection else None,
+        "private": private_estimate(pool, selection),
+        "public": public,
+        "public_by_class": figures_of_classes(pool, own, section.fpr) if public else None,
+        "epsilon": epsilon_bound(pool, own),
+        "exposed": most_exposed(pool, own, fits),
+    }
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    submit_private(out, pool, own, say)
+    return metrics
+
+
+def _tell_missing(out: Path, shadows: Chunk, say: Callable[[str], None]) -> list[int]:
+    """Says which models that the run's configuration asks for are not there; their numbers."""
+    missing = missing_models(out, set(shadows.model.tolist()))
+    if missing:
+        inside = shadows.mask.sum(0)
+        suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))
+        say(f"shadows: {len(shadows.model)} models are there, missing are {ranges(missing)}; {suffices}")
+    return missing
+
+
+def submit_private(out: Path, pool: Pool, score: np.ndarray, say: Callable[[str], None]) -> None:
+    """Writes `submission.csv` of the private samples, where there are any; `score` is of all, `[sample]`."""
+    private = ~pool.public
+    if private.any():
+        write_submission(out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(score[private]))
+        say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))

@@ -1,0 +1,141 @@
+"""A scored run sample by sample and class by class, and what it promises for the samples in question."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import FPRS, LEVEL, figures, figures_by_class, next_target
+from jaxmia.evaluation.selection import Selection
+from jaxmia.files import write_text
+
+DELTA = 1e-5
+"""Of the (epsilon, delta) that is bounded from below."""
+
+EXPOSED = 5
+"""Samples shown, at most."""
+
+
+def write_samples(
+    path: Path, pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
+) -> None:
+    """Writes one CSV row a sample: `id,label,membership,score`, the fits, then every attack's score.
+
+    Membership is 1, 0, or empty where it is unknown. Numbers have seven digits (`scores.npz` has all of them); one that
+    does not exist, such as the mean of no model, is empty.
+
+    Args:
+        path: The CSV; it appears whole or not at all.
+        pool: Ids, labels and membership.
+        score: Of the attack that counts, `[sample]`.
+        fits: As `jaxmia.attacks.sample_fits` gives them, `[sample]` each.
+        scores: Of each attack, by name, `[sample]` each.
+
+    Raises:
+        InputError: An id cannot be written as UTF-8, or the file cannot be written.
+    """
+    numbers = {"score": score, **fits, **scores}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", "membership", *numbers])
+    membership = ["" if value == UNKNOWN else str(value) for value in pool.membership.tolist()]
+    columns = [list(map(_written, column.tolist())) for column in numbers.values()]
+    writer.writerows(zip(pool.ids.tolist(), pool.labels.tolist(), membership, *columns, strict=True))
+    try:
+        write_text(path, text.getvalue())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: not written: an id holds {error.object[error.start]!r}, no character") from error
+
+
+def most_exposed(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The samples with the highest scores, highest first, with what the models say of them; fit for JSON.
+
+    Args:
+        pool: Ids, labels and membership.
+        score: Of the attack that counts, `[sample]`.
+        fits: As `jaxmia.attacks.sample_fits` gives them, `[sample]` each.
+    """
+    return [
+        {
+            "id": str(pool.ids[sample]),
+            "label": int(pool.labels[sample]),
+            "membership": None if pool.membership[sample] == UNKNOWN else int(pool.membership[sample]),
+            **{name: _plain(column[sample].item()) for name, column in {"score": score, **fits}.items()},
+        }
+        for sample in np.argsort(-score, kind="stable")[:EXPOSED]
+    ]
+
+
+def public_figures(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, Any] | None:
+    """Figures on the public samples at `fpr` and the usual limits; None where they are not of both kinds."""
+    members = pool.membership[pool.public] == 1
+    if members.all() or not members.any():
+        return None
+    return figures(score[pool.public], members, _limits(fpr)).to_dict()
+
+
+def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, dict[str, Any] | None]:
+    """Figures on the public samples of each class, by label, each with a threshold of its own; None as above."""
+    public = pool.public
+    found = figures_by_class(score[public], pool.membership[public] == 1, pool.labels[public], _limits(fpr))
+    return {str(label): entry and entry.to_dict() for label, entry in found.items()}
+
+
+def private_estimate(pool: Pool, selection: Selection | None) -> dict[str, Any] | None:
+    """The TPR to expect on the private samples, with its 95 % prediction interval.
+
+    It is where one more shadow would come out on as many samples if it played the target, so it supposes a target that
+    was trained as the shadows were. None without a selection, or where half of the private samples, as
+    non-members, would allow no false alarm.
+    """
+    private = int((~pool.public).sum())
+    if selection is None or selection.fpr * private / 2 < 1:
+        return None
+    spread = selection.expected_error * np.sqrt(selection.targets)
+    estimate = next_target(selection.expected, spread, selection.targets, private / len(pool))
+    return {"fpr": selection.fpr, "samples": private, **asdict(estimate)}
+
+
+def epsilon_bound(pool: Pool, score: np.ndarray) -> dict[str, Any]:
+    """A lower bound on the target's epsilon at `delta`, by the public samples, with 95 % confidence.
+
+    The bound is that of auditing in one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846), computed by
+    jax-privacy; one half of the samples sets the threshold, the other is judged by it. It holds if the training set was
+    drawn by tossing a fair coin for each public sample, and if no public label had a part in the scores.
+
+    Args:
+        pool: Membership.
+        score: Higher means member, `[sample]`.
+
+    Returns:
+        `lower` (None where there is none), `delta`, `confidence`, and `reason`, why there is none.
+    """
+    bound = {"lower": None, "delta": DELTA, "confidence": LEVEL, "reason": None}
+    inside, outside = score[pool.membership == 1], score[pool.membership == 0]
+    if min(len(inside), len(outside)) < 2:
+        return {**bound, "reason": "there are fewer than two public members or non-members"}
+    try:
+        from jax_privacy import auditing  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return {**bound, "reason": "jax-privacy is not installed; pip install 'jaxmia[audit]' adds it"}
+    auditor = auditing.CanaryScoreAuditor(inside, outside)
+    lower = auditor.epsilon_one_run(1 - LEVEL, DELTA, threshold_strategy=auditing.Split(seed=0))
+    return {**bound, "lower": float(lower)}
+
+
+def _limits(fpr: float) -> tuple[float, ...]:
+    return tuple(sorted({fpr, *FPRS}, reverse=True))
+
+
+def _written(value: float) -> str:
+    return "" if value != value else f"{value:.7g}"
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,51 @@
+"""Half-written files of processes that were killed."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from jaxmia.runs.claims import Claims
+
+_PATTERNS = (".*.tmp", "*/.*.tmp", "checkpoints/*/.*.tmp")
+_SECONDS = 1.0
+"""Between two looks: a file that another machine is writing without a claim (they are small) changes or goes."""
+
+
+def clear_leftovers(out: Path, say: Callable[[str], None]) -> None:
+    """Removes what killed processes have half written in a run's folder.
+
+    Nothing is removed while another process holds a claim there, none of the files that a process of this machine has
+    open, and none that changes meanwhile. Should a file go that another machine is writing all the same, its process
+    ends with one line, and the same command makes again what the file was to hold.
+    """
+    before = _seen(out)
+    # In this order: who wrote then either has a claim now, or has finished the file.
+    if not before or Claims(out / "claims").others():
+        return
+    time.sleep(_SECONDS)
+    after, used = _seen(out), set(_open_files())
+    dead = [path for path, state in before.items() if after.get(path) == state and state[:2] not in used]
+    for path in dead:
+        with suppress(OSError):
+            path.unlink()
+    if dead:
+        say(f"{out}: removed {len(dead)} half-written file{'s' if len(dead) > 1 else ''} of a process that was killed")
+
+
+def _seen(out: Path) -> dict[Path, tuple[int, int, int, int]]:
+    """The half-written files, and what tells whether they change: device, inode, size, time of change."""
+    found = {}
+    for path in (path for pattern in _PATTERNS for path in out.glob(pattern)):
+        with suppress(OSError):
+            state = path.stat()
+            found[path] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    return found
+
+
+def _open_files() -> Iterator[tuple[int, int]]:
+    """Device and inode of all files that processes of this machine have open, as far as they may be seen."""
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            state = path.stat()
+            yield state.st_dev, state.st_ino

@@ -1,0 +1,49 @@
+"""`log.jsonl`: what happened in a run, one JSON object a line, of all its jobs."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+class Journal:
+    """Appends lines to a log; a log that cannot be written is said once and holds nothing up.
+
+    Args:
+        path: The file.
+        say: Prints one line.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path = Path(path)
+        self._say = say
+        self._works = True
+
+    def write(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Appends one line, with time (UTC), host and process; what is not a number becomes null."""
+        who = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node(), "pid": os.getpid()}
+        line = json.dumps({**who, "event": event, **_plain(fields)}, allow_nan=False) + "\n"
+        try:
+            # One write to a file opened for appending: lines of several jobs do not mix on a local file system.
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(file, line.encode())
+            finally:
+                os.close(file)
+        except OSError as error:
+            if self._works:
+                self._say(f"{self._path}: cannot be written: {error.strerror}; nothing else depends on it")
+            self._works = False
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
+    }

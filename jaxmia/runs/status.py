@@ -1,0 +1,146 @@
+"""How far a run is."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxmia.config import load_config
+from jaxmia.errors import InputError
+from jaxmia.runs.claims import Claim, Claims
+from jaxmia.runs.store import Entry, ScoreStore
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        count: Models that its configuration asks for; None without one.
+        done: Models that are stored.
+        running: Models that are being trained.
+        missing: Models that are neither; empty without a configuration.
+        fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models.
+        fewest_out: The same of OUT.
+        damaged: Files that cannot be read.
+        jobs: Who trains what, how far it is, and the seconds since its last sign of life.
+        images_per_second: Of all jobs that train; of the stored chunks where none does. None where unknown.
+        seconds_left: Until all models are trained at that speed; None where unknown.
+    """
+
+    count: int | None
+    done: list[int]
+    running: list[int]
+    missing: list[int]
+    fewest_in: int
+    fewest_out: int
+    damaged: list[str]
+    jobs: list[dict[str, Any]]
+    images_per_second: float | None
+    seconds_left: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def read_status(out: Path) -> Status:
+    """How far the run in a folder is; nothing is changed but claims of ended processes, which go.
+
+    Raises:
+        InputError: The folder is not there, or its configuration is bad.
+    """
+    if not out.is_dir():
+        raise InputError(f"{out}: no such folder")
+    config = out / "config.yaml"
+    count = load_config(config).shadow.count if config.exists() else None
+    store = ScoreStore(out / "shadows")
+    entries = store.index()
+    done = {model for entry in entries for model in entry.models}
+    claims = Claims(out / "claims")
+    others = claims.others()
+    running = {model for claim in others for model in claim.models} - done
+    missing = set(range(count or 0)) - done - running
+    training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
+    speed = sum(training) or _past_speed(entries)
+    left = _images_left(entries, others, len(missing))
+    inside, outside = store.counts()
+    readable = {entry.path for entry in entries}
+    return Status(
+        count=count,
+        done=sorted(done),
+        running=sorted(running),
+        missing=sorted(missing),
+        fewest_in=int(inside.min()) if len(inside) else 0,
+        fewest_out=int(outside.min()) if len(outside) else 0,
+        damaged=[str(path) for path in store.paths() if path not in readable],
+        jobs=[_job(claims.folder, claim) for claim in others],
+        images_per_second=speed,
+        seconds_left=left / speed if speed and left is not None else None,
+    )
+
+
+def missing_models(out: Path, held: set[int]) -> list[int]:
+    """Models that the run's own configuration asks for and that are not held; none without a configuration."""
+    config = out / "config.yaml"
+    return sorted(set(range(load_config(config).shadow.count)) - held) if config.exists() else []
+
+
+def enough(inside: int, outside: int) -> str:
+    """In words, whether scoring can go on where each sample has at least so many IN and so many OUT models."""
+    if not outside:
+        return "too few to score: a sample has no OUT model"
+    if not inside:
+        return "enough for offline attacks only: a sample has no IN model"
+    return f"enough to score: each sample has at least {inside} IN and {outside} OUT"
+
+
+def ranges(numbers: list[int]) -> str:
+    """Ascending numbers in words, as `0-7, 12`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _job(folder: Path, claim: Claim) -> dict[str, Any]:
+    path = folder / f"{min(claim.models):05d}-{max(claim.models):05d}.json"
+    try:
+        silent = max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        silent = None
+    return {
+        "models": list(claim.models),
+        "host": claim.host,
+        "pid": claim.pid,
+        "silent_seconds": silent,
+        **claim.progress,
+    }
+
+
+def _past_speed(entries: list[Entry]) -> float | None:
+    """Images/s of the stored chunks, one job's."""
+    images = sum(entry.made.get("trained_images") or 0 for entry in entries)
+    seconds = sum(entry.made.get("train_seconds") or 0 for entry in entries)
+    return images / seconds if images and seconds else None
+
+
+def _images_left(entries: list[Entry], claims: list[Claim], missing: int) -> float | None:
+    """Images to train on; None where it is not known how many a model needs."""
+    known = [(entry.made["trained_images"], entry.made["trained_together"]) for entry in entries if _says(entry)]
+    running = [claim.progress for claim in claims if claim.progress.get("stage") == "training"]
+    known += [
+        (claim.progress["total"], len(claim.models)) for claim in claims if claim.progress.get("stage") == "training"
+    ]
+    if not known:
+        return None
+    per_model = sum(images for images, _ in known) / sum(models for _, models in known)
+    unknown = sum(len(claim.models) for claim in claims if not claim.progress)
+    return sum(progress["total"] - progress["done"] for progress in running) + (missing + unknown) * per_model
+
+
+def _says(entry: Entry) -> bool:
+    return "trained_images" in entry.made and "trained_together" in entry.made

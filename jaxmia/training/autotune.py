@@ -1,0 +1,153 @@
+"""Finds by trial how many models to train together and how their convolutions run."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxmia.config import Ensemble as EnsembleSection
+from jaxmia.errors import InputError
+from jaxmia.files import cache_folder, write_text
+from jaxmia.models.native import build as native
+from jaxmia.provenance import digest, processor
+from jaxmia.training.devices import Device, make_devices
+from jaxmia.training.measure import Rig, attempt, images_per_second
+from jaxmia.training.plan import Plan, plan_of
+from jaxmia.training.trainer import Trainer
+
+_MOST_TOGETHER = 128
+
+
+_WORTH_IT = 1.05
+
+
+_HOPELESS = 0.5
+
+
+_SEARCH_SECONDS, _SEARCH_SECONDS_ON_CPU = 150, 15
+
+
+_SEARCH_SHARE = 0.2
+
+
+def make_plan(
+    section: EnsembleSection,
+    trainer: Trainer,
+    count: int,
+    samples: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """The plan that the configuration asks for; what it leaves to `auto` is measured on the device at hand.
+
+    Args:
+        section: Width, convolution and devices asked for.
+        trainer: How one model trains.
+        count: Models to train.
+        samples: Samples of the pool, half of which a model sees in an epoch: measuring ends after about a fifth of
+            the time that training takes.
+        say: Told what is measured.
+
+    Raises:
+        InputError: More devices are asked for than there are, or kernels that cannot be had.
+    """
+    devices = make_devices(section)[:count]
+    if section.conv == "native" and (reason := _no_kernels(trainer, devices[0].platform)):
+        raise InputError(f"ensemble.conv: native: {reason}")
+    if section.width != "auto" and section.conv != "auto":
+        return plan_of(section.width, section.conv, devices)
+    most = min(count, _MOST_TOGETHER)
+    images = count * trainer.recipe.epochs * samples // 2
+    convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
+    asked = {
+        "network": asdict(trainer.network),
+        "batch_size": trainer.recipe.batch_size,
+        "optimizer": trainer.recipe.optimizer,
+        "dtype": str(trainer.compute.dtype),
+        "device": devices[0].device_kind if devices[0].platform != "cpu" else processor(),
+        "devices": len(devices),
+        "width": section.width,
+        "convs": convs,
+        "most": most,
+        "digits of images": len(str(images)),
+        "jax": jax.__version__,
+    }
+    path = cache_folder() / f"plan-{digest(json.dumps(asked, sort_keys=True).encode())}.json"
+    try:
+        found = json.loads(path.read_text())
+        return plan_of(int(found["width"]), found["conv"], devices)
+    except (OSError, ValueError, KeyError):
+        width, conv, trials = _search(section.width, convs, trainer, devices, most, images, say)
+    try:
+        write_text(path, json.dumps({"width": width, "conv": conv, "trials": trials, "asked": asked}, indent=2) + "\n")
+    except InputError as error:
+        say(f"plan: not kept: {error}")
+    return plan_of(width, conv, devices)
+
+
+def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
+    """What `ensemble.conv` may be on a platform, the likeliest first; loops inside a program are slow on a CPU."""
+    if not trainer.network.convolutional:
+        return ("unrolled",)
+    if platform != "cpu":
+        return ("sequential", "unrolled", "matmul", "grouped")
+    if _no_kernels(trainer, platform):
+        return ("unrolled", "matmul", "grouped")
+    return ("native", "unrolled", "matmul")
+
+
+def _no_kernels(trainer: Trainer, platform: str) -> str | None:
+    """Why the kernels of `jaxmia.models.native` do not serve; None where they do."""
+    if platform != "cpu":
+        return f"its kernels are for CPUs, this is a {platform}"
+    if trainer.compute.dtype != jnp.float32:
+        return f"its kernels compute float32, asked for is {trainer.compute.dtype}"
+    return native.unavailable()
+
+
+def _search(
+    asked: int | Literal["auto"],
+    convs: tuple[str, ...],
+    trainer: Trainer,
+    devices: tuple[Device, ...],
+    most: int,
+    images: int,
+    say: Callable[[str], None],
+) -> tuple[int, str, list[dict[str, Any]]]:
+    """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
+    platform = devices[0].platform
+    started, patience = time.monotonic(), _SEARCH_SECONDS_ON_CPU if platform == "cpu" else _SEARCH_SECONDS
+    say("plan: measuring which way of training together is fastest here")
+    trials: list[dict[str, Any]] = []
+
+    def rate(width: int, conv: str) -> float:
+        plan = plan_of(width, conv, devices)
+        found = attempt(
+            lambda: images_per_second(Rig(plan.applied(trainer), plan.width, plan.sequential, plan.devices))
+        )
+        trials.append({"width": width, "conv": conv, "images_per_second": found})
+        say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
+        return found or 0.0
+
+    def worth_it() -> bool:
+        return not best or time.monotonic() - started < min(patience, _SEARCH_SHARE * images / best)
+
+    width = asked if asked != "auto" else min(4 * len(devices), most)
+    best, conv = 0.0, convs[0]
+    for choice in convs:
+        if not worth_it():
+            break
+        found = rate(width, choice)
+        if found > best:
+            best, conv = found, choice
+        elif found < _HOPELESS * best:
+            break
+    while asked == "auto" and 2 * width <= most and worth_it():
+        found = rate(2 * width, conv)
+        if found < _WORTH_IT * best:
+            break
+        best, width = found, 2 * width
+    return width, conv, trials

@@ -1,0 +1,171 @@
+"""One model: its initial state, a training step and its logits, all pure functions of arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from jaxmia.config import Shadow
+from jaxmia.data.augment import gather_augmented
+from jaxmia.errors import InputError
+from jaxmia.models import Compute, Network
+from jaxmia.training.devices import compute_dtype
+from jaxmia.training.optimizer import Hyper, direction, init, learning_rate
+
+State = dict[str, Any]
+"""`params`, `stats` (batch statistics), `optimizer`, and `average` where weights are averaged: pure dicts."""
+
+_INIT, _AUGMENT = 0, 1
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Pixels to what a network sees: `(pixel - mean) / std`, of pixels in [0, 1], by channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Normalises uint8 in [0, 255] or float in [0, 1], `[..., channel]`, in float32; returns `dtype`."""
+        pixels = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+        return ((pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How one model trains. Holds no arrays.
+
+    Attributes:
+        network: What is trained.
+        recipe: How.
+        normalisation: What it sees.
+        compute: Types and convolution.
+    """
+
+    network: Network
+    recipe: Shadow
+    normalisation: Normalisation
+    compute: Compute = field(default_factory=Compute)
+
+    def init(self, key: jax.Array) -> State:
+        """Fresh weights, statistics and optimizer state of the model whose key this is."""
+        model = self.network.build(nnx.Rngs(jax.random.fold_in(key, _INIT)), self.compute)
+        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        weights = nnx.to_pure_dict(params)
+        state = {
+            "params": weights,
+            "stats": nnx.to_pure_dict(stats),
+            "optimizer": init(self.recipe, weights),
+        }
+        if self.recipe.ema:
+            state["average"] = weights
+        return state
+
+    def step(
+        self,
+        state: State,
+        hyper: Hyper,
+        key: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        step: jax.Array,
+        total: jax.Array,
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """One step of SGD on one batch; after `total` steps the state stays as it is.
+
+        Args:
+            state: Of the model.
+            hyper: Its scalars.
+            key: The model's own.
+            images: The pool, `[sample, height, width, channel]`.
+            labels: int `[sample]`.
+            index: The batch, int `[batch]`.
+            step: Number of the step, from 0.
+            total: Steps of this model's training.
+
+        Returns:
+            The new state, and the batch's `loss` (nats, smoothed labels) and `accuracy` before the step.
+        """
+        batch = self._batch(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step), images, index)
+        (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
+            state["params"], state["stats"], batch, labels[index], hyper.label_smoothing
+        )
+        descent, optimizer = direction(self.recipe, hyper, gradients, state["optimizer"], state["params"])
+        rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
+        params = optax.apply_updates(state["params"], jax.tree.map(lambda value: -rate * value, descent))
+        new: State = {"params": params, "stats": stats, "optimizer": optimizer}
+        if self.recipe.ema:
+            new["average"] = optax.incremental_update(params, state["average"], 1 - self.recipe.ema)
+        active = step < total
+        new = jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state)
+        return new, {"loss": loss, "accuracy": (logits.argmax(-1) == labels[index]).mean(dtype=jnp.float32)}
+
+    def loss(
+        self, params: State, stats: State, batch: jax.Array, labels: jax.Array, smoothing: jax.Array | float
+    ) -> tuple[jax.Array, tuple[jax.Array, State]]:
+        """Mean cross-entropy in nats with label smoothing, in training mode; also logits and moved statistics."""
+        model = nnx.merge(self._graph(), params, stats)
+        logits = model(batch, train=True)
+        smooth = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)  # type: ignore[arg-type]
+        loss = optax.softmax_cross_entropy(logits, smooth).mean()
+        return loss, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    def logits(self, state: State, images: jax.Array) -> jax.Array:
+        """Float32 logits `[sample, class]` of pool images in eval mode, by the averaged weights where there are."""
+        model = nnx.merge(self._graph(), state.get("average", state["params"]), state["stats"])
+        return model(self.normalisation(images, self.compute.dtype), train=False)
+
+    def _batch(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
+        change = self.recipe.augment
+        batch = gather_augmented(key, images, index, crop=change.crop, flip=change.flip, dihedral=change.dihedral)
+        return self.normalisation(batch, self.compute.dtype)
+
+    def _graph(self) -> nnx.GraphDef:
+        """The network without its arrays, made without computing any."""
+        model = nnx.eval_shape(lambda: self.network.build(nnx.Rngs(0), self.compute))
+        return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+
+
+_SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
+"""Symmetries that exchange height and width."""
+
+
+def make_trainer(
+    recipe: Shadow,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    symmetries: Sequence[str] = ("identity",),
+) -> Trainer:
+    """The trainer of a recipe, computing in the type that suits the first device.
+
+    Args:
+        recipe: Network and training.
+        shape: Height, width and channels of an image.
+        classes: Number of them.
+        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
+        std: Of each channel.
+        symmetries: How each image will be shown in queries.
+
+    Raises:
+        InputError: Images are not square, and the recipe or a symmetry would exchange height and width.
+    """
+    height, width, _ = shape
+    if height != width and (recipe.augment.dihedral or set(_SQUARE) & set(symmetries)):
+        raise InputError(
+            f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(_SQUARE)} "
+            "need square ones"
+        )
+    return Trainer(
+        Network(recipe.architecture, shape, classes, recipe.width, recipe.depth),
+        recipe,
+        Normalisation(mean, std),
+        Compute(compute_dtype(recipe, jax.local_devices()[0])),
+    )

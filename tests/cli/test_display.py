@@ -1,0 +1,68 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jaxmia.cli import display
+from jaxmia.cli.display import bench_table, selection_table, watch
+from jaxmia.runs import progress
+from jaxmia.runs.progress import Progress
+
+
+def shown(selection: dict[str, Any]) -> list[str]:
+    """Names and marks of the rows of a selection's table."""
+    table = selection_table(selection)
+    names, marks = list(table.columns[0].cells), list(table.columns[-1].cells)
+    return [f"{name}: {mark}" for name, mark in zip(names, marks, strict=True) if mark]
+
+
+def selection(chosen: str, *names: str, aligned: bool) -> dict[str, Any]:
+    rows = [{"name": name, "tpr": 0.5 - 0.01 * place, "error": 0.1, "auc": 0.6} for place, name in enumerate(names)]
+    return {"targets": 4, "fpr": 0.05, "chosen": chosen, "aligned": aligned, "rows": rows}
+
+
+def test_one_attack_is_marked_as_chosen():
+    names = ("adaptive", "adaptive-aligned")
+    assert shown(selection("adaptive", *names, aligned=False)) == ["adaptive: chosen"]
+    assert shown(selection("adaptive-aligned", *names, aligned=False)) == ["adaptive-aligned: chosen"]
+    assert shown(selection("adaptive-aligned", *names, aligned=True)) == ["adaptive: chosen, aligned"]
+
+
+def test_the_chosen_one_is_shown_however_far_behind():
+    names = [f"attack-{number}" for number in range(20)]
+    assert shown(selection("attack-19", *names, aligned=False)) == ["attack-19: chosen"]
+    assert shown(selection("attack-19-aligned", *names, aligned=True)) == ["attack-19: chosen, aligned"]
+
+
+def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):
+    clock, page = [100.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(display, "console", Console(file=page, width=200, highlight=False))
+    with watch("shadows") as show:
+        show(Progress("training", [0, 1], 100, 400, 1, 4, 1.25))
+        clock[0] += 40
+        show(Progress("training", [0, 1], 300, 400, 3, 4, 0.5, 0.9, 0.8))
+        clock[0] += 1
+        show(Progress("training", [0, 1], 350, 400, 3.5, 4, 0.5, 0.9, 0.8))  # too soon for another line
+        show(Progress("querying", [0, 1], 50, 50, 4, 4))
+    assert page.getvalue().splitlines() == [
+        "shadows 0-1 training 25% epoch 1/4 loss 1.250",
+        "shadows 0-1 training 75% epoch 3/4 loss 0.500 accuracy IN 0.900 OUT 0.800 5 images/s",
+        "shadows 0-1 querying 100%",
+    ]
+
+
+@pytest.mark.parametrize(("rate", "written"), [(1013.4, "1,010"), (742.9, "743"), (0.0314159, "0.0314")])
+def test_models_an_hour_have_three_digits_that_count(rate: float, written: str):
+    row = {"name": "native", "width": 2, "images_per_second": 5.0, "models_per_hour": rate, "share_of_ceiling": 0.5}
+    row |= {"compile_seconds": 1.0, "bytes": None, "peak_bytes": None}
+    origin = {"device": "a device"}
+    result = {
+        "origin": origin,
+        "scale": {"ceiling": 1e9},
+        "subject": {"shadow": {"architecture": "cnn"}},
+        "rows": [row],
+    }
+    result["subject"]["dtype"] = "float32"
+    assert list(bench_table(result).columns[3].cells) == [written]

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from jaxmia.data.masks import batch_order, membership_masks, steps_per_epoch
+
+
+def test_a_row_depends_on_seed_and_model_only():
+    whole = membership_masks(5, range(12), 300)
+    for shard in range(3):
+        np.testing.assert_array_equal(membership_masks(5, range(12)[shard::3], 300), whole[shard::3])
+    np.testing.assert_array_equal(membership_masks(5, [7, 2, 7], 300), whole[[7, 2, 7]])
+
+
+@pytest.mark.parametrize("samples", [1, 63, 64, 65, 128, 299])
+def test_a_smaller_pool_has_the_beginning_of_each_row(samples: int):
+    masks = membership_masks(1, range(4), samples)
+    assert masks.shape == (4, samples)
+    assert masks.dtype == bool
+    np.testing.assert_array_equal(masks, membership_masks(1, range(4), 300)[:, :samples])
+
+
+def within(count: int, trials: int) -> bool:
+    """Five standard errors around one half."""
+    return abs(count - trials / 2) < 5 * np.sqrt(trials) / 2
+
+
+def test_in_is_a_fair_coin_independent_over_models_and_samples():
+    masks = membership_masks(0, range(64), 4096)
+    assert within(masks.sum(), masks.size)
+    assert all(within(count, 4096) for count in masks.sum(1))
+    assert all(within(count, 64) for count in masks.sum(0))
+    for distance in (1, 2, 7, 64):
+        assert within((masks[:, distance:] == masks[:, :-distance]).sum(), 64 * (4096 - distance))
+        if distance < 64:
+            assert within((masks[distance:] == masks[:-distance]).sum(), (64 - distance) * 4096)
+
+
+def test_counts_of_in_models_are_binomial():
+    """Their variance tells a fair coin from one that balances itself."""
+    counts = membership_masks(3, range(64), 8192).sum(0)
+    assert counts.var() == pytest.approx(16, rel=5 * np.sqrt(2 / 8192))
+
+
+def test_no_two_models_and_no_two_seeds_are_alike():
+    rows = np.concatenate([membership_masks(seed, range(20), 1000) for seed in (0, 1, 2, 2**32 - 1)])
+    agreement = (rows[:, None] == rows[None, :]).mean(-1) - np.eye(len(rows))
+    assert agreement.max() < 0.5 + 5.5 * 0.5 / np.sqrt(1000)
+    assert agreement[~np.eye(len(rows), dtype=bool)].min() > 0.5 - 5.5 * 0.5 / np.sqrt(1000)
+
+
+@pytest.mark.parametrize(("members", "batch_size"), [(12, 4), (13, 4), (3, 8), (1, 5), (8, 8)])
+def test_an_epoch_is_a_permutation_filled_up_from_its_front(members: int, batch_size: int):
+    chosen = np.arange(members) * 3 + 2
+    order = batch_order(0, 4, chosen, 1, batch_size)
+    flat = order.ravel()
+    assert order.dtype == np.int32
+    assert order.shape == (steps_per_epoch(members, batch_size), batch_size)
+    np.testing.assert_array_equal(np.sort(flat[:members]), chosen)
+    np.testing.assert_array_equal(flat[members:], np.tile(flat[:members], batch_size)[: len(flat) - members])
+
+
+def test_orders_differ_by_seed_model_and_epoch():
+    orders = [
+        tuple(batch_order(seed, model, np.arange(50), epoch, 50)[0])
+        for seed in (0, 1)
+        for model in (0, 1)
+        for epoch in (0, 1, 2)
+    ]
+    assert len(set(orders)) == len(orders)
+
+
+def test_every_position_is_as_likely():
+    """Where sample 0 comes in the order of six, over 6,000 epochs: chi-squared below its 99.99 % point."""
+    places = [int(np.flatnonzero(batch_order(0, 0, np.arange(6), epoch, 6)[0] == 0)[0]) for epoch in range(6000)]
+    counts = np.bincount(places, minlength=6)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 25.7

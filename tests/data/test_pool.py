@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmia.data.pool import Pool
+from jaxmia.errors import InputError
+from jaxmia.files import save_npz
+
+GOOD = {
+    "ids": np.array(["a", "b", "c"]),
+    "labels": np.array([0, 2, 1]),
+    "membership": np.array([1, 0, -1]),
+}
+
+
+def test_public_is_where_membership_is_known(pool: Pool):
+    assert pool.public.tolist() == [True] * 30 + [False] * 10
+    assert len(pool) == 40
+
+
+def test_everything_but_the_images_comes_back(tmp_path: Path, pool: Pool):
+    pool.save(tmp_path / "pool.npz")
+    loaded = Pool.load(tmp_path / "pool.npz")
+    assert loaded.images is None
+    for name in ("labels", "ids", "membership"):
+        assert getattr(loaded, name).dtype == getattr(pool, name).dtype
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(pool, name))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ids", np.array([7, 8, 9])),
+        ("ids", np.array([b"7", b"8", b"9"])),
+        ("labels", np.array([0, 2, 1], np.uint8)),
+        ("membership", np.array([True, False, True])),
+    ],
+)
+def test_other_types_of_the_same_values_are_read(tmp_path: Path, field: str, value: np.ndarray):
+    save_npz(tmp_path / "pool.npz", {**GOOD, field: value})
+    loaded = getattr(Pool.load(tmp_path / "pool.npz"), field)
+    np.testing.assert_array_equal(loaded, value.astype(loaded.dtype))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ids", np.array([["a", "b", "c"]]), r"ids has shape \(1, 3\), expected \[sample\]"),
+        ("ids", np.array(["a", "b", "a"]), "ids: 'a' comes 2 times, expected once"),
+        ("ids", np.array([b"a", b"b", b"\xff"]), "ids: .* is no ASCII text"),
+        ("labels", np.array([0.0, 1.0, 2.0]), "labels is float64, expected integers"),
+        ("labels", np.array(["0", "1", "2"]), "labels is <U1, expected integers"),
+        ("labels", np.array([0, 1, -1]), "labels: -1 is no class"),
+        ("labels", np.array([0, 1, 2**40]), f"labels: {2**40} is no class"),
+        ("labels", np.array([0, 1]), "pool: lengths differ: labels 2, ids 3, membership 3"),
+        ("membership", np.array([1, 0, 2]), "membership: 2 is none of 1, 0, -1"),
+        ("membership", np.array([1, 0, 255], np.uint8), "membership: 255 is none of 1, 0, -1"),
+        ("membership", np.array([1.0, 0.0, np.nan]), "membership is float64, expected integers"),
+    ],
+)
+def test_a_bad_field_is_named(tmp_path: Path, field: str, value: np.ndarray, complaint: str):
+    save_npz(tmp_path / "pool.npz", {**GOOD, field: value})
+    with pytest.raises(InputError, match=rf"pool\.npz: {complaint}"):
+        Pool.load(tmp_path / "pool.npz")
+
+
+def test_a_missing_field_is_named(tmp_path: Path):
+    save_npz(tmp_path / "pool.npz", {"ids": GOOD["ids"]})
+    with pytest.raises(InputError, match=r"pool\.npz: lacks labels, membership; it holds ids"):
+        Pool.load(tmp_path / "pool.npz")
+
+
+def test_images_must_be_as_many_as_the_rest():
+    with pytest.raises(InputError, match="lengths differ: labels 3, ids 3, membership 3, images 2"):
+        Pool(np.zeros((2, 4, 4, 1), np.uint8), **GOOD)

@@ -1,0 +1,372 @@
+import csv as csv_module
+import io
+import json
+import re
+import socket
+import threading
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from rich.console import Console
+
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import tpr_at_fpr
+from jaxmia.leaderboard.client import Leaderboard, submit
+from jaxmia.leaderboard.grading import Referee, split
+from jaxmia.leaderboard.ledger import Cooldowns, Outcome, read_ledger
+from jaxmia.leaderboard.server import PracticeServer, answering, file_of, page, read_teams, serve
+from jaxmia.leaderboard.submission import to_unit_interval, write_submission
+
+IDS = [f"p{i}" for i in range(400)]
+TRUTH = np.random.default_rng(0).permutation(400) < 200
+KEYS = {"red": "key-red", "blue": "key-blue"}
+NO_COOLDOWN = Cooldowns(timedelta(0), timedelta(0))
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def referee(**options):
+    return Referee(IDS, np.array(IDS), TRUTH, KEYS, **options)
+
+
+def attack(seed, strength):
+    """Scores of an attack: higher for members, by `strength` standard deviations."""
+    return to_unit_interval(np.random.default_rng(seed).normal(size=len(IDS)) + strength * TRUTH)
+
+
+def csv_bytes(scores):
+    return (
+        "id,score\n" + "".join(f"{id_},{score!r}\n" for id_, score in zip(IDS, scores.tolist(), strict=True))
+    ).encode()
+
+
+def form(data, boundary=b"XX"):
+    head = b'Content-Disposition: form-data; name="file"; filename="s.csv"\r\nContent-Type: application/csv\r\n\r\n'
+    return b"--" + boundary + b"\r\n" + head + data + b"\r\n--" + boundary + b"--\r\n"
+
+
+def post(server, body, *, key="key-red", path="/submit/01-mia", content_type="multipart/form-data; boundary=XX"):
+    """Status, headers and JSON of one request, by a client that is not ours."""
+    headers = {"X-API-Key": key, "Content-Type": content_type}
+    return fetch(urllib.request.Request(server.url + path, body, headers))
+
+
+def fetch(request):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=20) as response:
+            return response.status, response.headers, json.load(response)
+    except HTTPError as error:
+        with error:
+            return error.code, error.headers, json.load(error)
+
+
+# Rules
+
+
+def test_the_split_is_three_tenths_and_depends_on_ids_and_seed_alone():
+    public = split(IDS, 3)
+    assert public.sum() == 120
+    shuffled = np.random.default_rng(1).permutation(400)
+    np.testing.assert_array_equal(split([IDS[i] for i in shuffled], 3), public[shuffled])
+    assert (split(IDS, 4) != public).any()
+
+
+def test_a_team_keeps_its_best_by_the_public_share_and_final_is_of_that_one():
+    judge = referee(seed=5, cooldowns=NO_COOLDOWN)
+    attacks = [attack(1, 1.0), attack(2, 2.5), attack(3, 0.0)]
+    public = split(IDS, 5)
+    expected = [tpr_at_fpr(scores[public], TRUTH[public], 0.05) for scores in attacks]
+    verdicts = [judge.judge("red", csv_bytes(scores)) for scores in attacks]
+    assert [verdict.public for verdict in verdicts] == expected
+    judge.judge("blue", csv_bytes(attacks[0]))
+
+    red, blue = judge.ranking()
+    assert (red.team, blue.team) == ("red", "blue")
+    best = int(np.argmax(expected))
+    assert (red.submission_id, red.accepted) == (verdicts[best].submission_id, 3)
+    assert red.final.value == tpr_at_fpr(attacks[best][~public], TRUTH[~public], 0.05)
+    assert red.public.low <= red.public.value <= red.public.high
+    assert red.public.low < red.public.high
+
+
+def test_rows_are_matched_by_id_not_by_order():
+    judge, scores = referee(cooldowns=NO_COOLDOWN), attack(1, 2.0)
+    header, *rows = csv_bytes(scores).decode().splitlines()
+    shuffled = "\n".join([header, *np.random.default_rng(0).permutation(rows)])
+    assert judge.judge("red", shuffled.encode()).public == judge.judge("red", csv_bytes(scores)).public
+
+
+def test_of_equal_figures_the_earlier_is_ahead():
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    judge = referee(clock=lambda: now[0])
+    for team in ("blue", "red"):
+        judge.judge(team, csv_bytes(attack(1, 1.0)))
+        now[0] += timedelta(seconds=1)
+    assert [standing.team for standing in judge.ranking()] == ["blue", "red"]
+
+
+def test_cooldowns_are_sixty_minutes_after_success_and_two_after_failure():
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    judge = referee(clock=lambda: now[0])
+    good, bad = csv_bytes(attack(1, 1.0)), b"id,score\np0,2\n"
+    assert judge.judge("red", bad).broken[0] == "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
+    now[0] += timedelta(seconds=119)
+    assert judge.judge("red", good).wait == timedelta(seconds=1)
+    assert judge.judge("blue", good).submission_id
+    now[0] += timedelta(seconds=1)
+    assert judge.judge("red", good).submission_id
+    now[0] += timedelta(minutes=59)
+    assert judge.judge("red", good).wait == timedelta(minutes=1)
+    now[0] += timedelta(minutes=1)
+    assert judge.judge("red", good).submission_id
+
+
+def test_one_of_many_at_once_is_judged():
+    judge, verdicts = referee(), []
+    data = csv_bytes(attack(1, 1.0))
+    threads = [threading.Thread(target=lambda: verdicts.append(judge.judge("red", data))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(bool(verdict.submission_id) for verdict in verdicts) == [False] * 7 + [True]
+
+
+@pytest.mark.parametrize(
+    ("ids", "truth_ids", "members", "key_of", "message"),
+    [
+        (IDS, IDS[1:], TRUTH[1:], KEYS, "truth: 1 of 400 private ids are not in it, e.g. 'p0'"),
+        (
+            IDS[:60],
+            IDS,
+            TRUTH,
+            KEYS,
+            r"the public share has \d+ members and \d+ non-members, expected at least 1 and 20",
+        ),
+        (IDS, IDS, np.zeros(400, bool), KEYS, "the public share has 0 members and 120 non-members"),
+        (IDS, IDS, TRUTH, {}, "teams: there is none"),
+        (IDS, IDS, TRUTH, {"a": "k", "b": "k"}, "teams: two share a key"),
+    ],
+)
+def test_a_challenge_that_cannot_be_ranked_is_refused(ids, truth_ids, members, key_of, message):
+    with pytest.raises(InputError, match=message):
+        Referee(ids, np.array(truth_ids), members, key_of)
+
+
+def test_truth_beyond_the_private_ids_is_left_out():
+    more = Referee(IDS, np.array([*IDS, "public"]), np.append(TRUTH, True), KEYS)
+    data = csv_bytes(attack(1, 1.0))
+    assert more.judge("red", data).public == referee().judge("red", data).public
+
+
+def test_teams_are_read(tmp_path):
+    path = tmp_path / "teams.csv"
+    path.write_text('team,key\nred,k1\n"blue, the",k2\n')
+    assert read_teams(path) == {"red": "k1", "blue, the": "k2"}
+    path.write_text("team,key\nred,\nred,k2\n")
+    with pytest.raises(InputError, match=r"line 2: has no key\n.*a team comes more than once"):
+        read_teams(path)
+
+
+# HTTP
+
+
+def test_the_client_submits_and_keeps_to_the_cooldown_of_the_server(tmp_path):
+    path, ledger, screen = tmp_path / "submission.csv", tmp_path / "submissions.jsonl", io.StringIO()
+    write_submission(path, IDS, attack(1, 2.0))
+    judge = referee(cooldowns=Cooldowns(success=timedelta(seconds=2)))
+    with answering(PracticeServer(judge)) as server:
+        board = Leaderboard(server.url, "01-mia", SecretStr("key-red"))
+        first = submit(path, IDS, board, ledger=ledger, cooldowns=NO_COOLDOWN)
+        # The client believes that there is no cooldown; the server tells it how long to wait.
+        second = submit(path, IDS, board, ledger=ledger, cooldowns=NO_COOLDOWN, console=Console(file=screen))
+        ranking = fetch(urllib.request.Request(server.url + "/leaderboard.json"))[2]
+    assert first.score == judge.ranking()[0].public.value
+    assert [record.outcome for record in read_ledger(ledger)] == [Outcome.ACCEPTED, Outcome.BUSY, Outcome.ACCEPTED]
+    assert second.submission_id != first.submission_id
+    assert "waiting for the cooldown" in screen.getvalue()
+    assert ranking == [{"team": "red", "score": first.score, "submissions": 2}]
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "message"),
+    [
+        ("01-mia", "key-green", r"the key was refused \(401\): the header X-API-Key holds no team's key; check JAXMIA"),
+        ("02-mia", "key-red", r"no such task at this address \(404\): nothing here; files go to /submit/01-mia; check"),
+    ],
+)
+def test_the_client_is_told_of_a_wrong_key_or_task(tmp_path, task, key, message):
+    path = tmp_path / "submission.csv"
+    write_submission(path, IDS, attack(1, 2.0))
+    with (
+        answering(PracticeServer(referee())) as server,
+        pytest.raises(InputError, match=message) as error,
+    ):
+        submit(path, IDS, Leaderboard(server.url, task, SecretStr(key)), ledger=tmp_path / "ledger.jsonl")
+    assert key not in str(error.value)
+
+
+def test_the_client_is_told_of_too_large_a_file(tmp_path):
+    path = tmp_path / "submission.csv"
+    write_submission(path, IDS, attack(1, 2.0))
+    with (
+        answering(PracticeServer(referee(), max_body=5000)) as server,
+        pytest.raises(
+            InputError, match=r"too large for the leaderboard \(413\): [0-9,]+ bytes are too many.*2 min 0 s"
+        ),
+    ):
+        submit(path, IDS, Leaderboard(server.url, "01-mia", SecretStr("key-red")), ledger=tmp_path / "ledger.jsonl")
+
+
+def test_a_stranger_to_our_client_is_answered_by_the_same_interface():
+    lines = []
+    with answering(PracticeServer(referee(), say=lines.append)) as server:
+        status, _, told = post(server, form(csv_bytes(attack(1, 2.0))))
+        assert (status, set(told), told["status"]) == (200, {"submission_id", "status", "score"}, "success")
+        status, headers, told = post(server, form(csv_bytes(attack(1, 2.0))))
+        assert (status, told["status"]) == (429, "error")
+        assert 3590 < int(headers["Retry-After"]) <= 3600
+        status, _, told = post(server, form(b"id,score\np0,nan\n"), key="key-blue")
+        assert (status, told["message"]) == (
+            422,
+            "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more; "
+            "1 score not finite: line 2 (id 'p0'): 'nan'",
+        )
+    assert lines[0].startswith("red: accepted, TPR at 5% FPR on the public share 0.")
+    assert lines[1] == "blue: rejected: 399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
+    assert "key-" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-red\r\n\r\n", 411),
+        (b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-red\r\nContent-Length: -1\r\n\r\n", 411),
+        (b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-red\r\nContent-Length: 9\r\n\r\nshort", 400),
+        (b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-red\r\nContent-Length: 5\r\n\r\nplain", 400),
+        (b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-r\xe9d\r\nContent-Length: 0\r\n\r\n", 401),
+        (b"POST /submit/01-mia HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 401),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", 404),
+        (b"DELETE / HTTP/1.1\r\n\r\n", 501),
+        (b"nonsense\r\n\r\n", 400),
+    ],
+)
+def test_strange_requests_get_an_answer(request_text, status, capfd):
+    with answering(PracticeServer(referee())) as server:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+            connection.sendall(request_text)
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile("rb") as file:
+                received = file.read()
+        assert (f" {status} ".encode() in received.split(b"\r\n")[0]) or f"code: {status}".encode() in received
+        assert post(server, form(csv_bytes(attack(1, 2.0))), key="key-blue")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_sends_too_much_gets_its_answer():
+    with answering(PracticeServer(referee())) as server:
+        status, _, told = post(server, b"x" * 30_000_000)
+    assert (status, told["message"]) == (413, "30,000,000 bytes are too many, expected at most 16,777,216")
+
+
+def test_failed_requests_begin_the_short_cooldown_and_strangers_none():
+    with answering(PracticeServer(referee())) as server:
+        assert post(server, b"junk", key="who")[0] == 401
+        assert post(server, b"junk")[0] == 400
+        status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))))
+        assert (status, 110 < int(headers["Retry-After"]) <= 120) == (429, True)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_form_gives_back_its_file(before, data):
+    other = b'--XX\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + before.replace(b"XX", b"") + b"\r\n"
+    data = data.replace(b"XX", b"")
+    assert file_of('multipart/form-data; charset=x; boundary="XX"', other + form(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("", form(b"x")),
+        ("multipart/form-data", form(b"x")),
+        ("text/csv; boundary=XX", form(b"x")),
+        ("multipart/form-data; boundary=YY", form(b"x")),
+        ("multipart/form-data; boundary=XX", b""),
+        ("multipart/form-data; boundary=XX", form(b"x")[:-6]),
+        ("multipart/form-data; boundary=XX", form(b"x").replace(b'name="file"', b'name="files"')),
+        ("multipart/form-data; boundary=XX", form(b"x").replace(b"--XX--\r\n", b"") + form(b"y")),
+        ("multipart/form-data; boundary=XX", form(b"x").replace(b"\r\n\r\n", b"\r\n")),
+        ("multipart/form-data; boundary=XX", b"--XX\r\n" * 10_000 + form(b"x")),
+    ],
+)
+def test_a_form_without_one_whole_file_is_none(content_type, body):
+    assert file_of(content_type, body) is None
+
+
+@given(st.text(), st.binary())
+def test_any_form_is_read_or_refused(content_type, body):
+    for kind in (content_type, f"multipart/form-data; boundary={content_type}", "multipart/form-data; boundary=X"):
+        file_of(kind, b"--X\r\n" + body)
+
+
+def test_the_page_ranks_and_escapes():
+    keys = {"<script>alert(1)</script>": "k1", "blue": "k2"}
+    judge = Referee(IDS, np.array(IDS), TRUTH, keys, cooldowns=NO_COOLDOWN)
+    assert "No submission yet." in page(judge.ranking())
+    judge.judge("blue", csv_bytes(attack(1, 0.0)))
+    judge.judge("<script>alert(1)</script>", csv_bytes(attack(1, 3.0)))
+    html = page(judge.ranking())
+    assert "<script" not in html
+    assert html.index("&lt;script&gt;") < html.index("blue")
+    first = judge.ranking()[0].public
+    assert f"{first.value:.4f}" in html
+    assert f"{first.low:.3f} to {first.high:.3f}" in html
+    assert not re.search(r"""(src|href)\s*=|url\(|@import""", html)  # works without a network
+    assert "key" not in html
+    assert "k1" not in html
+
+
+def test_the_page_is_served_and_may_load_nothing():
+    with answering(PracticeServer(referee())) as server:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(server.url + "/", timeout=20) as response:
+            assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            assert "No submission yet." in response.read().decode()
+
+
+def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monkeypatch):
+    truth, lines = tmp_path / "truth.csv", []
+    with truth.open("w", newline="") as file:
+        writer = csv_module.writer(file)
+        writer.writerows([("id", "membership"), *zip(IDS, TRUTH.astype(int), strict=True)])
+
+    def one_submission_then_interrupt(server):
+        settings = dict(item.split("=", 1) for line in lines if line.startswith("export") for item in line.split()[1:])
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        post(server, form(csv_bytes(attack(1, 3.0))), key=settings["JAXMIA_API_KEY"])
+        thread.join()
+        assert settings["JAXMIA_LEADERBOARD_URL"] == server.url
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PracticeServer, "serve_forever", one_submission_then_interrupt)
+    ranking = serve(IDS, truth, say=lines.append, port=0, seed=5)
+    final = ~split(IDS, 5)
+    assert [standing.final.value for standing in ranking] == [tpr_at_fpr(attack(1, 3.0)[final], TRUTH[final], 0.05)]
+
+
+def test_a_port_that_is_taken_is_refused():
+    with PracticeServer(referee()) as server, pytest.raises(InputError, match=r"port: .*: Address already in use"):
+        PracticeServer(referee(), port=server.server_port)
+    with pytest.raises(InputError, match=r"port: 70000: .*choose another, or 0 for a free one"):
+        PracticeServer(referee(), port=70000)

@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmia.cli.main import main
+from jaxmia.errors import InputError
+from jaxmia.machine import doctor
+from jaxmia.machine.doctor import Gpu, Used, check_devices, check_file, check_kernels, check_memory, check_packages
+
+H100 = Gpu("NVIDIA H100", "580.65.06", "81559 MiB", 9.0)
+P100 = Gpu("Tesla P100", "535.10", "16384 MiB", 6.0)
+CPU = Used("cpu", ("cpu",), None)
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "extra"),
+    [
+        ("580.65.06", 9.0, "cuda13"),
+        ("580.65.06", 7.5, "cuda13"),
+        ("580.65.06", 7.0, "cuda12"),
+        ("535.10", 9.0, "cuda12"),
+        ("525.60", 6.0, "cuda12"),
+        ("470.1", 8.0, None),
+    ],
+)
+def test_the_extra_follows_driver_and_generation(driver: str, capability: float, extra: str | None):
+    assert Gpu("x", driver, "1 MiB", capability).extra == extra
+
+
+def test_a_gpu_that_jax_does_not_use_is_bad_and_the_remedy_names_the_extra(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: "")
+    shown, verdict = check_devices([H100], lambda: CPU, {})
+    assert (shown.state, shown.text) == ("ok", "NVIDIA H100, 81559 MiB, driver 580.65.06")
+    assert (verdict.state, verdict.remedy) == ("bad", "pip install -c constraints.txt -e '.[cuda13]'")
+    assert verdict.text == "computes on cpu: cpu; the GPU is not used"
+    assert "cuDNN before 9.11" in check_devices([P100], lambda: CPU, {})[-1].remedy
+
+
+def test_what_keeps_an_installed_plugin_from_the_gpu(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: "0.10.2")
+    remedies = [
+        check_devices([H100], lambda: CPU, environment)[-1].remedy
+        for environment in ({"JAX_PLATFORMS": "cpu"}, {"LD_LIBRARY_PATH": "/usr/local/cuda/lib64"}, {})
+    ]
+    assert [remedy.split(",")[0] for remedy in remedies] == [
+        "unset JAX_PLATFORMS",
+        "unset LD_LIBRARY_PATH",
+        "pip install --force-reinstall -c constraints.txt -e '.[cuda13]'",
+    ]
+    old = Gpu("x", "470.1", "1 MiB", 8.0)
+    assert check_devices([old], lambda: CPU, {})[-1].remedy == "update the driver 470.1 to 525 or newer"
+
+
+def test_a_gpu_in_use_and_a_machine_without_one_are_well():
+    used = Used("gpu", ("NVIDIA H100", "NVIDIA H100"), 60 * 2**30)
+    (_, verdict) = check_devices([H100], lambda: used, {})
+    assert (verdict.state, verdict.text) == ("ok", "computes on gpu: NVIDIA H100, NVIDIA H100, 60.0 GiB each")
+    assert check_devices([], lambda: used, {})[-1].state == "ok"
+
+
+def test_a_device_that_fails_is_bad_in_one_line():
+    def fail() -> Used:
+        raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED\n  at somewhere\n" + "x" * 5000)
+
+    verdict = check_devices([H100], fail, {})[-1]
+    assert verdict.state == "bad"
+    assert verdict.text.startswith("cannot compute: CUDNN_STATUS_NOT_INITIALIZED at somewhere x")
+    assert "\n" not in verdict.text
+    assert len(verdict.text) < 400
+
+
+def test_this_machine_computes_and_has_what_is_needed():
+    used = doctor.used_devices()
+    assert used.platform in ("cpu", "gpu", "tpu")
+    assert len(used.names) >= 1
+    assert [finding.state for finding in check_packages()] == ["ok", "ok"]
+    assert "disk free" in check_memory()[0].text
+
+
+def test_kernels_that_are_missing_keep_nothing_from_running():
+    assert check_kernels(None).state == "ok"
+    finding = check_kernels("no C++ compiler: none is found")
+    assert finding.state == "note"
+    assert "slower: no C++ compiler" in finding.text
+
+
+def test_a_missing_or_old_package_is_named(monkeypatch):
+    versions = {"torch": "2.5.0", "optax": ""}
+    original = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, original(package)))
+    bad = {finding.subject: finding for finding in check_packages() if finding.state == "bad"}
+    assert bad.keys() == {"torch", "optax"}
+    assert bad["torch"].text == "2.5.0, needed is torch>=2.10"
+    assert bad["optax"].text.startswith("missing, needed is optax>=")
+
+
+def test_files_are_named_sized_and_read(tmp_path: Path):
+    path = tmp_path / "pub.pt"
+    path.write_bytes(b"x" * 3 * 2**20)
+    assert check_file("challenge.public", path, lambda path: "3 images").text == f"{path}, 3 MiB: 3 images"
+    assert check_file("challenge.public", None, str).remedy.endswith("--challenge.public FILE")
+    assert check_file("a", tmp_path / "none", str).text == f"{tmp_path}/none: cannot be read: No such file or directory"
+
+    def refuse(path: Path) -> str:
+        raise InputError(f"{path}: is no such thing")
+
+    assert check_file("a", path, refuse).text == f"{path}: is no such thing"
+
+
+def test_the_command_prints_findings_and_fails_where_one_is_bad(capsys, tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("challenge: {public: none.pt}")
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", "--config", str(tmp_path / "a.yaml"), "--json"])
+    shown = capsys.readouterr()
+    states = {finding["subject"]: finding["state"] for finding in json.loads(shown.out)["findings"]}
+    assert stop.value.code == 1
+    assert states["challenge.public"] == states["challenge.target"] == "bad"
+    assert "challenge.public, challenge.private, challenge.target" in shown.err
+    main(["doctor"])
+    assert capsys.readouterr().out.startswith("ok    jaxmia: ")

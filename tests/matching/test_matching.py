@@ -1,0 +1,386 @@
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from jaxmia.cli.display import match_table
+from jaxmia.cli.main import main
+from jaxmia.config import Augment, Config, Match, Shadow, load_config, parse_config
+from jaxmia.data.augment import View
+from jaxmia.data.masks import membership_masks
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.errors import InputError
+from jaxmia.matching import match
+from jaxmia.matching.likeness import ENOUGH, likeness, strata_of, transport
+from jaxmia.matching.recipes import recipes_to_try
+from jaxmia.matching.search import describe, rank
+from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes, trainer_of
+from jaxmia.models import Network
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.training.chunk import train_shadows
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.plan import Plan
+from jaxmia.training.trainer import Normalisation, Trainer
+
+SEED = 5
+NORMALISATION = Normalisation((0.3,), (0.38,))
+BASE = Shadow(
+    architecture="mlp", width=24, epochs=4, batch_size=32, learning_rate=0.1, warmup_epochs=1, precision="float32"
+)
+
+
+def changed(**changes: Any) -> Shadow:
+    return Shadow.model_validate({**dict(BASE), **changes})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Pool:
+    """Eight hundred digits, the last 200 private."""
+    source = load_digits()
+    chosen = np.random.default_rng(1).permutation(len(source.images))[:800]
+    images = np.round(source.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
+    nobody = np.full(800, UNKNOWN, np.int8)
+    return Pool(images, source.target[chosen].astype(np.int32), np.array([f"d{i}" for i in range(800)]), nobody)
+
+
+def ensemble_of(pool: Pool, recipe: Shadow) -> Ensemble:
+    assert pool.images is not None
+    trainer = Trainer(Network(recipe.architecture, (8, 8, 1), 10, recipe.width), recipe, NORMALISATION)
+    return Ensemble(trainer, SEED, pool.images, pool.labels)
+
+
+def plan_of(width: int, devices: int = 1) -> Plan:
+    return Plan(width, "unrolled", False, tuple(jax.local_devices()[:1]) * devices)
+
+
+def test_the_configured_recipe_comes_first_and_small_grids_are_tried_whole():
+    space = Match(
+        epochs=(2, 8), learning_rate=(0.1,), weight_decay=(0,), label_smoothing=(0, 0.3), augment=(Augment(),)
+    )
+    tried = recipes_to_try(space, BASE, 8, 0)
+    assert tried[0] == BASE
+    assert {(recipe.epochs, recipe.label_smoothing) for recipe in tried[1:]} == {(2, 0), (2, 0.3), (8, 0), (8, 0.3)}
+    assert {recipe.warmup_epochs / recipe.epochs for recipe in tried} == {0.25}
+
+
+def test_large_grids_are_drawn_from_without_repeats_by_the_seed():
+    space = Match(trials=10)
+    drawn = recipes_to_try(space, BASE, 8, 0)
+    assert drawn[0] == BASE
+    assert 10 <= len(drawn) <= 11
+    assert all(drawn.count(recipe) == 1 for recipe in drawn)
+    assert drawn == recipes_to_try(space, BASE, 8, 0)
+    assert drawn != recipes_to_try(space, BASE, 8, 1)
+    assert len({recipe.epochs for recipe in drawn}) > 1
+
+
+def test_the_default_space_spreads_around_the_configured_recipe():
+    everything = recipes_to_try(Match(trials=10_000), changed(weight_decay=0.01), 32, 0)
+    assert {recipe.epochs for recipe in everything} == {1, 2, 4, 8}
+    assert {recipe.learning_rate for recipe in everything} == {0.01, 0.03, 0.1, 0.3}
+    assert {recipe.weight_decay for recipe in everything} == {0, 0.01, 0.05}
+    assert {recipe.label_smoothing for recipe in everything} == {0, 0.05, 0.1}
+    assert {recipe.augment.crop for recipe in everything} == {0, 4}
+    assert {recipe.width for recipe in everything} == {24}
+
+
+def test_only_what_a_program_is_made_of_parts_programs():
+    recipes = [
+        changed(epochs=2, warmup_epochs=0.5),
+        changed(augment=Augment(flip=True)),
+        changed(epochs=8, warmup_epochs=2, label_smoothing=0.1),
+        changed(learning_rate=0.3, weight_decay=0),
+        changed(width=12),
+    ]
+    assert programs(recipes) == [[2, 3, 0], [1], [4]]
+
+
+def test_chunks_are_of_one_size_hold_every_model_and_fill_the_devices():
+    chunks = lanes_of([7, 3, 9], 3, plan_of(4, devices=2))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 4]
+    lanes = [lane for chunk in chunks for lane in chunk]
+    assert lanes[:9] == [Lane(recipe, model) for recipe in (7, 3, 9) for model in range(3)]
+    assert set(lanes[9:]) == {Lane(9, 2)}
+    assert [len(chunk) for chunk in lanes_of([0, 1], 4, plan_of(5))] == [4, 4]
+
+
+@pytest.mark.slow
+def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digits: Pool):
+    """However long the others of the chunk train, whatever their scalars, and with a warm-up."""
+    recipes = [changed(epochs=2, warmup_epochs=0.5), changed(epochs=6, warmup_epochs=1.5, label_smoothing=0.3)]
+    ensemble = ensemble_of(digits, recipes[0])
+    chunks = lanes_of([1, 0], 3, plan_of(4))
+    seen: list[int] = []
+    outcomes = dict(
+        train_recipes(ensemble, recipes, chunks, seed=SEED, on_images=lambda chunk, images: seen.append(images))
+    )
+    assert digits.images is not None
+    for place, recipe in enumerate(recipes):
+        chunk = next(
+            train_shadows(
+                trainer_of(ensemble.trainer, recipe),
+                digits.images,
+                digits.labels,
+                [0, 1, 2],
+                seed=SEED,
+                views=(View(),),
+                plan=plan_of(3),
+            )
+        )
+        np.testing.assert_allclose(outcomes[place].phi, chunk.phi[:, 0], rtol=1e-5, atol=1e-5)
+        assert np.mean(outcomes[place].right[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
+    assert not np.allclose(outcomes[0].phi, outcomes[1].phi, atol=0.1)
+    assert len(seen) > 0
+
+
+def naive_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The area between two step distribution functions, interval by interval."""
+    grid = sorted({*one.tolist(), *other.tolist()})
+    area = 0.0
+    for low, high in itertools.pairwise(grid):
+        below = [sum(value <= low for value in values) / len(values) for values in (one, other)]
+        area += abs(below[0] - below[1]) * (high - low)
+    return area
+
+
+def test_the_distance_is_the_area_between_distribution_functions_weighted_by_class(rng: np.random.Generator):
+    one = {0: rng.normal(size=30), 1: rng.normal(3, 1, 10), 4: rng.normal(size=5)}
+    other = {0: rng.normal(1, 2, 20), 1: rng.normal(size=25)}
+    expected = (30 * naive_distance(one[0], other[0]) + 10 * naive_distance(one[1], other[1])) / 40
+    assert transport(one, other) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_shift_is_its_own_size_and_a_diverged_model_is_no_number(rng: np.random.Generator):
+    values = rng.normal(size=100)
+    assert transport({0: values}, {0: rng.permutation(values) + 0.7}) == pytest.approx(0.7)
+    assert np.isnan(transport({0: values}, {0: np.where(values > 2, np.inf, values)}))
+
+
+def test_classes_with_few_samples_of_a_kind_are_taken_together():
+    labels = np.repeat([0, 1, 2], [2 * ENOUGH, 2 * ENOUGH, 6])
+    members = np.arange(len(labels)) % 2 == 0
+    members[labels == 1] = np.arange(2 * ENOUGH) < ENOUGH - 1
+    np.testing.assert_array_equal(strata_of(labels, members), np.where(labels == 0, 0, -1))
+
+
+def test_likeness_compares_in_with_members_and_out_with_nonmembers(rng: np.random.Generator):
+    """Models shifted by 1 where IN and by 0.25 where OUT, all samples being as hard as each other."""
+    samples, models = 4000, 3
+    members, mask = rng.random(samples) < 0.5, rng.random((models, samples)) < 0.5
+    phi = rng.normal(size=(models, samples)) + np.where(mask, 3.0, 0.25)
+    target = rng.normal(size=samples) + np.where(members, 2.0, 0.0)
+    right = rng.random((models, samples)) < np.where(mask, 0.9, 0.6)
+    found = likeness(target, members, phi, mask, right, rng.integers(0, 3, samples))
+    np.testing.assert_allclose(found.inside, 1.0, atol=0.12)
+    np.testing.assert_allclose(found.outside, 0.25, atol=0.12)
+    np.testing.assert_allclose(found.distances, (found.inside + found.outside) / 2)
+    np.testing.assert_allclose(found.misfits, found.distances - found.peers / 2)
+    assert found.peers.max() < 0.15
+    assert (found.accuracy_in, found.accuracy_out) == (pytest.approx(0.9, abs=0.02), pytest.approx(0.6, abs=0.02))
+
+
+def test_the_misfit_prefers_the_targets_own_recipe_to_a_steady_one_in_its_middle(rng: np.random.Generator):
+    """Models of one recipe are shifted by a from N(0, 1), as targets are; those of the other never.
+
+    In closed form, the mean misfit of the first is E|a - a'| / 2 = 1 / sqrt(pi), that of the other E|a| = sqrt(2 / pi).
+    By mere distance the other would be ahead.
+    """
+    values, members = rng.normal(size=100), np.arange(100) % 2 == 0
+    mask = np.tile(members, (4, 1))
+
+    def of(target: np.ndarray, shifts: np.ndarray) -> tuple[float, float]:
+        found = likeness(target, members, values + shifts, mask, mask, np.zeros(100, int))
+        return found.misfit, found.distances.mean()
+
+    targets = values + rng.normal(size=(300, 1))
+    own = np.mean([of(target, rng.normal(size=(4, 1))) for target in targets], axis=0)
+    steady = np.mean([of(target, np.zeros((4, 1))) for target in targets], axis=0)
+    assert own[0] == pytest.approx(1 / np.sqrt(np.pi), abs=0.1)
+    assert steady[0] == pytest.approx(np.sqrt(2 / np.pi), abs=0.1)
+    assert own[0] < steady[0]
+    assert own[1] > steady[1]
+
+
+def test_diverged_recipes_come_last_and_have_no_figures(rng: np.random.Generator):
+    members, mask = np.arange(60) < 30, np.tile(np.arange(60) % 2 == 0, (2, 1))
+    target, labels, phi = rng.normal(size=60), np.zeros(60, int), rng.normal(size=(2, 60))
+
+    def of(margins: np.ndarray):
+        return likeness(target, members, margins, mask, np.ones_like(mask), labels)
+
+    found = {0: of(np.full((2, 60), np.nan)), 1: of(phi + 9), 2: of(phi)}
+    assert rank(found) == [2, 1, 0]
+    assert describe(found[0], found[2])["misfit"] is None
+    assert describe(found[1], found[2])["behind"] == pytest.approx(found[1].misfit - found[2].misfit)
+
+
+class Offline(Pipeline):
+    """A pipeline whose pool and target are there already."""
+
+    def query(self) -> None:
+        pass
+
+
+def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Config, out: Path) -> Pipeline:
+    pipeline = Offline(config, out, lambda line: None)
+    pipeline.__dict__.update(pool=pool, images=pool.images, target=SimpleNamespace(classes=10))
+    np.savez(out / "target.npz", phi=target[0], right=target[1])
+    return pipeline
+
+
+def challenge(pool: Pool, truth: Shadow) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
+    """A target trained by `truth`, which no model of a search is, and the pool with its public membership."""
+    number = 1000
+    _, outcome = next(train_recipes(ensemble_of(pool, truth), [truth], [[Lane(0, number)]], seed=SEED))
+    members = membership_masks(SEED, [number], len(pool))[0]
+    return replace(pool, membership=np.where(np.arange(800) < 600, members, UNKNOWN).astype(np.int8)), (
+        outcome.phi,
+        outcome.right[0],
+    )
+
+
+CONFIG = Config.model_validate(
+    {
+        "challenge": {"mean": [0.3], "std": [0.38]},
+        "shadow": {**BASE.model_dump(), "warmup_epochs": 0, "epochs": 12},
+        "seed": SEED,
+        "ensemble": {"width": 8, "conv": "unrolled", "devices": 1},
+        "match": {
+            "epochs": [3, 12, 48],
+            "learning_rate": [0.02, 0.1],
+            "weight_decay": [0],
+            "label_smoothing": [0, 0.2],
+            "augment": [{}],
+            "models": 4,
+        },
+    }
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"epochs": 3, "learning_rate": 0.1, "label_smoothing": 0.0},
+        {"epochs": 48, "learning_rate": 0.02, "label_smoothing": 0.2},
+        {"epochs": 48, "learning_rate": 0.1, "label_smoothing": 0.0},
+    ],
+)
+def test_a_known_recipe_is_found(digits: Pool, tmp_path: Path, known: dict[str, float]):
+    truth = changed(**known, weight_decay=0, warmup_epochs=0)
+    pool, target = challenge(digits, truth)
+    result = match(pipeline_of(pool, target, CONFIG, tmp_path))
+    trials = result["trials"]
+    assert len(trials) == 13
+    assert [trial["misfit"] for trial in trials] == sorted(trial["misfit"] for trial in trials)
+    own = next(trial for trial in trials if {**trial["recipe"], **known} == trial["recipe"])
+    assert own is trials[0] or own["behind"] <= 2 * own["behind_error"]
+    assert trials[-1]["misfit"] > 3 * own["misfit"]
+    assert own["accuracy_out"] == pytest.approx(result["target"]["accuracy_out"], abs=0.06)
+
+    best = load_config(tmp_path / "matched.yaml")
+    assert best.shadow.model_dump(include={"epochs", "learning_rate", "label_smoothing"}) == {
+        name: trials[0]["recipe"][name] for name in known
+    }
+    assert best.model_copy(update={"shadow": CONFIG.shadow}) == CONFIG
+    assert json.loads((tmp_path / "match.json").read_text(), parse_constant=pytest.fail) == result
+    assert (tmp_path / "match.png").read_bytes().startswith(b"\x89PNG")
+    assert match_table(result).row_count == 12
+
+
+@pytest.mark.slow
+def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pool, target = challenge(digits, BASE)
+    small = CONFIG.match.model_copy(update={"epochs": (1,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
+    config = CONFIG.model_copy(update={"match": small, "shadow": BASE})
+    first = match(pipeline_of(pool, target, config, tmp_path))
+    assert len(list((tmp_path / "match").iterdir())) == 2
+    wider = config.model_copy(update={"match": small.model_copy(update={"label_smoothing": (0.0, 0.1)})})
+    trained: list[int] = []
+
+    def counted(ensemble, recipes, chunks, **options):
+        trained.extend(lane.recipe for chunk in chunks for lane in chunk)
+        return train_recipes(ensemble, recipes, chunks, **options)
+
+    monkeypatch.setattr("jaxmia.matching.search.train_recipes", counted)
+    second = match(pipeline_of(pool, target, wider, tmp_path))
+    assert set(trained) == {2}
+    found = {json.dumps(trial["recipe"]): trial["misfit"] for trial in second["trials"]}
+    assert len(found) == 3
+    assert all(found[json.dumps(trial["recipe"])] == trial["misfit"] for trial in first["trials"])
+
+
+@pytest.mark.slow
+def test_private_samples_have_no_part_in_the_ranking(digits: Pool, tmp_path: Path):
+    """Whatever the target says of them."""
+    pool, target = challenge(digits, BASE)
+    small = CONFIG.match.model_copy(update={"epochs": (1,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
+    config = CONFIG.model_copy(update={"match": small, "shadow": BASE})
+    (tmp_path / "other").mkdir()
+    phi = target[0].copy()
+    phi[:, ~pool.public] = -99.0
+    one = match(pipeline_of(pool, target, config, tmp_path))
+    other = match(pipeline_of(pool, (phi, target[1]), config, tmp_path / "other"))
+    assert one["trials"] == other["trials"]
+
+
+def test_too_few_public_samples_of_a_kind_are_refused(digits: Pool, tmp_path: Path):
+    few = replace(digits, membership=np.where(np.arange(800) < 19, 1, np.where(np.arange(800) < 99, 0, UNKNOWN)))
+    with pytest.raises(InputError, match="match: 19 public members and 80 non-members, expected at least 20 of each"):
+        match(pipeline_of(few, (np.zeros((1, 800)), np.ones(800, bool)), CONFIG, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_search_that_only_diverges_says_what_to_do(digits: Pool, tmp_path: Path):
+    pool, target = challenge(digits, BASE)
+    space = CONFIG.match.model_copy(update={"epochs": (3,), "learning_rate": (1e30,), "label_smoothing": (0.0,)})
+    config = CONFIG.model_copy(update={"match": space, "shadow": changed(learning_rate=1e30)})
+    with pytest.raises(InputError, match=r"every training diverged; try lower values in match\.learning_rate"):
+        match(pipeline_of(pool, target, config, tmp_path))
+    assert not (tmp_path / "matched.yaml").exists()
+
+
+def test_dihedral_augmentation_needs_square_images(digits: Pool, tmp_path: Path):
+    assert digits.images is not None
+    oblong = replace(digits, images=digits.images[:, :6], membership=(np.arange(800) % 2).astype(np.int8))
+    space = CONFIG.match.model_copy(update={"augment": (Augment(dihedral=True),)})
+    config = CONFIG.model_copy(update={"match": space})
+    with pytest.raises(InputError, match=r"match\.augment: images are 6 x 8; dihedral needs square ones"):
+        match(pipeline_of(oblong, (np.zeros((1, 800)), np.ones(800, bool)), config, tmp_path))
+
+
+def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[Pipeline] = []
+    figures = {"misfit": 0.5, "error": 0.1, "accuracy_in": 1.0, "accuracy_out": 0.875}
+    recipes = [{"epochs": epochs, "augment": {"crop": 4, "flip": True}, "width": None} for epochs in (7, 9)]
+    trials = [{"recipe": recipes[0], **figures}, {"recipe": recipes[1], **figures, "misfit": None}]
+
+    def found(pipeline: Pipeline) -> dict[str, Any]:
+        seen.append(pipeline)
+        return {"target": {"accuracy_in": 0.75, "accuracy_out": 0.5}, "models": 3, "trials": trials}
+
+    monkeypatch.setattr("jaxmia.matching.match", found)
+    monkeypatch.setattr("jaxmia.training.devices.prepare_devices", lambda: None)
+    config = tmp_path / "config.yaml"
+    config.write_text("shadow: {epochs: 5}")
+    main(["match", "--config", str(config), "--out", str(tmp_path), "--match.epochs", "7", "9", "--match.models", "3"])
+    assert seen[0].config.match == Match(epochs=(7, 9), models=3)
+    captured = capsys.readouterr()
+    lines = [line.replace("│", " ").split() for line in captured.out.splitlines()]
+    assert ["epochs", "7", "0.500", "0.100", "1.000", "0.875"] in lines
+    assert ["epochs", "9", "diverged", "-", "1.000", "0.875"] in lines
+    assert f"the best recipe is in {tmp_path / 'matched.yaml'}" in captured.err
+
+
+def test_an_unknown_key_within_a_list_is_told_the_right_one():
+    with pytest.raises(InputError, match=r"^here: match\.augment\.1\.flop: unknown key; did you mean 'flip'\?$"):
+        parse_config({"match": {"augment": [{}, {"flop": True}]}}, "here")

@@ -1,0 +1,102 @@
+import functools
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxmia.models.native import build
+from jaxmia.models.native.convolution import forward, input_gradient, kernel_gradient
+
+needs_kernels = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache folder, and nothing compiled yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "unavailable", build.unavailable.__wrapped__)
+    return tmp_path / "jaxmia"
+
+
+def test_without_a_compiler(fresh, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "no C++ compiler: none of $CXX, c++, g++, clang++ is found" in str(build.unavailable())
+    assert not fresh.exists()
+
+
+def test_a_compiler_that_fails_leaves_nothing(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    assert "false does not compile the kernels" in str(build.unavailable())
+    assert list(fresh.iterdir()) == []
+
+
+def test_a_damaged_library_is_told(fresh, monkeypatch):
+    monkeypatch.setattr(build, "_compiled", lambda compiler: build.Path(__file__))
+    monkeypatch.setattr(build, "_compiler", lambda: "c++")
+    assert "cannot be kept or loaded" in str(build.unavailable())
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_the_library_is_compiled_once(fresh, monkeypatch):
+    code = "from jaxmia.models.native.build import unavailable; print(unavailable())"
+    run = functools.partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run().stdout == "None\n"
+    (library,) = fresh.iterdir()
+    made = library.stat().st_mtime_ns
+    assert run().stdout == "None\n"
+    assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
+
+
+@needs_kernels
+@pytest.mark.parametrize("features", [1, 15, 16, 17, 40, 64, 100])
+@pytest.mark.parametrize("channels", [1, 3, 16, 33])
+def test_kernels_of_every_vector_width(channels: int, features: int):
+    """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
+    random = np.random.default_rng(0)
+    window = ((1, 2), ((1, 1), (0, 1)))
+    inputs = jnp.asarray(random.normal(size=(2, 67, 9, 8, channels)), jnp.float32)
+    kernels = jnp.asarray(random.normal(size=(2, 3, 2, channels, features)), jnp.float32)
+
+    def convolve(image, kernel):
+        return lax.conv_general_dilated(image, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    outputs, pull = jax.vjp(jax.vmap(convolve), inputs, kernels)
+    cotangents = jnp.asarray(random.normal(size=outputs.shape), jnp.float32)
+    found = (
+        forward(inputs, kernels, window),
+        input_gradient(cotangents, kernels, window, (9, 8)),
+        kernel_gradient(inputs, cotangents, window, (3, 2)),
+    )
+    for ours, theirs in zip(found, (outputs, *pull(cotangents)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * features**0.5, rtol=0)
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_a_remembered_plan_of_kernels_serves_the_next_process(fresh, monkeypatch):
+    """XLA must know the kernels in a process that neither measures nor compiles."""
+    code = """
+import numpy as np
+from jaxmia.api import train_shadows
+from jaxmia.config import Ensemble, Shadow
+from jaxmia.data.pool import Pool
+
+images = np.zeros((40, 4, 4, 1), np.uint8)
+pool = Pool(images, np.arange(40) % 2, np.arange(40).astype(str), np.full(40, -1, np.int8))
+recipe = Shadow(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
+shadows = train_shadows(pool, recipe, ensemble=Ensemble(width=2), symmetries=("identity",), say=print)
+print(np.isfinite(shadows.phi).all())
+"""
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
+    first = run([sys.executable, "-c", code]).stdout
+    assert "native 2 wide" in first
+    (kept,) = fresh.glob("plan-*.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"conv": "native"}))
+    assert run([sys.executable, "-c", code]).stdout == "True\n"

@@ -1,0 +1,144 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from jaxmia.cli.main import main
+from jaxmia.config import AttackSection
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import auc
+from jaxmia.files import load_npz
+from jaxmia.leaderboard.submission import read_scores_csv, to_unit_interval
+from jaxmia.pipeline.fuse import FUSION, fuse
+from jaxmia.pipeline.scoring import score
+from jaxmia.runs.store import Chunk, ScoreStore
+
+SAMPLES = 600
+
+
+def silent(line: str) -> None:
+    del line
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.ndarray]:
+    """Three scored runs against one target of a signal of 0.8 spreads, each seen through another view."""
+    rng = np.random.default_rng(2)
+    folder = tmp_path_factory.mktemp("families")
+    members = rng.random(SAMPLES) < 0.5
+    membership = np.where(np.arange(SAMPLES) < 300, members, UNKNOWN).astype(np.int8)
+    pool = Pool(None, rng.integers(0, 3, SAMPLES), np.array([f"id{i}" for i in range(SAMPLES)]), membership)
+    runs = []
+    for name in "abc":
+        location, mask = rng.normal(0, 2, SAMPLES), rng.random((16, SAMPLES)) < 0.5
+        phi = (location + rng.normal(size=(16, SAMPLES)) + 0.8 * mask)[:, None].astype(np.float32)
+        run = folder / name
+        pool.save(run / "pool.npz")
+        np.savez(run / "target.npz", phi=(location + rng.normal(size=SAMPLES) + 0.8 * members)[None])
+        nothing = np.full(16, np.nan)
+        ScoreStore(run / "shadows").write(Chunk(np.arange(16), mask, phi, nothing, nothing, {}, {}))
+        score(run, AttackSection(name="lira-online-global" if name == "a" else "rmia-online"), silent)
+        runs.append(run)
+    return runs, members
+
+
+@pytest.fixture
+def runs(scored: tuple[list[Path], np.ndarray], tmp_path: Path) -> list[Path]:
+    """Copies of the runs, to be harmed."""
+    for run in scored[0]:
+        shutil.copytree(run, tmp_path / run.name)
+    return [tmp_path / run.name for run in scored[0]]
+
+
+def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[list[Path], np.ndarray], tmp_path):
+    runs, members = scored
+    metrics = fuse(tmp_path, runs, silent)
+    own = [
+        load_npz(run / "scores.npz")[name]
+        for run, name in zip(runs, ["lira-online-global", "rmia-online", "rmia-online"], strict=True)
+    ]
+    expected = sum(rankdata(values) for values in own) / (3 * SAMPLES)
+    scores = load_npz(tmp_path / "scores.npz")
+    np.testing.assert_allclose(scores[FUSION], expected)
+    np.testing.assert_array_equal(scores["family-2"], own[1])
+    ids, submitted = read_scores_csv(tmp_path / "submission.csv")
+    np.testing.assert_array_equal(ids, [f"id{i}" for i in range(300, SAMPLES)])
+    np.testing.assert_array_equal(submitted, to_unit_interval(scores[FUSION][300:]))
+    assert auc(scores[FUSION], members) > max(auc(values, members) for values in own) + 0.03
+    assert metrics["public"]["auc"]["value"] == pytest.approx(auc(scores[FUSION][:300], members[:300]))
+    assert [family["attack"] for family in metrics["families"]] == ["lira-online-global", "rmia-online", "rmia-online"]
+    assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == json.loads(
+        json.dumps(metrics)
+    )
+    assert len((tmp_path / "samples.csv").read_text().splitlines()) == SAMPLES + 1
+
+
+def test_a_family_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.ndarray], runs: list[Path], tmp_path):
+    """Ranks only: a family whose scores were put through a rising function changes nothing."""
+    before = fuse(tmp_path / "before", scored[0], silent)
+    scores = load_npz(runs[1] / "scores.npz")
+    np.savez(runs[1] / "scores.npz", **{name: np.arctan(values) * 1e-3 for name, values in scores.items()})
+    after = fuse(tmp_path / "after", runs, silent)
+    assert after["public"] == before["public"]
+
+
+def test_the_command_fuses(scored: tuple[list[Path], np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture):
+    main(["fuse", *map(str, scored[0][:2]), "--out", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert "2 families fused, on the public samples" in captured.out
+    assert "submission: 300 rows" in captured.err
+
+
+def shuffled_ids(runs: list[Path]) -> None:
+    pool = load_npz(runs[1] / "pool.npz")
+    np.savez(runs[1] / "pool.npz", **{**pool, "ids": pool["ids"][::-1]})
+
+
+def other_membership(runs: list[Path]) -> None:
+    pool = load_npz(runs[1] / "pool.npz")
+    np.savez(runs[1] / "pool.npz", **{**pool, "membership": np.roll(pool["membership"], 1)})
+
+
+def other_rate(runs: list[Path]) -> None:
+    score(runs[1], AttackSection(name="loss", fpr=0.2), silent)
+
+
+def metrics_of(text: str):
+    return lambda runs: (runs[1] / "metrics.json").write_text(text)
+
+
+def too_short(runs: list[Path]) -> None:
+    np.savez(runs[1] / "scores.npz", **{"rmia-online": np.zeros(5)})
+
+
+def alone(runs: list[Path]) -> None:
+    del runs[1:]
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (shuffled_ids, r"b/pool\.npz: ids differ from those of .*a/pool\.npz$"),
+        (other_membership, r"b/pool\.npz: membership differ from those of"),
+        (other_rate, r"b/metrics\.json: fpr: 0\.2 differs from 0\.05 of .*--attack\.fpr$"),
+        (lambda runs: (runs[1] / "metrics.json").unlink(), r"b/metrics\.json: no such file; `jaxmia score --out"),
+        (metrics_of("{"), r"b/metrics\.json: cannot be read as JSON"),
+        (metrics_of('{"attack": "loss", "fpr": 3}'), r"b/metrics\.json: fpr: 3 must be less than 1"),
+        (metrics_of('{"attack": "lost", "fpr": 0.05}'), r"b/scores\.npz: lacks lost"),
+        (too_short, r"b/scores\.npz: rmia-online is float64 \[5\], expected 600 numbers"),
+        (lambda runs: runs.append(runs[0] / ".." / "a"), r"\.\./a: comes more than once"),
+        (lambda runs: runs.append(runs[0].parent / "out"), r"out: comes more than once among --out and the runs"),
+        (alone, r"runs: 1 given, expected at least two"),
+    ],
+)
+def test_runs_that_do_not_fit_are_one_line_and_nothing_is_written(runs: list[Path], harm, complaint: str):
+    out = runs[0].parent / "out"
+    harm(runs)
+    with pytest.raises(InputError, match=complaint) as caught:
+        fuse(out, runs, silent)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()

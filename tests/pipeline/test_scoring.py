@@ -1,0 +1,228 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmia.attacks import LiraOnline
+from jaxmia.attacks.catalogue import named_attack, standard_attacks
+from jaxmia.cli.commands.run import Score
+from jaxmia.config import AttackSection
+from jaxmia.data.pool import Pool
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import figures, tpr_at_fpr
+from jaxmia.files import load_npz
+from jaxmia.leaderboard.submission import read_scores_csv, to_unit_interval, validate_submission
+from jaxmia.pipeline.scoring import public_figures, score
+from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.store import ScoreStore
+from tests.conftest import make_chunk
+
+
+def silent(line: str) -> None:
+    del line
+
+
+def test_matrices_made_elsewhere_become_a_valid_submission_that_beats_chance(planted: tuple[Path, np.ndarray]):
+    """Nothing but pool.npz, target.npz and shadows/ is there; the signal is 1.5 spreads."""
+    out, members = planted
+    metrics = score(out, AttackSection(name="lira-online-global"), silent)
+    pool = Pool.load(out / "pool.npz")
+    private = ~pool.public
+    assert validate_submission(out / "submission.csv", pool.ids[private].tolist()) == []
+    ids, submitted = read_scores_csv(out / "submission.csv")
+    np.testing.assert_array_equal(ids, pool.ids[private])
+    assert tpr_at_fpr(submitted, members[private], 0.05) > 0.2
+
+    scores = load_npz(out / "scores.npz")
+    assert set(scores) == {attack.name for attack in standard_attacks()}
+    assert all(values.dtype == np.float64 and values.shape == (len(pool),) for values in scores.values())
+    np.testing.assert_array_equal(submitted, to_unit_interval(scores["lira-online-global"][private]))
+
+    assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert (metrics["attack"], metrics["models"], metrics["samples"]) == ("lira-online-global", 24, 400)
+    expected = figures(scores["lira-online-global"][pool.public], members[pool.public]).to_dict()
+    assert metrics["public"]["auc"] == pytest.approx(expected["auc"])
+    assert metrics["public"]["auc"]["low"] > 0.6
+
+
+def test_scores_do_not_depend_on_private_labels_that_are_not_there(planted: tuple[Path, np.ndarray]):
+    """Membership of the public samples is for the figures alone: no attack sees it."""
+    out, _ = planted
+    score(out, AttackSection(), silent)
+    before = load_npz(out / "scores.npz")
+    pool = Pool.load(out / "pool.npz")
+    flipped = np.where(pool.public, 1 - pool.membership, -1).astype(np.int8)
+    Pool(None, pool.labels, pool.ids, flipped).save(out / "pool.npz")
+    score(out, AttackSection(), silent)
+    after = load_npz(out / "scores.npz")
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values, err_msg=name)
+
+
+def test_the_figures_are_at_the_rate_that_was_asked_for(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    metrics = score(out, AttackSection(fpr=0.2), silent)
+    assert [entry["fpr"] for entry in metrics["public"]["tpr"]] == [0.2, 0.05, 0.01, 0.001]
+
+
+def test_without_both_kinds_of_public_samples_there_are_no_figures(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    pool = Pool.load(out / "pool.npz")
+    scores = np.arange(len(pool), dtype=float)
+    for membership in (np.ones_like(pool.membership), np.full_like(pool.membership, -1)):
+        assert public_figures(Pool(None, pool.labels, pool.ids, membership), scores, 0.05) is None
+
+
+def test_an_attack_that_lacks_models_is_left_out_unless_it_was_asked_for(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    shutil.rmtree(out / "shadows")
+    phi = np.random.default_rng(0).normal(size=(4, 2, 400)).astype(np.float32)
+    ScoreStore(out / "shadows").write(make_chunk([0, 1, 2, 3], mask=np.zeros((4, 400), bool), phi=phi))
+    said: list[str] = []
+    score(out, AttackSection(name="lira-offline-global"), said.append)
+    assert any(
+        line.startswith("attacks left out: ") and "lira-online-global," in line and "no IN model" in line
+        for line in said
+    )
+    assert "lira-online-global" not in load_npz(out / "scores.npz")
+    with pytest.raises(InputError, match="sample 0 has no IN model among 4"):
+        score(out, AttackSection(name="lira-online-global"), silent)
+
+
+def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Path, np.ndarray]):
+    """The configuration of the run asks for 28; models 0 to 23 are there, one chunk of which is taken away."""
+    out, _ = planted
+    (out / "config.yaml").write_text("shadow: {count: 28}")
+    (out / "shadows" / "00008-00015.npz").unlink()
+    mask = ScoreStore(out / "shadows").read().mask
+    said: list[str] = []
+    metrics = score(out, AttackSection(name="calibrated"), said.append)
+    inside, outside = mask.sum(0).min(), (~mask).sum(0).min()
+    assert said[0] == (
+        "shadows: 16 models are there, missing are 8-15, 24-27; "
+        f"enough to score: each sample has at least {inside} IN and {outside} OUT"
+    )
+    assert metrics["missing"] == [*range(8, 16), *range(24, 28)]
+
+
+def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    for config in (None, "shadow: {count: 24}"):
+        if config:
+            (out / "config.yaml").write_text(config)
+        said: list[str] = []
+        assert score(out, AttackSection(name="calibrated"), said.append)["missing"] == []
+        assert not any("missing are" in line for line in said)
+
+
+def test_the_command_prints_tables_or_json(planted: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture[str]):
+    out, _ = planted
+    Score(out)(["--attack.name", "calibrated"])
+    assert "calibrated on the public samples" in capsys.readouterr().out
+    Score(out, json=True)(["--attack.name", "calibrated"])
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "metrics.json").read_text())
+
+
+def test_attacks_are_found_by_name():
+    for attack in standard_attacks():
+        assert named_attack(attack.name).name == attack.name
+    assert isinstance(named_attack("lira-online-tied"), LiraOnline)
+    with pytest.raises(
+        InputError, match=r"attack\.name: 'lira-onlin' is unknown; did you mean 'lira-online-.*allowed are"
+    ):
+        named_attack("lira-onlin")
+
+
+def without(name: str):
+    return lambda out: (out / name).unlink()
+
+
+def damaged(name: str):
+    return lambda out: (out / name).write_bytes((out / name).read_bytes()[:-30])
+
+
+def other_pool(out: Path) -> None:
+    np.savez(out / "target.npz", phi=np.zeros((2, 399), np.float32))
+
+
+def other_views(out: Path) -> None:
+    np.savez(out / "target.npz", phi=np.zeros((3, 400), np.float32))
+
+
+def not_finite(out: Path) -> None:
+    np.savez(out / "target.npz", phi=np.full((2, 400), np.inf, np.float32))
+
+
+def flat(out: Path) -> None:
+    np.savez(out / "target.npz", phi=np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (without("pool.npz"), r"pool\.npz: no such file"),
+        (without("target.npz"), r"target\.npz: no such file"),
+        (lambda out: shutil.rmtree(out / "shadows"), r"shadows: holds no trained shadow models"),
+        (damaged("pool.npz"), r"pool\.npz: cannot be read as \.npz"),
+        (damaged("target.npz"), r"target\.npz: cannot be read as \.npz"),
+        (damaged("shadows/00008-00015.npz"), r"shadows/00008-00015\.npz: cannot be read as \.npz"),
+        (other_pool, r"target\.npz: phi has 399 samples, .*pool\.npz has 400"),
+        (other_views, r"run: shadows phi: has shape \(24, 2, 400\), expected .* 3 views"),
+        (not_finite, r"run: target phi: view 0, sample 0 is inf"),
+        (flat, r"target\.npz: phi has shape \[\], expected \[view, sample\]"),
+    ],
+)
+def test_what_is_missing_or_damaged_is_one_line(planted: tuple[Path, np.ndarray], harm, complaint: str):
+    out, _ = planted
+    harm(out)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_matrices(out)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_written_where_the_input_is_bad(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    before = set(out.rglob("*"))
+    other_pool(out)
+    with pytest.raises(InputError, match="399 samples"):
+        score(out, AttackSection(), silent)
+    assert set(out.rglob("*")) == before
+
+
+def test_a_few_samples_that_lack_a_side_cost_no_attack(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    chunks = ScoreStore(out / "shadows").read()
+    mask = chunks.mask.copy()
+    mask[:, 7] = False
+    shutil.rmtree(out / "shadows")
+    ScoreStore(out / "shadows").write(replace(chunks, mask=mask))
+    said: list[str] = []
+    score(out, AttackSection(targets=8), said.append)
+    assert "samples without IN or without OUT models: 1 of 400; more models would leave none" in said
+    assert not any(line.startswith("attacks left out") for line in said)
+    scores = load_npz(out / "scores.npz")
+    assert {"lira-online-shrunk", "rmia-online", "lira-multivariate"} <= scores.keys()
+    assert all(np.isfinite(score).all() for score in scores.values())
+
+
+def test_a_submission_is_written_when_all_else_is(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    score(out, AttackSection(name="margin"), silent)
+    before = (out / "submission.csv").read_text()
+    (out / "metrics.json").unlink()
+    (out / "metrics.json").mkdir()
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        score(out, AttackSection(name="calibrated"), silent)
+    assert (out / "submission.csv").read_text() == before
+
+
+def test_a_margin_of_the_target_that_would_overflow_is_named(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    phi = np.load(out / "target.npz")["phi"].astype(np.float64)
+    phi[1, 3] = -1e200
+    np.savez(out / "target.npz", phi=phi)
+    with pytest.raises(InputError, match=r"target\.npz: phi of view 1 at sample 3 is -1e\+200, expected a logit"):
+        score(out, AttackSection(name="margin"), silent)

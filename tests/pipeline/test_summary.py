@@ -1,0 +1,209 @@
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
+from jaxmia.cli.display import exposed_table, promise_lines
+from jaxmia.config import AttackSection
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import tpr_at_fpr
+from jaxmia.evaluation.selection import select
+from jaxmia.pipeline.scoring import score
+from jaxmia.pipeline.summary import (
+    EXPOSED,
+    epsilon_bound,
+    figures_of_classes,
+    most_exposed,
+    private_estimate,
+    write_samples,
+)
+from jaxmia.runs.matrices import read_matrices
+
+
+def pool_of(membership: list[int], ids: list[str] | None = None, labels: list[int] | None = None) -> Pool:
+    count = len(membership)
+    return Pool(
+        None,
+        np.array(labels if labels else [0] * count, np.int32),
+        np.array(ids or [f"id{i}" for i in range(count)]),
+        np.array(membership, np.int8),
+    )
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_row_says_what_naive_loops_over_the_shadows_say(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    score(out, AttackSection(name="lira-online-global"), lambda line: None)
+    matrices = read_matrices(out)
+    phi, mask, target = matrices.shadows.phi, matrices.shadows.mask, matrices.evidence.target
+    scores = np.load(out / "scores.npz")
+    rows = rows_of(out / "samples.csv")
+    assert len(rows) == len(matrices.pool)
+    for sample, row in enumerate(rows):
+        known = matrices.pool.membership[sample]
+        assert row["id"] == matrices.pool.ids[sample]
+        assert row["label"] == str(matrices.pool.labels[sample])
+        assert row["membership"] == ("" if known == UNKNOWN else str(known))
+        assert float(row["target"]) == pytest.approx(target[0, sample], rel=1e-6)
+        assert float(row["score"]) == pytest.approx(scores["lira-online-global"][sample], rel=1e-6)
+        for name in scores:
+            assert float(row[name]) == pytest.approx(scores[name][sample], rel=1e-6)
+        for side, chosen in (("in", mask[:, sample]), ("out", ~mask[:, sample])):
+            margins = [float(phi[model, 0, sample]) for model in range(len(phi)) if chosen[model]]
+            mean = sum(margins) / len(margins)
+            variance = sum((margin - mean) ** 2 for margin in margins) / (len(margins) - 1)
+            assert int(row[f"{side}_count"]) == len(margins)
+            assert float(row[f"{side}_mean"]) == pytest.approx(mean, rel=1e-5)
+            assert float(row[f"{side}_std"]) == pytest.approx(variance**0.5, rel=1e-5)
+
+
+def test_what_does_not_exist_is_empty_and_what_needs_quotes_has_them(tmp_path: Path):
+    """Sample 1 has one IN model, which has no spread, and no OUT model."""
+    phi = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+    mask = np.array([[True, True], [True, True]])
+    fits = sample_fits(Evidence(np.zeros((1, 2)), phi[:1], mask[:1], np.zeros(2, int)))
+    write_samples(tmp_path / "samples.csv", pool_of([1, UNKNOWN], ['a,"b"', "c"]), np.array([np.inf, 0.5]), fits, {})
+    first, second = rows_of(tmp_path / "samples.csv")
+    assert (first["id"], first["score"], second["membership"]) == ('a,"b"', "inf", "")
+    assert (second["in_count"], second["in_mean"], second["in_std"]) == ("1", "2", "")
+    assert (second["out_count"], second["out_mean"], second["out_std"]) == ("0", "", "")
+
+
+def test_an_id_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path):
+    with pytest.raises(InputError, match=r"samples\.csv: not written: an id holds '\\ud800', no character"):
+        write_samples(tmp_path / "samples.csv", pool_of([1], ["\ud800"]), np.zeros(1), {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_most_exposed_samples_are_those_of_the_highest_scores():
+    pool = pool_of([1, 0, UNKNOWN, 1, 0, UNKNOWN, 1])
+    scores = np.array([3.0, -1.0, 9.0, 3.0, 0.0, np.inf, 2.0])
+    fits = {"target": np.arange(7.0), "in_std": np.full(7, np.nan)}
+    found = most_exposed(pool, scores, fits)
+    assert [sample["id"] for sample in found] == ["id5", "id2", "id0", "id3", "id6"]
+    assert [sample["membership"] for sample in found] == [None, None, 1, 1, 1]
+    assert [sample["score"] for sample in found] == [None, 9.0, 3.0, 3.0, 2.0]
+    assert {sample["in_std"] for sample in found} == {None}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_figures_of_a_class_are_those_of_its_public_samples_alone(rng: np.random.Generator):
+    labels = np.repeat([0, 2, 5], 100)
+    membership = np.tile([1, 0, UNKNOWN, 1], 75)
+    membership[200:] = 1
+    scores = rng.normal(size=300)
+    found = figures_of_classes(pool_of(membership.tolist(), labels=labels.tolist()), scores, 0.2)
+    assert list(found) == ["0", "2", "5"]
+    assert found["5"] is None
+    of_two = (labels == 2) & (membership != UNKNOWN)
+    assert found["2"] is not None
+    assert found["2"]["tpr"][0]["fpr"] == 0.2
+    assert found["2"]["tpr"][0]["fixed"]["value"] == tpr_at_fpr(scores[of_two], membership[of_two] == 1, 0.2)
+
+
+def test_the_private_estimate_holds_for_fresh_targets(rng: np.random.Generator):
+    """Of forty targets that are drawn as the shadows are, the 95 % interval holds all but a few."""
+    models, samples = 30, 300
+    location = rng.normal(0, 2, samples)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        mask = rng.random((count, samples)) < 0.5
+        return (location + rng.normal(size=(count, samples)) + 1.2 * mask)[:, None], mask
+
+    phi, mask = drawn(models)
+    evidence = Evidence(phi[0], phi, mask, np.zeros(samples, int))
+    attack = LiraOnline("global")
+    selection = select(evidence, [attack], 0.1)
+    private = np.arange(samples) >= 150
+    pool = pool_of(np.where(private, UNKNOWN, 1).tolist())
+    estimate = private_estimate(pool, selection)
+    assert estimate is not None
+    assert (estimate["samples"], estimate["fpr"], estimate["value"]) == (150, 0.1, selection.expected)
+    targets, members = drawn(40)
+    reached = [
+        tpr_at_fpr(attack(evidence.with_target(own))[private], who[private], 0.1)
+        for own, who in zip(targets, members, strict=True)
+    ]
+    inside = [estimate["low"] <= value <= estimate["high"] for value in reached]
+    assert np.mean(inside) >= 0.85
+    assert estimate["high"] - estimate["low"] < 5 * np.std(reached)
+
+
+def test_there_is_no_private_estimate_without_private_samples_or_selection(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    pool = Pool.load(out / "pool.npz")
+    selection = select(read_matrices(out).evidence, [Margin()], 0.05)
+    assert private_estimate(pool, selection) is not None
+    assert private_estimate(pool, None) is None
+    assert private_estimate(pool_of([1, 0]), selection) is None
+
+
+def test_without_the_library_epsilon_is_null_and_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "jax_privacy", None)
+    bound = epsilon_bound(pool_of([1, 0] * 5), np.arange(10.0))
+    assert bound["lower"] is None
+    assert "pip install 'jaxmia[audit]'" in bound["reason"]
+
+
+def test_epsilon_needs_members_and_nonmembers():
+    for membership in ([1, 1, 0], [UNKNOWN] * 3, [1, 0, 0]):
+        bound = epsilon_bound(pool_of(membership), np.arange(3.0))
+        assert bound["lower"] is None
+        assert "fewer than two public members or non-members" in bound["reason"]
+
+
+def test_epsilon_of_a_perfect_attack_is_the_closed_form():
+    """All 100 guesses of the judged half right: rejected are those epsilon whose chance of it is below 5 %."""
+    pytest.importorskip("jax_privacy", reason="the extra `audit` is not installed", exc_type=ImportError)
+    members = np.arange(400) % 2
+    bound = epsilon_bound(pool_of(members.tolist()), 10.0 * members + np.linspace(0, 1, 400))
+    assert bound["reason"] is None
+    assert bound["lower"] == pytest.approx(logit(0.05 ** (1 / 100)), rel=0.02)
+
+
+def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator):
+    pytest.importorskip("jax_privacy", reason="the extra `audit` is not installed", exc_type=ImportError)
+    bounds = [
+        epsilon_bound(pool_of(rng.integers(0, 2, 400).tolist()), rng.normal(size=400))["lower"] for _ in range(20)
+    ]
+    assert np.mean(np.array(bounds) > 0) <= 0.2
+
+
+def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    metrics = score(out, AttackSection(targets=8), lambda line: None)
+    assert json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail) == json.loads(json.dumps(metrics))
+    assert metrics["private"]["samples"] == 200
+    assert set(metrics["public_by_class"]) == {"0", "1", "2", "3"}
+    assert len(metrics["exposed"]) == EXPOSED
+    assert exposed_table(metrics).row_count == EXPOSED
+    assert any(line.startswith("private samples: TPR ") for line in promise_lines(metrics))
+
+
+def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    near = score(out, AttackSection(targets=8), lambda line: None)
+    assert promise_lines(near)[0].endswith("for a target trained as its shadows")
+    np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
+    far = score(out, AttackSection(targets=8), lambda line: None)
+    assert re.search(r"as its shadows; this one is \d+\.\d standard deviations from them$", promise_lines(far)[0])
+
+
+def test_nothing_is_expected_at_a_rate_that_allows_no_false_alarm(planted: tuple[Path, np.ndarray]):
+    """Of 200 private samples about 100 are non-members: 1 % of them is one."""
+    out, _ = planted
+    assert score(out, AttackSection(targets=8, fpr=0.01), lambda line: None)["private"] is not None
+    metrics = score(out, AttackSection(targets=8, fpr=0.009), lambda line: None)
+    assert metrics["private"] is None
+    assert not any("private" in line for line in promise_lines(metrics))

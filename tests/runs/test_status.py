@@ -1,0 +1,115 @@
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmia.cli.commands.status import ShowStatus
+from jaxmia.errors import InputError
+from jaxmia.runs.claims import Claims
+from jaxmia.runs.status import enough, missing_models, ranges, read_status
+from jaxmia.runs.store import ScoreStore
+from tests.conftest import make_chunk
+
+MADE = {"trained_images": 6000, "trained_together": 3, "train_seconds": 20.0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Ten models are asked for; three are stored in 20 s, two half trained elsewhere at 500 images/s."""
+    (tmp_path / "config.yaml").write_text("shadow: {count: 10}")
+    ScoreStore(tmp_path / "shadows").write(make_chunk([0, 1, 2], made=MADE))
+    with Claims(tmp_path / "claims").hold([3, 4]):
+        (claim,) = Claims(tmp_path / "claims").others()
+    progress = {"stage": "training", "done": 1000, "total": 4000, "images_per_second": 500.0}
+    far = replace(claim, machine="another", host="far", pid=7, progress=progress)
+    (tmp_path / "claims" / "00003-00004.json").write_text(json.dumps(asdict(far)))
+    return tmp_path
+
+
+def test_what_is_done_running_and_missing(run: Path):
+    status = read_status(run)
+    assert (status.count, status.done, status.running, status.missing) == (10, [0, 1, 2], [3, 4], [5, 6, 7, 8, 9])
+    assert status.images_per_second == 500
+    assert status.seconds_left == (3000 + 5 * 2000) / 500
+    assert missing_models(run, {0, 1, 2}) == list(range(3, 10))
+
+
+def test_where_nobody_trains_the_stored_chunks_tell_the_speed(run: Path):
+    (run / "claims" / "00003-00004.json").unlink()
+    status = read_status(run)
+    assert status.missing == list(range(3, 10))
+    assert status.images_per_second == 300
+    assert status.seconds_left == 7 * 2000 / 300
+
+
+def test_without_a_configuration_nothing_is_missing(run: Path):
+    (run / "config.yaml").unlink()
+    assert read_status(run).count is None
+    assert read_status(run).missing == missing_models(run, set()) == []
+
+
+def test_a_damaged_file_is_named_and_left(run: Path):
+    path = run / "shadows" / "00005-00006.npz"
+    path.write_text("half")
+    assert read_status(run).damaged == [str(path)]
+    assert path.exists()
+
+
+def test_an_empty_folder_and_none(tmp_path: Path):
+    status = read_status(tmp_path)
+    assert (status.done, status.images_per_second, status.seconds_left) == ([], None, None)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        read_status(tmp_path / "nowhere")
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture):
+    ShowStatus(run)([])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "done:    3 of 10 models"
+    assert re.fullmatch(r"running: 3-4 by process 7 of far: training 25 %, last sign \d+ s ago", shown[1])
+    assert shown[2:] == [
+        "missing: 5-9",
+        "models:  too few to score: a sample has no OUT model",
+        "speed:   500 images/s",
+        "left:    0:00:26",
+    ]
+    ShowStatus(run, json=True)([])
+    told = json.loads(capsys.readouterr().out)
+    assert told["missing"] == [5, 6, 7, 8, 9]
+    assert told["jobs"][0]["host"] == "far"
+
+
+def test_the_fewest_models_of_a_sample_are_counted_over_all_files(tmp_path: Path):
+    """Model 2 is in two files and counts once; a file of another pool, or a damaged one, does not count."""
+    store = ScoreStore(tmp_path / "shadows")
+    masks = np.random.default_rng(0).random((6, 30)) < 0.5
+    for models in ([0, 1, 2], [2, 3], [4, 5]):
+        store.write(make_chunk(models, mask=masks[models]))
+    store.write(make_chunk([8, 9], samples=31))
+    (store.folder / "00010-00011.npz").write_text("half")
+    inside, outside = store.counts()
+    np.testing.assert_array_equal(inside, masks.sum(0))
+    np.testing.assert_array_equal(outside, (~masks).sum(0))
+    status = read_status(tmp_path)
+    assert (status.fewest_in, status.fewest_out) == (masks.sum(0).min(), (~masks).sum(0).min())
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "words"),
+    [
+        (3, 2, "enough to score: each sample has at least 3 IN and 2 OUT"),
+        (0, 4, "enough for offline attacks only: a sample has no IN model"),
+        (4, 0, "too few to score: a sample has no OUT model"),
+        (0, 0, "too few to score: a sample has no OUT model"),
+    ],
+)
+def test_whether_there_are_enough(inside: int, outside: int, words: str):
+    assert enough(inside, outside) == words
+
+
+def test_numbers_in_words():
+    assert ranges([]) == ""
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
