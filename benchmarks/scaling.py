@@ -27,7 +27,7 @@ _WAYS = ("first", "again", "pytorch")
 def train_together(count: int) -> None:
     """Trains `count` models on half of the samples each."""
     from jaxmia.api import train_shadows
-    from jaxmia.config import Shadow
+    from jaxmia.config import Recipe
     from jaxmia.data.pool import Pool
     from jaxmia.training.devices import prepare_devices
 
@@ -35,19 +35,19 @@ def train_together(count: int) -> None:
     prepare_devices()
     names = np.arange(len(images)).astype(np.str_)
     pool = Pool(images, labels, names, np.full(len(images), -1, np.int8))
-    recipe = Shadow(architecture="cnn", count=count, epochs=_EPOCHS, batch_size=_BATCH)
+    recipe = Recipe(architecture="cnn", count=count, epochs=_EPOCHS, batch_size=_BATCH)
     train_shadows(pool, recipe, symmetries=("identity",))
 
 
 def train_in_turn(count: int) -> None:
     """The same in PyTorch, one model after the other."""
-    from bridge.trainer import Recipe, train_target
+    from bridge.trainer import TorchRecipe, train_target
     from jaxmia.models import Network
 
     images, labels = made_up()
     for seed in range(count):
         members = np.random.default_rng(seed).permutation(len(images))[: len(images) // 2]
-        recipe = Recipe(epochs=_EPOCHS, batch_size=_BATCH, seed=seed)
+        recipe = TorchRecipe(epochs=_EPOCHS, batch_size=_BATCH, seed=seed)
         train_target(images[members], labels[members], Network("cnn", (8, 8, 1), 10), recipe)
 
 

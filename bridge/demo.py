@@ -8,14 +8,14 @@ from sklearn.datasets import load_digits
 
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import Preprocessing, save_target
-from bridge.trainer import Recipe, train_target
+from bridge.trainer import TorchRecipe, train_target
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.models import Network
 
 _SEED = 20
 _SIDE = 600
 _PREPROCESSING = Preprocessing(mean=(0.3053,), std=(0.3761,))
-_RECIPE = Recipe(epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, seed=_SEED)
+_RECIPE = TorchRecipe(epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, seed=_SEED)
 
 
 def make_demo(out: Path) -> dict[str, Any]:

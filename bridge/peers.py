@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from bridge.networks import build
-from bridge.trainer import Recipe, augment, make_optimizer, train_step
-from jaxmia.config import Augment, Shadow
+from bridge.trainer import TorchRecipe, augment, make_optimizer, train_step
+from jaxmia.config import Augment, Recipe
 from jaxmia.models import Compute, Network, ensemble_conv
-from jaxmia.training.measure import Rig
+from jaxmia.training.measure import StepTimer
 from jaxmia.training.trainer import Normalisation, Trainer
 
 Way = Literal["one by one", "torch.func", "vmap"]
@@ -45,7 +45,7 @@ class _Torch:
 class OneByOne(_Torch):
     """PyTorch, one model after the other, its data on the device: channels-last, bfloat16 autocast on a GPU."""
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: Network, recipe: TorchRecipe) -> None:
         self._recipe = recipe
         self._device = torch.device(recipe.device)
         height, width, channels = network.shape
@@ -75,7 +75,7 @@ class OneByOne(_Torch):
 class FuncVmap(_Torch):
     """`torch.func`: `vmap` over the stacked weights of models, SGD with momentum written out."""
 
-    def __init__(self, network: Network, recipe: Recipe, width: int) -> None:
+    def __init__(self, network: Network, recipe: TorchRecipe, width: int) -> None:
         self._recipe = recipe
         self._device = torch.device(recipe.device)
         height, breadth, channels = network.shape
@@ -112,7 +112,7 @@ class FuncVmap(_Torch):
         return time.perf_counter() - started
 
 
-class Served:
+class SubprocessPeer:
     """One of the peers in a process of its own, as people run it: without what jaxmia sets up for its own process.
 
     Args:
@@ -122,7 +122,7 @@ class Served:
         width: Models together.
     """
 
-    def __init__(self, way: Way, network: Network, recipe: Recipe, width: int) -> None:
+    def __init__(self, way: Way, network: Network, recipe: TorchRecipe, width: int) -> None:
         asked = json.dumps({"way": way, "network": asdict(network), "recipe": asdict(recipe), "width": width})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bridge.peers", asked],
@@ -176,24 +176,24 @@ def _end(process: subprocess.Popen) -> None:
         pass
 
 
-def _make(way: Way, network: Network, recipe: Recipe, width: int) -> "OneByOne | FuncVmap | Rig":
+def _make(way: Way, network: Network, recipe: TorchRecipe, width: int) -> "OneByOne | FuncVmap | StepTimer":
     if way == "one by one":
         return OneByOne(network, recipe)
     if way == "torch.func":
         return FuncVmap(network, recipe, width)
-    shadow = Shadow(
+    shadow = Recipe(
         batch_size=recipe.batch_size, optimizer=recipe.optimizer, augment=Augment(crop=recipe.crop, flip=recipe.flip)
     )
     compute = Compute(jnp.dtype(recipe.precision), ensemble_conv("grouped"))
     trainer = Trainer(network, shadow, Normalisation((0.5,), (0.5,)), compute)
-    return Rig(trainer, width, False, tuple(jax.local_devices()[:1]))
+    return StepTimer(trainer, width, False, tuple(jax.local_devices()[:1]))
 
 
 def _serve(asked: str) -> None:
     """Prints the images of a call and the time it took for each line that comes in."""
     content = json.loads(asked)
     network = Network(**{**content["network"], "shape": tuple(content["network"]["shape"])})
-    peer = _make(content["way"], network, Recipe(**content["recipe"]), content["width"])
+    peer = _make(content["way"], network, TorchRecipe(**content["recipe"]), content["width"])
     for line in sys.stdin:
         seconds = peer.warm_up() if line.strip() == "warm up" else peer.seconds()
         print(peer.images, seconds, flush=True)

@@ -18,7 +18,7 @@ from jaxmia.models import Network
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TorchRecipe:
     """How a network is trained.
 
     Attributes:
@@ -75,7 +75,7 @@ def train_target(
     images: np.ndarray,
     labels: np.ndarray,
     network: Network,
-    recipe: Recipe,
+    recipe: TorchRecipe,
     preprocessing: Preprocessing | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[nn.Module, list[Epoch]]:
@@ -114,7 +114,7 @@ def train_target(
         for _ in range(recipe.epochs):
             started = time.perf_counter()
             loss = torch.zeros((), device=device)
-            right = torch.zeros((), device=device)
+            correct = torch.zeros((), device=device)
             batches = epoch_batches(len(pixels), recipe.batch_size, generator)
             for index in batches:
                 for group in optimizer.param_groups:
@@ -122,11 +122,11 @@ def train_target(
                 batch = preprocessing.normalised(augment(pixels[index], recipe.crop, recipe.flip, generator))
                 value, logits = train_step(forward, optimizer, batch, targets[index], recipe)
                 loss += value
-                right += (logits.argmax(1) == targets[index]).float().mean()
+                correct += (logits.argmax(1) == targets[index]).float().mean()
                 step += 1
             count = len(batches)
             # Reading a number waits for the device, so the clock is read after it.
-            means = loss.item() / count, right.item() / count
+            means = loss.item() / count, correct.item() / count
             history.append(Epoch(*means, time.perf_counter() - started, batches.numel()))
             on_epoch(history[-1])
     return module.to("cpu").to(memory_format=torch.contiguous_format).eval(), history
@@ -137,7 +137,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batch: torch.Tensor,
     labels: torch.Tensor,
-    recipe: Recipe,
+    recipe: TorchRecipe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step on one batch `[sample, channel, height, width]`.
 
@@ -155,7 +155,7 @@ def train_step(
     return loss.detach(), logits.detach()
 
 
-def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, recipe: TorchRecipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; kernels are decayed, vectors only on request."""
     kernels = [value for value in module.parameters() if value.ndim > 1]
     vectors = [value for value in module.parameters() if value.ndim <= 1]

@@ -107,13 +107,13 @@ def _noise(figure: Figure, rng: np.random.Generator) -> None:
 
 
 def _strength(figure: Figure, rng: np.random.Generator) -> None:
-    """TPR of `auto` and of published attacks by the number of shadows, with the standard error over twins."""
+    """TPR of `auto` and of published attacks by the number of shadows, with the standard error over replicas."""
     del rng
     cases = json.loads((RESULTS / "strength_cpu.json").read_text())["cases"]
     for number, (axes, case) in enumerate(zip(figure.subplots(1, len(cases)), cases, strict=True)):
         sizes = np.array([int(size) for size in case["sizes"]])
         for shift, name in enumerate(("auto", "LiRA as published", "RMIA as published", "loss")):
-            found = np.array([cell["twins"][name]["tpr@0.05"] for cell in case["sizes"].values()])
+            found = np.array([cell["replicas"][name]["tpr@0.05"] for cell in case["sizes"].values()])
             errors = found.std(1, ddof=1) / np.sqrt(found.shape[1])
             axes.errorbar(sizes * 1.03**shift, found.mean(1), errors, marker=".", label=name)
         axes.set_xscale("log", base=2)

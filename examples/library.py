@@ -5,7 +5,7 @@ from pathlib import Path
 from bridge.challenge import load_challenge
 from bridge.demo import make_demo
 from bridge.target import load_target
-from jaxmia import Shadow, attack, train_shadows
+from jaxmia import Recipe, attack, train_shadows
 
 FOLDER = Path("runs/library")
 MEAN, STD = (0.3053,), (0.3761,)
@@ -16,7 +16,7 @@ def main(folder: Path = FOLDER, count: int = 64) -> None:
     make_demo(folder)  # writes pub.pt, priv.pt and model.pt; put your own there instead
     pool = load_challenge(folder / "pub.pt", folder / "priv.pt")
     target = load_target(folder / "model.pt", "cnn", mean=MEAN, std=STD)
-    recipe = Shadow(architecture="cnn", count=count, epochs=25, batch_size=64)
+    recipe = Recipe(architecture="cnn", count=count, epochs=25, batch_size=64)
     shadows = train_shadows(pool, recipe, symmetries=("identity",), mean=MEAN, std=STD)
     result = attack(pool, target.query, shadows)
     result.submit(folder / "submission.csv")

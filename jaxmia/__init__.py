@@ -8,22 +8,22 @@ from jaxmia._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from jaxmia.api import AttackResult, TrainedShadows, attack, train_shadows
-    from jaxmia.config import Ensemble, Shadow
+    from jaxmia.config import EnsembleConfig, Recipe
     from jaxmia.data.pool import Pool
     from jaxmia.errors import InputError
 
 __all__ = [
     "AttackResult",
-    "Ensemble",
+    "EnsembleConfig",
     "InputError",
     "Pool",
-    "Shadow",
+    "Recipe",
     "TrainedShadows",
     "attack",
     "train_shadows",
 ]
 
-_HOME = {"Ensemble": "config", "InputError": "errors", "Pool": "data.pool", "Shadow": "config"}
+_HOME = {"EnsembleConfig": "config", "InputError": "errors", "Pool": "data.pool", "Recipe": "config"}
 
 
 def __getattr__(name: str) -> object:

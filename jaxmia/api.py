@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
-from jaxmia.config import AttackSection, Ensemble, Shadow, parse_as
+from jaxmia.config import AttackConfig, EnsembleConfig, Recipe, parse_as
 from jaxmia.data.augment import Dihedral, View, views
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
@@ -82,14 +82,13 @@ class AttackResult:
 
 def train_shadows(
     pool: Pool,
-    recipe: Shadow | None = None,
+    recipe: Recipe | None = None,
     *,
     mean: tuple[float, ...] = (0.5,),
     std: tuple[float, ...] = (0.5,),
     symmetries: tuple[Dihedral, ...] = ("identity", "hflip"),
-    ensemble: Ensemble | None = None,
+    ensemble: EnsembleConfig | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
 ) -> TrainedShadows:
     """Trains `recipe.count` shadow models together, each on a random half of the pool, and queries them on all of it.
 
@@ -103,7 +102,6 @@ def train_shadows(
         symmetries: How each image is shown in queries; the first is `identity`.
         ensemble: How many are trained together and how; by default measured on this device.
         seed: Of masks, initial weights, orders and augmentation.
-        say: Told what is measured.
 
     Raises:
         InputError: The pool has no images, they are not square but would be turned, or more devices are asked for than
@@ -115,11 +113,11 @@ def train_shadows(
 
     if pool.images is None:
         raise InputError("pool: holds no images to train on")
-    recipe = recipe or Shadow()
+    recipe = recipe or Recipe()
     height, width, channels = pool.images.shape[1:]
     classes = int(pool.labels.max()) + 1
     trainer = make_trainer(recipe, (height, width, channels), classes, mean=mean, std=std, symmetries=symmetries)
-    plan = make_plan(ensemble or Ensemble(), trainer, recipe.count, len(pool), say)
+    plan = make_plan(ensemble or EnsembleConfig(), trainer, recipe.count, len(pool))
     shown = views(symmetries)
     chunks = list(
         train(plan.applied(trainer), pool.images, pool.labels, range(recipe.count), seed=seed, views=shown, plan=plan)
@@ -156,7 +154,7 @@ def attack(
 
     if pool.images is None:
         raise InputError("pool: holds no images to query")
-    section = parse_as(AttackSection, {"fpr": fpr}, "attack")
+    section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
     named = None if name == AUTO else named_attack(name) if isinstance(name, str) else name
     phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)

@@ -51,7 +51,7 @@ class _Section(BaseModel):
         return (value,) if listed and isinstance(value, str | int | float) else value
 
 
-class Challenge(_Section):
+class ChallengeConfig(_Section):
     """The three files and how the target sees an image."""
 
     public: Path | None = None
@@ -89,7 +89,7 @@ class Augment(_Section):
     """One of the eight symmetries of the square."""
 
 
-class Shadow(_Section):
+class Recipe(_Section):
     """How each shadow model is trained."""
 
     architecture: Architecture = "resnet18"
@@ -132,7 +132,7 @@ class Shadow(_Section):
     """Type of activations; auto is bfloat16 where the device has it."""
 
     @model_validator(mode="after")
-    def _depth_of_wideresnet(self) -> "Shadow":
+    def _depth_of_wideresnet(self) -> "Recipe":
         if self.architecture == "wideresnet" and (self.depth - 4) % 6:
             raise ValueError(f"depth: {self.depth} is not 6 n + 4 (10, 16, 22, 28, ...)")
         if self.warmup_epochs >= self.epochs:
@@ -140,7 +140,7 @@ class Shadow(_Section):
         return self
 
 
-class Ensemble(_Section):
+class EnsembleConfig(_Section):
     """How many models are trained together, and how."""
 
     width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -155,7 +155,7 @@ class Ensemble(_Section):
     """Keep the trained weights, so that the shadows can be asked again, in other views."""
 
 
-class Query(_Section):
+class QueryConfig(_Section):
     """How models are asked about each sample."""
 
     views: tuple[Dihedral, ...] = ("identity", "hflip")
@@ -166,13 +166,13 @@ class Query(_Section):
     """Images a step."""
 
     @model_validator(mode="after")
-    def _identity_first(self) -> "Query":
+    def _identity_first(self) -> "QueryConfig":
         if not self.views or self.views[0] != "identity" or len(set(self.views)) < len(self.views):
             raise ValueError(f"views: {list(self.views)} must begin with identity and name each view once")
         return self
 
 
-class AttackSection(_Section):
+class AttackConfig(_Section):
     """How scores are made of logit margins."""
 
     name: str = "auto"
@@ -183,7 +183,7 @@ class AttackSection(_Section):
     """Shadows that play the target, at most, to choose the attack."""
 
 
-class Match(_Section):
+class MatchConfig(_Section):
     """Which recipes `jaxmia match` tries; a list that is not given spreads around the shadow section."""
 
     epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -207,17 +207,17 @@ class Match(_Section):
 class Config(_Section):
     """A whole run."""
 
-    challenge: Challenge = Challenge()
+    challenge: ChallengeConfig = ChallengeConfig()
     """The three files and how the target sees an image."""
-    shadow: Shadow = Shadow()
+    shadow: Recipe = Recipe()
     """How each shadow model is trained."""
-    ensemble: Ensemble = Ensemble()
+    ensemble: EnsembleConfig = EnsembleConfig()
     """How many models are trained together, and how."""
-    query: Query = Query()
+    query: QueryConfig = QueryConfig()
     """How models are asked about each sample."""
-    attack: AttackSection = AttackSection()
+    attack: AttackConfig = AttackConfig()
     """How scores are made of logit margins."""
-    match: Match = Match()
+    match: MatchConfig = MatchConfig()
     """Which recipes `jaxmia match` tries."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of masks, initial weights, orders and augmentation."""

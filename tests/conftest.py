@@ -1,7 +1,10 @@
+import logging
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,33 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="jaxmia-cache-")
         os.environ["XDG_CACHE_HOME"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@contextmanager
+def log_messages() -> Iterator[list[str]]:
+    """What jaxmia logs within, line by line."""
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    logger, handler = logging.getLogger("jaxmia"), Keep()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def messages() -> Iterator[list[str]]:
+    """What jaxmia logs while the test runs, line by line."""
+    with log_messages() as lines:
+        yield lines
 
 
 @pytest.fixture
@@ -54,7 +84,7 @@ def make_chunk(models: list[int], samples: int = 30, views: int = 2, seed: int =
         "accuracy": rng.random(len(models)).astype(np.float32),
         "accuracy_in": rng.random(len(models)).astype(np.float32),
         "extra": {"curve": rng.random((len(models), 3, 4)).astype(np.float32)},
-        "made": {"asked": {"seed": seed, "shadow": {"epochs": 3}}, "host": "here"},
+        "metadata": {"cache_key": {"seed": seed, "shadow": {"epochs": 3}}, "host": "here"},
     }
     return Chunk(**{**arrays, **changes})
 

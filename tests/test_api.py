@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import Ensemble, InputError, Pool, Shadow, TrainedShadows, attack, train_shadows
+from jaxmia import Ensemble, InputError, Pool, Recipe, TrainedShadows, attack, train_shadows
 from jaxmia.attacks import Margin
 from jaxmia.data.masks import membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
 ROOT = Path(__file__).parents[1]
-RECIPE = Shadow(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)
+RECIPE = Recipe(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)
 BY_HAND = Ensemble(width=2, conv="unrolled", devices=1)
 
 
@@ -27,7 +27,7 @@ def untrained(images: np.ndarray) -> np.ndarray:
 
 def unasked(images: np.ndarray) -> np.ndarray:
     """A target that nobody is to ask."""
-    raise AssertionError("asked")
+    raise AssertionError("cache_key")
 
 
 def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):

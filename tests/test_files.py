@@ -87,7 +87,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path):
         "mask": np.array([True, False]),
         "ids": np.array(["a", "ß", ""]),
         "none": np.empty((0, 3), np.int64),
-        "made": np.array('{"a": 1}'),
+        "metadata": np.array('{"a": 1}'),
     }
     save_npz(tmp_path / "a.npz", arrays)
     loaded = load_npz(tmp_path / "a.npz", required=("phi", "none"))

@@ -44,7 +44,7 @@ def checkout(tmp_path: Path, monkeypatch) -> Path:
     package = tmp_path / "jaxmia"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(jaxmia, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     return tmp_path
 

@@ -16,7 +16,7 @@ from jax.experimental import topologies
 
 import benchmarks.program
 from benchmarks.program.account import kernels, least_seconds
-from jaxmia.config import Augment, Shadow
+from jaxmia.config import Augment, Recipe
 from jaxmia.files import write_text
 from jaxmia.models import Network
 from jaxmia.provenance import origin
@@ -39,7 +39,7 @@ def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str
     device = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1").devices[
         0
     ]
-    shadow = Shadow(architecture=architecture, batch_size=batch_size, augment=Augment(crop=4, flip=True))
+    shadow = Recipe(architecture=architecture, batch_size=batch_size, augment=Augment(crop=4, flip=True))
     trainer = Trainer(Network(architecture, (32, 32, 3), 9), shadow, Normalisation((0.5,), (0.25,)))
     trainer = replace(trainer, compute=replace(trainer.compute, dtype=jnp.dtype(jnp.bfloat16)))
     plan = plan_of(width, conv, (device,))

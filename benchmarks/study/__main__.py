@@ -1,6 +1,7 @@
 """The command of a study."""
 
 import argparse
+import logging
 import os
 import signal
 import threading
@@ -13,8 +14,11 @@ import benchmarks.study
 from benchmarks.study.device import bench, profile
 from benchmarks.study.making import Study
 from benchmarks.study.presets import PRESETS
-from jaxmia.cli.display import say
+from jaxmia.cli.display import show_messages
 from jaxmia.training.devices import prepare_devices
+
+logger = logging.getLogger(__name__)
+
 
 IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -34,7 +38,7 @@ def steps(study: Study) -> Iterator[Callable[[], None]]:
             yield partial(study.train, case, "matched", count)
         if count == preset.models[0]:
             for case in study.cases:
-                yield partial(study.train, case, "twins", preset.twins)
+                yield partial(study.train, case, "replicas", preset.replicas)
         if count == preset.compared:
             for name in ("default", "true"):
                 for case in study.cases:
@@ -70,7 +74,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="*", default=(), help="other run directories to report beside it")
     options = parser.parse_args()
     prepare_devices()
-    study = Study(PRESETS[options.preset], options.images, options.out, options.seed, say)
+    show_messages(logging.INFO)
+    study = Study(PRESETS[options.preset], options.images, options.out, options.seed)
     if options.what == "report":
         from benchmarks.study.report import write_report
 
@@ -80,7 +85,7 @@ def main() -> None:
     with time_limit(options.minutes):
         for step in steps(study):
             step()
-    say("study: everything is there")
+    logger.info("study: everything is there")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from jaxmia.cli.commands.bench import Bench
 from jaxmia.files import load_npz, write_text
 from jaxmia.provenance import origin
 from jaxmia.training.autotune import make_plan
-from jaxmia.training.measure import Rig
+from jaxmia.training.measure import StepTimer
 from jaxmia.training.trainer import make_trainer
 
 CALLS = 3
@@ -53,10 +53,8 @@ def profile(study: Study) -> None:
     config = study.preset.config()
     side, channels, classes = _subject(study)
     trainer = make_trainer(config.shadow, (side, side, channels), classes, mean=MEAN, std=STD)
-    plan = make_plan(
-        config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private, study.say
-    )
-    rig = Rig(plan.applied(trainer), plan.width, plan.sequential, plan.devices)
+    plan = make_plan(config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private)
+    rig = StepTimer(plan.applied(trainer), plan.width, plan.sequential, plan.devices)
     rig.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

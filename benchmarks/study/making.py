@@ -1,7 +1,7 @@
 """Makes what a study needs: challenges, targets, shadows; each only where it is missing."""
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from benchmarks.make_challenge import make_pool
 from benchmarks.study.presets import Preset, target_recipe
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import Preprocessing, save_target
-from bridge.trainer import Recipe, train_target
-from jaxmia.cli.display import watch
-from jaxmia.config import Challenge, Config, Shadow, load_config
+from bridge.trainer import TorchRecipe, train_target
+from jaxmia.cli.display import progress_bar
+from jaxmia.config import ChallengeConfig, Config, Recipe, load_config
 from jaxmia.files import write_text
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.matching import match
@@ -22,16 +22,19 @@ from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.store import ScoreStore
 
+logger = logging.getLogger(__name__)
+
+
 MEAN, STD = (0.47,), (0.25,)
-TWINS_SEED = 1_000_003
-"""Masks of twins must have nothing to do with those of the shadows that attack them."""
+REPLICAS_SEED = 1_000_003
+"""Masks of replicas must have nothing to do with those of the shadows that attack them."""
 
 
 @dataclass(frozen=True)
 class Case:
     """A challenge of a study and its files.
 
-    `matched` are the shadows of the attack. What looks at `truth` is no attack: `twins`, which play the target, and
+    `matched` are the shadows of the attack. What looks at `truth` is no attack: `replicas`, which play the target, and
     the shadows of the recipe `true`, the best that a search could have found. `default` did not search.
     """
 
@@ -49,12 +52,12 @@ class Case:
         return self.folder / "match"
 
     def shadows(self, name: str) -> Path:
-        """Run directory of `matched`, `true`, `default` or `twins`."""
+        """Run directory of `matched`, `true`, `default` or `replicas`."""
         return self.folder / name
 
-    def challenge(self, preset: Preset) -> Challenge:
+    def challenge(self, preset: Preset) -> ChallengeConfig:
         """What the attack is given."""
-        return Challenge(
+        return ChallengeConfig(
             public=self.folder / "pub.pt",
             private=self.folder / "priv.pt",
             target=self.folder / "model.pt",
@@ -64,9 +67,9 @@ class Case:
             std=STD,
         )
 
-    def recipe(self) -> Shadow:
+    def recipe(self) -> Recipe:
         """The target's own."""
-        return Shadow.model_validate_json((self.truth / "recipe.json").read_text())
+        return Recipe.model_validate_json((self.truth / "recipe.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,12 @@ class Study:
         images: Real images, as `benchmarks/make_challenge.py` takes them.
         out: Where everything is written.
         seed: Of targets: their images, members, recipes and weights. No attack reads it.
-        say: Prints one line.
     """
 
     preset: Preset
     images: Path
     out: Path
     seed: int
-    say: Callable[[str], None] = print
 
     @property
     def cases(self) -> list[Case]:
@@ -104,7 +105,7 @@ class Study:
         shadow = target_recipe(preset, self.seed, case.number)
         members = membership == 1
         assert pool.images is not None
-        self.say(f"{case.folder.name}: training the target on {members.sum()} members")
+        logger.info(f"{case.folder.name}: training the target on {members.sum()} members")
         side, channels = preset.image_size or preset.side, pool.images.shape[-1]
         module, history = train_target(
             pool.images[members],
@@ -123,7 +124,7 @@ class Study:
         """Looks for the target's recipe, knowing what the attack knows."""
         if not (case.search / "match.json").exists():
             config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
-            match(Pipeline(config, case.search, self.say, watch))
+            match(Pipeline(config, case.search, progress_bar))
 
     def train(self, case: Case, name: str, count: int) -> None:
         """Trains shadows up to a number of them."""
@@ -132,27 +133,27 @@ class Study:
             return
         config = self.config_of(case, name)
         shadow = config.shadow.model_copy(update={"count": count})
-        pipeline = Pipeline(config.model_copy(update={"shadow": shadow}), out, self.say, watch)
-        self.say(f"{case.folder.name}: {name}, {count} models")
+        pipeline = Pipeline(config.model_copy(update={"shadow": shadow}), out, progress_bar)
+        logger.info(f"{case.folder.name}: {name}, {count} models")
         pipeline.begin()
         pipeline.query()
         pipeline.train()
 
     def config_of(self, case: Case, name: str) -> Config:
-        """The configuration of `matched`, `true`, `default` or `twins`."""
+        """The configuration of `matched`, `true`, `default` or `replicas`."""
         if name == "matched":
             return load_config(case.search / "matched.yaml")
         config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
         if name == "default":
             return config
-        seed = TWINS_SEED + self.seed if name == "twins" else config.seed
+        seed = REPLICAS_SEED + self.seed if name == "replicas" else config.seed
         return config.model_copy(update={"shadow": case.recipe(), "seed": seed})
 
 
-def in_torch(shadow: Shadow, seed: int) -> Recipe:
+def in_torch(shadow: Recipe, seed: int) -> TorchRecipe:
     """The same recipe for PyTorch, on the accelerator where JAX has one."""
     gpu = jax.default_backend() == "gpu"
-    return Recipe(
+    return TorchRecipe(
         epochs=shadow.epochs,
         batch_size=shadow.batch_size,
         optimizer=shadow.optimizer,

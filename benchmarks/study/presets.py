@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmia.config import Architecture, Augment, Config, Ensemble, Match, Query, Shadow
+from jaxmia.config import Architecture, Augment, Config, EnsembleConfig, MatchConfig, QueryConfig, Recipe
 
 ATTACK_SEED = 1
-"""Of shadows and of the search for a recipe; targets and twins have seeds of their own."""
+"""Of shadows and of the search for a recipe; targets and replicas have seeds of their own."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Preset:
         batch_size: Samples a step.
         models: Numbers of shadows, ascending.
         compared: Number of shadows at which recipes are compared.
-        twins: Further models of the target's own recipe that play the target.
+        replicas: Further models of the target's own recipe that play the target.
         trials: Recipes that `match` tries beside the first.
         ensemble: How shadows are trained together.
         bench_widths: Widths whose throughput is measured; none for no such measurement.
@@ -43,9 +43,9 @@ class Preset:
     batch_size: int
     models: tuple[int, ...]
     compared: int
-    twins: int
+    replicas: int
     trials: int
-    ensemble: Ensemble
+    ensemble: EnsembleConfig
     bench_widths: tuple[int, ...] = ()
 
     @property
@@ -55,7 +55,7 @@ class Preset:
 
     def config(self) -> Config:
         """What the attack begins with, knowing nothing of the target: no challenge yet."""
-        shadow = Shadow(
+        shadow = Recipe(
             architecture=self.architecture,
             width=self.width,
             count=max(self.models),
@@ -63,7 +63,7 @@ class Preset:
             batch_size=self.batch_size,
             augment=Augment(crop=self.crop, flip=True),
         )
-        match = Match(
+        match = MatchConfig(
             epochs=tuple(max(1, round(self.epochs * factor)) for factor in (0.5, 1, 2)),
             learning_rate=(0.03, 0.1),
             weight_decay=(5e-4, 2.5e-3),
@@ -72,13 +72,13 @@ class Preset:
             models=3,
             trials=self.trials,
         )
-        query = Query(views=("identity", "hflip"))
+        query = QueryConfig(views=("identity", "hflip"))
         return Config(shadow=shadow, match=match, ensemble=self.ensemble, query=query, seed=ATTACK_SEED)
 
 
 PRESETS = {
-    "tiny": Preset("mlp", 16, 8, None, 160, 160, 1, 2, 32, (8,), 8, 4, 1, Ensemble(width=8, conv="unrolled")),
-    "cpu": Preset("cnn", 16, 28, 12, 800, 1600, 3, 24, 64, (8, 16, 32, 64, 128), 32, 12, 16, Ensemble(width=16)),
+    "tiny": Preset("mlp", 16, 8, None, 160, 160, 1, 2, 32, (8,), 8, 4, 1, EnsembleConfig(width=8, conv="unrolled")),
+    "cpu": Preset("cnn", 16, 28, 12, 800, 1600, 3, 24, 64, (8, 16, 32, 64, 128), 32, 12, 16, EnsembleConfig(width=16)),
     "gpu": Preset(
         "resnet18",
         None,
@@ -93,7 +93,7 @@ PRESETS = {
         16,
         6,
         8,
-        Ensemble(),
+        EnsembleConfig(),
         bench_widths=(8,),
     ),
 }
@@ -101,7 +101,7 @@ PRESETS = {
 KINDS = ("augmented", "overfitted", "smoothed")
 
 
-def target_recipe(preset: Preset, seed: int, number: int) -> Shadow:
+def target_recipe(preset: Preset, seed: int, number: int) -> Recipe:
     """The recipe of a target: its kind by its number, what is within the kind by chance.
 
     None of them is among those that `match` tries; norms and biases are decayed, as PyTorch does by default and the
@@ -118,7 +118,7 @@ def target_recipe(preset: Preset, seed: int, number: int) -> Shadow:
     epochs = max(1, round(preset.epochs * rng.uniform(shortest, longest)))
     learning_rate = round(_log_uniform(rng, 0.03, 0.12), 4)
     weight_decay = 1e-4 if kind == "overfitted" else round(_log_uniform(rng, 2e-4, 3e-3), 5)
-    return Shadow(
+    return Recipe(
         architecture=preset.architecture,
         width=preset.width,
         count=1,

@@ -1,6 +1,7 @@
 """What a study found, as JSON and Markdown."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from benchmarks.study.tables import RECIPE, details, summary
 from jaxmia.files import write_text
 from jaxmia.provenance import digest, origin
 from jaxmia.runs.store import ScoreStore
+
+logger = logging.getLogger(__name__)
+
 
 RUN_SIZES = (8, 16, 32, 64, 128, 256)
 """Numbers of shadows with which other runs are attacked, as far as they have them."""
@@ -40,7 +44,7 @@ Cell = dict[str, Any]
 
 
 def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
-    """Measures the challenges that have their twins and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
+    """Measures the challenges that have their replicas and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
 
     What has been measured before, of the same score files by the same attacks, is not measured again.
 
@@ -49,9 +53,9 @@ def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
         path: Of the report, without suffix.
         runs: Run directories of other challenges to show beside it.
     """
-    cases = [_case(study, case) for case in study.cases if _models(case.shadows("twins"))]
+    cases = [_case(study, case) for case in study.cases if _models(case.shadows("replicas"))]
     if not cases:
-        raise SystemExit(f"{study.out}: no challenge has its twins yet; train first")
+        raise SystemExit(f"{study.out}: no challenge has its replicas yet; train first")
     result = {
         "origin": origin(),
         "seed": study.seed,
@@ -67,7 +71,7 @@ def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
 
 def _case(study: Study, case: Case) -> dict[str, Any]:
     def measured(name: str, models: int) -> Cell:
-        folders = [case.shadows(name), case.shadows("twins")]
+        folders = [case.shadows(name), case.shadows("replicas")]
         return _measured(study, folders, models, lambda: subject(case, name, models))
 
     compared = study.preset.compared
@@ -99,7 +103,7 @@ def _measured(study: Study, folders: Sequence[Path], models: int, make: Callable
     stamp = digest(str(models).encode(), *(path.read_bytes() for path in (*files, *SOURCES)))
     kept = study.out / "measured" / f"{stamp}.json"
     if not kept.exists():
-        study.say(f"{folders[0]}: attacking with {models} shadows")
+        logger.info(f"{folders[0]}: attacking with {models} shadows")
         write_text(kept, json.dumps(measure(make())) + "\n")
     return json.loads(kept.read_text())
 

@@ -1,4 +1,4 @@
-"""How strong every attack is, on the private truth and on twins of the target."""
+"""How strong every attack is, on the private truth and on replicas of the target."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from benchmarks.study.making import Case, truth_of
 from benchmarks.study.published import LiraPublished, RmiaPublished
 from jaxmia.attacks import Aligned, Attack, Evidence, misalignment
-from jaxmia.attacks.alignment import FAR
+from jaxmia.attacks.alignment import MAX_MISALIGNMENT
 from jaxmia.attacks.catalogue import standard_attacks
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
@@ -40,28 +40,28 @@ class Subject:
         evidence: Of the target.
         judged: Whether the attack on the target is judged by the sample, bool `[sample]`.
         members: Of the target, bool `[sample]`.
-        twins: Margins of each twin, `[twin, view, sample]`.
-        twin_members: bool `[twin, sample]`.
+        replicas: Margins of each replica, `[replica, view, sample]`.
+        twin_members: bool `[replica, sample]`.
     """
 
     evidence: Evidence
     judged: np.ndarray
     members: np.ndarray
-    twins: np.ndarray
+    replicas: np.ndarray
     twin_members: np.ndarray
 
 
 def subject(case: Case, name: str, models: int) -> Subject:
     """The challenge, attacked by the first `models` shadows of `matched`, `true` or `default`."""
     matrices = read_matrices(case.shadows(name))
-    pool, twins = matrices.pool, ScoreStore(case.shadows("twins") / "shadows").read()
+    pool, replicas = matrices.pool, ScoreStore(case.shadows("replicas") / "shadows").read()
     evidence, kept = _first(matrices, models)
     return Subject(
         evidence,
         ~pool.public[kept],
         truth_of(case, pool.ids)[kept],
-        twins.phi[:, :, kept],
-        twins.mask[:, kept],
+        replicas.phi[:, :, kept],
+        replicas.mask[:, kept],
     )
 
 
@@ -98,15 +98,15 @@ def measure(one: Subject) -> dict[str, Any]:
 
     Returns:
         `chosen` (by `auto`), `misalignment`, `expected`, `samples`; `target`: figures on the samples that are judged,
-        by attack; `against`: paired differences of `auto` on them; `twins`: figures by attack, `[twin]` each.
+        by attack; `against`: paired differences of `auto` on them; `replicas`: figures by attack, `[replica]` each.
     """
     selection = select(one.evidence, standard_attacks(), FPR)
     scores = {attack: score[one.judged] for attack, score in _scores(one.evidence, selection).items()}
     members = one.members[one.judged]
-    twins: dict[str, dict[str, list[float]]] = {}
-    for phi, twin_members in zip(one.twins, one.twin_members, strict=True):
+    replicas: dict[str, dict[str, list[float]]] = {}
+    for phi, twin_members in zip(one.replicas, one.twin_members, strict=True):
         for attack, score in _scores(one.evidence.with_target(phi), selection).items():
-            found = twins.setdefault(attack, {figure: [] for figure in FIGURES})
+            found = replicas.setdefault(attack, {figure: [] for figure in FIGURES})
             for figure, value in figures_of(score, twin_members).items():
                 found[figure].append(value)
     return {
@@ -120,7 +120,7 @@ def measure(one: Subject) -> dict[str, Any]:
             attack: {figure: asdict(paired(scores[AUTO], scores[attack], members, figure)) for figure in FIGURES}
             for attack in REFERENCES
         },
-        "twins": twins,
+        "replicas": replicas,
     }
 
 
@@ -134,7 +134,7 @@ def _auto(evidence: Evidence, selection: Selection) -> Attack:
     """What `auto` would use against this target; only whether it is aligned depends on the target."""
     chosen = selection.chosen
     plain = chosen.attack if selection.aligned and isinstance(chosen, Aligned) else chosen
-    return Aligned(plain) if misalignment(evidence) > FAR and not isinstance(plain, Aligned) else plain
+    return Aligned(plain) if misalignment(evidence) > MAX_MISALIGNMENT and not isinstance(plain, Aligned) else plain
 
 
 def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:
@@ -167,10 +167,10 @@ def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
 
 
 def mean_of(groups: Sequence[np.ndarray]) -> Estimate:
-    """Mean over targets of the mean over their twins, with Student's 95 % interval: chance in twins, not in recipes.
+    """Mean over targets of the mean over replicas, with Student's 95 % interval: chance of replicas, not of recipes.
 
     Args:
-        groups: The figures of each target's twins, `[target][twin]`.
+        groups: The figures of each target's replicas, `[target][replica]`.
     """
     variance = sum(group.var(ddof=1) / len(group) for group in groups) / len(groups) ** 2
     freedom = sum(len(group) - 1 for group in groups)

@@ -24,7 +24,7 @@ def summary(preset: Preset, name: str, result: dict[str, Any]) -> list[str]:
         result: What `report.write_report` gathers.
     """
     cases, made = result["cases"], result["origin"]
-    twins = len(next(iter(cases[0]["sizes"].values()))["twins"][AUTO]["auc"])
+    replicas = len(next(iter(cases[0]["sizes"].values()))["replicas"][AUTO]["auc"])
     return [
         "# Strength on real images",
         "",
@@ -33,10 +33,10 @@ def summary(preset: Preset, name: str, result: dict[str, Any]) -> list[str]:
         "by a recipe of its own, drawn by a seed that the attack does not read. Made by `benchmarks/study` at commit",
         f"{made['commit']} on {made['device']}, JAX {made['jax']}, PyTorch {made['torch']}, NumPy {made['numpy']}.",
         "",
-        "Two kinds of figures: on the private truth of each target, few samples and one model; and on *twins*,",
-        f"{twins} further models a target, trained as the shadows are but by the target's own recipe on other members,",
+        "Two kinds of figures: on the private truth of each target, few samples and one model; and on *replicas*,",
+        f"{replicas} further models a target, trained as shadows are, but by the target's own recipe on other members,",
         "and attacked in its place by the same shadows: many more labels. No attack sees either. The masks of shadows",
-        "and twins are those of their numbers, the same for all targets. Samples that no shadow had IN, or none OUT,",
+        "and replicas belong to their numbers, the same for all targets. Samples that no shadow had IN, or none OUT,",
         "are left out. Figures are in percent, intervals at 95 %. In",
         f"[the same target by target]({name}_targets.md) is every attack on the private truth.",
         "",
@@ -78,15 +78,15 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
 
 def _which(cases: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
-        "## Every attack, on twins of all targets",
+        "## Every attack, on replicas of all targets",
         "",
-        "Mean over targets of the mean over their twins. The intervals hold the chance in twins, not in recipes.",
+        "Mean over targets of the mean over their replicas. The intervals hold the chance in replicas, not in recipes.",
     ]
     for figure in FIGURES:
         sizes = _sizes(cases)
         rows = []
         for attack in _attacks(cases):
-            found = [mean_of(_twins(cases, models, attack, figure)) for models in sizes]
+            found = [mean_of(_replicas(cases, models, attack, figure)) for models in sizes]
             rows.append([f"`{attack}`", *map(_percent, found)])
         lines += [
             "",
@@ -101,17 +101,17 @@ def _auto_against(cases: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     for number, case in enumerate(cases):
         for models, cell in case["sizes"].items():
-            twins = {attack: np.array(found["tpr@0.05"]) for attack, found in cell["twins"].items()}
-            best = max(twins, key=lambda attack: twins[attack].mean())
-            behind = mean_of([twins[best] - twins[AUTO]])
-            shown = [_percent(mean_of([twins[attack]])) for attack in (AUTO, *REFERENCES[:2])]
+            replicas = {attack: np.array(found["tpr@0.05"]) for attack, found in cell["replicas"].items()}
+            best = max(replicas, key=lambda attack: replicas[attack].mean())
+            behind = mean_of([replicas[best] - replicas[AUTO]])
+            shown = [_percent(mean_of([replicas[attack]])) for attack in (AUTO, *REFERENCES[:2])]
             verdict = "within noise" if behind.low <= 0 else "beyond noise"
             rows.append([number, models, f"`{cell['chosen']}`", *shown, f"`{best}`", f"{_percent(behind)}, {verdict}"])
     return [
         "",
         "## What `auto` chose, and how far it is behind the best",
         "",
-        "TPR at 5 % FPR on twins, target by target. The best is the attack with the highest mean on these very twins,",
+        "TPR at 5 % FPR on replicas, target by target. The best is the attack with the highest mean on these replicas,",
         "so it flatters itself.",
         "",
         *_table(["target", "shadows", "chosen", "`auto`", *REFERENCES[:2], "best", "`auto` is behind by"], rows),
@@ -124,7 +124,9 @@ def _against_published(cases: Sequence[dict[str, Any]]) -> list[str]:
         for other in REFERENCES:
             gains = {}
             for figure in FIGURES:
-                pairs = zip(_twins(cases, models, AUTO, figure), _twins(cases, models, other, figure), strict=True)
+                pairs = zip(
+                    _replicas(cases, models, AUTO, figure), _replicas(cases, models, other, figure), strict=True
+                )
                 gains[figure] = mean_of([own - theirs for own, theirs in pairs])
                 if gains[figure].high < 0:
                     weaker.append(f"{TITLES[figure]} against `{other}` at {models} shadows")
@@ -133,7 +135,7 @@ def _against_published(cases: Sequence[dict[str, Any]]) -> list[str]:
         "",
         "## `auto` against LiRA with fixed variance and RMIA, at equal shadows",
         "",
-        "Gain of `auto` on twins, paired, in percentage points. The first two are as their authors publish them; the "
+        "Gain of `auto` on replicas, paired, in percentage points. The first two are as their authors publish; the "
         "other two are this project's form of the same.",
         "",
         *_table(["shadows", "against", *TITLES.values()], rows),
@@ -159,9 +161,13 @@ def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
         for name, cell in case["recipes"].items():
             for attack in (AUTO, "lira-online-global"):
                 target = cell["target"][attack]
-                twins = np.array(cell["twins"][attack]["tpr@0.05"])
-                base = case["recipes"].get("default", cell)["twins"][attack]["tpr@0.05"]
-                gain = "" if base is cell["twins"][attack]["tpr@0.05"] else _percent(mean_of([twins - np.array(base)]))
+                replicas = np.array(cell["replicas"][attack]["tpr@0.05"])
+                base = case["recipes"].get("default", cell)["replicas"][attack]["tpr@0.05"]
+                gain = (
+                    ""
+                    if base is cell["replicas"][attack]["tpr@0.05"]
+                    else _percent(mean_of([replicas - np.array(base)]))
+                )
                 rows.append(
                     [
                         number,
@@ -169,7 +175,7 @@ def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
                         f"{cell['misalignment']:.1f}",
                         f"`{attack}`",
                         _percent(_estimate(target, "tpr@0.05")),
-                        _percent(mean_of([twins])),
+                        _percent(mean_of([replicas])),
                         gain,
                     ]
                 )
@@ -178,11 +184,11 @@ def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
         f"## What the recipe is worth, {compared} shadows",
         "",
         "Shadows of the target's `true` recipe, of the `matched` one, and of the `default` that the search began with. "
-        "TPR at 5 % FPR; the gain is over `default`, paired over twins. `misalignment`: how far the target's "
+        "TPR at 5 % FPR; the gain is over `default`, paired over replicas. `misalignment`: how far the target's "
         "margins are from the shadows', in standard deviations; beyond 4, `auto` aligns them.",
         "",
         *_table(
-            ["target", "shadows", "misalignment", "attack", "private truth", "twins", "gain on twins"],
+            ["target", "shadows", "misalignment", "attack", "private truth", "replicas", "gain on replicas"],
             rows,
         ),
     ]
@@ -275,12 +281,12 @@ def _sizes(cases: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _attacks(cases: Sequence[dict[str, Any]]) -> list[str]:
-    return list(next(iter(cases[0]["sizes"].values()))["twins"])
+    return list(next(iter(cases[0]["sizes"].values()))["replicas"])
 
 
-def _twins(cases: Sequence[dict[str, Any]], models: str, attack: str, figure: str) -> list[np.ndarray]:
-    """The figure on every twin of every target, `[target][twin]`."""
-    return [np.array(case["sizes"][models]["twins"][attack][figure]) for case in cases]
+def _replicas(cases: Sequence[dict[str, Any]], models: str, attack: str, figure: str) -> list[np.ndarray]:
+    """The figure on every replica of every target, `[target][replica]`."""
+    return [np.array(case["sizes"][models]["replicas"][attack][figure]) for case in cases]
 
 
 def _estimate(target: dict[str, Any], figure: str) -> Estimate | None:

@@ -52,10 +52,10 @@ class Adaptive:
         Raises:
             InputError: No sample has both IN and OUT models.
         """
-        inside, outside = evidence.sides
-        if not ((inside.count > 0) & (outside.count > 0)).any():
-            inside, outside = evidence.inside, evidence.outside
-        found = signals(evidence, self.views, inside, outside)
+        in_, out = evidence.sides
+        if not ((in_.count > 0) & (out.count > 0)).any():
+            in_, out = evidence.in_, evidence.out
+        found = signals(evidence, self.views, in_, out)
         return np.mean([_score(*_one(found, index)) for index in range(len(found[0]))], axis=0)
 
 
@@ -65,35 +65,35 @@ class _Scale:
 
     variance: np.ndarray
     multiple: np.ndarray
-    freedom: np.ndarray
+    dof: np.ndarray
 
 
 def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
     """One signal of the target and of both fits, arrays `[sample]`."""
-    phi, inside, outside = found
-    one = [Fit(fit.count, fit.mean[index], fit.squares[index]) for fit in (inside, outside)]
+    phi, in_, out = found
+    one = [Fit(fit.count, fit.mean[index], fit.sum_sq[index]) for fit in (in_, out)]
     return phi[index], one[0], one[1]
 
 
-def _score(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
-    pooled_mean = (inside.count * inside.mean + outside.count * outside.mean) / (inside.count + outside.count)
+def _score(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+    pooled_mean = (in_.count * in_.mean + out.count * out.mean) / (in_.count + out.count)
     strata = int(np.clip(len(phi) // STRATUM, 1, STRATA))
     scores = np.empty(len(phi))
     for stratum in np.array_split(np.argsort(pooled_mean, kind="stable"), strata):
-        part = [Fit(fit.count[stratum], fit.mean[stratum], fit.squares[stratum]) for fit in (inside, outside)]
+        part = [Fit(fit.count[stratum], fit.mean[stratum], fit.sum_sq[stratum]) for fit in (in_, out)]
         scores[stratum] = _score_stratum(phi[stratum], *part)
     return scores
 
 
-def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
-    scale = _scale(inside, outside)
+def _score_stratum(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+    scale = _scale(in_, out)
     spread = np.sqrt(scale.variance)
     # everything below is in spreads, counted from the OUT mean, or from the IN mean where there is no OUT model
-    has_in, has_out = inside.count > 0, outside.count > 0
-    origin = np.where(has_out, outside.mean, inside.mean)
-    out_mean = np.where(has_out, outside.mean - origin, 0) / spread
-    in_mean = np.where(has_in, inside.mean - origin, 0) / spread
-    out_precision, in_precision = outside.count, inside.count / scale.multiple
+    has_in, has_out = in_.count > 0, out.count > 0
+    origin = np.where(has_out, out.mean, in_.mean)
+    out_mean = np.where(has_out, out.mean - origin, 0) / spread
+    in_mean = np.where(has_in, in_.mean - origin, 0) / spread
+    out_precision, in_precision = out.count, in_.count / scale.multiple
     total = out_precision + in_precision
     precision = out_precision * in_precision / total
     measured = precision > 0
@@ -106,7 +106,7 @@ def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
     def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray, tail: float) -> np.ndarray:
         own = noise * (1 if np.isinf(tail) else (tail - 2) / tail)
         variance = own + 1 / total + lever**2 * uncertain
-        return log_sum_exp(log_weight + log_student(x, center, variance, np.minimum(scale.freedom, tail)))
+        return log_sum_exp(log_weight + log_student(x, center, variance, np.minimum(scale.dof, tail)))
 
     predictives = [
         (
@@ -119,22 +119,22 @@ def _score_stratum(phi: np.ndarray, inside: Fit, outside: Fit) -> np.ndarray:
     return member - non_member
 
 
-def _scale(inside: Fit, outside: Fit) -> _Scale:
-    multiple = _multiple(inside, outside)
-    squares, freedom = outside.squares + inside.squares / multiple, outside.freedom + inside.freedom
-    spread = fit_spread(squares[None], freedom)
-    variance = spread.posterior(squares[None], freedom)[0]
-    return _Scale(variance, multiple, spread.freedom[0] + freedom)
+def _scale(in_: Fit, out: Fit) -> _Scale:
+    multiple = _multiple(in_, out)
+    sum_sq, dof = out.sum_sq + in_.sum_sq / multiple, out.dof + in_.dof
+    spread = fit_spread(sum_sq[None], dof)
+    variance = spread.posterior(sum_sq[None], dof)[0]
+    return _Scale(variance, multiple, spread.dof[0] + dof)
 
 
-def _multiple(inside: Fit, outside: Fit) -> np.ndarray:
+def _multiple(in_: Fit, out: Fit) -> np.ndarray:
     """IN variance over OUT variance of each sample, shrunk towards the typical one by how well it is measured."""
-    measured = (inside.squares > FLOOR * inside.count) & (outside.squares > FLOOR * outside.count)
+    measured = (in_.sum_sq > FLOOR * in_.count) & (out.sum_sq > FLOOR * out.count)
     if measured.sum() < 3:
-        return np.ones(len(inside.count))
-    half_in, half_out = np.maximum(inside.freedom, 1) / 2, np.maximum(outside.freedom, 1) / 2
+        return np.ones(len(in_.count))
+    half_in, half_out = np.maximum(in_.dof, 1) / 2, np.maximum(out.dof, 1) / 2
     log_ratio = np.zeros(len(measured))
-    log_ratio[measured] = _log_variance(inside, half_in)[measured] - _log_variance(outside, half_out)[measured]
+    log_ratio[measured] = _log_variance(in_, half_in)[measured] - _log_variance(out, half_out)[measured]
     noise = polygamma(1, half_in) + polygamma(1, half_out)
     precision = measured / noise
     typical = np.average(log_ratio, weights=precision)
@@ -145,4 +145,4 @@ def _multiple(inside: Fit, outside: Fit) -> np.ndarray:
 
 def _log_variance(fit: Fit, half: np.ndarray) -> np.ndarray:
     """Unbiased logarithm of the variance, from half its degrees of freedom."""
-    return np.log(np.maximum(fit.squares, FLOOR)) - np.log(2) - digamma(half)
+    return np.log(np.maximum(fit.sum_sq, FLOOR)) - np.log(2) - digamma(half)

@@ -8,10 +8,10 @@ from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack
 from jaxmia.attacks.variance import FLOOR
 
-ENOUGH = 64
+MAX_SHADOWS = 64
 """Shadows whose distribution of margins is looked at, at most."""
 
-FAR = 4.0
+MAX_MISALIGNMENT = 4.0
 """Standard deviations beyond which a target is not one of its shadows' kind."""
 
 
@@ -35,14 +35,15 @@ def scale_of(phi: np.ndarray) -> Scale:
 
 
 def scale_of_shadows(evidence: Evidence) -> Scale:
-    """The scale of each of at most `ENOUGH` shadows, `[model, view]`."""
-    return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // ENOUGH)])
+    """The scale of each of at most `MAX_SHADOWS` shadows, `[model, view]`."""
+    return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // MAX_SHADOWS)])
 
 
 def misalignment(evidence: Evidence) -> float:
     """How far the target's median or width (of view 0) is from the shadows', in standard deviations over shadows.
 
-    Above `FAR`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare with.
+    Above `MAX_MISALIGNMENT`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare
+    with.
     """
     shadows = scale_of_shadows(evidence)
     if len(shadows.median) < 3:

@@ -20,13 +20,13 @@ def log_ratios(evidence: Evidence, offline: float | None) -> np.ndarray:
     Raises:
         InputError: A sample has no OUT model, or online no IN model.
     """
-    outside = evidence.outside.log_mean_p
+    out = evidence.out.log_mean_p
     if offline is None:
-        log_mean = np.logaddexp(evidence.inside.log_mean_p, outside) - np.log(2)
+        log_mean = np.logaddexp(evidence.in_.log_mean_p, out) - np.log(2)
     elif offline == 1:
-        log_mean = outside
+        log_mean = out
     else:
-        log_mean = np.logaddexp(np.log1p(offline) + outside, np.log1p(-offline)) - np.log(2)
+        log_mean = np.logaddexp(np.log1p(offline) + out, np.log1p(-offline)) - np.log(2)
     return log_probability(evidence.target) - log_mean
 
 

@@ -41,25 +41,25 @@ class Bavaria:
         Raises:
             InputError: A sample has no IN or no OUT model.
         """
-        phi, inside, outside = signals(evidence, self.views, evidence.inside, evidence.outside)
-        return (_log_predictive(phi, inside, self.predictive) - _log_predictive(phi, outside, self.predictive)).mean(0)
+        phi, in_, out = signals(evidence, self.views, evidence.in_, evidence.out)
+        return (_log_predictive(phi, in_, self.predictive) - _log_predictive(phi, out, self.predictive)).mean(0)
 
 
 def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.ndarray:
-    spread = fit_spread(fit.squares, fit.freedom)
+    spread = fit_spread(fit.sum_sq, fit.dof)
     center, weight = _fit_center(fit)
     total = weight + fit.count
     mean = (weight * center + fit.count * fit.mean) / total
-    squares = fit.squares + weight * fit.count / total * (fit.mean - center) ** 2
-    variance = spread.posterior(squares, fit.count)
+    sum_sq = fit.sum_sq + weight * fit.count / total * (fit.mean - center) ** 2
+    variance = spread.posterior(sum_sq, fit.count)
     if predictive == "normal":
         return log_normal(phi, mean, variance)
-    return log_student(phi, mean, variance * (1 + 1 / total), spread.freedom + fit.count)
+    return log_student(phi, mean, variance * (1 + 1 / total), spread.dof + fit.count)
 
 
 def _fit_center(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """The prior's center and how many models it is worth, `[signal, 1]`, by moments of the samples' means."""
     center = fit.mean.mean(-1, keepdims=True)
-    within = pooled(fit.squares, fit.freedom)
+    within = pooled(fit.sum_sq, fit.dof)
     between = fit.mean.var(-1, keepdims=True) - within * (1 / fit.count).mean()
     return center, within / np.maximum(between, FLOOR)

@@ -30,4 +30,4 @@ class Calibrated:
             InputError: A sample has no OUT model.
         """
         mapping = weights(evidence, self.views)
-        return (mapping @ evidence.target - project(evidence.outside, mapping).mean).mean(0)
+        return (mapping @ evidence.target - project(evidence.out, mapping).mean).mean(0)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from jaxmia.attacks.moments import Side, moments
+from jaxmia.attacks.moments import Moments, moments
 from jaxmia.errors import InputError
 
 
@@ -39,7 +39,7 @@ class Evidence:
         _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
 
     @property
-    def inside(self) -> Side:
+    def in_(self) -> Moments:
         """Moments over the models trained on each sample.
 
         Raises:
@@ -48,7 +48,7 @@ class Evidence:
         return self._complete(self.sides[0], "IN")
 
     @property
-    def outside(self) -> Side:
+    def out(self) -> Moments:
         """Moments over the models not trained on each sample.
 
         Raises:
@@ -57,7 +57,7 @@ class Evidence:
         return self._complete(self.sides[1], "OUT")
 
     @cached_property
-    def sides(self) -> tuple[Side, Side]:
+    def sides(self) -> tuple[Moments, Moments]:
         """IN and OUT moments, also of samples that lack one of them (their `count` is 0)."""
         return moments(self.shadows, self.mask)
 
@@ -74,8 +74,8 @@ class Evidence:
         rest = moments(np.delete(self.shadows, models, axis=0), np.delete(self.mask, models, axis=0))
         for model in models:
             peers = [peer for peer in models if peer != model]
-            inside, outside = moments(self.shadows[peers], self.mask[peers])
-            sides = rest[0].merge(inside), rest[1].merge(outside)
+            in_, out = moments(self.shadows[peers], self.mask[peers])
+            sides = rest[0].merge(in_), rest[1].merge(out)
             kept = np.flatnonzero((sides[0].count > 0) & (sides[1].count > 0))
             others = Evidence(
                 self.shadows[model],
@@ -93,17 +93,17 @@ class Evidence:
         """The evidence on the samples of the given indices, in their order."""
         if np.array_equal(samples, np.arange(len(self.labels))):
             return self
-        inside, outside = self.sides
+        in_, out = self.sides
         return Evidence(
             self.target[:, samples], self.shadows[:, :, samples], self.mask[:, samples], self.labels[samples]
-        )._knowing((inside.take(samples), outside.take(samples)))
+        )._knowing((in_.take(samples), out.take(samples)))
 
-    def _knowing(self, sides: tuple[Side, Side]) -> "Evidence":
+    def _knowing(self, sides: tuple[Moments, Moments]) -> "Evidence":
         """Itself, its moments set to what they would be computed as."""
         self.__dict__["sides"] = sides
         return self
 
-    def _complete(self, side: Side, name: str) -> Side:
+    def _complete(self, side: Moments, name: str) -> Moments:
         empty = np.flatnonzero(side.count == 0)
         if len(empty):
             raise InputError(

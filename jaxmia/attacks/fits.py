@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.moments import Side
+from jaxmia.attacks.moments import Moments
 
 
 def sample_fits(evidence: Evidence) -> dict[str, np.ndarray]:
@@ -13,14 +13,14 @@ def sample_fits(evidence: Evidence) -> dict[str, np.ndarray]:
         Arrays `[sample]`: `target` (nats), and for `in` and `out` each `*_count` (models), `*_mean` (nats, NaN without
         a model) and `*_std` (nats, NaN with fewer than two).
     """
-    inside, outside = evidence.sides
-    return {"target": evidence.target[0], **_fit("in", inside), **_fit("out", outside)}
+    in_, out = evidence.sides
+    return {"target": evidence.target[0], **_fit("in", in_), **_fit("out", out)}
 
 
-def _fit(name: str, side: Side) -> dict[str, np.ndarray]:
-    freedom = side.count - 1
+def _fit(name: str, side: Moments) -> dict[str, np.ndarray]:
+    dof = side.count - 1
     return {
         f"{name}_count": side.count.astype(np.int64),
         f"{name}_mean": np.where(side.count > 0, side.mean[0], np.nan),
-        f"{name}_std": np.where(freedom > 0, np.sqrt(side.scatter[0, 0] / np.maximum(freedom, 1)), np.nan),
+        f"{name}_std": np.where(dof > 0, np.sqrt(side.scatter[0, 0] / np.maximum(dof, 1)), np.nan),
     }

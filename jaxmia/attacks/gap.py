@@ -9,7 +9,7 @@ ITERATIONS = 40
 SMALLEST = 1e-4
 """Variance of a component at least, in spreads squared."""
 
-ENOUGH = 1000
+MAX_SAMPLES = 1000
 """Samples that the fit uses at most; more would not change it by a noticeable amount."""
 
 
@@ -69,7 +69,7 @@ def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
     """
     if not len(gap):
         return GapPrior(np.ones(1), np.zeros(1), np.full(1, SMALLEST))
-    stride = -(-len(gap) // ENOUGH)
+    stride = -(-len(gap) // MAX_SAMPLES)
     gap, precision = gap[::stride], precision[::stride]
     spread = max(gap.var() - (1 / precision).mean(), 0.01)
     mixture = GapPrior(

@@ -7,14 +7,14 @@ from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack
 from jaxmia.errors import InputError
 
-FEW = 0.05
+MAX_INCOMPLETE = 0.05
 """Share of samples up to which those that lack a side are no reason to do without an attack."""
 
 
 def lacking(evidence: Evidence) -> np.ndarray:
     """Whether a sample has no IN or no OUT model, bool `[sample]`."""
-    inside, outside = evidence.sides
-    return (inside.count == 0) | (outside.count == 0)
+    in_, out = evidence.sides
+    return (in_.count == 0) | (out.count == 0)
 
 
 def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
@@ -30,7 +30,7 @@ def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
     try:
         return attack(evidence)
     except InputError:
-        if not 0 < lack.mean() <= FEW:
+        if not 0 < lack.mean() <= MAX_INCOMPLETE:
             raise
     own = attack(evidence.take(np.flatnonzero(~lack)))
     prior = Adaptive()(evidence)

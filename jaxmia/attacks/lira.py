@@ -43,10 +43,10 @@ class LiraOnline:
         Raises:
             InputError: A sample has no IN or no OUT model.
         """
-        phi, inside, outside = signals(evidence, self.views, evidence.inside, evidence.outside)
-        inside_variance, outside_variance = variances(inside, outside, self.variance)
-        member = log_normal(phi, inside.mean, inside_variance)
-        return (member - log_normal(phi, outside.mean, outside_variance)).mean(0)
+        phi, in_, out = signals(evidence, self.views, evidence.in_, evidence.out)
+        in_variance, out_variance = variances(in_, out, self.variance)
+        member = log_normal(phi, in_.mean, in_variance)
+        return (member - log_normal(phi, out.mean, out_variance)).mean(0)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class LiraOffline:
         """
         mapping = weights(evidence, self.views)
         phi = mapping @ evidence.target
-        outside = project(evidence.outside, mapping)
-        variance = side_variance(outside, self.variance)
+        out = project(evidence.out, mapping)
+        variance = side_variance(out, self.variance)
         if self.tail == "two-sided":
-            return -log_normal(phi, outside.mean, variance).mean(0)
-        return ((phi - outside.mean) / np.sqrt(variance)).mean(0)
+            return -log_normal(phi, out.mean, variance).mean(0)
+        return ((phi - out.mean) / np.sqrt(variance)).mean(0)

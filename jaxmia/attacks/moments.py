@@ -16,7 +16,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class Moments:
     """Moments of the shadow models on one side, IN or OUT, of each sample.
 
     Where a sample has no model on this side, `count`, `mean` and `scatter` are 0 and `log_mean_p` is -inf.
@@ -33,22 +33,22 @@ class Side:
     scatter: np.ndarray
     log_mean_p: np.ndarray
 
-    def merge(self, other: "Side") -> "Side":
+    def merge(self, other: "Moments") -> "Moments":
         """The moments of both groups of models together, without cancellation (Chan, Golub and LeVeque, 1983)."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         step = other.mean - self.mean
         log_sum = np.logaddexp(self.log_sum_p, other.log_sum_p)
-        return Side(
+        return Moments(
             count=count,
             mean=self.mean + share * step,
             scatter=self.scatter + other.scatter + self.count * share * step[:, None] * step[None, :],
             log_mean_p=log_sum - np.log(np.maximum(count, 1)),
         )
 
-    def take(self, samples: np.ndarray) -> "Side":
+    def take(self, samples: np.ndarray) -> "Moments":
         """The moments of the samples of the given indices, in their order."""
-        return Side(
+        return Moments(
             self.count[samples], self.mean[:, samples], self.scatter[:, :, samples], self.log_mean_p[:, samples]
         )
 
@@ -63,7 +63,7 @@ def log_probability(phi: np.ndarray) -> np.ndarray:
     return np.minimum(phi, 0) - np.log1p(np.exp(-np.abs(phi)))
 
 
-def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Side, Side]:
+def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Moments, Moments]:
     """IN and OUT moments of every sample, float64, by two passes over chunks of samples.
 
     Args:
@@ -73,7 +73,7 @@ def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Side, Side]:
     models, views, samples = shadows.shape
     size = max(1, ELEMENTS_PER_CHUNK // max(1, models * views))
 
-    def of_chunk(start: int) -> tuple[Side, Side]:
+    def of_chunk(start: int) -> tuple[Moments, Moments]:
         chunk = slice(start, start + size)
         phi = np.ascontiguousarray(shadows[:, :, chunk].transpose(2, 1, 0), np.float64)
         member = np.ascontiguousarray(mask[:, chunk].T)[:, None, :]
@@ -82,10 +82,10 @@ def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Side, Side]:
 
     with ThreadPoolExecutor(THREADS) as threads:
         chunks = list(threads.map(of_chunk, range(0, samples, size)))
-    return _concatenate([inside for inside, _ in chunks]), _concatenate([outside for _, outside in chunks])
+    return _concatenate([in_ for in_, _ in chunks]), _concatenate([out for _, out in chunks])
 
 
-def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Side:
+def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Moments:
     """Moments of the chosen models; arrays are `[sample, view, model]`, results put the sample last."""
     count = chosen.sum(2, dtype=np.float64)
     divisor = np.maximum(count, 1)
@@ -95,7 +95,7 @@ def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Side:
     shift = np.where(count > 0, top, 0)
     with np.errstate(divide="ignore"):
         log_mean_p = shift + np.log((np.exp(np.minimum(log_p - shift[:, :, None], 0)) * chosen).sum(2) / divisor)
-    return Side(
+    return Moments(
         count=count[:, 0],
         mean=mean.T,
         scatter=(deviation @ deviation.transpose(0, 2, 1)).transpose(1, 2, 0),
@@ -103,8 +103,8 @@ def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Side:
     )
 
 
-def _concatenate(sides: list[Side]) -> Side:
-    return Side(
+def _concatenate(sides: list[Moments]) -> Moments:
+    return Moments(
         count=np.concatenate([side.count for side in sides]),
         mean=np.concatenate([side.mean for side in sides], axis=-1),
         scatter=np.concatenate([side.scatter for side in sides], axis=-1),

@@ -6,10 +6,10 @@ import numpy as np
 from scipy.special import gammaln
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.moments import Side
+from jaxmia.attacks.moments import Moments
 from jaxmia.attacks.variance import FLOOR, fit_spread
 
-ENOUGH = 2000
+MAX_SAMPLES = 2000
 """Samples on which the prior's weight is chosen, at most."""
 
 PRIOR_WEIGHTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
@@ -36,27 +36,27 @@ class LiraMultivariate:
         Raises:
             InputError: A sample has no IN or no OUT model.
         """
-        inside, outside = evidence.inside, evidence.outside
-        level = _level(inside, outside)
-        return _log_density(evidence.target, inside, level) - _log_density(evidence.target, outside, level)
+        in_, out = evidence.in_, evidence.out
+        level = _level(in_, out)
+        return _log_density(evidence.target, in_, level) - _log_density(evidence.target, out, level)
 
 
-def _level(inside: Side, outside: Side) -> np.ndarray:
+def _level(in_: Moments, out: Moments) -> np.ndarray:
     """Each sample's variance averaged over views, tied over IN and OUT and shrunk, `[sample]`."""
-    squares = np.einsum("vvn->n", inside.scatter + outside.scatter) / len(inside.mean)
-    freedom = np.maximum(inside.count - 1, 0) + np.maximum(outside.count - 1, 0)
-    return fit_spread(squares[None], freedom).posterior(squares[None], freedom)[0]
+    sum_sq = np.einsum("vvn->n", in_.scatter + out.scatter) / len(in_.mean)
+    dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
+    return fit_spread(sum_sq[None], dof).posterior(sum_sq[None], dof)[0]
 
 
-def _log_density(phi: np.ndarray, side: Side, level: np.ndarray) -> np.ndarray:
+def _log_density(phi: np.ndarray, side: Moments, level: np.ndarray) -> np.ndarray:
     """Log-density of the target's views on one side, without the constant that both sides share."""
     views = len(phi)
-    freedom = np.maximum(side.count - 1, 0)
+    dof = np.maximum(side.count - 1, 0)
     scatter = side.scatter.transpose(2, 0, 1)
-    typical = (scatter / level[:, None, None]).sum(0) / max(freedom.sum(), 1) + FLOOR * np.eye(views)
+    typical = (scatter / level[:, None, None]).sum(0) / max(dof.sum(), 1) + FLOOR * np.eye(views)
     center = typical * level[:, None, None]
-    weight = _prior_weight(center, scatter, freedom)
-    covariance = (weight * center + scatter) / (weight + freedom)[:, None, None]
+    weight = _prior_weight(center, scatter, dof)
+    covariance = (weight * center + scatter) / (weight + dof)[:, None, None]
     covariance *= (1 + 1 / side.count)[:, None, None]
     covariance += FLOOR * np.eye(views)
     deviation = (phi - side.mean).T[:, :, None]
@@ -64,15 +64,15 @@ def _log_density(phi: np.ndarray, side: Side, level: np.ndarray) -> np.ndarray:
     return -0.5 * (distance + np.linalg.slogdet(covariance)[1])
 
 
-def _prior_weight(center: np.ndarray, scatter: np.ndarray, freedom: np.ndarray) -> float:
+def _prior_weight(center: np.ndarray, scatter: np.ndarray, dof: np.ndarray) -> float:
     """The weight `w` of the prior `InverseWishart(w + views + 1, w * center)` that makes the scatters likeliest."""
-    stride = -(-len(center) // ENOUGH)
-    center, scatter, freedom = center[::stride], scatter[::stride], freedom[::stride]
+    stride = -(-len(center) // MAX_SAMPLES)
+    center, scatter, dof = center[::stride], scatter[::stride], dof[::stride]
     views = center.shape[1]
 
     def log_likelihood(weight: float) -> float:
         prior = weight + views + 1
-        both = (prior + freedom) / 2
+        both = (prior + dof) / 2
         shape = _log_gamma(both, views) - _log_gamma(prior / 2, views)
         before, after = np.linalg.slogdet(weight * center)[1], np.linalg.slogdet(weight * center + scatter)[1]
         return float((shape + prior / 2 * before - both * after).sum())

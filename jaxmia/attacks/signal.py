@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.moments import Side
+from jaxmia.attacks.moments import Moments
 
 Views = Literal["identity", "mean", "each", "fisher"]
 """`identity`: view 0 alone. `mean`: margins averaged over the views before the fit. `each`: one fit a view, the scores
@@ -22,16 +22,16 @@ class Fit:
     Attributes:
         count: Models, `[sample]`.
         mean: In nats, `[signal, sample]`.
-        squares: Sum of squared deviations from the mean, `[signal, sample]`.
+        sum_sq: Sum of squared deviations from the mean, `[signal, sample]`.
     """
 
     count: np.ndarray
     mean: np.ndarray
-    squares: np.ndarray
+    sum_sq: np.ndarray
 
     @property
-    def freedom(self) -> np.ndarray:
-        """Degrees of freedom of `squares`, `[sample]`."""
+    def dof(self) -> np.ndarray:
+        """Degrees of freedom of `sum_sq`, `[sample]`."""
         return np.maximum(self.count - 1, 0)
 
 
@@ -47,33 +47,33 @@ def weights(evidence: Evidence, views: Views) -> np.ndarray:
     return np.eye(1, count)
 
 
-def signals(evidence: Evidence, views: Views, inside: Side, outside: Side) -> tuple[np.ndarray, Fit, Fit]:
+def signals(evidence: Evidence, views: Views, in_: Moments, out: Moments) -> tuple[np.ndarray, Fit, Fit]:
     """The target's signals in nats, `[signal, sample]`, and the fits of IN and of OUT models to hold them against."""
     mapping = weights(evidence, views)
-    return mapping @ evidence.target, project(inside, mapping), project(outside, mapping)
+    return mapping @ evidence.target, project(in_, mapping), project(out, mapping)
 
 
-def project(side: Side, weights: np.ndarray) -> Fit:
+def project(side: Moments, weights: np.ndarray) -> Fit:
     """Moments of the signals `weights @ views`, exactly those that the projected margins would have."""
-    squares = np.einsum("iv,vwn,iw->in", weights, side.scatter, weights)
-    return Fit(side.count, weights @ side.mean, np.maximum(squares, 0))
+    sum_sq = np.einsum("iv,vwn,iw->in", weights, side.scatter, weights)
+    return Fit(side.count, weights @ side.mean, np.maximum(sum_sq, 0))
 
 
-def _fisher(inside: Side, outside: Side) -> np.ndarray:
+def _fisher(in_: Moments, out: Moments) -> np.ndarray:
     """Fisher's discriminant between IN and OUT, one for all samples, each sample in units of its own spread.
 
     A tenth of the mean variance on the diagonal keeps views that are nearly copies of each other from getting large
     weights of opposite signs.
     """
-    both = (inside.count > 0) & (outside.count > 0)
-    scatter = (inside.scatter + outside.scatter)[:, :, both]
+    both = (in_.count > 0) & (out.count > 0)
+    scatter = (in_.scatter + out.scatter)[:, :, both]
     spread = np.einsum("vvn->n", scatter)
     both_spread = spread > 0
     if not both_spread.any():
-        return np.full(len(inside.mean), 1 / len(inside.mean))
+        return np.full(len(in_.mean), 1 / len(in_.mean))
     scale = spread[both_spread]
     within = (scatter[:, :, both_spread] / scale).mean(2)
-    gap = ((inside.mean - outside.mean)[:, both][:, both_spread] / np.sqrt(scale)).mean(1)
+    gap = ((in_.mean - out.mean)[:, both][:, both_spread] / np.sqrt(scale)).mean(1)
     within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
     direction = np.linalg.solve(within, gap)
     total = direction.sum()

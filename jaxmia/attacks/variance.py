@@ -24,25 +24,25 @@ class Spread:
 
     Attributes:
         scale: Typical variance, nats squared, broadcasts with `[signal, sample]`.
-        freedom: Degrees of freedom that the prior is worth; infinite where all samples have the same variance.
+        dof: Degrees of freedom that the prior is worth; infinite where all samples have the same variance.
     """
 
     scale: np.ndarray
-    freedom: np.ndarray
+    dof: np.ndarray
 
-    def posterior(self, squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    def posterior(self, sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
         """Variances given each sample's sum of squares, nats squared: the average of both, weighted by freedom."""
-        finite = np.where(np.isinf(self.freedom), 0, self.freedom)
-        mixed = (finite * self.scale + squares) / np.maximum(finite + freedom, 1e-300)
-        return np.maximum(np.where(np.isinf(self.freedom) | (finite + freedom == 0), self.scale, mixed), FLOOR)
+        finite = np.where(np.isinf(self.dof), 0, self.dof)
+        mixed = (finite * self.scale + sum_sq) / np.maximum(finite + dof, 1e-300)
+        return np.maximum(np.where(np.isinf(self.dof) | (finite + dof == 0), self.scale, mixed), FLOOR)
 
 
-def pooled(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def pooled(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
     """One variance for all samples, of residuals, `[signal, 1]`."""
-    return np.maximum(squares.sum(-1, keepdims=True) / max(freedom.sum(), 1), FLOOR)
+    return np.maximum(sum_sq.sum(-1, keepdims=True) / max(dof.sum(), 1), FLOOR)
 
 
-def fit_spread(squares: np.ndarray, freedom: np.ndarray) -> Spread:
+def fit_spread(sum_sq: np.ndarray, dof: np.ndarray) -> Spread:
     """Fits the distribution of variances over samples, for each signal, by moments of their logarithm.
 
     With `z = log(squares / freedom)` and `h(f) = psi(f / 2) - log(f / 2)`, solves
@@ -51,22 +51,22 @@ def fit_spread(squares: np.ndarray, freedom: np.ndarray) -> Spread:
     (Smyth, 2004, doi:10.2202/1544-6115.1027).
 
     Args:
-        squares: Sums of squared deviations, `[signal, sample]`.
-        freedom: Degrees of freedom of each, `[sample]`.
+        sum_sq: Sums of squared deviations, `[signal, sample]`.
+        dof: Degrees of freedom of each, `[sample]`.
     """
-    fits = [_fit_one(row, freedom) for row in squares]
+    fits = [_fit_one(row, dof) for row in sum_sq]
     return Spread(np.array([[scale] for scale, _ in fits]), np.array([[prior] for _, prior in fits]))
 
 
-def _fit_one(squares: np.ndarray, freedom: np.ndarray) -> tuple[float, float]:
-    used = (freedom > 0) & (squares > FLOOR * freedom)
+def _fit_one(sum_sq: np.ndarray, dof: np.ndarray) -> tuple[float, float]:
+    used = (dof > 0) & (sum_sq > FLOOR * dof)
     if used.sum() < 3:
-        return float(pooled(squares[None], freedom)[0, 0]), np.inf
-    half = freedom[used] / 2
-    logs = np.log(squares[used] / freedom[used]) - digamma(half) + np.log(half)
+        return float(pooled(sum_sq[None], dof)[0, 0]), np.inf
+    half = dof[used] / 2
+    logs = np.log(sum_sq[used] / dof[used]) - digamma(half) + np.log(half)
     excess = logs.var(ddof=1) - polygamma(1, half).mean()
     if excess <= 0:
-        return float(pooled(squares[None], freedom)[0, 0]), np.inf
+        return float(pooled(sum_sq[None], dof)[0, 0]), np.inf
     half_prior = inverse_trigamma(float(excess))
     return float(np.exp(logs.mean() + digamma(half_prior) - np.log(half_prior))), 2 * half_prior
 
@@ -83,25 +83,25 @@ def inverse_trigamma(value: float) -> float:
     return x
 
 
-def variances(inside: Fit, outside: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarray]:
+def variances(in_: Fit, out: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarray]:
     """IN and OUT variances, nats squared, each broadcastable to `[signal, sample]`."""
     if mode == "tied":
-        squares, freedom = inside.squares + outside.squares, inside.freedom + outside.freedom
-        shared = _own(squares, freedom)
+        sum_sq, dof = in_.sum_sq + out.sum_sq, in_.dof + out.dof
+        shared = _own(sum_sq, dof)
         return shared, shared
-    return side_variance(inside, mode), side_variance(outside, mode)
+    return side_variance(in_, mode), side_variance(out, mode)
 
 
 def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
     """One side's variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
     if mode == "global":
-        return pooled(fit.squares, fit.freedom)
+        return pooled(fit.sum_sq, fit.dof)
     if mode == "shrunk":
-        return fit_spread(fit.squares, fit.freedom).posterior(fit.squares, fit.freedom)
-    return _own(fit.squares, fit.freedom)
+        return fit_spread(fit.sum_sq, fit.dof).posterior(fit.sum_sq, fit.dof)
+    return _own(fit.sum_sq, fit.dof)
 
 
-def _own(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def _own(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
     """Each sample's own unbiased variance; that of all samples where a single model leaves it undefined."""
-    own = squares / np.maximum(freedom, 1)
-    return np.maximum(np.where(freedom > 0, own, pooled(squares, freedom)), FLOOR)
+    own = sum_sq / np.maximum(dof, 1)
+    return np.maximum(np.where(dof > 0, own, pooled(sum_sq, dof)), FLOOR)

@@ -1,5 +1,6 @@
 """What a terminal shows: progress and tables; plain lines where there is no terminal."""
 
+import logging
 import math
 import sys
 import time
@@ -12,13 +13,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from jaxmia.runs.progress import Meter
+from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
     from jaxmia.leaderboard.grading import Standing
     from jaxmia.runs.progress import Progress as ChunkProgress
 
 _SECONDS_BETWEEN_LINES = 30.0
+_LOGGERS = ("jaxmia", "bridge", "benchmarks")
+
+logger = logging.getLogger(__name__)
 
 console = Console(stderr=True, highlight=False)
 _results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -29,21 +33,38 @@ def output(result: str | Table) -> None:
     _results.print(result, markup=False, soft_wrap=isinstance(result, str))
 
 
-def say(line: str) -> None:
-    """Prints one line of what happens to the standard error, which leaves the standard output to results."""
+def announce(line: str) -> None:
+    """Prints one line to the standard error, which leaves the standard output to results."""
     console.print(line, markup=False, soft_wrap=True)
 
 
-def quiet(line: str) -> None:
-    """Prints nothing."""
-    del line
+class _ConsoleHandler(logging.Handler):
+    """Prints log messages above a progress bar, as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        announce(self.format(record))
+
+
+_handler = _ConsoleHandler()
+
+
+def show_messages(level: int) -> None:
+    """Shows what jaxmia logs at this level and above; a progress bar counts as INFO."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if _handler not in logger.handlers:
+            logger.addHandler(_handler)
 
 
 @contextmanager
-def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
+def progress_bar(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
     """A progress bar with models, epoch, loss, accuracy IN and OUT, images/s and time left."""
+    if not logger.isEnabledFor(logging.INFO):
+        yield lambda progress: None
+        return
     if not console.is_terminal:
-        yield _plain(title)
+        yield _log_progress(title)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -55,9 +76,9 @@ def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task(title, total=None, what="compiling")
-        meter = Meter()
+        meter = ThroughputMeter()
 
-        def show(progress: "ChunkProgress") -> None:
+        def on_progress(progress: "ChunkProgress") -> None:
             bar.update(
                 task,
                 description=_doing(title, progress),
@@ -66,7 +87,7 @@ def watch(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
                 what=_figures(meter(progress)),
             )
 
-        yield show
+        yield on_progress
 
 
 def figures_table(figures: dict[str, Any], title: str) -> Table:
@@ -106,14 +127,14 @@ def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("attack", "TPR", "standard error", "AUC", ""):
         table.add_column(column, justify="left" if column in ("attack", "") else "right")
-    usable = sorted((row for row in selection["rows"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
+    usable = sorted((row for row in selection["results"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
     # What was wrapped for a target unlike its shadows stands in the table without its wrapping.
     chosen = selection["chosen"].removesuffix("-aligned") if selection["aligned"] else selection["chosen"]
     mark_of_chosen = "chosen, aligned" if selection["aligned"] else "chosen"
     shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == chosen]
     for row in shown:
         mark = mark_of_chosen if row["name"] == chosen else ""
-        table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['error']:.4f}", f"{row['auc']:.4f}", mark)
+        table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['std_error']:.4f}", f"{row['auc']:.4f}", mark)
     return table
 
 
@@ -121,11 +142,11 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
     """The best recipes, as `match.json` holds them; of each the fields in which recipes differ."""
     target, trials = result["target"], result["trials"]
     title = (
-        f"recipes by misfit to the target, {result['models']} models each; the target's accuracy is "
+        f"recipes by energy score against the target, {result['models']} models each; the target's accuracy is "
         f"{target['accuracy_in']:.3f} on members and {target['accuracy_out']:.3f} on non-members"
     )
     table = Table(title=title, title_justify="left")
-    for column in ("recipe", "misfit (nats)", "error", "IN", "OUT"):
+    for column in ("recipe", "energy score (nats)", "standard error", "IN", "OUT"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for trial in trials[:rows]:
         differing = {
@@ -135,7 +156,11 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
         }
         table.add_row(
             ", ".join(f"{name} {_setting(value)}" for name, value in differing.items()),
-            *(["diverged", "-"] if trial["misfit"] is None else [f"{trial[name]:.3f}" for name in ("misfit", "error")]),
+            *(
+                ["diverged", "-"]
+                if trial["energy_score"] is None
+                else [f"{trial[name]:.3f}" for name in ("energy_score", "std_error")]
+            ),
             *(f"{trial[name]:.3f}" for name in ("accuracy_in", "accuracy_out")),
         )
     return table
@@ -148,12 +173,12 @@ def _setting(value: Any) -> str:
     return "default" if value is None else f"{value:g}"
 
 
-def exposed_table(metrics: dict[str, Any]) -> Table:
-    """The most exposed samples, as `metrics.json` holds them: the target's margin beside its shadows' (mean, std)."""
-    table = Table(title=f"most exposed samples by {metrics['attack']}: logit margins in nats", title_justify="left")
+def vulnerable_table(metrics: dict[str, Any]) -> Table:
+    """The most vulnerable samples, as in `metrics.json`: the target's margin beside its shadows' (mean, std)."""
+    table = Table(title=f"most vulnerable samples by {metrics['attack']}: logit margins in nats", title_justify="left")
     for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
         table.add_column(column, justify="left" if column in ("id", "") else "right")
-    for sample in metrics["exposed"]:
+    for sample in metrics["vulnerable"]:
         table.add_row(
             _printable(sample["id"]),
             str(sample["label"]),
@@ -243,16 +268,16 @@ def comparison_table(results: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _plain(title: str) -> Callable[["ChunkProgress"], None]:
-    meter, last = Meter(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
+def _log_progress(title: str) -> Callable[["ChunkProgress"], None]:
+    meter, last = ThroughputMeter(), [time.monotonic() - _SECONDS_BETWEEN_LINES]
 
-    def show(progress: "ChunkProgress") -> None:
+    def on_progress(progress: "ChunkProgress") -> None:
         figures = _figures(meter(progress))
         if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES or progress.done == progress.total:
             last[0] = time.monotonic()
-            say(f"{_doing(title, progress)} {100 * progress.done / progress.total:.0f}% {figures}".rstrip())
+            logger.info(f"{_doing(title, progress)} {100 * progress.done / progress.total:.0f}% {figures}".rstrip())
 
-    return show
+    return on_progress
 
 
 def _doing(title: str, progress: "ChunkProgress") -> str:
@@ -260,7 +285,7 @@ def _doing(title: str, progress: "ChunkProgress") -> str:
 
 
 def _figures(moment: dict[str, Any]) -> str:
-    """What is known of a moment, as `Meter` gives it."""
+    """What is known of a moment, as `ThroughputMeter` gives it."""
     parts = []
     if moment["stage"] == "training":
         parts = [f"epoch {moment['epoch']:.0f}/{moment['epochs']}"]

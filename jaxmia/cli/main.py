@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ class _Everywhere:
     """What every command takes."""
 
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Say nothing of what happens; results and errors are still printed."""
+    """Print results, warnings and errors only."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,11 +155,10 @@ def with_all_options(name: str) -> type:
 
 
 def _main(arguments: list[str]) -> None:
-    if "--quiet" in arguments:
-        from jaxmia.cli.display import console
+    from jaxmia.cli.display import show_messages
 
-        console.quiet = True
-        arguments = [argument for argument in arguments if argument != "--quiet"]
+    show_messages(logging.WARNING if "--quiet" in arguments else logging.INFO)
+    arguments = [argument for argument in arguments if argument != "--quiet"]
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print(_overview())

@@ -11,38 +11,38 @@ import numpy as np
 from scipy.stats import rankdata
 
 from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all
-from jaxmia.attacks.alignment import FAR
+from jaxmia.attacks.alignment import MAX_MISALIGNMENT
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks
-from jaxmia.config import AttackSection
+from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 
 TARGETS = 32
 LARGEST_FUSION = 4
-LEAK = 6.0
+MAX_CORRELATION = 6.0
 """Standard deviations of a chance correlation between masks beyond which they are not independent."""
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateResult:
     """How one candidate did on the pseudo-targets.
 
     Attributes:
         name: Of the attack.
         tpr: Mean TPR at the configured FPR; None where the attack cannot be used.
-        error: Standard error of `tpr` over pseudo-targets.
+        std_error: Standard error of `tpr` over pseudo-targets.
         auc: Mean AUC.
-        behind: By how much its TPR is below the best candidate's, mean of paired differences.
-        behind_error: Standard error of `behind`.
+        gap_to_best: By how much its TPR is below the best candidate's, mean of paired differences.
+        gap_std_error: Standard error of `gap_to_best`.
         reason: Why it cannot be used, or empty.
     """
 
     name: str
     tpr: float | None = None
-    error: float | None = None
+    std_error: float | None = None
     auc: float | None = None
-    behind: float | None = None
-    behind_error: float | None = None
+    gap_to_best: float | None = None
+    gap_std_error: float | None = None
     reason: str = ""
 
 
@@ -59,7 +59,7 @@ class Selection:
         expected_error: Standard error of `expected` over pseudo-targets.
         misalignment: How far the target is from the shadows, in standard deviations (`jaxmia.attacks.misalignment`).
         aligned: Whether the chosen attack was wrapped in `Aligned` for that reason.
-        rows: All candidates, in their order, fusions last.
+        results: All candidates, in their order, fusions last.
     """
 
     chosen: Attack
@@ -69,11 +69,11 @@ class Selection:
     expected_error: float
     misalignment: float
     aligned: bool
-    rows: tuple[Row, ...]
+    results: tuple[CandidateResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and None, fit for JSON."""
-        return {**asdict(self), "chosen": self.chosen.name, "rows": [asdict(row) for row in self.rows]}
+        return {**asdict(self), "chosen": self.chosen.name, "results": [asdict(row) for row in self.results]}
 
 
 Fusion = tuple[int, ...]
@@ -125,31 +125,31 @@ def select(
     usable, reasons = _usable(evidence, candidates)
     trials = _play(evidence, usable, drawn)
     singles: list[Fusion] = [(index,) for index in range(len(usable))]
-    reached = _reached(trials, singles, fpr)
-    fusions = _grow_fusions(trials, reached, fpr)
-    everything, reached = singles + fusions, np.concatenate([reached, _reached(trials, fusions, fpr)])
+    tprs = _tprs(trials, singles, fpr)
+    fusions = _grow_fusions(trials, tprs, fpr)
+    everything, tprs = singles + fusions, np.concatenate([tprs, _tprs(trials, fusions, fpr)])
     attacks = [_attack(usable, fusion) for fusion in everything]
-    chosen = attacks[choose(reached)]
-    expected = _expected(trials, reached[: len(usable)], fpr)
-    far = misalignment(evidence)
-    aligned = far > FAR and not isinstance(chosen, Aligned)
+    chosen = attacks[choose(tprs)]
+    expected = _expected(trials, tprs[: len(usable)], fpr)
+    distance = misalignment(evidence)
+    aligned = distance > MAX_MISALIGNMENT and not isinstance(chosen, Aligned)
     aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
     return Selection(
         chosen=Aligned(chosen) if aligned else chosen,
         fpr=fpr,
         targets=len(trials),
         expected=float(expected.mean()),
-        expected_error=_error(expected),
-        misalignment=far,
+        expected_error=_std_error(expected),
+        misalignment=distance,
         aligned=aligned,
-        rows=_rows(candidates, attacks, reasons, reached, aucs),
+        results=_results(candidates, attacks, reasons, tprs, aucs),
     )
 
 
-def choose(reached: np.ndarray) -> int:
-    """The first candidate within one standard error of the best; `reached` is `[candidate, target]`."""
-    best = reached[reached.mean(1).argmax()]
-    return next(index for index, own in enumerate(reached) if (best - own).mean() <= _error(best - own) + 1e-12)
+def choose(tprs: np.ndarray) -> int:
+    """The first candidate within one standard error of the best; `tprs` is `[candidate, target]`."""
+    best = tprs[tprs.mean(1).argmax()]
+    return next(index for index, own in enumerate(tprs) if (best - own).mean() <= _std_error(best - own) + 1e-12)
 
 
 def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
@@ -166,7 +166,7 @@ def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
     centered = mask - mask.mean(1, keepdims=True, dtype=np.float32)
     norm = np.maximum(np.sqrt((centered**2).sum(1, keepdims=True)), 1e-6)
     unit = centered / norm
-    limit = min(LEAK / np.sqrt(mask.shape[1]), 0.95)
+    limit = min(MAX_CORRELATION / np.sqrt(mask.shape[1]), 0.95)
     # with independent masks, the mean over targets has the standard deviation of one correlation at most
     counts = unit.sum(0) - unit[targets]
     counts /= np.maximum(np.sqrt((counts**2).sum(1, keepdims=True)), 1e-6)
@@ -229,10 +229,10 @@ def _attack(usable: list[Attack], fusion: Fusion) -> Attack:
     return usable[fusion[0]] if len(fusion) == 1 else RankFusion(tuple(usable[index] for index in fusion))
 
 
-def _reached(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndarray:
+def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndarray:
     """TPR of each fusion on each pseudo-target, `[fusion, target]`."""
-    reached = [[tpr_at_fpr(trial.fused(fusion), trial.members, fpr) for trial in trials] for fusion in fusions]
-    return np.reshape(reached, (len(fusions), len(trials)))
+    tprs = [[tpr_at_fpr(trial.fused(fusion), trial.members, fpr) for trial in trials] for fusion in fusions]
+    return np.reshape(tprs, (len(fusions), len(trials)))
 
 
 def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list[Fusion]:
@@ -246,16 +246,16 @@ def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list
         fpr: False positive rate.
     """
     best = int(singles.mean(1).argmax())
-    fusion, reached = (best,), singles[best]
+    fusion, tprs = (best,), singles[best]
     fusions: list[Fusion] = []
     while len(fusion) < min(LARGEST_FUSION, len(singles)):
         larger = [(*fusion, partner) for partner in range(len(singles)) if partner not in fusion]
-        tried = _reached(trials, larger, fpr)
+        tried = _tprs(trials, larger, fpr)
         best = int(tried.mean(1).argmax())
-        gain = tried[best] - reached
-        if gain.mean() <= 2 * _error(gain):
+        gain = tried[best] - tprs
+        if gain.mean() <= 2 * _std_error(gain):
             break
-        fusion, reached = larger[best], tried[best]
+        fusion, tprs = larger[best], tried[best]
         fusions.append(fusion)
     return fusions
 
@@ -269,33 +269,35 @@ def _expected(trials: list[_Trial], singles: np.ndarray, fpr: float) -> np.ndarr
         measuring = [trial for trial, chosen in zip(trials, tuned, strict=True) if not chosen]
         fusions = _grow_fusions(tuning, singles[:, tuned], fpr)
         everything = [(index,) for index in range(len(singles))] + fusions
-        chosen = choose(np.concatenate([singles[:, tuned], _reached(tuning, fusions, fpr)]))
-        expected[~tuned] = _reached(measuring, [everything[chosen]], fpr)[0]
+        chosen = choose(np.concatenate([singles[:, tuned], _tprs(tuning, fusions, fpr)]))
+        expected[~tuned] = _tprs(measuring, [everything[chosen]], fpr)[0]
     return expected
 
 
-def _rows(
+def _results(
     candidates: Sequence[Attack],
     attacks: list[Attack],
     reasons: dict[str, str],
-    reached: np.ndarray,
+    tprs: np.ndarray,
     aucs: list[float],
-) -> tuple[Row, ...]:
-    best = reached[reached.mean(1).argmax()]
-    rows = {}
-    for attack, own, area in zip(attacks, reached, aucs, strict=True):
-        behind = best - own
-        rows[attack.name] = Row(attack.name, float(own.mean()), _error(own), area, float(behind.mean()), _error(behind))
-    names = dict.fromkeys([*(attack.name for attack in candidates), *rows])
-    return tuple(rows[name] if name in rows else Row(name, reason=reasons[name]) for name in names)
+) -> tuple[CandidateResult, ...]:
+    best = tprs[tprs.mean(1).argmax()]
+    found = {}
+    for attack, own, area in zip(attacks, tprs, aucs, strict=True):
+        gap_to_best = best - own
+        found[attack.name] = CandidateResult(
+            attack.name, float(own.mean()), _std_error(own), area, float(gap_to_best.mean()), _std_error(gap_to_best)
+        )
+    names = dict.fromkeys([*(attack.name for attack in candidates), *found])
+    return tuple(found[name] if name in found else CandidateResult(name, reason=reasons[name]) for name in names)
 
 
-def _error(values: np.ndarray) -> float:
+def _std_error(values: np.ndarray) -> float:
     """Standard error of the mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def select_attack(evidence: Evidence, section: AttackSection) -> Selection:
+def select_attack(evidence: Evidence, section: AttackConfig) -> Selection:
     """Chooses among the standard attacks by letting shadows play the target.
 
     Raises:

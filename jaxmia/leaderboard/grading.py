@@ -40,7 +40,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """What the referee answers: `wait` is set if the cooldown is not over, `broken` if the file breaks rules."""
 
     wait: timedelta = timedelta(0)
@@ -49,7 +49,7 @@ class Verdict:
     public: float = 0.0
 
 
-class Referee:
+class Grader:
     """Judges submissions of several teams, from several threads.
 
     Args:
@@ -120,22 +120,22 @@ class Referee:
         """Begins the cooldown after a failure, for a request that did not get as far as a file."""
         self._not_before[team] = self._clock() + self._cooldowns.failure
 
-    def judge(self, team: str, data: bytes) -> Verdict:
+    def grade(self, team: str, data: bytes) -> Grade:
         """Judges the bytes of a submission and begins the team's cooldown."""
         with self._lock:
             if wait := self.wait(team):
-                return Verdict(wait=wait)
+                return Grade(wait=wait)
             broken = broken_rules(data, self._private_ids)
             if broken:
                 self.fail(team)
-                return Verdict(broken=tuple(broken))
+                return Grade(broken=tuple(broken))
             standing = self._standing(team, data)
             self._accepted[team] = self._accepted.get(team, 0) + 1
             best = self._best.get(team)
             if best is None or standing.public.value > best.public.value:
                 self._best[team] = standing
             self._not_before[team] = standing.time + self._cooldowns.success
-            return Verdict(submission_id=standing.submission_id, public=standing.public.value)
+            return Grade(submission_id=standing.submission_id, public=standing.public.value)
 
     def ranking(self) -> list[Standing]:
         """The best of each team, the best team first by its public figure; of equals, the earlier one."""

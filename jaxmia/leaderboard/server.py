@@ -1,6 +1,7 @@
 """A practice leaderboard on this machine: the interface, the rules and the cooldowns of the real one."""
 
 import json
+import logging
 import math
 import re
 import secrets
@@ -16,9 +17,11 @@ from typing import Any, cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jaxmia.errors import InputError
-from jaxmia.leaderboard.grading import FPR, PUBLIC_SHARE, Referee, Standing
+from jaxmia.leaderboard.grading import FPR, PUBLIC_SHARE, Grader, Standing
 from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
 from jaxmia.leaderboard.submission import parse_table, read_bytes, read_truth
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8026
@@ -35,7 +38,7 @@ def serve(
     private_ids: Sequence[str],
     truth: Path,
     *,
-    say: Callable[[str], None],
+    announce: Callable[[str], None],
     teams: Path | None = None,
     port: int = DEFAULT_PORT,
     task: str = "01-mia",
@@ -47,7 +50,7 @@ def serve(
     Args:
         private_ids: The ids that a submission has to score.
         truth: CSV of `id,membership`; ids that are not private are left out.
-        say: Shows a line to the user.
+        announce: Shows a line to the user. Not a log: one of them may hold the key of the only team.
         teams: CSV of `team,key`; without it there is one team, whose key is made up and shown.
         port: To listen on; 0 takes a free one.
         task: Name of the task.
@@ -58,15 +61,15 @@ def serve(
         InputError: The truth or the teams cannot be used, or the port is taken.
     """
     key_of = read_teams(teams) if teams else {LONE_TEAM: secrets.token_urlsafe(16)}
-    referee = Referee(private_ids, *read_truth(truth), key_of, seed=seed, cooldowns=cooldowns)
-    with PracticeServer(referee, task=task, port=port, say=say) as server:
-        say(f"practice leaderboard: {server.url} (Ctrl-C ends it and shows the final ranking)")
-        say(f"export JAXMIA_LEADERBOARD_URL={server.url} JAXMIA_TASK={task}")
+    grader = Grader(private_ids, *read_truth(truth), key_of, seed=seed, cooldowns=cooldowns)
+    with PracticeServer(grader, task=task, port=port) as server:
+        announce(f"practice leaderboard: {server.url} (Ctrl-C ends it and shows the final ranking)")
+        announce(f"export JAXMIA_LEADERBOARD_URL={server.url} JAXMIA_TASK={task}")
         if not teams:
-            say(f"export JAXMIA_API_KEY={key_of[LONE_TEAM]}")
+            announce(f"export JAXMIA_API_KEY={key_of[LONE_TEAM]}")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-    return sorted(referee.ranking(), key=lambda standing: (-standing.final.value, standing.time))
+    return sorted(grader.ranking(), key=lambda standing: (-standing.final.value, standing.time))
 
 
 def read_teams(path: Path) -> dict[str, str]:
@@ -89,10 +92,9 @@ class PracticeServer(ThreadingHTTPServer):
     """Listens on loopback; `serve_forever` answers, each request in a thread of its own.
 
     Args:
-        referee: Knows the rules.
+        grader: Knows the rules.
         task: Name of the task, the last part of the address that takes a file.
         port: To listen on; 0 takes a free one.
-        say: Shows a line to the user for each submission.
         max_body: Bytes above which an upload is answered with 413.
 
     Raises:
@@ -103,14 +105,13 @@ class PracticeServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        referee: Referee,
+        grader: Grader,
         *,
         task: str = "01-mia",
         port: int = 0,
-        say: Callable[[str], None] = lambda line: None,
         max_body: int = MAX_BODY_BYTES,
     ) -> None:
-        self.referee, self.task, self.say, self.max_body = referee, task, say, max_body
+        self.grader, self.task, self.max_body = grader, task, max_body
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -155,46 +156,46 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self._server
         if self.path == "/":
-            self._send(200, page(server.referee.ranking()).encode(), "text/html; charset=utf-8")
+            self._send(200, page(server.grader.ranking()).encode(), "text/html; charset=utf-8")
         elif self.path == "/leaderboard.json":
             ranking = [
                 {"team": standing.team, "score": standing.public.value, "submissions": standing.accepted}
-                for standing in server.referee.ranking()
+                for standing in server.grader.ranking()
             ]
             self._send_json(200, ranking)
         else:
             self._refuse(404, f"nothing here; the ranking is at /, files go to /submit/{server.task}")
 
     def do_POST(self) -> None:
-        server, referee = self._server, self._server.referee
+        server, grader = self._server, self._server.grader
         if self.path != f"/submit/{server.task}":
             self._refuse(404, f"nothing here; files go to /submit/{server.task}")
             return
-        team = referee.team_of(self.headers.get("X-API-Key", ""))
+        team = grader.team_of(self.headers.get("X-API-Key", ""))
         if team is None:
             self._refuse(401, "the header X-API-Key holds no team's key")
             return
-        if wait := referee.wait(team):
+        if wait := grader.wait(team):
             self._refuse_until(wait)
             return
         body = self._body()
         if body is None:
-            referee.fail(team)
+            grader.fail(team)
             return
         data = file_of(self.headers.get("Content-Type", ""), body)
         if data is None:
-            referee.fail(team)
+            grader.fail(team)
             self._refuse(400, "expected multipart/form-data with one field named file")
             return
-        verdict = referee.judge(team, data)
-        if verdict.wait:
-            self._refuse_until(verdict.wait)
-        elif verdict.broken:
-            server.say(f"{team}: rejected: {verdict.broken[0]}")
-            self._refuse(422, "; ".join(verdict.broken))
+        grade = grader.grade(team, data)
+        if grade.wait:
+            self._refuse_until(grade.wait)
+        elif grade.broken:
+            logger.info(f"{team}: rejected: {grade.broken[0]}")
+            self._refuse(422, "; ".join(grade.broken))
         else:
-            server.say(f"{team}: accepted, TPR at {FPR:.0%} FPR on the public share {verdict.public:.4f}")
-            answer = {"submission_id": verdict.submission_id, "status": "success", "score": verdict.public}
+            logger.info(f"{team}: accepted, TPR at {FPR:.0%} FPR on the public share {grade.public:.4f}")
+            answer = {"submission_id": grade.submission_id, "status": "success", "score": grade.public}
             self._send_json(200, answer)
 
     @property

@@ -1,5 +1,6 @@
 """Throughput of this machine: images a second by way of training and width, against what people do today."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, read_json
 from jaxmia.machine.units import size
 from jaxmia.provenance import origin
+
+logger = logging.getLogger(__name__)
+
 
 PEER = "peer"
 OURS = "jaxmia"
@@ -106,7 +110,6 @@ def run(
     scale: Scale,
     *,
     repeats: int = 5,
-    say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Times every contender `repeats` times, in turns, so that a drift of the machine's speed hits all alike.
 
@@ -117,7 +120,7 @@ def run(
     ready: dict[int, Timed] = {}
     compiled: dict[int, float] = {}
     for number, contender in enumerate(contenders):
-        say(f"{contender.name}, {contender.width} wide: compiling")
+        logger.info(f"{contender.name}, {contender.width} wide: compiling")
 
         def prepare(number: int = number, contender: Contender = contender) -> float:
             rig = contender.make()
@@ -126,10 +129,10 @@ def run(
             return 0.0
 
         if attempt(prepare) is None:
-            say(f"{contender.name}, {contender.width} wide: too little memory")
+            logger.info(f"{contender.name}, {contender.width} wide: too little memory")
     rates: dict[int, list[float]] = {number: [] for number in ready}
     for repeat in range(repeats):
-        say(f"repeat {repeat + 1} of {repeats}")
+        logger.info(f"repeat {repeat + 1} of {repeats}")
         for number, rig in ready.items():
             rates[number].append(rig.images / rig.seconds())
     return [

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-ENOUGH = 20
+MIN_PER_SIDE = 20
 """Public members, and as many non-members, of a class that is compared on its own."""
 
 
@@ -15,15 +15,15 @@ class Likeness:
     """How far models of one recipe are from the target, and from each other. Distances are in nats.
 
     Attributes:
-        inside: Distance of each model's IN margins to the target's on members, `[model]`.
-        outside: Distance of each model's OUT margins to the target's on non-members, `[model]`.
+        in_: Distance of each model's IN margins to the target's on members, `[model]`.
+        out: Distance of each model's OUT margins to the target's on non-members, `[model]`.
         peers: Mean distance of each model to the others of the recipe, of both sides, `[model]`.
         accuracy_in: Share of IN samples classified rightly, mean over models.
         accuracy_out: The same of OUT samples.
     """
 
-    inside: np.ndarray
-    outside: np.ndarray
+    in_: np.ndarray
+    out: np.ndarray
     peers: np.ndarray
     accuracy_in: float
     accuracy_out: float
@@ -31,10 +31,10 @@ class Likeness:
     @property
     def distances(self) -> np.ndarray:
         """To the target, mean of both sides, `[model]`."""
-        return (self.inside + self.outside) / 2
+        return (self.in_ + self.out) / 2
 
     @property
-    def misfits(self) -> np.ndarray:
+    def energy_scores(self) -> np.ndarray:
         """Energy score of the target, one term a model, `[model]`: its distance less half of that to its peers.
 
         The mere distance would favour recipes whose models are all alike and lie in the middle of others. The mean of
@@ -44,9 +44,9 @@ class Likeness:
         return self.distances - self.peers / 2
 
     @property
-    def misfit(self) -> float:
+    def energy_score(self) -> float:
         """Mean over models; NaN where a training diverged."""
-        return float(self.misfits.mean())
+        return float(self.energy_scores.mean())
 
 
 def likeness(
@@ -54,7 +54,7 @@ def likeness(
     members: np.ndarray,
     phi: np.ndarray,
     mask: np.ndarray,
-    right: np.ndarray,
+    correct: np.ndarray,
     labels: np.ndarray,
 ) -> Likeness:
     """Compares models of one recipe with the target, all on the same samples.
@@ -64,7 +64,7 @@ def likeness(
         members: On which of them it was trained, bool `[sample]`.
         phi: The models' margins, `[model, sample]`, two models or more.
         mask: Who was trained on whom, bool `[model, sample]`.
-        right: Whether the models' classes are right, bool `[model, sample]`.
+        correct: Whether the models' classes are right, bool `[model, sample]`.
         labels: int `[sample]`.
     """
     strata = strata_of(labels, members)
@@ -74,20 +74,20 @@ def likeness(
     for (i, one), (j, two) in combinations(enumerate(own), 2):
         between[i, j] = between[j, i] = np.mean([transport(one.side(side), two.side(side)) for side in (True, False)])
     return Likeness(
-        inside=np.array([transport(other.side(True), model.side(True)) for model in own]),
-        outside=np.array([transport(other.side(False), model.side(False)) for model in own]),
+        in_=np.array([transport(other.side(True), model.side(True)) for model in own]),
+        out=np.array([transport(other.side(False), model.side(False)) for model in own]),
         peers=between.sum(1) / (len(own) - 1),
-        accuracy_in=float(right[mask].mean()),
-        accuracy_out=float(right[~mask].mean()),
+        accuracy_in=float(correct[mask].mean()),
+        accuracy_out=float(correct[~mask].mean()),
     )
 
 
 def strata_of(labels: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The class of each sample, or -1 for those of classes with fewer than `ENOUGH` of both kinds, `[sample]`."""
+    """The class of each sample, or -1 for those of classes with fewer than `MIN_PER_SIDE` of both kinds, `[sample]`."""
     strata = np.full(len(labels), -1)
     for label in np.unique(labels):
         chosen = labels == label
-        if min(members[chosen].sum(), (~members[chosen]).sum()) >= ENOUGH:
+        if min(members[chosen].sum(), (~members[chosen]).sum()) >= MIN_PER_SIDE:
             strata[chosen] = label
     return strata
 
@@ -117,9 +117,9 @@ class _Model:
     trained: np.ndarray
     strata: np.ndarray
 
-    def side(self, inside: bool) -> dict[int, np.ndarray]:
+    def side(self, in_: bool) -> dict[int, np.ndarray]:
         """Margins of IN or of OUT samples by stratum."""
-        chosen = self.trained if inside else ~self.trained
+        chosen = self.trained if in_ else ~self.trained
         return {
             int(stratum): self.margins[chosen & (self.strata == stratum)] for stratum in np.unique(self.strata[chosen])
         }

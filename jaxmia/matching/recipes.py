@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.config import Augment, Match, Shadow
+from jaxmia.config import Augment, MatchConfig, Recipe
 
 
-def recipes_to_try(space: Match, base: Shadow, side: int, seed: int) -> list[Shadow]:
+def recipes_to_try(space: MatchConfig, base: Recipe, side: int, seed: int) -> list[Recipe]:
     """The configured recipe, then combinations of the search space: all of them, or as many drawn as there are trials.
 
     Args:
@@ -33,7 +33,7 @@ def recipes_to_try(space: Match, base: Shadow, side: int, seed: int) -> list[Sha
     return tried
 
 
-def _choices(space: Match, base: Shadow, side: int) -> dict[str, tuple[Any, ...]]:
+def _choices(space: MatchConfig, base: Recipe, side: int) -> dict[str, tuple[Any, ...]]:
     """Values of each field, in the order of the configuration."""
     decay = base.weight_decay or 5e-4
     spread: dict[str, tuple[Any, ...]] = {
@@ -47,6 +47,6 @@ def _choices(space: Match, base: Shadow, side: int) -> dict[str, tuple[Any, ...]
     return {name: tuple(dict.fromkeys(getattr(space, name) or values)) for name, values in spread.items()}
 
 
-def _changed(base: Shadow, changes: dict[str, Any]) -> Shadow:
+def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:
     warmup = base.warmup_epochs * changes["epochs"] / base.epochs
-    return Shadow.model_validate({**dict(base), **changes, "warmup_epochs": warmup})
+    return Recipe.model_validate({**dict(base), **changes, "warmup_epochs": warmup})

@@ -1,6 +1,7 @@
 """Trains the recipes, compares them with the target, and writes down which is the best."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.config import Config, Shadow, save_config
+from jaxmia.config import Config, Recipe, save_config
 from jaxmia.data.masks import membership_masks
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
-from jaxmia.matching.likeness import ENOUGH, Likeness, likeness
+from jaxmia.matching.likeness import MIN_PER_SIDE, Likeness, likeness
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes, trainer_of
 from jaxmia.pipeline.stages import Pipeline
@@ -23,6 +24,9 @@ from jaxmia.runs.progress import Progress
 from jaxmia.training.autotune import make_plan
 from jaxmia.training.ensemble import Ensemble
 
+logger = logging.getLogger(__name__)
+
+
 _SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width")
 
 
@@ -32,12 +36,12 @@ class Target:
 
     Attributes:
         phi: Margins of the image as it is, nats, `[public sample]`.
-        right: Whether its class is right, bool `[public sample]`.
+        correct: Whether its class is right, bool `[public sample]`.
         members: bool `[public sample]`.
     """
 
     phi: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     members: np.ndarray
 
 
@@ -51,10 +55,10 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
         pipeline: The challenge, the configured recipe and search space, and the folder of the results.
 
     Returns:
-        What `match.json` holds: `target` (its accuracy on members and non-members), and `trials`, the best first:
-        `recipe`; its `misfit` and the standard `error` of that over models; what it is made of, the distances `inside`,
-        `outside` and to `peers`; accuracies; and by how much its misfit is `behind` that of the best recipe, the same
-        models compared, with `behind_error`.
+        What `match.json` holds: `target` (its accuracy on members and non-members), and `trials`, the best first.
+        Each has its `recipe`; its `energy_score` with the `std_error` over models; the distances that make it up,
+        `in`, `out` and to `peers`; accuracies; and `gap_to_best`, the difference from the best recipe's energy score
+        over the same models, with `gap_std_error`.
 
     Raises:
         InputError: There are too few public members or non-members, or the configuration does not fit the pool.
@@ -70,19 +74,19 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
             target.members,
             outcome.phi[:, pool.public],
             mask,
-            outcome.right[:, pool.public],
+            outcome.correct[:, pool.public],
             pool.labels[pool.public],
         )
         for place, outcome in outcomes.items()
     }
     order = rank(found)
     best = order[0]
-    if np.isnan(found[best].misfit):
+    if np.isnan(found[best].energy_score):
         raise InputError("match: every training diverged; try lower values in match.learning_rate")
     result = {
         "target": {
-            "accuracy_in": float(target.right[target.members].mean()),
-            "accuracy_out": float(target.right[~target.members].mean()),
+            "accuracy_in": float(target.correct[target.members].mean()),
+            "accuracy_out": float(target.correct[~target.members].mean()),
         },
         "models": config.match.models,
         "trials": [
@@ -92,7 +96,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
             }
             for place in order
         ],
-        "made": origin(),
+        "metadata": origin(),
     }
     save_config(config.model_copy(update={"shadow": recipes[best]}), out / "matched.yaml")
     _draw(out, target, outcomes[best].phi[:, pool.public], mask)
@@ -102,27 +106,27 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
 
 def rank(found: dict[int, Likeness]) -> list[int]:
     """The recipes by misfit, the best first, those that diverged last."""
-    return sorted(found, key=lambda place: (np.isnan(found[place].misfit), found[place].misfit, place))
+    return sorted(found, key=lambda place: (np.isnan(found[place].energy_score), found[place].energy_score, place))
 
 
 def describe(one: Likeness, best: Likeness) -> dict[str, float | None]:
     """A recipe's figures beside those of the best, fit for JSON: None where a training diverged."""
-    behind = one.misfits - best.misfits
+    gap = one.energy_scores - best.energy_scores
     figures = {
-        "misfit": one.misfit,
-        "error": _error(one.misfits),
-        "inside": float(one.inside.mean()),
-        "outside": float(one.outside.mean()),
+        "energy_score": one.energy_score,
+        "std_error": _std_error(one.energy_scores),
+        "in": float(one.in_.mean()),
+        "out": float(one.out.mean()),
         "peers": float(one.peers.mean()),
-        "behind": float(behind.mean()),
-        "behind_error": _error(behind),
+        "gap_to_best": float(gap.mean()),
+        "gap_std_error": _std_error(gap),
         "accuracy_in": one.accuracy_in,
         "accuracy_out": one.accuracy_out,
     }
     return {name: value if np.isfinite(value) else None for name, value in figures.items()}
 
 
-def _error(values: np.ndarray) -> float:
+def _std_error(values: np.ndarray) -> float:
     """Standard error of the mean over models."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
@@ -130,31 +134,33 @@ def _error(values: np.ndarray) -> float:
 def _target(pipeline: Pipeline) -> Target:
     pool = pipeline.pool
     members = pool.membership[pool.public] == 1
-    if min(members.sum(), (~members).sum()) < ENOUGH:
+    if min(members.sum(), (~members).sum()) < MIN_PER_SIDE:
         raise InputError(
             f"match: {int(members.sum())} public members and {int((~members).sum())} non-members, expected at least "
-            f"{ENOUGH} of each to compare distributions"
+            f"{MIN_PER_SIDE} of each to compare distributions"
         )
     pipeline.query()
-    asked = load_npz(pipeline.out / "target.npz", required=("phi", "right"))
-    return Target(asked["phi"][0, pool.public].astype(np.float64), asked["right"][pool.public], members)
+    stored = load_npz(pipeline.out / "target.npz", required=("phi", "correct"))
+    return Target(stored["phi"][0, pool.public].astype(np.float64), stored["correct"][pool.public], members)
 
 
-def _outcomes(pipeline: Pipeline, recipes: Sequence[Shadow]) -> dict[int, Outcome]:
+def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
     """What the models of each recipe say, by the recipe's place; trains those that no file holds."""
     config = pipeline.config
     _refuse_oblong(pipeline.images, config, recipes)
     paths = _paths(pipeline, recipes)
     outcomes = {
-        place: Outcome(**load_npz(path, required=("phi", "right"))) for place, path in enumerate(paths) if path.exists()
+        place: Outcome(**load_npz(path, required=("phi", "correct")))
+        for place, path in enumerate(paths)
+        if path.exists()
     }
     missing = [place for place in range(len(recipes)) if place not in outcomes]
-    pipeline.say(f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} recipes are there")
+    logger.info(f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} recipes are there")
     if not missing:
         return outcomes
     runs = _plan_runs(pipeline, recipes, missing)
     total = sum(run.images for run in runs)
-    with pipeline.watch("match") as on_progress:
+    with pipeline.progress_bar("match") as on_progress:
         tell = _teller(total, on_progress)
         for run in runs:
             trained = train_recipes(
@@ -180,15 +186,15 @@ class _Run:
     images: int
 
 
-def _plan_runs(pipeline: Pipeline, recipes: Sequence[Shadow], missing: Sequence[int]) -> list[_Run]:
+def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]) -> list[_Run]:
     config = pipeline.config
     groups = programs([recipes[place] for place in missing])
-    pipeline.say(f"match: training {len(missing)} recipes by {len(groups)} programs")
+    logger.info(f"match: training {len(missing)} recipes by {len(groups)} programs")
     runs = []
     for group in groups:
         places = [missing[index] for index in group]
         trainer = trainer_of(pipeline.trainer(), recipes[places[0]])
-        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, len(pipeline.pool), pipeline.say)
+        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, len(pipeline.pool))
         ensemble = Ensemble(
             plan.applied(trainer),
             config.seed,
@@ -216,13 +222,13 @@ def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Se
     return tell
 
 
-def _paths(pipeline: Pipeline, recipes: Sequence[Shadow]) -> list[Path]:
+def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
     """The file of each recipe, named by all that its models depend on."""
     base, pool = pipeline.trainer(), digest(pipeline.images, pipeline.pool.labels)
     paths = []
     for recipe in recipes:
         trainer = trainer_of(base, recipe)
-        asked = {
+        key = {
             "network": asdict(trainer.network),
             "recipe": recipe.model_dump(mode="json", exclude={"count"}),
             "normalisation": asdict(trainer.normalisation),
@@ -231,11 +237,11 @@ def _paths(pipeline: Pipeline, recipes: Sequence[Shadow]) -> list[Path]:
             "models": pipeline.config.match.models,
             "pool": pool,
         }
-        paths.append(pipeline.out / "match" / f"{digest(json.dumps(asked, sort_keys=True).encode())}.npz")
+        paths.append(pipeline.out / "match" / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
     return paths
 
 
-def _refuse_oblong(images: np.ndarray, config: Config, recipes: Sequence[Shadow]) -> None:
+def _refuse_oblong(images: np.ndarray, config: Config, recipes: Sequence[Recipe]) -> None:
     height, width = images.shape[1:3]
     if height != width and any(recipe.augment.dihedral for recipe in recipes):
         raise InputError(f"match.augment: images are {height} x {width}; dihedral needs square ones")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from jaxmia.config import Shadow
+from jaxmia.config import Recipe
 from jaxmia.data.augment import View
 from jaxmia.data.masks import membership_masks
 from jaxmia.training.batches import Batches
@@ -29,11 +29,11 @@ class Outcome:
 
     Attributes:
         phi: Logit margins of the image as it is, in nats, float32 `[model, sample]`.
-        right: Whether the predicted class is right, bool `[model, sample]`.
+        correct: Whether the predicted class is right, bool `[model, sample]`.
     """
 
     phi: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Lane:
     model: int
 
 
-def programs(recipes: Sequence[Shadow]) -> list[list[int]]:
+def programs(recipes: Sequence[Recipe]) -> list[list[int]]:
     """The recipes (their places) by the program that trains them; in each, those of most epochs come first."""
     groups: dict[str, list[int]] = {}
     for place, recipe in enumerate(recipes):
@@ -52,7 +52,7 @@ def programs(recipes: Sequence[Shadow]) -> list[list[int]]:
     return [sorted(group, key=lambda place: -recipes[place].epochs) for group in groups.values()]
 
 
-def trainer_of(trainer: Trainer, recipe: Shadow) -> Trainer:
+def trainer_of(trainer: Trainer, recipe: Recipe) -> Trainer:
     """The trainer of another recipe of the same architecture."""
     return replace(trainer, recipe=recipe, network=replace(trainer.network, width=recipe.width))
 
@@ -69,7 +69,7 @@ def lanes_of(recipes: Sequence[int], models: int, plan: Plan) -> list[list[Lane]
 
 def train_recipes(
     ensemble: Ensemble,
-    recipes: Sequence[Shadow],
+    recipes: Sequence[Recipe],
     chunks: Sequence[Sequence[Lane]],
     *,
     seed: int,
@@ -93,9 +93,9 @@ def train_recipes(
     models = {recipe: {model for of, model in wanted if of == recipe} for recipe, _ in wanted}
     for chunk in chunks:
         state = _train(ensemble, recipes, chunk, seed, on_images)
-        phi, right = query(ensemble, state, (View(),), query_batch)
+        phi, correct = query(ensemble, state, (View(),), query_batch)
         for place, lane in enumerate(chunk):
-            done.setdefault(lane.recipe, {})[lane.model] = (phi[place, 0], right[place])
+            done.setdefault(lane.recipe, {})[lane.model] = (phi[place, 0], correct[place])
         for recipe in [recipe for recipe, found in done.items() if set(found) == models[recipe]]:
             found = done.pop(recipe)
             yield (
@@ -104,7 +104,7 @@ def train_recipes(
             )
 
 
-def images_of(ensemble: Ensemble, recipes: Sequence[Shadow], chunk: Sequence[Lane], seed: int) -> int:
+def images_of(ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], seed: int) -> int:
     """Images that the training of a chunk shows, over all its models."""
     size = ensemble.trainer.recipe.batch_size
     return _steps(ensemble, _batches(ensemble, recipes, chunk, seed)[1]) * size * len(chunk)
@@ -112,7 +112,7 @@ def images_of(ensemble: Ensemble, recipes: Sequence[Shadow], chunk: Sequence[Lan
 
 def _train(
     ensemble: Ensemble,
-    recipes: Sequence[Shadow],
+    recipes: Sequence[Recipe],
     chunk: Sequence[Lane],
     seed: int,
     on_images: Callable[[Sequence[Lane], int], None],
@@ -135,7 +135,7 @@ def _train(
 
 
 def _batches(
-    ensemble: Ensemble, recipes: Sequence[Shadow], chunk: Sequence[Lane], seed: int
+    ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], seed: int
 ) -> tuple[Batches, np.ndarray]:
     """The batches of a chunk, and how many of them each model takes, int32 `[model]`."""
     models, epochs = [lane.model for lane in chunk], np.array([recipes[lane.recipe].epochs for lane in chunk])

@@ -1,7 +1,7 @@
 """Families of shadows: several runs against one target, each by a recipe of its own, fused to one score."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Family:
     score: np.ndarray
 
 
-def fuse(out: Path, runs: Sequence[Path], say: Callable[[str], None] = print) -> dict[str, Any]:
+def fuse(out: Path, runs: Sequence[Path]) -> dict[str, Any]:
     """Fuses scored runs by the mean of the ranks that each one's chosen attack gives a sample.
 
     Each family keeps its own statistics and its own choice of attack; weights are equal, since weighing them by public
@@ -56,7 +56,6 @@ def fuse(out: Path, runs: Sequence[Path], say: Callable[[str], None] = print) ->
     Args:
         out: Where `pool.npz`, `scores.npz`, `samples.csv`, `submission.csv` and `metrics.json` go.
         runs: Two run directories or more, of the same samples.
-        say: Prints one line.
 
     Returns:
         What `metrics.json` holds.
@@ -88,7 +87,7 @@ def fuse(out: Path, runs: Sequence[Path], say: Callable[[str], None] = print) ->
         "epsilon": epsilon_bound(pool, fused),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    submit_private(out, pool, fused, say)
+    submit_private(out, pool, fused)
     return metrics
 
 

@@ -1,5 +1,6 @@
 """Asks shadow models whose weights were kept again, without training: in other views, or about other samples."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import Challenge, load_config
+from jaxmia.config import ChallengeConfig, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.pipeline.stages import Pipeline
@@ -19,8 +20,10 @@ from jaxmia.runs.signals import Interrupted, stop_requests
 from jaxmia.runs.store import Chunk, Entry, ScoreStore, describe_difference, read_chunk
 
 if TYPE_CHECKING:
-    from jaxmia.training.chunk import Shadows
+    from jaxmia.training.chunk import ShadowTrainer
     from jaxmia.training.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Requery:
 
     pipeline: Pipeline
     source: Path
-    read_pool: Callable[[Challenge], Pool]
+    read_pool: Callable[[ChallengeConfig], Pool]
 
     def waiting(self) -> list[Entry]:
         """The chunks that are yet to be asked as the configuration says; nothing is written.
@@ -46,14 +49,14 @@ class Requery:
         """
         store = ScoreStore(self.source / "shadows")
         # What was made elsewhere does not say how; it is scored as it is.
-        entries = [entry for entry in store.index() if "asked" in entry.made]
+        entries = [entry for entry in store.index() if "cache_key" in entry.metadata]
         if self._elsewhere and not entries:
             raise InputError(f"{store.folder}: holds no trained shadow models (*.npz) to ask again")
-        there = {entry.models: entry.made for entry in ScoreStore(self.pipeline.out / "shadows").index()}
+        there = {entry.models: entry.metadata for entry in ScoreStore(self.pipeline.out / "shadows").index()}
         waiting = [
             entry
             for entry in entries
-            if describe_difference(there.get(entry.models, {}), {"asked": self._asked_of(entry)})
+            if describe_difference(there.get(entry.models, {}), {"cache_key": self._cache_key_of(entry)})
         ]
         for entry in waiting:
             self._refuse_misfit(entry)
@@ -73,16 +76,16 @@ class Requery:
 
         pipeline = self.pipeline
         section, wanted = pipeline.config.ensemble, pipeline.config.shadow.count
-        plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool), pipeline.say)
+        plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool))
         count = sum(len(entry.models) for entry in waiting)
-        pipeline.say(f"shadows: asking {count} again ({plan}); none is trained")
+        logger.info(f"shadows: asking {count} again ({plan}); none is trained")
         weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")
         claims = Claims(pipeline.out / "claims")
-        with stop_requests(pipeline.say) as stopped, pipeline.watch("shadows") as show:
-            shadows = replace(pipeline.shadows(plan), on_progress=show, stopped=stopped)
+        with stop_requests() as stop_signal, pipeline.progress_bar("shadows") as on_progress:
+            shadows = replace(pipeline.shadows(plan), on_progress=on_progress, stop_signal=stop_signal)
             for entry in waiting:
                 # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
-                with claims.hold(entry.models):
+                with claims.acquire(entry.models):
                     store.write(self._ask(shadows, weights, entry, plan.width))
 
     @property
@@ -90,19 +93,19 @@ class Requery:
         return self.source.resolve() != self.pipeline.out.resolve()
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        return self.pipeline.asked()
+    def _cache_key(self) -> dict[str, Any]:
+        return self.pipeline.cache_key()
 
-    def _asked_of(self, entry: Entry) -> dict[str, Any]:
+    def _cache_key_of(self, entry: Entry) -> dict[str, Any]:
         """What the answers of a chunk's models are to depend on, here."""
-        trained_on = entry.made["asked"].get("trained_on", entry.made["asked"]["pool"])
-        return {**self._asked, **({"trained_on": trained_on} if trained_on != self._asked["pool"] else {})}
+        trained_on = entry.metadata["cache_key"].get("trained_on", entry.metadata["cache_key"]["pool"])
+        return {**self._cache_key, **({"trained_on": trained_on} if trained_on != self._cache_key["pool"] else {})}
 
     def _refuse_misfit(self, entry: Entry) -> None:
         free = {"views", "pool"} if self._elsewhere else {"views"}
         theirs, ours = (
-            {"asked": {name: value for name, value in asked.items() if name not in free}}
-            for asked in (entry.made["asked"], self._asked)
+            {"cache_key": {name: value for name, value in cache_key.items() if name not in free}}
+            for cache_key in (entry.metadata["cache_key"], self._cache_key)
         )
         difference = describe_difference(theirs, ours)
         if difference:
@@ -111,18 +114,18 @@ class Requery:
                 f"{' and the samples' if self._elsewhere else ''} of trained models can be changed; use another --out "
                 f"or remove the folder {entry.path.parent}"
             )
-        if not isinstance(entry.made.get("weights"), str):
+        if not isinstance(entry.metadata.get("weights"), str):
             raise InputError(
                 f"{entry.path}: was asked in other views or about other samples, and its models cannot be asked again: "
                 "their weights were not kept (ensemble.keep_weights); use another --out"
             )
-        if entry.made["asked"]["pool"] != self._asked["pool"]:
+        if entry.metadata["cache_key"]["pool"] != self._cache_key["pool"]:
             self._refuse_samples(entry)
 
     def _refuse_samples(self, entry: Entry) -> None:
         before, now = self._trained_pool.images, self.pipeline.pool.images
         assert before is not None and now is not None
-        if digest(before, self._trained_pool.labels) != entry.made["asked"]["pool"]:
+        if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"]["pool"]:
             raise InputError(
                 f"{self.source / 'config.yaml'}: challenge: its files hold other samples than those that the models of "
                 f"{entry.path} were trained on; without those it is not known who was trained on whom"
@@ -133,41 +136,41 @@ class Requery:
                 f"{entry.path} were trained on {list(before.shape[1:])}"
             )
 
-    def _ask(self, shadows: "Shadows", weights: "Weights", entry: Entry, width: int) -> Chunk:
+    def _ask(self, shadows: "ShadowTrainer", weights: "Weights", entry: Entry, width: int) -> Chunk:
         from jaxmia.training.chunk import accuracy, split
         from jaxmia.training.weights import state_of
 
         def leave() -> None:
-            number = shadows.stopped()
+            number = shadows.stop_signal()
             if number is not None:
                 raise Interrupted(number)
 
         started = time.perf_counter()
         before = read_chunk(entry.path)
-        mask = self._mask(before.mask, entry.made["asked"]["pool"])
-        arrays, source = weights.read(entry.models, entry.made["weights"]), str(weights.path(entry.models))
+        mask = self._mask(before.mask, entry.metadata["cache_key"]["pool"])
+        arrays, source = weights.read(entry.models, entry.metadata["weights"]), str(weights.path(entry.models))
         answers = []
         for part in split(entry.models, width):
-            together = shadows.together(part)
-            state = state_of(arrays, entry.models, together, shadows.ensemble.init, source)
-            answers.append([answer[: len(part)] for answer in shadows.ask(together, state, leave)])
-        phi, right = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+            padded_models = shadows.padded_models(part)
+            state = state_of(arrays, entry.models, padded_models, shadows.ensemble.init, source)
+            answers.append([answer[: len(part)] for answer in shadows.query(padded_models, state, leave)])
+        phi, correct = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return replace(
             before,
             mask=mask,
             phi=phi,
-            accuracy=accuracy(right, ~mask),
-            accuracy_in=accuracy(right, mask),
-            made={
-                **before.made,
-                "asked": self._asked_of(entry),
+            accuracy=accuracy(correct, ~mask),
+            accuracy_in=accuracy(correct, mask),
+            metadata={
+                **before.metadata,
+                "cache_key": self._cache_key_of(entry),
                 "query_seconds": time.perf_counter() - started,
             },
         )
 
     def _mask(self, mask: np.ndarray, pool: str) -> np.ndarray:
         """Who was trained on whom, of the samples of now, bool `[model, sample]`; a sample is known by its image."""
-        if pool == self._asked["pool"]:
+        if pool == self._cache_key["pool"]:
             return mask
         known = self._known
         columns = [mask[:, known.get(key, [])].any(1) for key in _keys(self.pipeline.pool)]

@@ -1,7 +1,7 @@
 """Matrices of logit margins to one score a sample, a submission and its figures."""
 
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmia.attacks import lacking, sample_fits, score_all
 from jaxmia.attacks.catalogue import AUTO, distinct_attacks, named_attack
-from jaxmia.config import AttackSection
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import select_attack
@@ -18,7 +18,7 @@ from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
     epsilon_bound,
     figures_of_classes,
-    most_exposed,
+    most_vulnerable,
     private_estimate,
     public_figures,
     write_samples,
@@ -27,14 +27,15 @@ from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.status import enough, missing_models, ranges
 from jaxmia.runs.store import Chunk
 
+logger = logging.getLogger(__name__)
 
-def score(out: Path, section: AttackSection, say: Callable[[str], None] = print) -> dict[str, Any]:
+
+def score(out: Path, section: AttackConfig) -> dict[str, Any]:
     """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
 
     Args:
         out: A run directory.
         section: Which attack, and at which false positive rate it is to be strong.
-        say: Prints one line.
 
     Returns:
         What `metrics.json` holds.
@@ -44,7 +45,7 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
     """
     named = None if section.name == AUTO else named_attack(section.name)
     matrices = read_matrices(out)
-    missing = _tell_missing(out, matrices.shadows, say)
+    missing = _tell_missing(out, matrices.shadows)
     selection = None if named else select_attack(matrices.evidence, section)
     chosen = selection.chosen if selection else named
     assert chosen is not None
@@ -57,9 +58,11 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
             except InputError as error:
                 left_out[attack.name] = error
     if lack := int(lacking(matrices.evidence).sum()):
-        say(f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would leave none")
+        logger.info(
+            f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would leave none"
+        )
     if left_out:
-        say(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
+        logger.info(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
     save_npz(out / "scores.npz", scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
     write_samples(out / "samples.csv", pool, own, fits, scores)
@@ -79,29 +82,29 @@ def score(out: Path, section: AttackSection, say: Callable[[str], None] = print)
         "public": public,
         "public_by_class": figures_of_classes(pool, own, section.fpr) if public else None,
         "epsilon": epsilon_bound(pool, own),
-        "exposed": most_exposed(pool, own, fits),
+        "vulnerable": most_vulnerable(pool, own, fits),
     }
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    submit_private(out, pool, own, say)
+    submit_private(out, pool, own)
     return metrics
 
 
-def _tell_missing(out: Path, shadows: Chunk, say: Callable[[str], None]) -> list[int]:
+def _tell_missing(out: Path, shadows: Chunk) -> list[int]:
     """Says which models that the run's configuration asks for are not there; their numbers."""
     missing = missing_models(out, set(shadows.model.tolist()))
     if missing:
         inside = shadows.mask.sum(0)
         suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))
-        say(f"shadows: {len(shadows.model)} models are there, missing are {ranges(missing)}; {suffices}")
+        logger.info(f"shadows: {len(shadows.model)} models are there, missing are {ranges(missing)}; {suffices}")
     return missing
 
 
-def submit_private(out: Path, pool: Pool, score: np.ndarray, say: Callable[[str], None]) -> None:
+def submit_private(out: Path, pool: Pool, score: np.ndarray) -> None:
     """Writes `submission.csv` of the private samples, where there are any; `score` is of all, `[sample]`."""
     private = ~pool.public
     if private.any():
         write_submission(out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(score[private]))
-        say(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
+        logger.info(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
 
 
 def _mean(values: np.ndarray) -> float | None:

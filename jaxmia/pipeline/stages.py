@@ -1,6 +1,7 @@
 """The stages of `jaxmia run`; each is skipped where its output is there and its inputs are unchanged."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,23 +19,26 @@ from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
 from jaxmia.provenance import digest, file_digest, origin
 from jaxmia.runs.claims import Claims
-from jaxmia.runs.log import Journal
-from jaxmia.runs.progress import Meter
+from jaxmia.runs.log import EventLog
+from jaxmia.runs.progress import ThroughputMeter
 from jaxmia.runs.signals import Interrupted, stop_requests
 from jaxmia.runs.store import ScoreStore, describe_difference
 
 if TYPE_CHECKING:
     from bridge.target import Target
     from jaxmia.runs.progress import Progress
-    from jaxmia.training.chunk import Shadows
+    from jaxmia.training.chunk import ShadowTrainer
     from jaxmia.training.plan import Plan
     from jaxmia.training.trainer import Trainer
 
-Watch = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
+logger = logging.getLogger(__name__)
+
+
+ProgressBar = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
 """Given a title, a context whose value is told of progress."""
 
 
-def unwatched(title: str) -> AbstractContextManager[Callable[["Progress"], None]]:
+def no_progress_bar(title: str) -> AbstractContextManager[Callable[["Progress"], None]]:
     """Shows nothing."""
     del title
     return nullcontext(lambda progress: None)
@@ -47,14 +51,12 @@ class Pipeline:
     Attributes:
         config: What to do.
         out: Where everything is written.
-        say: Prints one line.
-        watch: Shows progress.
+        progress_bar: Shows progress.
     """
 
     config: Config
     out: Path
-    say: Callable[[str], None] = field(default=print)
-    watch: Watch = field(default=unwatched)
+    progress_bar: ProgressBar = field(default=no_progress_bar)
 
     @cached_property
     def pool(self) -> Pool:
@@ -70,7 +72,7 @@ class Pipeline:
             num_classes=self.target.classes,
         )
         public, members = int(pool.public.sum()), int((pool.membership == 1).sum())
-        self.say(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
+        logger.info(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
         return pool
 
     @cached_property
@@ -114,12 +116,12 @@ class Pipeline:
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are not there yet."""
         store = ScoreStore(self.out / "shadows")
-        asked = self.asked()
-        present = _present(store, asked, self.say)
+        cache_key = self.cache_key()
+        present = _present(store, cache_key)
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = [model for model in wanted if model not in present]
         if not missing:
-            self.say(f"shadows: all {len(wanted)} are there")
+            logger.info(f"shadows: all {len(wanted)} are there")
             return
         from jaxmia.pipeline.worker import Job
         from jaxmia.training.autotune import make_plan
@@ -128,30 +130,30 @@ class Pipeline:
 
         section = self.config.ensemble
         # For all that are wanted, so that a run that goes on has the plan that it began with.
-        plan = make_plan(section, self.trainer(), len(wanted), len(self.pool), self.say)
-        self.say(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
-        claims, journal = Claims(self.out / "claims"), Journal(self.out / "log.jsonl", self.say)
-        checkpoints = Checkpoints(self.out / "checkpoints", asked, section.checkpoint_seconds, self.say)
-        with stop_requests(self.say) as stopped, self.watch("shadows") as show:
+        plan = make_plan(section, self.trainer(), len(wanted), len(self.pool))
+        logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
+        claims, log = Claims(self.out / "claims"), EventLog(self.out / "log.jsonl")
+        checkpoints = Checkpoints(self.out / "checkpoints", cache_key, section.checkpoint_seconds)
+        with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
             shadows = self.shadows(plan)
             shadows = replace(
                 shadows,
-                made={"asked": asked, "plan": str(plan), **origin()},
-                on_progress=_reporter(claims, journal, show),
-                stopped=stopped,
+                metadata={"cache_key": cache_key, "plan": str(plan), **origin()},
+                on_progress=_reporter(claims, log, on_progress),
+                stop_signal=stop_signal,
                 keep=Weights(self.out / "weights").write if section.keep_weights else shadows.keep,
             )
-            journal.write("begin", {"missing": len(missing), "plan": str(plan), "asked": asked, **origin()})
+            log.write("begin", {"missing": len(missing), "plan": str(plan), "cache_key": cache_key, **origin()})
             try:
-                Job(shadows, store, checkpoints, claims, self.say).run(missing, plan.width)
+                Job(shadows, store, checkpoints, claims).run(missing, plan.width)
             except Interrupted as stop:
-                journal.write("stop", {"what": str(stop)})
+                log.write("stop", {"what": str(stop)})
                 raise
-            journal.write("end", {"models": len(store.models())})
+            log.write("end", {"models": len(store.models())})
 
-    def shadows(self, plan: "Plan") -> "Shadows":
+    def shadows(self, plan: "Plan") -> "ShadowTrainer":
         """What trains and asks shadow models by this plan, on this pool."""
-        from jaxmia.training.chunk import Shadows
+        from jaxmia.training.chunk import ShadowTrainer
         from jaxmia.training.ensemble import Ensemble
 
         ensemble = Ensemble(
@@ -162,7 +164,7 @@ class Pipeline:
             sequential=plan.sequential,
             devices=plan.devices,
         )
-        return Shadows(ensemble, self.config.seed, self.views, self.config.query.batch_size)
+        return ShadowTrainer(ensemble, self.config.seed, self.views, self.config.query.batch_size)
 
     def trainer(self) -> "Trainer":
         """How one shadow trains on this pool."""
@@ -181,7 +183,7 @@ class Pipeline:
     def query(self) -> None:
         """Queries the target on every sample and view."""
         path = self.out / "target.npz"
-        asked = {
+        cache_key = {
             "target": file_digest(self._given("target")),
             "challenge": self.config.challenge.model_dump(
                 mode="json", include={"architecture", "backend", "image_size", "mean", "std"}
@@ -189,22 +191,25 @@ class Pipeline:
             "views": [str(view) for view in self.views],
             "pool": self._pool_digest,
         }
-        if path.exists() and _made(load_npz(path)).get("asked") == asked:
-            self.say("target: scores are there")
+        if path.exists() and _metadata_of(load_npz(path)).get("cache_key") == cache_key:
+            logger.info("target: scores are there")
             return
         from jaxmia.training.query import query_target
 
-        phi, right = query_target(
+        phi, correct = query_target(
             self.target.query, self.images, self.pool.labels, self.views, self.config.query.batch_size
         )
-        save_npz(path, {"phi": phi, "right": right, "made": np.array(json.dumps({"asked": asked, **origin()}))})
+        save_npz(
+            path,
+            {"phi": phi, "correct": correct, "metadata": np.array(json.dumps({"cache_key": cache_key, **origin()}))},
+        )
         membership = self.pool.membership
         shares = [
-            f"{right[membership == value].mean():.4f} on public {name}"
+            f"{correct[membership == value].mean():.4f} on public {name}"
             for value, name in ((1, "members"), (0, "non-members"))
             if (membership == value).any()
         ]
-        self.say("target: accuracy " + ", ".join(shares or [f"{right.mean():.4f}"]))
+        logger.info("target: accuracy " + ", ".join(shares or [f"{correct.mean():.4f}"]))
 
     @cached_property
     def _pool_digest(self) -> str:
@@ -212,7 +217,7 @@ class Pipeline:
         assert pool.images is not None
         return digest(pool.images, pool.labels)
 
-    def asked(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What a shadow model's scores depend on, beside its number."""
         return {
             "shadow": self.config.shadow.model_dump(mode="json", exclude={"count"}),
@@ -235,11 +240,11 @@ class Pipeline:
         return path
 
 
-def _present(store: ScoreStore, asked: Mapping[str, Any], say: Callable[[str], None]) -> set[int]:
+def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
     """The models that are there, whole, and made as asked."""
     present: set[int] = set()
-    for path, chunk in store.chunks(say):
-        difference = describe_difference(chunk.made, {"asked": asked})
+    for path, chunk in store.chunks():
+        difference = describe_difference(chunk.metadata, {"cache_key": cache_key})
         if difference:
             raise InputError(
                 f"{path}: was made by another configuration: {difference}; use another --out or remove the folder "
@@ -249,25 +254,25 @@ def _present(store: ScoreStore, asked: Mapping[str, Any], say: Callable[[str], N
     return present
 
 
-def _reporter(claims: Claims, journal: Journal, show: Callable[["Progress"], None]) -> Callable[["Progress"], None]:
+def _reporter(claims: Claims, log: EventLog, on_progress: Callable[["Progress"], None]) -> Callable[["Progress"], None]:
     """Tells of progress who looks on, the log once an epoch, and other processes."""
-    meter = Meter()
+    meter = ThroughputMeter()
 
     def report(progress: "Progress") -> None:
         figures = meter(progress)
         claims.progress = figures
         if progress.stage == "training":
-            journal.write("epoch", {"models": list(progress.models), **figures})
+            log.write("epoch", {"models": list(progress.models), **figures})
         elif progress.done == progress.total:
-            journal.write("queried", {"models": list(progress.models), **figures})
-        show(progress)
+            log.write("queried", {"models": list(progress.models), **figures})
+        on_progress(progress)
 
     return report
 
 
-def _made(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _metadata_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     try:
-        return json.loads(str(arrays.get("made", "{}")))
+        return json.loads(str(arrays.get("metadata", "{}")))
     except json.JSONDecodeError:
         return {}
 

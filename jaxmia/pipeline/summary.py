@@ -18,7 +18,7 @@ from jaxmia.files import write_text
 DELTA = 1e-5
 """Of the (epsilon, delta) that is bounded from below."""
 
-EXPOSED = 5
+MAX_VULNERABLE = 5
 """Samples shown, at most."""
 
 
@@ -53,7 +53,7 @@ def write_samples(
         raise InputError(f"{path}: not written: an id holds {error.object[error.start]!r}, no character") from error
 
 
-def most_exposed(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """The samples with the highest scores, highest first, with what the models say of them; fit for JSON.
 
     Args:
@@ -68,7 +68,7 @@ def most_exposed(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) 
             "membership": None if pool.membership[sample] == UNKNOWN else int(pool.membership[sample]),
             **{name: _plain(column[sample].item()) for name, column in {"score": score, **fits}.items()},
         }
-        for sample in np.argsort(-score, kind="stable")[:EXPOSED]
+        for sample in np.argsort(-score, kind="stable")[:MAX_VULNERABLE]
     ]
 
 

@@ -1,17 +1,21 @@
 """One job's part in training a run's models, beside others on the same folder."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jax.errors import JaxRuntimeError
 
-from jaxmia.runs.claims import BEAT_SECONDS, Claims
+from jaxmia.runs.claims import HEARTBEAT_SECONDS, Claims
 from jaxmia.runs.store import ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
-from jaxmia.training.chunk import Shadows, split
+from jaxmia.training.chunk import ShadowTrainer, split
 from jaxmia.training.measure import out_of_memory
 
-_PATIENCE = 4 * BEAT_SECONDS
+logger = logging.getLogger(__name__)
+
+
+_PATIENCE = 4 * HEARTBEAT_SECONDS
 """Seconds for which another machine's claim must show no sign of life to be taken for dead."""
 
 
@@ -24,15 +28,13 @@ class Job:
         store: Where it goes.
         checkpoints: Where it is saved on the way.
         claims: Who else makes what.
-        say: Prints one line.
         patience: Seconds to watch claims of other machines that are in the way at the end.
     """
 
-    shadows: Shadows
+    shadows: ShadowTrainer
     store: ScoreStore
     checkpoints: Checkpoints
     claims: Claims
-    say: Callable[[str], None] = print
     patience: float = _PATIENCE
 
     def run(self, missing: Sequence[int], width: int) -> None:
@@ -47,11 +49,11 @@ class Job:
         """
         later = self._make(self._parts(missing, width))
         if later:
-            self.say(f"shadows: {self._who(later)}; looking for {self.patience:.0f} s whether they are alive")
+            logger.info(f"shadows: {self._who(later)}; looking for {self.patience:.0f} s whether they are alive")
             self.claims.watch(self.patience)
             later = self._make(later)
         if later:
-            self.say(f"shadows: {self._who(later)}; left to them")
+            logger.info(f"shadows: {self._who(later)}; left to them")
 
     def _make(self, parts: Sequence[list[int]]) -> list[list[int]]:
         """Makes what is free of these chunks; those that others hold.
@@ -65,19 +67,19 @@ class Job:
                     held.append(waiting[0])
                 waiting.pop(0)
             except (MemoryError, JaxRuntimeError) as error:
-                width = len(self.shadows.together(waiting[0])) // 2
+                width = len(self.shadows.padded_models(waiting[0])) // 2
                 if not out_of_memory(error) or width < len(self.shadows.ensemble.devices):
                     raise
-                self.say(f"shadows: too little memory for {len(waiting[0])} models together; going on with {width}")
+                logger.info(f"shadows: too little memory for {len(waiting[0])} models together; going on with {width}")
                 waiting = [part for group in waiting for part in split(group, width)]
         return held
 
     def _parts(self, missing: Sequence[int], width: int) -> list[list[int]]:
         elsewhere = {model for claim in self.claims.others() for model in claim.models}
-        begun = self.checkpoints.begun([model for model in missing if model not in elsewhere])
-        taken = {model for group in begun for model in group}
+        resumable = self.checkpoints.resumable([model for model in missing if model not in elsewhere])
+        taken = {model for group in resumable for model in group}
         rest = [model for model in missing if model not in taken]
-        return [part for group in [*begun, rest] for part in split(group, width)]
+        return [part for group in [*resumable, rest] for part in split(group, width)]
 
     def _take(self, models: Sequence[int]) -> bool:
         """Makes those of the models that are free; whether none is left."""
@@ -86,10 +88,10 @@ class Job:
         elsewhere = {model for claim in self.claims.others() for model in claim.models}
         free = [model for model in absent if model not in elsewhere]
         if free:
-            with self.claims.hold(free) as won:
+            with self.claims.acquire(free) as won:
                 if not won:
                     return False
-                self.store.write(self.shadows.make(free, self.checkpoints))
+                self.store.write(self.shadows.train_chunk(free, self.checkpoints))
             self.checkpoints.forget(self.store.models())
         return len(free) == len(absent)
 

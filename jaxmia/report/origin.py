@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmia.plots.panels import paint_curves
 from jaxmia.plots.style import IN, INK, OUT, draw
-from jaxmia.report.results import Made, Results
+from jaxmia.report.results import ChunkRecord, Results
 from jaxmia.report.section import Section, Table
 
 _RECORDED = ("jaxmia", "commit", "python", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "platform", "device")
@@ -39,16 +39,16 @@ def show_training(results: Results) -> Section:
 def show_throughput(results: Results) -> Section:
     """How fast the shadows were trained, by device."""
     title = "How fast"
-    timed = [made for made in results.chunks if _images(made) is not None]
+    timed = [record for record in results.chunks if _images(record) is not None]
     if not timed:
         return Section(title, ("Left out: the shadows' files do not say how long training took.",))
     rows = []
-    for device in sorted({_device(made) for made in timed}):
-        chunks = [made for made in timed if _device(made) == device]
-        seconds = sum(_number(made.made, "train_seconds") or 0 for made in chunks)
-        images = sum(_images(made) or 0 for made in chunks)
-        models = sum(made.models for made in chunks)
-        together = max(_number(made.made, "trained_together") or 1 for made in chunks)
+    for device in sorted({_device(record) for record in timed}):
+        chunks = [record for record in timed if _device(record) == device]
+        seconds = sum(_number(record.metadata, "train_seconds") or 0 for record in chunks)
+        images = sum(_images(record) or 0 for record in chunks)
+        models = sum(record.models for record in chunks)
+        together = max(_number(record.metadata, "trained_together") or 1 for record in chunks)
         rows.append(
             (
                 device,
@@ -67,7 +67,7 @@ def show_throughput(results: Results) -> Section:
 def show_making(results: Results) -> Section:
     """Versions, device and configuration."""
     title = "How it was made"
-    queried = [_number(made.made, "query_seconds") for made in results.chunks]
+    queried = [_number(record.metadata, "query_seconds") for record in results.chunks]
     rows = [
         ("attack", results.metrics.attack),
         ("false positive rate", f"{results.metrics.fpr:g}"),
@@ -87,16 +87,19 @@ def show_making(results: Results) -> Section:
     )
 
 
-def _images(made: Made) -> float | None:
+def _images(record: ChunkRecord) -> float | None:
     """Images that a chunk's models trained on; None where the time, or what it took, is not recorded."""
-    epochs, together = _number(made.made, "asked", "shadow", "epochs"), _number(made.made, "trained_together")
-    if not (epochs and together and _number(made.made, "train_seconds")):
+    epochs, together = (
+        _number(record.metadata, "cache_key", "shadow", "epochs"),
+        _number(record.metadata, "trained_together"),
+    )
+    if not (epochs and together and _number(record.metadata, "train_seconds")):
         return None
-    return epochs * together * made.members
+    return epochs * together * record.members
 
 
-def _device(made: Made) -> str:
-    return str(made.made.get("device") or "unknown device")
+def _device(record: ChunkRecord) -> str:
+    return str(record.metadata.get("device") or "unknown device")
 
 
 def _number(tree: Any, *path: str) -> float | None:
@@ -106,9 +109,9 @@ def _number(tree: Any, *path: str) -> float | None:
     return float(tree) if isinstance(tree, int | float) and not isinstance(tree, bool) and tree > 0 else None
 
 
-def _distinct(chunks: Sequence[Made], name: str) -> str:
+def _distinct(chunks: Sequence[ChunkRecord], name: str) -> str:
     """All values that the chunks recorded under a name."""
-    return ", ".join(sorted({str(chunk.made[name]) for chunk in chunks if chunk.made.get(name)}))
+    return ", ".join(sorted({str(chunk.metadata[name]) for chunk in chunks if chunk.metadata.get(name)}))
 
 
 def _duration(seconds: float) -> str:

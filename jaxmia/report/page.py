@@ -1,6 +1,6 @@
 """The report of a run: one HTML page, and its figures for papers."""
 
-from collections.abc import Callable
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from jaxmia.report.section import Section
 from jaxmia.report.sections import (
     show_attacks,
     show_classes,
-    show_exposed,
     show_gain,
     show_likeness,
     show_margins,
     show_roc,
+    show_vulnerable,
 )
 from jaxmia.report.verdict import reach_verdict
+
+logger = logging.getLogger(__name__)
+
 
 NO_IMAGES = "the run directory holds no images; jaxmia report shows them where it finds the files of the challenge."
 
@@ -44,7 +47,6 @@ def write_report(
     images: np.ndarray | None = None,
     no_images: str = NO_IMAGES,
     paper: bool = False,
-    say: Callable[[str], None] = print,
 ) -> Path:
     """Writes `report.html` and `figures/*.png` of a scored run.
 
@@ -57,7 +59,6 @@ def write_report(
         images: Of the pool: uint8, or float in [0, 1], `[sample, height, width, channel]`.
         no_images: Why there are none, as a sentence.
         paper: Write the figures as PDF too, and `figures/tables.tex`.
-        say: Prints one line.
 
     Returns:
         The page.
@@ -78,7 +79,7 @@ def write_report(
         show_classes(results),
         show_margins(results),
         show_likeness(results),
-        show_exposed(results, images, no_images),
+        show_vulnerable(results, images, no_images),
         show_training(results),
         show_throughput(results),
         show_making(results),
@@ -99,5 +100,5 @@ def write_report(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(page, html)
-    say(f"report: {page}, figures in {folder}")
+    logger.info(f"report: {page}, figures in {folder}")
     return page

@@ -61,7 +61,7 @@ class Candidate(_Plain):
 
     name: str
     tpr: float | None
-    error: float | None
+    std_error: float | None
 
 
 class Selection(_Plain):
@@ -71,7 +71,7 @@ class Selection(_Plain):
     targets: int = Field(ge=2)
     expected: float
     expected_error: float = Field(ge=0)
-    rows: tuple[Candidate, ...]
+    results: tuple[Candidate, ...]
 
 
 class Epsilon(_Plain):
@@ -93,18 +93,18 @@ class Metrics(_Plain):
 
 
 @dataclass(frozen=True)
-class Made:
+class ChunkRecord:
     """How a chunk of shadows was made.
 
     Attributes:
         models: How many it holds.
         members: Mean number of samples that one of them was trained on.
-        made: Versions, device, seconds, recipe, as far as they were recorded.
+        metadata: Versions, device, seconds, recipe, as far as they were recorded.
     """
 
     models: int
     members: float
-    made: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Results:
         evidence: The target's and the shadows' margins.
         shadows: All chunks as one.
         chunks: How each chunk was made.
-        right: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
+        correct: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
         scores: Of each attack by name, float64 `[sample]`.
         metrics: What `metrics.json` says.
         config: The text of `config.yaml`; empty where there is none.
@@ -141,8 +141,8 @@ class Results:
     pool: Pool
     evidence: Evidence
     shadows: Chunk
-    chunks: tuple[Made, ...]
-    right: np.ndarray | None
+    chunks: tuple[ChunkRecord, ...]
+    correct: np.ndarray | None
     scores: dict[str, np.ndarray]
     metrics: Metrics
     config: str
@@ -198,8 +198,8 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
         pool=matrices.pool,
         evidence=matrices.evidence,
         shadows=matrices.shadows,
-        chunks=tuple(_read_made(path) for path in ScoreStore(out / "shadows").paths()),
-        right=_read_right(out / "target.npz", len(matrices.pool)),
+        chunks=tuple(_read_record(path) for path in ScoreStore(out / "shadows").paths()),
+        correct=_read_correct(out / "target.npz", len(matrices.pool)),
         scores=scores,
         metrics=metrics,
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
@@ -239,12 +239,14 @@ def _read_scores(path: Path, attack: str, samples: int) -> dict[str, np.ndarray]
     return scores
 
 
-def _read_right(path: Path, samples: int) -> np.ndarray | None:
-    right = load_npz(path).get("right")
-    fits = right is not None and right.dtype == np.bool_ and right.shape == (samples,)
-    return right if fits else None
+def _read_correct(path: Path, samples: int) -> np.ndarray | None:
+    correct = load_npz(path).get("correct")
+    fits = correct is not None and correct.dtype == np.bool_ and correct.shape == (samples,)
+    return correct if fits else None
 
 
-def _read_made(path: Path) -> Made:
+def _read_record(path: Path) -> ChunkRecord:
     arrays = load_npz(path, required=("mask",))
-    return Made(len(arrays["mask"]), float(arrays["mask"].sum(1).mean()), json.loads(str(arrays.get("made", "{}"))))
+    return ChunkRecord(
+        len(arrays["mask"]), float(arrays["mask"].sum(1).mean()), json.loads(str(arrays.get("metadata", "{}")))
+    )

@@ -9,10 +9,10 @@ from jaxmia.evaluation.metrics import LEVEL, Estimate
 from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_likeness, paint_rocs
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
-from jaxmia.report.exposed import most_and_least_exposed, paint_gallery
 from jaxmia.report.results import Results
 from jaxmia.report.section import Section, Table, spell
 from jaxmia.report.uncertainty import mean_of, tpr_band
+from jaxmia.report.vulnerable import most_and_least_vulnerable, paint_gallery
 
 ATTACKS_DRAWN = 12
 CLASSES_DRAWN = 24
@@ -107,9 +107,9 @@ def show_attacks(results: Results) -> Section:
     selection = results.metrics.selection
     reach = float(student.ppf((1 + LEVEL) / 2, selection.targets - 1)) if selection else 0.0
     shadows = {
-        row.name: Estimate(row.tpr, row.tpr - reach * row.error, row.tpr + reach * row.error)
-        for row in (selection.rows if selection else ())
-        if row.tpr is not None and row.error is not None
+        row.name: Estimate(row.tpr, row.tpr - reach * row.std_error, row.tpr + reach * row.std_error)
+        for row in (selection.results if selection else ())
+        if row.tpr is not None and row.std_error is not None
     }
     public = {}
     if results.has_public_figures:
@@ -175,9 +175,9 @@ def show_classes(results: Results) -> Section:
     return Section(title, plots=(plot,))
 
 
-def show_exposed(results: Results, images: np.ndarray | None, no_images: str) -> Section:
+def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str) -> Section:
     """The samples with the highest and the lowest scores."""
-    most, least = most_and_least_exposed(results, images)
+    most, least = most_and_least_vulnerable(results, images)
     text = (
         "Each dash is a shadow's margin on the sample, more confident to the right: above, shadows trained on "
         "it (IN); below, shadows that were not (OUT). The long line is the target.",
@@ -185,16 +185,18 @@ def show_exposed(results: Results, images: np.ndarray | None, no_images: str) ->
     if images is None:
         text += (f"Without pictures: {no_images}",)
     galleries = (
-        ("Most exposed: called members with the highest scores", tuple(most)),
-        ("Least exposed: called non-members with the lowest scores", tuple(least)),
+        ("Most vulnerable: called members with the highest scores", tuple(most)),
+        ("Least vulnerable: called non-members with the lowest scores", tuple(least)),
     )
     files = ()
     if images is not None and most:
-        rows = [("most exposed", most), ("least exposed", least)]
+        rows = [("most vulnerable", most), ("least vulnerable", least)]
         files = (
-            draw("exposed", "Most and least exposed samples.", lambda axes: paint_gallery(axes, rows), height=2.6),
+            draw(
+                "vulnerable", "Most and least vulnerable samples.", lambda axes: paint_gallery(axes, rows), height=2.6
+            ),
         )
-    return Section("Most and least exposed", text, galleries=galleries, files=files, wide=True)
+    return Section("Most and least vulnerable", text, galleries=galleries, files=files, wide=True)
 
 
 def show_gain(results: Results, steps: Sequence[Step]) -> Section:
@@ -246,9 +248,9 @@ def _figures_table(results: Results) -> tuple[Table, ...]:
 
 
 def _accuracy_rows(results: Results) -> list[tuple[str, ...]]:
-    if results.right is None:
+    if results.correct is None:
         return []
-    right, shadows = results.right[results.pool.public], results.shadows
+    correct, shadows = results.correct[results.pool.public], results.shadows
     rows = []
     for name, chosen, accuracy in (
         ("accuracy, members / IN", results.members, shadows.accuracy_in),
@@ -256,7 +258,7 @@ def _accuracy_rows(results: Results) -> list[tuple[str, ...]]:
     ):
         recorded = accuracy[np.isfinite(accuracy)]
         if len(recorded):
-            rows.append(_likeness_row(name, recorded, right[chosen].mean()))
+            rows.append(_likeness_row(name, recorded, correct[chosen].mean()))
     return rows
 
 

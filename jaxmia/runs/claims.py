@@ -20,12 +20,12 @@ from typing import Any
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
 
-BEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 """Between two signs of life."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """One process that trains some models.
 
     Attributes:
@@ -33,9 +33,9 @@ class Claim:
         host: Name of its machine.
         pid: Its process there.
         machine: What tells its machine, since which start, from others; with it `pid` means something.
-        born: When the process began, as that machine counts.
+        started: When the process began, as that machine counts.
         token: Tells its process from all others.
-        beat: Counts signs of life.
+        heartbeat: Counts signs of life.
         progress: How far it is.
     """
 
@@ -43,14 +43,14 @@ class Claim:
     host: str
     pid: int
     machine: str
-    born: str
+    started: str
     token: str
-    beat: int = 0
+    heartbeat: int = 0
     progress: Mapping[str, Any] = field(default_factory=dict)
 
-    def ended(self) -> bool:
+    def is_dead(self) -> bool:
         """Whether its process is known to be gone; False where that cannot be known from here."""
-        return self.machine == _machine() and _born(self.pid) != self.born
+        return self.machine == _machine() and _process_start(self.pid) != self.started
 
 
 class Claims:
@@ -58,28 +58,28 @@ class Claims:
 
     Args:
         folder: Where.
-        beat_seconds: Between two signs of life.
+        heartbeat_seconds: Between two signs of life.
     """
 
-    def __init__(self, folder: Path, beat_seconds: float = BEAT_SECONDS) -> None:
+    def __init__(self, folder: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self.folder = Path(folder)
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         pid = os.getpid()
-        self._me = Claim((), platform.node(), pid, _machine(), _born(pid), secrets.token_hex(8))
+        self._me = Lease((), platform.node(), pid, _machine(), _process_start(pid), secrets.token_hex(8))
         self.progress: dict[str, Any] = {}
         """Told with the next sign of life."""
 
-    def others(self) -> list[Claim]:
+    def others(self) -> list[Lease]:
         """Claims of other processes, save those that are known to have ended; their files are removed."""
         living = []
         for path, content in self._contents().items():
-            claim = _parse(content)
-            if claim is None or claim.token == self._me.token:
+            lease = _parse(content)
+            if lease is None or lease.token == self._me.token:
                 continue
-            if claim.ended():
-                _remove(path, claim)
+            if lease.is_dead():
+                _remove(path, lease)
             else:
-                living.append(claim)
+                living.append(lease)
         return living
 
     def watch(self, seconds: float) -> None:
@@ -90,40 +90,40 @@ class Claims:
         before = self._contents()
         time.sleep(seconds)
         for path, content in self._contents().items():
-            claim = _parse(content)
-            if before.get(path) == content and not (claim and claim.machine == _machine()):
+            lease = _parse(content)
+            if before.get(path) == content and not (lease and lease.machine == _machine()):
                 with suppress(OSError):
                     path.unlink()
 
     @contextmanager
-    def hold(self, models: Sequence[int]) -> Iterator[bool]:
+    def acquire(self, models: Sequence[int]) -> Iterator[bool]:
         """Claims models for the time of the block; yields False if another process was quicker.
 
         Raises:
             InputError: The folder cannot be written to.
         """
         path = self.folder / f"{min(models):05d}-{max(models):05d}.json"
-        claim = replace(self._me, models=tuple(models))
-        if not _create(path, json.dumps(asdict(claim))):
+        lease = replace(self._me, models=tuple(models))
+        if not _create(path, json.dumps(asdict(lease))):
             yield False
             return
-        ended = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(path, claim, ended), daemon=True)
+        released = threading.Event()
+        heart = threading.Thread(target=self._send_heartbeats, args=(path, lease, released), daemon=True)
         heart.start()
         try:
             yield True
         finally:
-            ended.set()
+            released.set()
             heart.join()
-            _remove(path, claim)
+            _remove(path, lease)
 
-    def _beat(self, path: Path, claim: Claim, ended: threading.Event) -> None:
-        while not ended.wait(self._beat_seconds):
-            if not _holds(path, claim):
+    def _send_heartbeats(self, path: Path, lease: Lease, released: threading.Event) -> None:
+        while not released.wait(self._heartbeat_seconds):
+            if not _holds(path, lease):
                 return  # taken over, as by a process that saw no sign of life: let it be
-            claim = replace(claim, beat=claim.beat + 1, progress=dict(self.progress))
+            lease = replace(lease, heartbeat=lease.heartbeat + 1, progress=dict(self.progress))
             with suppress(InputError):  # a full disk is for the training to notice
-                write_text(path, json.dumps(asdict(claim)))
+                write_text(path, json.dumps(asdict(lease)))
 
     def _contents(self) -> dict[Path, str]:
         return {path: _content(path) for path in sorted(self.folder.glob("*.json"))}
@@ -155,21 +155,21 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _parse(content: str) -> Claim | None:
+def _parse(content: str) -> Lease | None:
     try:
         fields = json.loads(content)
-        return Claim(**{**fields, "models": tuple(map(int, fields["models"]))})
+        return Lease(**{**fields, "models": tuple(map(int, fields["models"]))})
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _holds(path: Path, claim: Claim) -> bool:
+def _holds(path: Path, lease: Lease) -> bool:
     held = _parse(_content(path))
-    return held is not None and held.token == claim.token
+    return held is not None and held.token == lease.token
 
 
-def _remove(path: Path, claim: Claim) -> None:
-    if _holds(path, claim):
+def _remove(path: Path, lease: Lease) -> None:
+    if _holds(path, lease):
         with suppress(OSError):  # where nothing can be removed any more, a claim ends with its process
             path.unlink()
 
@@ -184,7 +184,7 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _born(pid: int) -> str:
+def _process_start(pid: int) -> str:
     """When a process of this machine began; empty if there is no such process."""
     try:
         # The name of a program, in brackets, may hold anything; the start is the 20th word after it.

@@ -1,18 +1,22 @@
 """Half-written files of processes that were killed."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from jaxmia.runs.claims import Claims
+
+logger = logging.getLogger(__name__)
+
 
 _PATTERNS = (".*.tmp", "*/.*.tmp", "checkpoints/*/.*.tmp")
 _SECONDS = 1.0
 """Between two looks: a file that another machine is writing without a claim (they are small) changes or goes."""
 
 
-def clear_leftovers(out: Path, say: Callable[[str], None]) -> None:
+def clear_leftovers(out: Path) -> None:
     """Removes what killed processes have half written in a run's folder.
 
     Nothing is removed while another process holds a claim there, none of the files that a process of this machine has
@@ -30,7 +34,9 @@ def clear_leftovers(out: Path, say: Callable[[str], None]) -> None:
         with suppress(OSError):
             path.unlink()
     if dead:
-        say(f"{out}: removed {len(dead)} half-written file{'s' if len(dead) > 1 else ''} of a process that was killed")
+        logger.info(
+            f"{out}: removed {len(dead)} half-written file{'s' if len(dead) > 1 else ''} of a process that was killed"
+        )
 
 
 def _seen(out: Path) -> dict[Path, tuple[int, int, int, int]]:

@@ -1,29 +1,30 @@
 """`log.jsonl`: what happened in a run, one JSON object a line, of all its jobs."""
 
 import json
+import logging
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     pass
 
 
-class Journal:
+class EventLog:
     """Appends lines to a log; a log that cannot be written is said once and holds nothing up.
 
     Args:
         path: The file.
-        say: Prints one line.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = Path(path)
-        self._say = say
         self._works = True
 
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ class Journal:
                 os.close(file)
         except OSError as error:
             if self._works:
-                self._say(f"{self._path}: cannot be written: {error.strerror}; nothing else depends on it")
+                logger.warning(f"{self._path}: cannot be written: {error.strerror}; nothing else depends on it")
             self._works = False
 
 

@@ -37,7 +37,7 @@ _LEAST_SECONDS = 1.0
 """A speed over less says how coarse the reports are."""
 
 
-class Meter:
+class ThroughputMeter:
     """Turns progress into figures with a speed, images/s since the stage began in this process, from a second on."""
 
     def __init__(self) -> None:

@@ -1,10 +1,14 @@
 """Being told to stop: by Ctrl-C, by a scheduler that takes the machine away, by a time limit that is nearly up."""
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
+
 
 _BY_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1)
 _ALL = (signal.SIGINT, *_BY_SCHEDULER)
@@ -41,11 +45,10 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int | None]]:
+def stop_requests() -> Iterator[Callable[[], int | None]]:
     """Within, signals only leave a note, so that a loop can finish its step and save, however often it is told.
 
     Args:
-        say: Prints one line, when the first comes.
 
     Yields:
         A function that tells the number of the first signal that came, or None.
@@ -55,7 +58,7 @@ def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int | Non
     def note(number: int, frame: object) -> None:
         del frame
         if not came:
-            say(f"{signal.Signals(number).name}: saving; a second one changes nothing")
+            logger.info(f"{signal.Signals(number).name}: saving; a second one changes nothing")
         came.append(number)
 
     with _handled(_ALL, note):

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
-from jaxmia.runs.claims import Claim, Claims
+from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.store import Entry, ScoreStore
 
 
@@ -106,7 +106,7 @@ def ranges(numbers: list[int]) -> str:
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
-def _job(folder: Path, claim: Claim) -> dict[str, Any]:
+def _job(folder: Path, claim: Lease) -> dict[str, Any]:
     path = folder / f"{min(claim.models):05d}-{max(claim.models):05d}.json"
     try:
         silent = max(0.0, time.time() - path.stat().st_mtime)
@@ -123,14 +123,16 @@ def _job(folder: Path, claim: Claim) -> dict[str, Any]:
 
 def _past_speed(entries: list[Entry]) -> float | None:
     """Images/s of the stored chunks, one job's."""
-    images = sum(entry.made.get("trained_images") or 0 for entry in entries)
-    seconds = sum(entry.made.get("train_seconds") or 0 for entry in entries)
+    images = sum(entry.metadata.get("trained_images") or 0 for entry in entries)
+    seconds = sum(entry.metadata.get("train_seconds") or 0 for entry in entries)
     return images / seconds if images and seconds else None
 
 
-def _images_left(entries: list[Entry], claims: list[Claim], missing: int) -> float | None:
+def _images_left(entries: list[Entry], claims: list[Lease], missing: int) -> float | None:
     """Images to train on; None where it is not known how many a model needs."""
-    known = [(entry.made["trained_images"], entry.made["trained_together"]) for entry in entries if _says(entry)]
+    known = [
+        (entry.metadata["trained_images"], entry.metadata["trained_together"]) for entry in entries if _says(entry)
+    ]
     running = [claim.progress for claim in claims if claim.progress.get("stage") == "training"]
     known += [
         (claim.progress["total"], len(claim.models)) for claim in claims if claim.progress.get("stage") == "training"
@@ -143,4 +145,4 @@ def _images_left(entries: list[Entry], claims: list[Claim], missing: int) -> flo
 
 
 def _says(entry: Entry) -> bool:
-    return "trained_images" in entry.made and "trained_together" in entry.made
+    return "trained_images" in entry.metadata and "trained_together" in entry.metadata

@@ -3,8 +3,9 @@
 import errno
 import io
 import json
+import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import numpy as np
 
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Chunk:
         accuracy: Share of OUT samples classified rightly, float32 `[model]`.
         accuracy_in: The same of IN samples.
         extra: Further arrays with a leading model axis, such as training curves.
-        made: How the chunk was made: recipe, data, versions, device. Plain JSON.
+        metadata: How the chunk was made: recipe, data, versions, device. Plain JSON.
     """
 
     model: np.ndarray
@@ -35,7 +38,7 @@ class Chunk:
     accuracy: np.ndarray
     accuracy_in: np.ndarray
     extra: Mapping[str, np.ndarray]
-    made: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 class Entry(NamedTuple):
@@ -44,12 +47,12 @@ class Entry(NamedTuple):
     Attributes:
         path: The file.
         models: Numbers of its models.
-        made: How it was made.
+        metadata: How it was made.
     """
 
     path: Path
     models: tuple[int, ...]
-    made: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 LARGEST_MARGIN = 1e30
@@ -78,7 +81,7 @@ class ScoreStore:
             "accuracy": chunk.accuracy.astype(np.float32),
             "accuracy_in": chunk.accuracy_in.astype(np.float32),
             **chunk.extra,
-            "made": np.array(json.dumps(chunk.made)),
+            "metadata": np.array(json.dumps(chunk.metadata)),
         }
         save_npz(path, arrays)
         return path
@@ -109,7 +112,7 @@ class ScoreStore:
             seen.update(entry.models)
         return inside, outside
 
-    def chunks(self, say: Callable[[str], None]) -> Iterator[tuple[Path, Chunk]]:
+    def chunks(self) -> Iterator[tuple[Path, Chunk]]:
         """Each chunk, read and checked; a damaged file is set aside as `*.damaged`, and said.
 
         Raises:
@@ -123,7 +126,7 @@ class ScoreStore:
                     raise
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
-                say(f"{error}; set aside as {aside.name}, its models are made again")
+                logger.warning(f"{error}; set aside as {aside.name}, its models are made again")
 
     def read(self) -> Chunk:
         """All chunks as one, by model number.
@@ -163,7 +166,7 @@ class ScoreStore:
             accuracy=joined([chunk.accuracy for chunk in chunks]),
             accuracy_in=joined([chunk.accuracy_in for chunk in chunks]),
             extra=extra,
-            made=chunks[0].made,
+            metadata=chunks[0].metadata,
         )
 
 
@@ -172,8 +175,8 @@ def _peek(path: Path) -> Entry | None:
     try:
         with zipfile.ZipFile(path) as archive:
             model = _read_member(archive, "model.npy")
-            made = str(_read_member(archive, "made.npy")) if "made.npy" in archive.namelist() else "{}"
-        return Entry(path, tuple(int(number) for number in model), _read_made(path, made))
+            metadata = str(_read_member(archive, "metadata.npy")) if "metadata.npy" in archive.namelist() else "{}"
+        return Entry(path, tuple(int(number) for number in model), _read_metadata(path, metadata))
     except Exception:  # a damaged archive raises whatever its readers happen to trip over
         return None
 
@@ -233,7 +236,7 @@ def read_chunk(path: Path) -> Chunk:
         phi=phi,
         accuracy=accuracy,
         accuracy_in=accuracy_in,
-        made=_read_made(path, str(arrays.pop("made", "{}"))),
+        metadata=_read_metadata(path, str(arrays.pop("metadata", "{}"))),
         extra={name: value for name, value in arrays.items() if value.shape[:1] == one},
     )
 
@@ -243,14 +246,14 @@ def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, 
         raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
 
 
-def _read_made(path: Path, text: str) -> dict[str, Any]:
+def _read_metadata(path: Path, text: str) -> dict[str, Any]:
     try:
-        made = json.loads(text)
+        metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: made is no JSON: {error}") from error
-    if not isinstance(made, dict) or not isinstance(made.get("asked", {}), dict):
-        raise InputError(f"{path}: made is no JSON object whose `asked` is an object")
-    return made
+        raise InputError(f"{path}: metadata is no JSON: {error}") from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("cache_key", {}), dict):
+        raise InputError(f"{path}: metadata is no JSON object whose `cache_key` is an object")
+    return metadata
 
 
 def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> None:
@@ -259,14 +262,14 @@ def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> 
             f"{path}: phi is {list(chunk.phi.shape[1:])} [view, sample], but {first_path.name} has "
             f"{list(first.phi.shape[1:])}"
         )
-    difference = describe_difference(first.made, chunk.made)
+    difference = describe_difference(first.metadata, chunk.metadata)
     if difference:
         raise InputError(f"{path}: does not belong with {first_path.name}: {difference}")
 
 
 def describe_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """Names the entries of `made["asked"]` in which two chunks differ; empty where they agree."""
-    left, right = dict(_leaves(first.get("asked", {}))), dict(_leaves(second.get("asked", {})))
+    """Names the entries of `metadata["cache_key"]` in which two chunks differ; empty where they agree."""
+    left, right = dict(_leaves(first.get("cache_key", {}))), dict(_leaves(second.get("cache_key", {})))
     return ", ".join(
         f"{name} is {left.get(name)!r} there and {right.get(name)!r} here"
         for name in sorted({*left, *right})

@@ -1,23 +1,26 @@
 """Finds by trial how many models to train together and how their convolutions run."""
 
 import json
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxmia.config import Ensemble as EnsembleSection
+from jaxmia.config import EnsembleConfig
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder, write_text
 from jaxmia.models.native import build as native
 from jaxmia.provenance import digest, processor
 from jaxmia.training.devices import Device, make_devices
-from jaxmia.training.measure import Rig, attempt, images_per_second
+from jaxmia.training.measure import StepTimer, attempt, images_per_second
 from jaxmia.training.plan import Plan, plan_of
 from jaxmia.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
 
 _MOST_TOGETHER = 128
 
@@ -35,11 +38,10 @@ _SEARCH_SHARE = 0.2
 
 
 def make_plan(
-    section: EnsembleSection,
+    section: EnsembleConfig,
     trainer: Trainer,
     count: int,
     samples: int,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """The plan that the configuration asks for; what it leaves to `auto` is measured on the device at hand.
 
@@ -49,7 +51,6 @@ def make_plan(
         count: Models to train.
         samples: Samples of the pool, half of which a model sees in an epoch: measuring ends after about a fifth of
             the time that training takes.
-        say: Told what is measured.
 
     Raises:
         InputError: More devices are asked for than there are, or kernels that cannot be had.
@@ -62,7 +63,7 @@ def make_plan(
     most = min(count, _MOST_TOGETHER)
     images = count * trainer.recipe.epochs * samples // 2
     convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
-    asked = {
+    key = {
         "network": asdict(trainer.network),
         "batch_size": trainer.recipe.batch_size,
         "optimizer": trainer.recipe.optimizer,
@@ -75,16 +76,18 @@ def make_plan(
         "digits of images": len(str(images)),
         "jax": jax.__version__,
     }
-    path = cache_folder() / f"plan-{digest(json.dumps(asked, sort_keys=True).encode())}.json"
+    path = cache_folder() / f"plan-{digest(json.dumps(key, sort_keys=True).encode())}.json"
     try:
         found = json.loads(path.read_text())
         return plan_of(int(found["width"]), found["conv"], devices)
     except (OSError, ValueError, KeyError):
-        width, conv, trials = _search(section.width, convs, trainer, devices, most, images, say)
+        width, conv, trials = _search(section.width, convs, trainer, devices, most, images)
     try:
-        write_text(path, json.dumps({"width": width, "conv": conv, "trials": trials, "asked": asked}, indent=2) + "\n")
+        write_text(
+            path, json.dumps({"width": width, "conv": conv, "trials": trials, "cache_key": key}, indent=2) + "\n"
+        )
     except InputError as error:
-        say(f"plan: not kept: {error}")
+        logger.warning(f"plan: not kept: {error}")
     return plan_of(width, conv, devices)
 
 
@@ -109,33 +112,32 @@ def _no_kernels(trainer: Trainer, platform: str) -> str | None:
 
 
 def _search(
-    asked: int | Literal["auto"],
+    width_asked: int | Literal["auto"],
     convs: tuple[str, ...],
     trainer: Trainer,
     devices: tuple[Device, ...],
     most: int,
     images: int,
-    say: Callable[[str], None],
 ) -> tuple[int, str, list[dict[str, Any]]]:
     """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
     platform = devices[0].platform
     started, patience = time.monotonic(), _SEARCH_SECONDS_ON_CPU if platform == "cpu" else _SEARCH_SECONDS
-    say("plan: measuring which way of training together is fastest here")
+    logger.info("plan: measuring which way of training together is fastest here")
     trials: list[dict[str, Any]] = []
 
     def rate(width: int, conv: str) -> float:
         plan = plan_of(width, conv, devices)
         found = attempt(
-            lambda: images_per_second(Rig(plan.applied(trainer), plan.width, plan.sequential, plan.devices))
+            lambda: images_per_second(StepTimer(plan.applied(trainer), plan.width, plan.sequential, plan.devices))
         )
         trials.append({"width": width, "conv": conv, "images_per_second": found})
-        say(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
+        logger.info(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
         return found or 0.0
 
     def worth_it() -> bool:
         return not best or time.monotonic() - started < min(patience, _SEARCH_SHARE * images / best)
 
-    width = asked if asked != "auto" else min(4 * len(devices), most)
+    width = width_asked if width_asked != "auto" else min(4 * len(devices), most)
     best, conv = 0.0, convs[0]
     for choice in convs:
         if not worth_it():
@@ -145,7 +147,7 @@ def _search(
             best, conv = found, choice
         elif found < _HOPELESS * best:
             break
-    while asked == "auto" and 2 * width <= most and worth_it():
+    while width_asked == "auto" and 2 * width <= most and worth_it():
         found = rate(2 * width, conv)
         if found < _WORTH_IT * best:
             break

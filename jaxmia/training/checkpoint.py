@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from jaxmia.files import write_text
 from jaxmia.runs.store import describe_difference
 from jaxmia.training.arrays import pick
 
+logger = logging.getLogger(__name__)
+
 _KEPT = 2
 _ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """Where the training of some models stands.
 
     Attributes:
@@ -42,7 +44,7 @@ class Moment:
 class _Begun:
     folder: Path
     models: tuple[int, ...]
-    asked: Mapping[str, Any]
+    cache_key: Mapping[str, Any]
 
     def steps(self) -> list[Path]:
         """Whole checkpoints, the latest first; Orbax gives a checkpoint its name when all of it is written."""
@@ -57,20 +59,16 @@ class Checkpoints:
 
     Args:
         folder: Where.
-        asked: What the models' scores depend on; a checkpoint that was asked for something else is refused.
+        cache_key: What the models' scores depend on; a checkpoint that was asked for something else is refused.
         every: Seconds between checkpoints; 0 for none but the last, when the run is told to stop.
-        say: Prints one line.
     """
 
-    def __init__(
-        self, folder: Path, asked: Mapping[str, Any], every: float, say: Callable[[str], None] = print
-    ) -> None:
+    def __init__(self, folder: Path, cache_key: Mapping[str, Any], every: float) -> None:
         self.folder = Path(folder)
-        self._asked = asked
+        self._cache_key = cache_key
         self._every = every
-        self._say = say
 
-    def begun(self, missing: Sequence[int]) -> list[list[int]]:
+    def resumable(self, missing: Sequence[int]) -> list[list[int]]:
         """Which of the missing models have been begun together, the furthest first; each model once.
 
         Raises:
@@ -78,62 +76,62 @@ class Checkpoints:
         """
         left = set(missing)
         groups = []
-        for begun in self._all():
-            group = [model for model in begun.models if model in left]
+        for resumable in self._all():
+            group = [model for model in resumable.models if model in left]
             if group:
                 groups.append(group)
                 left.difference_update(group)
         return groups
 
-    def restore(self, models: Sequence[int]) -> Moment | None:
+    def restore(self, models: Sequence[int]) -> Snapshot | None:
         """The furthest whole checkpoint that holds all of these models; None if there is none.
 
         A damaged one is set aside, with a line, and the one before it is taken.
         """
-        for begun in self._all():
-            if not set(models) <= set(begun.models):
+        for resumable in self._all():
+            if not set(models) <= set(resumable.models):
                 continue
-            for path in begun.steps():
+            for path in resumable.steps():
                 try:
-                    return _load(path, begun.models, models)
+                    return _load(path, resumable.models, models)
                 except Exception as error:  # Orbax and TensorStore raise whatever they happen to trip over
                     aside = path.with_name(f"{path.name}.damaged")
                     shutil.rmtree(aside, ignore_errors=True)
                     path.rename(aside)
-                    self._say(f"{path}: cannot be read ({_brief(error)}); set aside as {aside.name}")
+                    logger.warning(f"{path}: cannot be read ({_brief(error)}); set aside as {aside.name}")
         return None
 
     def writer(self, models: Sequence[int]) -> "CheckpointWriter":
         """What saves the checkpoints of a chunk."""
         folder = self.folder / f"{min(models):05d}-{max(models):05d}"
-        return CheckpointWriter(folder, models, self._asked, self._every, self._say)
+        return CheckpointWriter(folder, models, self._cache_key, self._every)
 
     def forget(self, stored: Collection[int]) -> None:
         """Removes the checkpoints of which every model is stored."""
-        for begun in self._all():
-            if set(begun.models) <= set(stored):
-                shutil.rmtree(begun.folder, ignore_errors=True)
+        for resumable in self._all():
+            if set(resumable.models) <= set(stored):
+                shutil.rmtree(resumable.folder, ignore_errors=True)
 
     def _all(self) -> list[_Begun]:
         found = []
         for path in sorted(self.folder.glob(f"*/{_ABOUT}")):
             try:
                 about = json.loads(path.read_text())
-                begun = _Begun(path.parent, tuple(map(int, about["models"])), dict(about["asked"]))
-                steps = begun.steps()
+                resumable = _Begun(path.parent, tuple(map(int, about["models"])), dict(about["cache_key"]))
+                steps = resumable.steps()
             except FileNotFoundError:  # another process has stored these models and removed this
                 continue
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}: cannot be read ({_brief(error)}); remove {path.parent}") from error
-            difference = describe_difference({"asked": begun.asked}, {"asked": self._asked})
+            difference = describe_difference({"cache_key": resumable.cache_key}, {"cache_key": self._cache_key})
             if difference:
                 raise InputError(
                     f"{path.parent}: was made by another configuration: {difference}; use another --out or remove the "
                     f"folder {self.folder}"
                 )
             if steps:
-                found.append((-int(steps[0].name), begun))
-        return [begun for _, begun in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
+                found.append((-int(steps[0].name), resumable))
+        return [resumable for _, resumable in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
 
 
 class CheckpointWriter:
@@ -144,13 +142,16 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: Path, models: Sequence[int], asked: Mapping[str, Any], every: float, say: Callable[[str], None]
+        self,
+        folder: Path,
+        models: Sequence[int],
+        cache_key: Mapping[str, Any],
+        every: float,
     ) -> None:
         self._folder = folder
         self._models = list(models)
-        self._asked = asked
+        self._cache_key = cache_key
         self._every = every
-        self._say = say
         self._last = time.monotonic()
         self._checkpointer: Any = None
 
@@ -158,7 +159,7 @@ class CheckpointWriter:
         """Whether it is time for the next."""
         return 0 < self._every <= time.monotonic() - self._last
 
-    def save(self, moment: Moment, *, wait: bool = False) -> bool:
+    def save(self, moment: Snapshot, *, wait: bool = False) -> bool:
         """Saves a checkpoint; returns once the arrays are copied, or, with `wait`, once they are on the disk.
 
         Returns:
@@ -171,7 +172,7 @@ class CheckpointWriter:
             if wait:
                 self._close()
         except Exception as error:  # of the file system, wrapped by Orbax in this or that
-            self._say(f"{self._folder}: the checkpoint at step {moment.step} cannot be saved: {_brief(error)}")
+            logger.warning(f"{self._folder}: the checkpoint at step {moment.step} cannot be saved: {_brief(error)}")
             self._checkpointer = None
             return False
         finally:
@@ -183,7 +184,7 @@ class CheckpointWriter:
         try:
             self._close()
         except Exception as error:
-            self._say(f"{self._folder}: a checkpoint cannot be saved: {_brief(error)}")
+            logger.warning(f"{self._folder}: a checkpoint cannot be saved: {_brief(error)}")
 
     def _open(self) -> Any:
         if self._checkpointer is None:
@@ -206,7 +207,7 @@ class CheckpointWriter:
 
     def _describe(self) -> None:
         path = self._folder / _ABOUT
-        about = json.dumps({"models": self._models, "asked": self._asked}, sort_keys=True)
+        about = json.dumps({"models": self._models, "cache_key": self._cache_key}, sort_keys=True)
         if self._folder.exists() and not (path.exists() and path.read_text() == about):
             shutil.rmtree(self._folder)  # of other models between the same first and last
         write_text(path, about)
@@ -237,7 +238,7 @@ def _orbax() -> Any:
     return v1
 
 
-def _tree(moment: Moment) -> dict[str, Any]:
+def _tree(moment: Snapshot) -> dict[str, Any]:
     return {
         "arrays": dict(moment.arrays),
         "checksums": _checksums(moment.arrays),
@@ -245,13 +246,13 @@ def _tree(moment: Moment) -> dict[str, Any]:
     }
 
 
-def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Moment:
+def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Snapshot:
     # Without a template nothing is cast on the way; who uses the arrays compares their types.
     tree = _orbax().load(str(path.absolute()))
     arrays = {name: np.asarray(array) for name, array in tree["arrays"].items()}
     if not np.array_equal(_checksums(arrays), tree["checksums"]):
         raise ValueError("a checksum differs")
-    return Moment(int(path.name), float(tree["seconds"]), pick(arrays, models, wanted))
+    return Snapshot(int(path.name), float(tree["seconds"]), pick(arrays, models, wanted))
 
 
 def _checksums(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -15,7 +15,7 @@ from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk
 from jaxmia.training.arrays import named_arrays, tree_of
 from jaxmia.training.batches import Batches
-from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Moment
+from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Snapshot
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
@@ -38,7 +38,7 @@ def train_shadows(
     views: Sequence[View],
     plan: Plan,
     query_batch: int = 512,
-    made: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[Chunk]:
     """Trains the given models, at most `plan.width` at a time, and yields each chunk with its scores of the whole pool.
@@ -54,13 +54,13 @@ def train_shadows(
         views: How each image is shown in the query.
         plan: Width, lowering and devices.
         query_batch: Images a step of the query.
-        made: What to keep with each chunk.
+        metadata: What to keep with each chunk.
         on_progress: Told after each epoch and each step of the query.
     """
     ensemble = Ensemble(trainer, seed, images, labels, sequential=plan.sequential, devices=plan.devices)
-    shadows = Shadows(ensemble, seed, views, query_batch, made or {}, on_progress)
+    shadows = ShadowTrainer(ensemble, seed, views, query_batch, metadata or {}, on_progress)
     for chunk in split(models, plan.width):
-        yield shadows.make(chunk)
+        yield shadows.train_chunk(chunk)
 
 
 def split(models: Sequence[int], width: int) -> list[list[int]]:
@@ -72,7 +72,7 @@ def split(models: Sequence[int], width: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Shadows:
+class ShadowTrainer:
     """Makes chunks of shadow models.
 
     Attributes:
@@ -80,9 +80,9 @@ class Shadows:
         seed: Seed of masks and orders.
         views: How each image is shown in the query.
         query_batch: Images a step of the query.
-        made: What to keep with each chunk.
+        metadata: What to keep with each chunk.
         on_progress: Told after each epoch and each step of the query.
-        stopped: The number of the signal that came, or None; asked after each step.
+        stop_signal: The number of the signal that came, or None; asked after each step.
         keep: Given the models and their trained state; names what it kept.
     """
 
@@ -90,38 +90,40 @@ class Shadows:
     seed: int
     views: Sequence[View]
     query_batch: int = 512
-    made: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     on_progress: Callable[[Progress], None] = lambda progress: None
-    stopped: Callable[[], int | None] = lambda: None
+    stop_signal: Callable[[], int | None] = lambda: None
     keep: Callable[[Sequence[int], State], str | None] = lambda models, state: None
 
-    def make(self, models: Sequence[int], checkpoints: Checkpoints | None = None) -> Chunk:
+    def train_chunk(self, models: Sequence[int], checkpoints: Checkpoints | None = None) -> Chunk:
         """Trains the models together and queries them; goes on from a checkpoint where there is one.
 
         Raises:
             Interrupted: A signal came; what was done is saved.
         """
-        together = self.together(models)
-        begun = checkpoints.restore(models) if checkpoints else None
+        padded_models = self.padded_models(models)
+        snapshot = checkpoints.restore(models) if checkpoints else None
         writer = checkpoints.writer(models) if checkpoints else None
         try:
-            training = _Training(self, models, together, writer)
-            training.run(begun)
+            training = _Training(self, models, padded_models, writer)
+            training.run(snapshot)
             return self._query(training, self.keep(models, training.state))
         finally:
             if writer:
                 writer.close()
 
-    def together(self, models: Sequence[int]) -> list[int]:
+    def padded_models(self, models: Sequence[int]) -> list[int]:
         """The models and as many copies of the last as make them a multiple of the devices."""
         surplus = -len(models) % len(self.ensemble.devices)
         return [*models, *[models[-1]] * surplus]
 
-    def ask(self, together: Sequence[int], state: State, leave: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    def query(
+        self, padded_models: Sequence[int], state: State, leave: Callable[[], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Queries trained models on the whole pool.
 
         Args:
-            together: Numbers of the models of the state.
+            padded_models: Numbers of the models of the state.
             state: Of these models.
             leave: Called after each step; raises to end the query.
 
@@ -130,31 +132,31 @@ class Shadows:
             bool `[model, sample]`.
         """
         epochs = self.ensemble.trainer.recipe.epochs
-        total = len(self.ensemble.images) * len(self.views) * len(together)
+        total = len(self.ensemble.images) * len(self.views) * len(padded_models)
         done = 0
 
         def on_images(images: int) -> None:
             nonlocal done
-            done += images * len(together)
-            self.on_progress(Progress("querying", together, done, total, epochs, epochs))
+            done += images * len(padded_models)
+            self.on_progress(Progress("querying", padded_models, done, total, epochs, epochs))
             leave()
 
         return query(self.ensemble, state, self.views, self.query_batch, on_images)
 
     def _query(self, training: "_Training", weights: str | None) -> Chunk:
         started = time.perf_counter()
-        kept, together = len(training.models), training.together
-        phi, right = self.ask(together, training.state, training.leave_if_told)
+        kept, padded_models = len(training.models), training.padded_models
+        phi, correct = self.query(padded_models, training.state, training.raise_if_stopped)
         seconds = {"train_seconds": training.seconds, "query_seconds": time.perf_counter() - started}
-        trained = {"trained_images": training.images, "trained_together": len(together)}
+        trained = {"trained_images": training.images, "trained_together": len(padded_models)}
         return Chunk(
             model=np.array(training.models),
             mask=training.mask[:kept],
             phi=phi[:kept],
-            accuracy=accuracy(right, ~training.mask)[:kept],
-            accuracy_in=accuracy(right, training.mask)[:kept],
+            accuracy=accuracy(correct, ~training.mask)[:kept],
+            accuracy_in=accuracy(correct, training.mask)[:kept],
             extra={"curve": training.curve[:kept]},
-            made={**self.made, **seconds, **trained, **({"weights": weights} if weights else {})},
+            metadata={**self.metadata, **seconds, **trained, **({"weights": weights} if weights else {})},
         )
 
 
@@ -163,7 +165,7 @@ class _Training:
 
     Attributes:
         models: Numbers of the models.
-        together: The same and those that fill the devices.
+        padded_models: The same and those that fill the devices.
         mask: Who is IN, bool `[model, sample]`, of those together.
         state: Of those together.
         curve: float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`.
@@ -172,36 +174,40 @@ class _Training:
     """
 
     def __init__(
-        self, shadows: Shadows, models: Sequence[int], together: Sequence[int], writer: CheckpointWriter | None
+        self,
+        shadows: ShadowTrainer,
+        models: Sequence[int],
+        padded_models: Sequence[int],
+        writer: CheckpointWriter | None,
     ) -> None:
         self._shadows = shadows
         self._ensemble = shadows.ensemble
         self._recipe = recipe = shadows.ensemble.trainer.recipe
         self._writer = writer
         self.models = list(models)
-        self.together = list(together)
-        self.mask = membership_masks(shadows.seed, together, len(self._ensemble.images))
-        self._batches = Batches(shadows.seed, together, self.mask, recipe.epochs, recipe.batch_size)
-        self.images = self._batches.steps * recipe.batch_size * len(together)
+        self.padded_models = list(padded_models)
+        self.mask = membership_masks(shadows.seed, padded_models, len(self._ensemble.images))
+        self._batches = Batches(shadows.seed, padded_models, self.mask, recipe.epochs, recipe.batch_size)
+        self.images = self._batches.steps * recipe.batch_size * len(padded_models)
         self._probes = np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:].tolist()
         self._step = 0
-        self._losses = np.zeros(len(together))
+        self._losses = np.zeros(len(padded_models))
         """Sum of the losses of this epoch's steps, nats `[model]`."""
         self._pending: list[tuple[int, jax.Array]] = []
         """Steps and mean losses of calls that may still be running."""
-        self.curve = np.full((len(together), len(self._probes), 4), np.nan, np.float32)
-        self.state = self._ensemble.init(together)
+        self.curve = np.full((len(padded_models), len(self._probes), 4), np.nan, np.float32)
+        self.state = self._ensemble.init(padded_models)
         self.seconds = 0.0
 
-    def run(self, begun: Moment | None) -> None:
+    def run(self, snapshot: Snapshot | None) -> None:
         """Trains to the end, from where the models were begun."""
-        if begun:
-            self._take_up(begun)
+        if snapshot:
+            self._restore(snapshot)
         per_epoch = self._batches.steps_per_epoch
         most = _STEPS_A_CALL if self._ensemble.programs.steps_in_one_call else 1
         ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // most))])
-        keys = self._ensemble.keys(self.together)
-        hyper = jax.tree.map(lambda value: np.full(len(self.together), value, np.float32), hyper_of(self._recipe))
+        keys = self._ensemble.keys(self.padded_models)
+        hyper = jax.tree.map(lambda value: np.full(len(self.padded_models), value, np.float32), hyper_of(self._recipe))
         started = time.perf_counter() - self.seconds
         while self._step < self._batches.steps:
             epoch, within = divmod(self._step, per_epoch)
@@ -217,18 +223,18 @@ class _Training:
             if end == per_epoch:
                 self._end_epoch(epoch + 1)
             self.seconds = time.perf_counter() - started
-            self.leave_if_told()
+            self.raise_if_stopped()
             if self._writer and self._writer.due():
-                self._writer.save(self._moment())
+                self._writer.save(self._snapshot())
 
-    def leave_if_told(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Saves and raises `Interrupted` if a signal came."""
-        number = self._shadows.stopped()
+        number = self._shadows.stop_signal()
         if number is not None:
-            self._leave(number)
+            self._save_and_stop(number)
 
-    def _leave(self, number: int) -> NoReturn:
-        saved = self._writer is not None and self._writer.save(self._moment(), wait=True)
+    def _save_and_stop(self, number: int) -> NoReturn:
+        saved = self._writer is not None and self._writer.save(self._snapshot(), wait=True)
         who = f"models {self.models[0]}-{self.models[-1]}"
         if saved:
             where = (
@@ -240,21 +246,28 @@ class _Training:
 
     def _end_epoch(self, epoch: int) -> None:
         self._settle()
-        loss, self._losses = self._losses / self._batches.steps_per_epoch, np.zeros(len(self.together))
+        loss, self._losses = self._losses / self._batches.steps_per_epoch, np.zeros(len(self.padded_models))
         shares = (float("nan"), float("nan"))
         if epoch in self._probes:
             point = self._probes.index(epoch)
             probe = np.arange(min(_PROBE_SAMPLES, len(self._ensemble.images)), dtype=np.int32)
-            right = np.asarray(self._ensemble.margins(self.state, probe, View())[1])
-            inside, outside = accuracy(right, self.mask[:, probe]), accuracy(right, ~self.mask[:, probe])
+            correct = np.asarray(self._ensemble.margins(self.state, probe, View())[1])
+            inside, outside = accuracy(correct, self.mask[:, probe]), accuracy(correct, ~self.mask[:, probe])
             self.curve[:, point] = np.stack([np.full(len(loss), epoch), loss, inside, outside], axis=-1)
         passed = sum(probe <= epoch for probe in self._probes)
         if passed:
             shares = tuple(_mean(self.curve[:, passed - 1, column]) for column in (2, 3))
-        seen = self._step * self._recipe.batch_size * len(self.together)
+        seen = self._step * self._recipe.batch_size * len(self.padded_models)
         self._shadows.on_progress(
             Progress(
-                "training", self.together, seen, self.images, epoch, self._recipe.epochs, float(loss.mean()), *shares
+                "training",
+                self.padded_models,
+                seen,
+                self.images,
+                epoch,
+                self._recipe.epochs,
+                float(loss.mean()),
+                *shares,
             )
         )
 
@@ -263,30 +276,30 @@ class _Training:
             self._losses += count * np.asarray(loss, np.float64)
         self._pending.clear()
 
-    def _moment(self) -> Moment:
+    def _snapshot(self) -> Snapshot:
         self._settle()
         kept = len(self.models)
-        return Moment(
+        return Snapshot(
             self._step, self.seconds, {name: array[:kept] for name, array in named_arrays(self._tree()).items()}
         )
 
-    def _take_up(self, begun: Moment) -> None:
+    def _restore(self, snapshot: Snapshot) -> None:
         source = f"the checkpoint of models {self.models[0]}-{self.models[-1]}"
-        surplus = len(self.together) - len(self.models)
-        arrays = {name: np.concatenate([array, *[array[-1:]] * surplus]) for name, array in begun.arrays.items()}
+        surplus = len(self.padded_models) - len(self.models)
+        arrays = {name: np.concatenate([array, *[array[-1:]] * surplus]) for name, array in snapshot.arrays.items()}
         tree = tree_of(arrays, self._tree(), source)
         self.state, self.curve, self._losses = tree["state"], tree["curve"], tree["losses"]
-        self._step, self.seconds = begun.step, begun.seconds
+        self._step, self.seconds = snapshot.step, snapshot.seconds
 
     def _tree(self) -> dict[str, Any]:
         """All that changes from step to step, axis 0 the model."""
         return {"state": self.state, "curve": self.curve, "losses": self._losses}
 
 
-def accuracy(right: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Share of `right` among the chosen samples, both bool `[model, sample]`: float32 `[model]`, nan where none is."""
+def accuracy(correct: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Share of `correct` among the chosen samples, both bool `[model, sample]`: float32 `[model]`, nan for none."""
     count = among.sum(1)
-    share = (right & among).sum(1) / np.maximum(count, 1)
+    share = (correct & among).sum(1) / np.maximum(count, 1)
     return np.where(count > 0, share, np.nan).astype(np.float32)
 
 

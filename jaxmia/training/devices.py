@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxmia.config import Ensemble as EnsembleSection
-from jaxmia.config import Shadow
+from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
 from jaxmia.provenance import digest, processor
@@ -58,7 +57,7 @@ def _cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def make_devices(section: EnsembleSection) -> tuple[Device, ...]:
+def make_devices(section: EnsembleConfig) -> tuple[Device, ...]:
     """The local devices that the configuration asks for.
 
     Raises:
@@ -70,7 +69,7 @@ def make_devices(section: EnsembleSection) -> tuple[Device, ...]:
     return tuple(local if section.devices == "all" else local[: section.devices])
 
 
-def compute_dtype(shadow: Shadow, device: Device) -> jnp.dtype:
+def compute_dtype(shadow: Recipe, device: Device) -> jnp.dtype:
     """float32 or bfloat16, as asked; `auto` is bfloat16 where the device multiplies it natively."""
     if shadow.precision != "auto":
         return jnp.dtype(shadow.precision)

@@ -39,7 +39,7 @@ class Ensemble:
         self.devices = tuple(devices or jax.local_devices()[:1])
         self.programs = Programs(trainer, self.devices, sequential=sequential)
         self._seed = seed
-        self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.shared)
+        self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.replicated)
 
     def keys(self, models: Sequence[int]) -> jax.Array:
         """The key of each model, `[model]`; it depends on the seed and the model's number only."""
@@ -50,7 +50,7 @@ class Ensemble:
         keys = self.keys(models)
         states = [self.programs.init(keys[i]) for i in range(len(models))]
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *states)
-        return jax.device_put(stacked, self.programs.spread)
+        return jax.device_put(stacked, self.programs.sharded)
 
     def run(
         self, state: State, hyper: Hyper, keys: jax.Array, index: np.ndarray, first: int, total: np.ndarray
@@ -89,5 +89,5 @@ class Ensemble:
         Returns:
             Logit margins in nats, float32, and whether the predicted class is right, both `[model, sample]`.
         """
-        images, labels = self.programs.look(self.images, self.labels, index, view)
+        images, labels = self.programs.gather_view(self.images, self.labels, index, view)
         return self.programs.margins(state, images, labels)

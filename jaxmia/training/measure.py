@@ -18,7 +18,7 @@ _STEPS_A_CALL = 8
 _SECONDS_A_CALL = 0.25
 
 
-class Rig:
+class StepTimer:
     """An ensemble that can be timed; what it learns is of no use.
 
     Args:
@@ -82,7 +82,7 @@ class Rig:
         return time.perf_counter() - started
 
 
-def images_per_second(rig: Rig, repeats: int = 3) -> float:
+def images_per_second(rig: StepTimer, repeats: int = 3) -> float:
     """Images a second over all models: the median of some calls after the first."""
     rig.warm_up()
     return rig.images / float(np.median([rig.seconds() for _ in range(repeats)]))

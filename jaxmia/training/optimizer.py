@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmia.config import Shadow
+from jaxmia.config import Recipe
 
 
 class Hyper(NamedTuple):
@@ -17,18 +17,18 @@ class Hyper(NamedTuple):
     label_smoothing: jax.Array | float
 
 
-def hyper_of(recipe: Shadow) -> Hyper:
+def hyper_of(recipe: Recipe) -> Hyper:
     """The recipe's own values."""
     return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
 
 
-def init(recipe: Shadow, params: optax.Params) -> optax.OptState:
+def init(recipe: Recipe, params: optax.Params) -> optax.OptState:
     """The optimizer's state before the first step."""
     return _memory(recipe).init(params)
 
 
 def direction(
-    recipe: Shadow, hyper: Hyper, gradients: optax.Updates, state: optax.OptState, params: optax.Params
+    recipe: Recipe, hyper: Hyper, gradients: optax.Updates, state: optax.OptState, params: optax.Params
 ) -> tuple[optax.Updates, optax.OptState]:
     """The direction of descent before the learning rate, and the optimizer's new state.
 
@@ -44,14 +44,14 @@ def direction(
     return jax.tree.map(lambda slope, speed: slope + recipe.momentum * speed, gradients, velocity), state
 
 
-def _memory(recipe: Shadow) -> optax.GradientTransformation:
+def _memory(recipe: Recipe) -> optax.GradientTransformation:
     """What the optimizer remembers of earlier gradients."""
     if recipe.optimizer == "sgd":
         return optax.trace(recipe.momentum)
     return optax.scale_by_adam(b1=recipe.momentum)
 
 
-def learning_rate(recipe: Shadow, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:
+def learning_rate(recipe: Recipe, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:
     """Learning rate at `step` of `total`.
 
     It rises linearly over the warm-up; then `cosine` falls to 0 as (1 + cos(pi x)) / 2 over the rest, `piecewise`

@@ -36,9 +36,9 @@ class Programs:
         self._trainer = trainer
         self._sequential = sequential
         self._mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
-        self.spread = NamedSharding(self._mesh, P(_AXIS))
+        self.sharded = NamedSharding(self._mesh, P(_AXIS))
         """How an array lies on the devices whose first axis is that of models."""
-        self.shared = NamedSharding(self._mesh, P())
+        self.replicated = NamedSharding(self._mesh, P())
         """How one lies that all models read."""
         self.steps_in_one_call = devices[0].platform != "cpu"
         """Whether many steps run in one call; on a CPU one call is one step, since XLA's loops are slow there."""
@@ -69,13 +69,15 @@ class Programs:
         return self._of_all(steps, _OF_STEPS, donate=True)
 
     @cached_property
-    def look(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def gather_view(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
         """Samples of the pool as seen in a view, and their labels."""
 
-        def look(images: jax.Array, labels: jax.Array, index: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
+        def gather_view(
+            images: jax.Array, labels: jax.Array, index: jax.Array, view: View
+        ) -> tuple[jax.Array, jax.Array]:
             return apply_view(images[index], view), labels[index]
 
-        return jax.jit(look, static_argnums=3)
+        return jax.jit(gather_view, static_argnums=3)
 
     @cached_property
     def margins(self) -> Callable[..., Any]:
@@ -105,9 +107,9 @@ class Programs:
         labels = jax.ShapeDtypeStruct((samples,), jnp.int32)
         batches = jax.ShapeDtypeStruct((*[steps] * many, width, trainer.recipe.batch_size), jnp.int32)
         batched = NamedSharding(self._mesh, P(*[None] * many, _AXIS))
-        own, shared = self.spread, self.shared
+        own, replicated = self.sharded, self.replicated
         arguments = (state, hyper, keys, images, labels, batches, one, per_model)
-        shardings = (own, own, own, shared, shared, batched, shared, own)
+        shardings = (own, own, own, replicated, replicated, batched, replicated, own)
         placed = [
             jax.tree.map(lambda leaf, where=where: leaf.update(sharding=where), argument)
             for argument, where in zip(arguments, shardings, strict=True)
@@ -118,8 +120,8 @@ class Programs:
         """`function` of one model as a jitted program over all models on all devices; `axes` as for `jax.vmap`."""
         many = _one_by_one(function, axes) if self._sequential else jax.vmap(function, axes)
         if self._mesh.size > 1:
-            spread = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
-            many = jax.shard_map(many, mesh=self._mesh, in_specs=spread, out_specs=P(_AXIS), check_vma=False)
+            sharded = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
+            many = jax.shard_map(many, mesh=self._mesh, in_specs=sharded, out_specs=P(_AXIS), check_vma=False)
         return jax.jit(many, donate_argnums=(0,) if donate else ())
 
 

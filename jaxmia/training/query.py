@@ -38,9 +38,9 @@ def query(
         for start in range(0, samples, batch_size):
             # The last batch repeats the last sample, so that every batch has one shape; in eval mode none sees another.
             index = np.minimum(np.arange(start, start + batch_size), samples - 1).astype(np.int32)
-            margin, right = ensemble.margins(state, index, view)
+            margin, correct = ensemble.margins(state, index, view)
             margins.append(margin)
-            rights.append(right)
+            rights.append(correct)
             if len(margins) > 1:
                 # At most one step waits behind the one that runs, so that what is told is done, or nearly.
                 margins[-2].block_until_ready()
@@ -75,7 +75,7 @@ def query_target(
         `[sample]`.
     """
     starts = range(0, len(images), batch_size)
-    phi, right = [], np.empty(0)
+    phi, correct = [], np.empty(0)
     for view in views:
         logits = np.concatenate(
             [
@@ -85,5 +85,5 @@ def query_target(
         )
         phi.append(np.asarray(logit_margin(jnp.asarray(logits), jnp.asarray(labels))))
         if view == views[0]:
-            right = logits.argmax(-1) == labels
-    return np.stack(phi), right
+            correct = logits.argmax(-1) == labels
+    return np.stack(phi), correct

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxmia.config import Shadow
+from jaxmia.config import Recipe
 from jaxmia.data.augment import gather_augmented
 from jaxmia.errors import InputError
 from jaxmia.models import Compute, Network
@@ -47,7 +47,7 @@ class Trainer:
     """
 
     network: Network
-    recipe: Shadow
+    recipe: Recipe
     normalisation: Normalisation
     compute: Compute = field(default_factory=Compute)
 
@@ -136,7 +136,7 @@ _SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
 
 
 def make_trainer(
-    recipe: Shadow,
+    recipe: Recipe,
     shape: tuple[int, int, int],
     classes: int,
     *,

@@ -23,7 +23,7 @@ class Weights:
 
     def write(self, models: Sequence[int], state: State) -> str:
         """Stores the weights and statistics of the models, the first of those in `state`; returns their digest."""
-        arrays = {name: array[: len(models)] for name, array in named_arrays(_asked(state)).items()}
+        arrays = {name: array[: len(models)] for name, array in named_arrays(_queried(state)).items()}
         save_npz(self.path(models), {"model": np.array(models, np.int64), **arrays})
         return _digest(arrays)
 
@@ -70,10 +70,10 @@ def state_of(
     Raises:
         InputError: They are of another network; every difference is named.
     """
-    return tree_of(pick(arrays, models, together), _asked(init(together)), source)
+    return tree_of(pick(arrays, models, together), _queried(init(together)), source)
 
 
-def _asked(state: State) -> State:
+def _queried(state: State) -> State:
     """What queries need."""
     return {name: part for name, part in state.items() if name != "optimizer"}
 

@@ -27,15 +27,15 @@ def split(evidence: Evidence, view: int, sample: int) -> tuple[list[float], list
     """IN and OUT margins of one sample in one view."""
     column = [float(value) for value in evidence.shadows[:, view, sample]]
     member = evidence.mask[:, sample]
-    inside = [value for value, chosen in zip(column, member, strict=True) if chosen]
-    return inside, [value for value, chosen in zip(column, member, strict=True) if not chosen]
+    in_ = [value for value, chosen in zip(column, member, strict=True) if chosen]
+    return in_, [value for value, chosen in zip(column, member, strict=True) if not chosen]
 
 
 def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def squares(values: list[float]) -> float:
+def sum_sq(values: list[float]) -> float:
     return math.fsum((value - mean(values)) ** 2 for value in values)
 
 

@@ -14,7 +14,7 @@ from jaxmia.attacks.variance import fit_spread, inverse_trigamma
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
-from tests.attacks.naive import log_normal, mean, split, squares
+from tests.attacks.naive import log_normal, mean, split, sum_sq
 
 
 def test_thresholds_equal_their_definitions_on_softmax():
@@ -48,7 +48,7 @@ def test_calibrated_equals_a_loop(views):
 def naive_variances(evidence, view, mode):
     """IN and OUT variances of each sample in one view, by loops."""
     sides = [split(evidence, view, sample) for sample in range(len(evidence.labels))]
-    rows = [[(squares(values), len(values) - 1) for values in pair] for pair in sides]
+    rows = [[(sum_sq(values), len(values) - 1) for values in pair] for pair in sides]
     if mode == "global":
         pools = [sum(row[side][0] for row in rows) / sum(row[side][1] for row in rows) for side in (0, 1)]
         return [pools for _ in rows]
@@ -65,10 +65,10 @@ def test_lira_online_equals_a_loop(mode, views, dtype):
     used = [0] if views == "identity" else [0, 1]
     expected = np.zeros(40)
     for view in used:
-        for sample, (inside, outside) in enumerate(naive_variances(evidence, view, mode)):
+        for sample, (in_, out) in enumerate(naive_variances(evidence, view, mode)):
             values = split(evidence, view, sample)
             x = float(evidence.target[view, sample])
-            ratio = log_normal(x, mean(values[0]), inside) - log_normal(x, mean(values[1]), outside)
+            ratio = log_normal(x, mean(values[0]), in_) - log_normal(x, mean(values[1]), out)
             expected[sample] += ratio / len(used)
     np.testing.assert_allclose(LiraOnline(mode, views)(evidence), expected, rtol=1e-9, atol=1e-10)
 
@@ -104,9 +104,9 @@ def test_lira_offline_equals_a_loop_and_needs_no_in_model(mode):
     mask[:, 4] = False
     evidence = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     outs = [split(evidence, 0, sample)[1] for sample in range(40)]
-    pool = sum(map(squares, outs)) / sum(len(out) - 1 for out in outs)
+    pool = sum(map(sum_sq, outs)) / sum(len(out) - 1 for out in outs)
     for sample, out in enumerate(outs):
-        variance = pool if mode == "global" else squares(out) / (len(out) - 1)
+        variance = pool if mode == "global" else sum_sq(out) / (len(out) - 1)
         expected = (evidence.target[0, sample] - mean(out)) / math.sqrt(variance)
         assert LiraOffline(mode)(evidence)[sample] == pytest.approx(expected, rel=1e-9)
 
@@ -115,7 +115,7 @@ def test_offline_ranks_as_the_published_probability():
     evidence = naive.random_evidence(views=1)
     scores = LiraOffline("per-example")(evidence)
     published = [
-        1 - norm.sf(evidence.target[0, i], mean(out), math.sqrt(squares(out) / (len(out) - 1)))
+        1 - norm.sf(evidence.target[0, i], mean(out), math.sqrt(sum_sq(out) / (len(out) - 1)))
         for i, out in enumerate(split(evidence, 0, sample)[1] for sample in range(40))
     ]
     np.testing.assert_array_equal(np.argsort(scores), np.argsort(published))
@@ -127,10 +127,10 @@ def test_one_in_model_takes_the_variance_of_all_samples():
     mask[:, 0] = [True] + [False] * 7
     evidence = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     ins = [split(evidence, 0, sample)[0] for sample in range(40)]
-    pool = sum(map(squares, ins)) / sum(len(values) - 1 for values in ins)
+    pool = sum(map(sum_sq, ins)) / sum(len(values) - 1 for values in ins)
     out = split(evidence, 0, 0)[1]
     x = float(evidence.target[0, 0])
-    expected = log_normal(x, ins[0][0], pool) - log_normal(x, mean(out), squares(out) / (len(out) - 1))
+    expected = log_normal(x, ins[0][0], pool) - log_normal(x, mean(out), sum_sq(out) / (len(out) - 1))
     assert LiraOnline("per-example")(evidence)[0] == pytest.approx(expected, rel=1e-10)
 
 
@@ -144,25 +144,25 @@ def test_identical_shadows_give_finite_scores():
         assert scores[0] < scores[1] == 0 < scores[2]
 
 
-@pytest.mark.parametrize(("freedom", "prior"), [(1, 4.0), (3, 4.0), (3, 20.0), (30, 20.0)])
-def test_spread_prior_recovers_what_generated_the_variances(freedom, prior):
-    rng = np.random.default_rng(int(freedom * prior))
+@pytest.mark.parametrize(("dof", "prior"), [(1, 4.0), (3, 4.0), (3, 20.0), (30, 20.0)])
+def test_spread_prior_recovers_what_generated_the_variances(dof, prior):
+    rng = np.random.default_rng(int(dof * prior))
     n = 200_000
     variance = 2.5 * prior / rng.chisquare(prior, n)
-    spread = fit_spread((variance * rng.chisquare(freedom, n))[None], np.full(n, float(freedom)))
+    spread = fit_spread((variance * rng.chisquare(dof, n))[None], np.full(n, float(dof)))
     assert spread.scale[0, 0] == pytest.approx(2.5, rel=0.03)
-    assert spread.freedom[0, 0] == pytest.approx(prior, rel=0.12)
+    assert spread.dof[0, 0] == pytest.approx(prior, rel=0.12)
 
 
 def test_shrunk_variance_is_the_average_by_freedom():
     rng = np.random.default_rng(5)
     squares_ = rng.gamma(2, 1.0, (1, 500)) * 3
-    freedom = rng.integers(0, 9, 500).astype(float)
-    spread = fit_spread(squares_, freedom)
-    scale, prior = spread.scale[0, 0], spread.freedom[0, 0]
+    dof = rng.integers(0, 9, 500).astype(float)
+    spread = fit_spread(squares_, dof)
+    scale, prior = spread.scale[0, 0], spread.dof[0, 0]
     assert np.isfinite(prior)
-    expected = [(prior * scale + s) / (prior + f) for s, f in zip(squares_[0], freedom, strict=True)]
-    np.testing.assert_allclose(spread.posterior(squares_, freedom)[0], expected, rtol=1e-12)
+    expected = [(prior * scale + s) / (prior + f) for s, f in zip(squares_[0], dof, strict=True)]
+    np.testing.assert_allclose(spread.posterior(squares_, dof)[0], expected, rtol=1e-12)
 
 
 def test_equal_variances_shrink_all_the_way_to_the_global_one():
@@ -170,7 +170,7 @@ def test_equal_variances_shrink_all_the_way_to_the_global_one():
     n = 1000
     squares_ = np.full((1, n), 6.0) * rng.uniform(0.99, 1.01, n)
     spread = fit_spread(squares_, np.full(n, 6.0))
-    assert np.isinf(spread.freedom[0, 0])
+    assert np.isinf(spread.dof[0, 0])
     np.testing.assert_allclose(spread.posterior(squares_, np.full(n, 6.0)), squares_.mean() / 6, rtol=1e-12)
 
 

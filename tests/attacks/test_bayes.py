@@ -22,23 +22,23 @@ from jaxmia.attacks.variance import Spread
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
-from tests.attacks.naive import mean, split, squares
+from tests.attacks.naive import mean, split, sum_sq
 from tests.attacks.test_basic import hard_evidence
 
 
 def test_student_equals_scipy_and_turns_into_the_gaussian():
     x = np.linspace(-30, 30, 13)
-    for freedom in (0.7, 5.0, 300.0):
-        exact = t.logpdf(x, freedom, 1.5, 2.0)
-        np.testing.assert_allclose(log_student(x, np.array(1.5), np.array(4.0), np.array(freedom)), exact, rtol=1e-9)
+    for dof in (0.7, 5.0, 300.0):
+        exact = t.logpdf(x, dof, 1.5, 2.0)
+        np.testing.assert_allclose(log_student(x, np.array(1.5), np.array(4.0), np.array(dof)), exact, rtol=1e-9)
     gaussian = log_student(x, np.array(1.5), np.array(4.0), np.array(np.inf))
     np.testing.assert_allclose(gaussian, norm.logpdf(x, 1.5, 2.0), rtol=2e-4)
 
 
 def test_bavaria_equals_the_integral_over_the_variance(monkeypatch):
     evidence = naive.random_evidence(models=8, views=1, samples=6)
-    freedom, scale, center, weight = 5.0, 0.8, 2.0, 0.4
-    spread = Spread(np.array([[scale]]), np.array([[freedom]]))
+    dof, scale, center, weight = 5.0, 0.8, 2.0, 0.4
+    spread = Spread(np.array([[scale]]), np.array([[dof]]))
     monkeypatch.setattr(bavaria_module, "fit_spread", lambda *_: spread)
     monkeypatch.setattr(bavaria_module, "_fit_center", lambda _: (np.array([[center]]), np.array([[weight]])))
     scores = Bavaria("student")(evidence)
@@ -48,15 +48,15 @@ def test_bavaria_equals_the_integral_over_the_variance(monkeypatch):
         shape = np.eye(len(values)) + 1 / weight
 
         def given(variance):
-            prior = invgamma.pdf(variance, freedom / 2, scale=freedom * scale / 2)
+            prior = invgamma.pdf(variance, dof / 2, scale=dof * scale / 2)
             return prior * multivariate_normal.pdf(values, np.full(len(values), center), variance * shape)
 
         return quad(given, 0, np.inf, limit=200)[0]
 
     for sample in range(6):
         x = float(evidence.target[0, sample])
-        inside, outside = (math.log(density([*values, x]) / density(values)) for values in split(evidence, 0, sample))
-        assert scores[sample] == pytest.approx(inside - outside, abs=1e-4)
+        in_, out = (math.log(density([*values, x]) / density(values)) for values in split(evidence, 0, sample))
+        assert scores[sample] == pytest.approx(in_ - out, abs=1e-4)
 
 
 def test_bavaria_normal_equals_a_loop(monkeypatch):
@@ -68,7 +68,7 @@ def test_bavaria_normal_equals_a_loop(monkeypatch):
         logs = []
         for values in split(evidence, 0, sample):
             n, m = len(values), mean(values)
-            beta = 5 * 0.8 / 2 + squares(values) / 2 + 0.4 * n * (m - 2) ** 2 / (2 * (0.4 + n))
+            beta = 5 * 0.8 / 2 + sum_sq(values) / 2 + 0.4 * n * (m - 2) ** 2 / (2 * (0.4 + n))
             variance = beta / (5 / 2 + n / 2)
             logs.append(naive.log_normal(float(evidence.target[0, sample]), (0.4 * 2 + n * m) / (0.4 + n), variance))
         assert scores[sample] == pytest.approx(logs[0] - logs[1], rel=1e-9, abs=1e-10)
@@ -107,11 +107,11 @@ def test_adaptive_equals_the_integral_over_mean_and_gap(monkeypatch, lacking):
         w * norm.pdf(gaps, m, math.sqrt(v)) for w, m, v in zip(PRIOR.weight, PRIOR.mean, PRIOR.variance, strict=True)
     )
     for sample in range(5):
-        inside, outside = split(evidence, 0, sample)
+        in_, out = split(evidence, 0, sample)
         log_weight = np.log(density) + np.zeros_like(means)
-        for value in outside:
+        for value in out:
             log_weight = log_weight + norm.logpdf(value, means, spread)
-        for value in inside:
+        for value in in_:
             log_weight = log_weight + norm.logpdf(value, means + spread * gaps, spread * math.sqrt(multiple))
         weight = np.exp(log_weight - log_weight.max())
         x = float(evidence.target[0, sample])
@@ -211,20 +211,20 @@ def test_multivariate_equals_scipy_on_loops(monkeypatch):
     np.testing.assert_allclose(scores, sides[0] - sides[1], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("freedom", [8, 70])
-def test_prior_weight_is_the_one_that_generated_the_covariances(freedom):
+@pytest.mark.parametrize("dof", [8, 70])
+def test_prior_weight_is_the_one_that_generated_the_covariances(dof):
     rng = np.random.default_rng(1)
     center = np.array([[1.0, 0.7], [0.7, 2.0]])
     scatters = []
     for _ in range(2000):
-        normal = rng.multivariate_normal(np.zeros(2), np.linalg.inv((freedom - 3) * center), freedom)
+        normal = rng.multivariate_normal(np.zeros(2), np.linalg.inv((dof - 3) * center), dof)
         covariance = np.linalg.inv(normal.T @ normal)
         x = rng.multivariate_normal(np.zeros(2), covariance, 10)
         scatters.append(x.T @ x)
     found = multivariate_module._prior_weight(
         np.broadcast_to(center, (2000, 2, 2)), np.array(scatters), np.full(2000, 10.0)
     )
-    assert (freedom - 3) / 2 < found < 2 * (freedom - 3)
+    assert (dof - 3) / 2 < found < 2 * (dof - 3)
 
 
 def test_multivariate_uses_what_the_views_say_together():

@@ -161,10 +161,10 @@ def test_sample_fits_are_those_of_the_first_view():
     mask[:, 5], mask[:, 6] = False, [True] + [False] * 7
     evidence = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     fits = sample_fits(evidence)
-    inside, outside = naive.split(evidence, 0, 9)
-    assert (fits["in_count"][9], fits["out_count"][9]) == (len(inside), len(outside))
-    assert fits["out_mean"][9] == pytest.approx(naive.mean(outside))
-    assert fits["in_std"][9] == pytest.approx(np.std(inside, ddof=1))
+    in_, out = naive.split(evidence, 0, 9)
+    assert (fits["in_count"][9], fits["out_count"][9]) == (len(in_), len(out))
+    assert fits["out_mean"][9] == pytest.approx(naive.mean(out))
+    assert fits["in_std"][9] == pytest.approx(np.std(in_, ddof=1))
     assert fits["in_count"][5] == 0
     assert np.isnan([fits["in_mean"][5], fits["in_std"][5], fits["in_std"][6]]).all()
     assert fits["in_mean"][6] == pytest.approx(evidence.shadows[0, 0, 6])

@@ -42,17 +42,17 @@ def test_spread_survives_a_large_offset_in_float32():
     noise = rng.normal(size=(400, 1, 5)).astype(np.float32)
     shadows = (noise * np.float32(0.25) + np.float32(4096)).astype(np.float32)
     mask = np.arange(400)[:, None] % 2 == np.zeros(5, int)
-    inside, _ = moments(shadows, mask)
+    in_, _ = moments(shadows, mask)
     expected = shadows[::2, 0].astype(np.float64).var(0) * 200
-    np.testing.assert_allclose(inside.scatter[0, 0], expected, rtol=1e-10)
+    np.testing.assert_allclose(in_.scatter[0, 0], expected, rtol=1e-10)
 
 
 def test_mean_probability_is_exact_where_probabilities_underflow():
     shadows = np.array([-900.0, -901.0, 800.0])[:, None, None]
     mask = np.array([True, True, False])[:, None]
-    inside, outside = moments(shadows, mask)
-    assert inside.log_mean_p[0, 0] == pytest.approx(-900 + np.log((1 + np.exp(-1)) / 2), rel=1e-14)
-    assert outside.log_mean_p[0, 0] == 0
+    in_, out = moments(shadows, mask)
+    assert in_.log_mean_p[0, 0] == pytest.approx(-900 + np.log((1 + np.exp(-1)) / 2), rel=1e-14)
+    assert out.log_mean_p[0, 0] == 0
     np.testing.assert_allclose(log_probability(np.array([-1000.0, 0.0, 50.0])), [-1000, -np.log(2), -np.exp(-50)])
 
 
@@ -95,8 +95,8 @@ def test_a_sample_without_a_side_is_named_when_the_side_is_asked_for(value, side
     mask[:, 17] = value
     lacking = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     with pytest.raises(InputError, match=f"sample 17 has no {side} model among 6; .*{advice}"):
-        _ = lacking.outside if value else lacking.inside
-    _ = lacking.inside if value else lacking.outside
+        _ = lacking.out if value else lacking.in_
+    _ = lacking.in_ if value else lacking.out
 
 
 def change(name, array):

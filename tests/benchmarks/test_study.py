@@ -50,7 +50,7 @@ def test_a_study_adds_up_and_reports(study: Study):
     write_report(study, study.out / "strength_tiny")
     result = json.loads((study.out / "strength_tiny.json").read_text())
     cell = result["cases"][0]["sizes"]["8"]
-    assert len(cell["twins"][AUTO]["auc"]) == 4
+    assert len(cell["replicas"][AUTO]["auc"]) == 4
     assert set(cell["against"]) == set(REFERENCES)
     assert set(result["cases"][0]["recipes"]) == {"true", "matched", "default"}
     text = (study.out / "strength_tiny.md").read_text()
@@ -74,7 +74,7 @@ def test_what_was_measured_is_not_measured_again(study: Study, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_the_attack_knows_no_truth_and_twins_share_no_masks_with_it(study: Study):
+def test_the_attack_knows_no_truth_and_replicas_share_no_masks_with_it(study: Study):
     case = study.cases[0]
     pool = Pool.load(case.shadows("matched") / "pool.npz")
     members = truth_of(case, pool.ids)
@@ -84,11 +84,11 @@ def test_the_attack_knows_no_truth_and_twins_share_no_masks_with_it(study: Study
     given = study.config_of(case, "matched").model_dump_json()
     assert "truth" not in given
     assert study.config_of(case, "matched").seed == ATTACK_SEED
-    shadows, true, twins = (
-        ScoreStore(case.shadows(name) / "shadows").read().mask for name in ("matched", "true", "twins")
+    shadows, true, replicas = (
+        ScoreStore(case.shadows(name) / "shadows").read().mask for name in ("matched", "true", "replicas")
     )
     assert np.array_equal(shadows, true)
-    agreement = np.mean(shadows[:, None] == twins[None], axis=2)
+    agreement = np.mean(shadows[:, None] == replicas[None], axis=2)
     assert np.abs(agreement - 0.5).max() < 0.5 * 5 / np.sqrt(len(pool))  # five standard deviations of chance
 
 
@@ -101,7 +101,7 @@ def test_a_subject_is_attacked_by_the_first_shadows(study: Study):
     kept = np.flatnonzero(mask.any(0) & ~mask.all(0))
     assert np.array_equal(one.evidence.mask, mask[:, kept])
     assert one.judged.sum() == (kept >= 160).sum()
-    assert one.twins.shape == (4, 2, len(kept))
+    assert one.replicas.shape == (4, 2, len(kept))
 
 
 def test_targets_differ_in_kind_and_are_not_on_the_grid():
@@ -167,7 +167,7 @@ def test_paired_differences_cancel_what_is_common(rng: np.random.Generator):
     assert paired(score, -score, members, "tpr@0.05").value == pytest.approx(reached[0] - reached[1])
 
 
-def test_the_mean_of_twins_has_students_interval():
+def test_the_mean_of_replicas_has_students_interval():
     found = mean_of([np.array([1.0, 2.0, 3.0])])
     assert found.value == 2
     assert found.high - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)

@@ -13,17 +13,17 @@ SHAPES = [(6, 5, 4, 3), (2, 1, 1, 3), (8, 3)]
 """`[sample, height, width, channel]`, few values a channel (where biased and unbiased differ most), no space."""
 
 
-def twins(shape: tuple[int, ...], dtype: str = "float32") -> tuple[BatchNorm, Any, np.ndarray]:
+def replicas(shape: tuple[int, ...], dtype: str = "float32") -> tuple[BatchNorm, Any, np.ndarray]:
     """The same layer here and in PyTorch, with statistics and weights that are not the initial ones."""
     rng = np.random.default_rng(0)
     ours = BatchNorm(shape[-1], dtype=jnp.dtype(dtype))
     theirs = torch.nn.BatchNorm2d(shape[-1]) if len(shape) == 4 else torch.nn.BatchNorm1d(shape[-1])
     names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     with torch.no_grad():
-        for name, twin in names.items():
+        for name, replica in names.items():
             value = rng.uniform(0.5, 2, shape[-1]).astype(np.float32)
             getattr(ours, name)[...] = jnp.asarray(value)
-            getattr(theirs, twin).copy_(torch.from_numpy(value))
+            getattr(theirs, replica).copy_(torch.from_numpy(value))
     return ours, theirs, (3 + 2 * rng.normal(size=shape)).astype(np.float32)
 
 
@@ -37,7 +37,7 @@ def to_numpy(images: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_training_normalises_and_moves_the_statistics_as_pytorch_does(shape: tuple[int, ...]):
-    ours, theirs, images = twins(shape)
+    ours, theirs, images = replicas(shape)
     for _ in range(3):
         found, expected = ours(jnp.asarray(images), train=True), theirs(to_torch(images))
         np.testing.assert_allclose(found, to_numpy(expected), atol=2e-5)
@@ -48,7 +48,7 @@ def test_training_normalises_and_moves_the_statistics_as_pytorch_does(shape: tup
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_eval_uses_the_running_statistics_and_leaves_them(shape: tuple[int, ...]):
-    ours, theirs, images = twins(shape)
+    ours, theirs, images = replicas(shape)
     before = np.asarray(ours.mean[...]), np.asarray(ours.var[...])
     np.testing.assert_allclose(
         ours(jnp.asarray(images), train=False), to_numpy(theirs.eval()(to_torch(images))), atol=1e-5
@@ -59,7 +59,7 @@ def test_eval_uses_the_running_statistics_and_leaves_them(shape: tuple[int, ...]
 
 @pytest.mark.parametrize("train", [True, False])
 def test_gradients_are_pytorchs(train: bool):
-    ours, theirs, images = twins(SHAPES[0])
+    ours, theirs, images = replicas(SHAPES[0])
     weights = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
     graph, *parts = nnx.split(ours, nnx.Param, nnx.BatchStat)
     params, stats = map(nnx.to_pure_dict, parts)
@@ -68,16 +68,16 @@ def test_gradients_are_pytorchs(train: bool):
         return (nnx.merge(graph, params, stats)(images, train=train) * weights).sum()
 
     found, input_gradient = jax.grad(total, (0, 1))(params, jnp.asarray(images))
-    twin: Any = to_torch(images).requires_grad_()
-    (theirs.train(train)(twin) * to_torch(weights)).sum().backward()
-    np.testing.assert_allclose(input_gradient, to_numpy(twin.grad), atol=2e-5)
+    replica: Any = to_torch(images).requires_grad_()
+    (theirs.train(train)(replica) * to_torch(weights)).sum().backward()
+    np.testing.assert_allclose(input_gradient, to_numpy(replica.grad), atol=2e-5)
     np.testing.assert_allclose(found["scale"], theirs.weight.grad.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["bias"], theirs.bias.grad.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_keeps_float32_statistics():
     """Statistics are those of the rounded values, taken in float32: bfloat16 sums would be off by percents."""
-    ours, theirs, images = twins((64, 8, 8, 3), "bfloat16")
+    ours, theirs, images = replicas((64, 8, 8, 3), "bfloat16")
     rounded = jnp.asarray(images, jnp.bfloat16)
     found = ours(rounded, train=True)
     expected = theirs(to_torch(np.array(rounded, np.float32)))

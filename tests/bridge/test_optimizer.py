@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxmia.config import Shadow
+from jaxmia.config import Recipe
 from jaxmia.training.optimizer import direction, hyper_of, init, learning_rate
 
 SHAPES = {"kernel": (4, 3), "bias": (3,)}
@@ -19,7 +19,7 @@ def draws() -> list[dict[str, np.ndarray]]:
     ]
 
 
-def ours(recipe: Shadow) -> dict[str, np.ndarray]:
+def ours(recipe: Recipe) -> dict[str, np.ndarray]:
     params, *gradients = draws()
     state = init(recipe, params)
     for step, gradient in enumerate(gradients):
@@ -56,7 +56,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("everything", [False, True])
 def test_sgd_is_pytorchs_nesterov(schedule: str, everything: bool):
-    recipe = Shadow(
+    recipe = Recipe(
         optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.05, schedule=schedule,  # type: ignore[arg-type]
         decay_norm_and_bias=everything,
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_sgd_is_pytorchs_nesterov(schedule: str, everything: bool):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("everything", [False, True])
 def test_adamw_is_pytorchs(schedule: str, everything: bool):
-    recipe = Shadow(
+    recipe = Recipe(
         optimizer="adamw", learning_rate=0.01, momentum=0.9, weight_decay=0.3, schedule=schedule,  # type: ignore[arg-type]
         decay_norm_and_bias=everything,
     )  # fmt: skip

@@ -9,8 +9,8 @@ from flax import nnx
 
 from bridge.convert import to_nnx, to_torch
 from bridge.networks import build
-from bridge.trainer import Recipe, cosine, make_optimizer, train_step
-from jaxmia.config import Shadow
+from bridge.trainer import TorchRecipe, cosine, make_optimizer, train_step
+from jaxmia.config import Recipe
 from jaxmia.models import Network
 from jaxmia.training.optimizer import hyper_of, init
 from jaxmia.training.trainer import Normalisation, Trainer
@@ -46,7 +46,7 @@ def in_torch(network, graph, params, stats):
 
 
 def trainer(network, **changes):
-    recipe = Shadow(
+    recipe = Recipe(
         architecture=network.architecture, epochs=STEPS, learning_rate=0.1, label_smoothing=SMOOTHING, **changes
     )
     return Trainer(network, recipe, Normalisation(MEAN, STD))
@@ -88,7 +88,7 @@ def test_weights_and_statistics_after_some_steps(network, optimizer, decay_norm_
     hyper = hyper_of(one.recipe)
     state = {"params": params, "stats": stats, "optimizer": init(one.recipe, params)}
     step = jax.jit(one.step)
-    recipe = Recipe(label_smoothing=SMOOTHING, learning_rate=0.1, **settings)
+    recipe = TorchRecipe(label_smoothing=SMOOTHING, learning_rate=0.1, **settings)
     chooser = make_optimizer(module, recipe)
     for number, index in enumerate(batches):
         state, metrics = step(state, hyper, jax.random.key(0), images, labels, index, number, STEPS)

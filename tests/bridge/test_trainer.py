@@ -11,11 +11,11 @@ from torch import nn
 
 from bridge.networks import build
 from bridge.target import Preprocessing, load_target, save_target
-from bridge.trainer import Epoch, Recipe, augment, cosine, epoch_batches, make_optimizer, train_step, train_target
+from bridge.trainer import Epoch, TorchRecipe, augment, cosine, epoch_batches, make_optimizer, train_step, train_target
 from jaxmia.models import Network
 
 NETWORK = Network("cnn", (8, 8, 1), 3, width=4)
-RECIPE = Recipe(epochs=8, batch_size=16, learning_rate=0.1, crop=1, flip=True, label_smoothing=0.1)
+RECIPE = TorchRecipe(epochs=8, batch_size=16, learning_rate=0.1, crop=1, flip=True, label_smoothing=0.1)
 
 
 def stripes(count=90, seed=0):
@@ -114,7 +114,7 @@ def test_nothing_asked_changes_nothing():
 def test_decay_of_norm_and_bias_is_a_switch():
     for decayed in (True, False):
         module = build(NETWORK)
-        optimizer = make_optimizer(module, Recipe(weight_decay=0.25, decay_norm_and_bias=decayed))
+        optimizer = make_optimizer(module, TorchRecipe(weight_decay=0.25, decay_norm_and_bias=decayed))
         decay = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
         for name, value in module.named_parameters():
             assert decay[id(value)] == (0.25 if decayed or value.ndim > 1 else 0), name
@@ -126,7 +126,7 @@ def test_a_step_by_hand(optimizer):
     layer = nn.Linear(4, 3, bias=False)
     module = nn.Sequential(nn.Flatten(), layer)
     weight = layer.weight.detach().double().clone()
-    recipe = Recipe(optimizer=optimizer, learning_rate=0.1, weight_decay=0.01, label_smoothing=0.3)
+    recipe = TorchRecipe(optimizer=optimizer, learning_rate=0.1, weight_decay=0.01, label_smoothing=0.3)
     images, labels = torch.randn(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
     chooser = make_optimizer(module, recipe)
     loss, logits = train_step(module, chooser, images, labels, recipe)

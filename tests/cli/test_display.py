@@ -1,11 +1,12 @@
 import io
+import logging
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from jaxmia.cli import display
-from jaxmia.cli.display import bench_table, selection_table, watch
+from jaxmia.cli.display import bench_table, progress_bar, selection_table
 from jaxmia.runs import progress
 from jaxmia.runs.progress import Progress
 
@@ -18,8 +19,8 @@ def shown(selection: dict[str, Any]) -> list[str]:
 
 
 def selection(chosen: str, *names: str, aligned: bool) -> dict[str, Any]:
-    rows = [{"name": name, "tpr": 0.5 - 0.01 * place, "error": 0.1, "auc": 0.6} for place, name in enumerate(names)]
-    return {"targets": 4, "fpr": 0.05, "chosen": chosen, "aligned": aligned, "rows": rows}
+    rows = [{"name": name, "tpr": 0.5 - 0.01 * place, "std_error": 0.1, "auc": 0.6} for place, name in enumerate(names)]
+    return {"targets": 4, "fpr": 0.05, "chosen": chosen, "aligned": aligned, "results": rows}
 
 
 def test_one_attack_is_marked_as_chosen():
@@ -39,13 +40,14 @@ def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):
     clock, page = [100.0], io.StringIO()
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(display, "console", Console(file=page, width=200, highlight=False))
-    with watch("shadows") as show:
-        show(Progress("training", [0, 1], 100, 400, 1, 4, 1.25))
+    display.show_messages(logging.INFO)
+    with progress_bar("shadows") as on_progress:
+        on_progress(Progress("training", [0, 1], 100, 400, 1, 4, 1.25))
         clock[0] += 40
-        show(Progress("training", [0, 1], 300, 400, 3, 4, 0.5, 0.9, 0.8))
+        on_progress(Progress("training", [0, 1], 300, 400, 3, 4, 0.5, 0.9, 0.8))
         clock[0] += 1
-        show(Progress("training", [0, 1], 350, 400, 3.5, 4, 0.5, 0.9, 0.8))  # too soon for another line
-        show(Progress("querying", [0, 1], 50, 50, 4, 4))
+        on_progress(Progress("training", [0, 1], 350, 400, 3.5, 4, 0.5, 0.9, 0.8))  # too soon for another line
+        on_progress(Progress("querying", [0, 1], 50, 50, 4, 4))
     assert page.getvalue().splitlines() == [
         "shadows 0-1 training 25% epoch 1/4 loss 1.250",
         "shadows 0-1 training 75% epoch 3/4 loss 0.500 accuracy IN 0.900 OUT 0.800 5 images/s",

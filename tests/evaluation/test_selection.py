@@ -54,8 +54,8 @@ def test_the_stronger_attack_is_chosen():
     evidence, attacks = scripted({"weak": ("a", 0.2), "strong": ("b", 1.0), "none": ("c", 0.0)})
     selection = select(evidence, attacks, 0.05)
     assert selection.chosen.name in ("strong", "fusion(strong+weak)")
-    rows = {row.name: row for row in selection.rows}
-    assert [row.name for row in selection.rows][:3] == ["weak", "strong", "none"]
+    rows = {row.name: row for row in selection.results}
+    assert [row.name for row in selection.results][:3] == ["weak", "strong", "none"]
     assert rows["strong"].tpr == pytest.approx(
         np.mean([tpr_at_fpr(attacks[1](e), m, 0.05) for e, m in evidence.pseudo_targets(range(12))])
     )
@@ -92,7 +92,7 @@ def test_without_signal_leaving_one_out_gives_an_auc_of_one_half(models):
     evidence, _ = hard_evidence(models, seed=1, samples=4000)
     null = Evidence(evidence.target, evidence.shadows, rng.random(evidence.mask.shape) < 0.5, evidence.labels)
     selection = select(null, standard_attacks(), 0.05, targets=8)
-    for row in selection.rows:
+    for row in selection.results:
         if row.auc is None:
             assert "has no" in row.reason
         else:
@@ -122,13 +122,13 @@ def test_balanced_masks_are_refused_because_the_rest_counts_out_the_members():
         select(evidence, [Margin()], 0.05)
 
 
-def test_twins_with_one_mask_are_refused_by_name():
+def test_replicas_with_one_mask_are_refused_by_name():
     evidence, _ = hard_evidence(10, seed=0)
     mask = np.array(evidence.mask)
     mask[7] = mask[2]
-    twins = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
+    replicas = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     with pytest.raises(InputError, match=r"models 2 and 7 have masks that correlate by 1\.00"):
-        select(twins, [Margin()], 0.05)
+        select(replicas, [Margin()], 0.05)
 
 
 @pytest.mark.parametrize("samples", [200, 28_000])
@@ -144,12 +144,12 @@ def test_the_choice_ignores_the_target_and_what_is_expected_holds_for_it():
     selection = select(evidence, candidates, 0.05, targets=12)
     flipped = select(evidence.with_target(evidence.target[:, ::-1]), candidates, 0.05, targets=12)
     assert flipped.chosen == selection.chosen
-    assert flipped.rows == selection.rows
+    assert flipped.results == selection.results
     reached = tpr_at_fpr(selection.chosen(evidence), members, 0.05)
     assert selection.expected == pytest.approx(reached, abs=0.05)
-    best = max(row.tpr for row in selection.rows if row.tpr is not None)
+    best = max(row.tpr for row in selection.results if row.tpr is not None)
     assert selection.expected > best - 0.01
-    published = [row.tpr for row in selection.rows if row.name in ("rmia-online", "lira-online-global") and row.tpr]
+    published = [row.tpr for row in selection.results if row.name in ("rmia-online", "lira-online-global") and row.tpr]
     assert selection.expected > max(published) > 0.05
 
 
@@ -169,10 +169,10 @@ def test_candidates_that_cannot_be_used_stay_in_the_table_with_the_reason(monkey
     evidence, _ = hard_evidence(8, seed=1)
     mask = np.array(evidence.mask)
     mask[:, 11] = False
-    monkeypatch.setattr("jaxmia.attacks.incomplete.FEW", 0.0)
+    monkeypatch.setattr("jaxmia.attacks.incomplete.MAX_INCOMPLETE", 0.0)
     lacking = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     selection = select(lacking, [Loss(), LiraOnline(), LiraOffline(), Adaptive()], 0.05)
-    online = selection.rows[1]
+    online = selection.results[1]
     assert (online.name, online.tpr) == ("lira-online-shrunk", None)
     assert "has no IN model" in online.reason
     assert selection.chosen.name != "lira-online-shrunk"
@@ -184,11 +184,11 @@ def test_seed_draws_the_pseudo_targets_and_the_result_is_json():
     evidence, attacks = scripted({"only": ("a", 0.5)}, models=20)
     first, again, other = (select(evidence, attacks, 0.05, targets=6, seed=seed) for seed in (0, 0, 1))
     assert first == again
-    assert first.rows != other.rows
+    assert first.results != other.results
     assert first.targets == 6
     table = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert table["chosen"] == "only"
-    assert table["rows"][0]["tpr"] == first.rows[0].tpr
+    assert table["results"][0]["tpr"] == first.results[0].tpr
 
 
 def test_too_few_shadows_or_targets_and_a_bad_fpr_are_refused():

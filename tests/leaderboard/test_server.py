@@ -18,7 +18,7 @@ from rich.console import Console
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.leaderboard.client import Leaderboard, submit
-from jaxmia.leaderboard.grading import Referee, split
+from jaxmia.leaderboard.grading import Grader, split
 from jaxmia.leaderboard.ledger import Cooldowns, Outcome, read_ledger
 from jaxmia.leaderboard.server import PracticeServer, answering, file_of, page, read_teams, serve
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
@@ -34,8 +34,8 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 
-def referee(**options):
-    return Referee(IDS, np.array(IDS), TRUTH, KEYS, **options)
+def grader(**options):
+    return Grader(IDS, np.array(IDS), TRUTH, KEYS, **options)
 
 
 def attack(seed, strength):
@@ -82,64 +82,64 @@ def test_the_split_is_three_tenths_and_depends_on_ids_and_seed_alone():
 
 
 def test_a_team_keeps_its_best_by_the_public_share_and_final_is_of_that_one():
-    judge = referee(seed=5, cooldowns=NO_COOLDOWN)
+    teacher = grader(seed=5, cooldowns=NO_COOLDOWN)
     attacks = [attack(1, 1.0), attack(2, 2.5), attack(3, 0.0)]
     public = split(IDS, 5)
     expected = [tpr_at_fpr(scores[public], TRUTH[public], 0.05) for scores in attacks]
-    verdicts = [judge.judge("red", csv_bytes(scores)) for scores in attacks]
-    assert [verdict.public for verdict in verdicts] == expected
-    judge.judge("blue", csv_bytes(attacks[0]))
+    grades = [teacher.grade("red", csv_bytes(scores)) for scores in attacks]
+    assert [grade.public for grade in grades] == expected
+    teacher.grade("blue", csv_bytes(attacks[0]))
 
-    red, blue = judge.ranking()
+    red, blue = teacher.ranking()
     assert (red.team, blue.team) == ("red", "blue")
     best = int(np.argmax(expected))
-    assert (red.submission_id, red.accepted) == (verdicts[best].submission_id, 3)
+    assert (red.submission_id, red.accepted) == (grades[best].submission_id, 3)
     assert red.final.value == tpr_at_fpr(attacks[best][~public], TRUTH[~public], 0.05)
     assert red.public.low <= red.public.value <= red.public.high
     assert red.public.low < red.public.high
 
 
 def test_rows_are_matched_by_id_not_by_order():
-    judge, scores = referee(cooldowns=NO_COOLDOWN), attack(1, 2.0)
+    teacher, scores = grader(cooldowns=NO_COOLDOWN), attack(1, 2.0)
     header, *rows = csv_bytes(scores).decode().splitlines()
     shuffled = "\n".join([header, *np.random.default_rng(0).permutation(rows)])
-    assert judge.judge("red", shuffled.encode()).public == judge.judge("red", csv_bytes(scores)).public
+    assert teacher.grade("red", shuffled.encode()).public == teacher.grade("red", csv_bytes(scores)).public
 
 
 def test_of_equal_figures_the_earlier_is_ahead():
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
-    judge = referee(clock=lambda: now[0])
+    teacher = grader(clock=lambda: now[0])
     for team in ("blue", "red"):
-        judge.judge(team, csv_bytes(attack(1, 1.0)))
+        teacher.grade(team, csv_bytes(attack(1, 1.0)))
         now[0] += timedelta(seconds=1)
-    assert [standing.team for standing in judge.ranking()] == ["blue", "red"]
+    assert [standing.team for standing in teacher.ranking()] == ["blue", "red"]
 
 
 def test_cooldowns_are_sixty_minutes_after_success_and_two_after_failure():
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
-    judge = referee(clock=lambda: now[0])
+    teacher = grader(clock=lambda: now[0])
     good, bad = csv_bytes(attack(1, 1.0)), b"id,score\np0,2\n"
-    assert judge.judge("red", bad).broken[0] == "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
+    assert teacher.grade("red", bad).broken[0] == "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
     now[0] += timedelta(seconds=119)
-    assert judge.judge("red", good).wait == timedelta(seconds=1)
-    assert judge.judge("blue", good).submission_id
+    assert teacher.grade("red", good).wait == timedelta(seconds=1)
+    assert teacher.grade("blue", good).submission_id
     now[0] += timedelta(seconds=1)
-    assert judge.judge("red", good).submission_id
+    assert teacher.grade("red", good).submission_id
     now[0] += timedelta(minutes=59)
-    assert judge.judge("red", good).wait == timedelta(minutes=1)
+    assert teacher.grade("red", good).wait == timedelta(minutes=1)
     now[0] += timedelta(minutes=1)
-    assert judge.judge("red", good).submission_id
+    assert teacher.grade("red", good).submission_id
 
 
 def test_one_of_many_at_once_is_judged():
-    judge, verdicts = referee(), []
+    teacher, grades = grader(), []
     data = csv_bytes(attack(1, 1.0))
-    threads = [threading.Thread(target=lambda: verdicts.append(judge.judge("red", data))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: grades.append(teacher.grade("red", data))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(bool(verdict.submission_id) for verdict in verdicts) == [False] * 7 + [True]
+    assert sorted(bool(grade.submission_id) for grade in grades) == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_one_of_many_at_once_is_judged():
 )
 def test_a_challenge_that_cannot_be_ranked_is_refused(ids, truth_ids, members, key_of, message):
     with pytest.raises(InputError, match=message):
-        Referee(ids, np.array(truth_ids), members, key_of)
+        Grader(ids, np.array(truth_ids), members, key_of)
 
 
 def test_truth_beyond_the_private_ids_is_left_out():
-    more = Referee(IDS, np.array([*IDS, "public"]), np.append(TRUTH, True), KEYS)
+    more = Grader(IDS, np.array([*IDS, "public"]), np.append(TRUTH, True), KEYS)
     data = csv_bytes(attack(1, 1.0))
-    assert more.judge("red", data).public == referee().judge("red", data).public
+    assert more.grade("red", data).public == grader().grade("red", data).public
 
 
 def test_teams_are_read(tmp_path):
@@ -184,14 +184,14 @@ def test_teams_are_read(tmp_path):
 def test_the_client_submits_and_keeps_to_the_cooldown_of_the_server(tmp_path):
     path, ledger, screen = tmp_path / "submission.csv", tmp_path / "submissions.jsonl", io.StringIO()
     write_submission(path, IDS, attack(1, 2.0))
-    judge = referee(cooldowns=Cooldowns(success=timedelta(seconds=2)))
-    with answering(PracticeServer(judge)) as server:
+    teacher = grader(cooldowns=Cooldowns(success=timedelta(seconds=2)))
+    with answering(PracticeServer(teacher)) as server:
         board = Leaderboard(server.url, "01-mia", SecretStr("key-red"))
         first = submit(path, IDS, board, ledger=ledger, cooldowns=NO_COOLDOWN)
         # The client believes that there is no cooldown; the server tells it how long to wait.
         second = submit(path, IDS, board, ledger=ledger, cooldowns=NO_COOLDOWN, console=Console(file=screen))
         ranking = fetch(urllib.request.Request(server.url + "/leaderboard.json"))[2]
-    assert first.score == judge.ranking()[0].public.value
+    assert first.score == teacher.ranking()[0].public.value
     assert [record.outcome for record in read_ledger(ledger)] == [Outcome.ACCEPTED, Outcome.BUSY, Outcome.ACCEPTED]
     assert second.submission_id != first.submission_id
     assert "waiting for the cooldown" in screen.getvalue()
@@ -209,7 +209,7 @@ def test_the_client_is_told_of_a_wrong_key_or_task(tmp_path, task, key, message)
     path = tmp_path / "submission.csv"
     write_submission(path, IDS, attack(1, 2.0))
     with (
-        answering(PracticeServer(referee())) as server,
+        answering(PracticeServer(grader())) as server,
         pytest.raises(InputError, match=message) as error,
     ):
         submit(path, IDS, Leaderboard(server.url, task, SecretStr(key)), ledger=tmp_path / "ledger.jsonl")
@@ -220,7 +220,7 @@ def test_the_client_is_told_of_too_large_a_file(tmp_path):
     path = tmp_path / "submission.csv"
     write_submission(path, IDS, attack(1, 2.0))
     with (
-        answering(PracticeServer(referee(), max_body=5000)) as server,
+        answering(PracticeServer(grader(), max_body=5000)) as server,
         pytest.raises(
             InputError, match=r"too large for the leaderboard \(413\): [0-9,]+ bytes are too many.*2 min 0 s"
         ),
@@ -228,9 +228,8 @@ def test_the_client_is_told_of_too_large_a_file(tmp_path):
         submit(path, IDS, Leaderboard(server.url, "01-mia", SecretStr("key-red")), ledger=tmp_path / "ledger.jsonl")
 
 
-def test_a_stranger_to_our_client_is_answered_by_the_same_interface():
-    lines = []
-    with answering(PracticeServer(referee(), say=lines.append)) as server:
+def test_a_stranger_to_our_client_is_answered_by_the_same_interface(messages: list[str]):
+    with answering(PracticeServer(grader())) as server:
         status, _, told = post(server, form(csv_bytes(attack(1, 2.0))))
         assert (status, set(told), told["status"]) == (200, {"submission_id", "status", "score"}, "success")
         status, headers, told = post(server, form(csv_bytes(attack(1, 2.0))))
@@ -242,9 +241,9 @@ def test_a_stranger_to_our_client_is_answered_by_the_same_interface():
             "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more; "
             "1 score not finite: line 2 (id 'p0'): 'nan'",
         )
-    assert lines[0].startswith("red: accepted, TPR at 5% FPR on the public share 0.")
-    assert lines[1] == "blue: rejected: 399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
-    assert "key-" not in "".join(lines)
+    assert messages[0].startswith("red: accepted, TPR at 5% FPR on the public share 0.")
+    assert messages[1] == "blue: rejected: 399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
+    assert "key-" not in "".join(messages)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_a_stranger_to_our_client_is_answered_by_the_same_interface():
     ],
 )
 def test_strange_requests_get_an_answer(request_text, status, capfd):
-    with answering(PracticeServer(referee())) as server:
+    with answering(PracticeServer(grader())) as server:
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
             connection.sendall(request_text)
             connection.shutdown(socket.SHUT_WR)
@@ -274,13 +273,13 @@ def test_strange_requests_get_an_answer(request_text, status, capfd):
 
 
 def test_a_client_that_sends_too_much_gets_its_answer():
-    with answering(PracticeServer(referee())) as server:
+    with answering(PracticeServer(grader())) as server:
         status, _, told = post(server, b"x" * 30_000_000)
     assert (status, told["message"]) == (413, "30,000,000 bytes are too many, expected at most 16,777,216")
 
 
 def test_failed_requests_begin_the_short_cooldown_and_strangers_none():
-    with answering(PracticeServer(referee())) as server:
+    with answering(PracticeServer(grader())) as server:
         assert post(server, b"junk", key="who")[0] == 401
         assert post(server, b"junk")[0] == 400
         status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))))
@@ -321,14 +320,14 @@ def test_any_form_is_read_or_refused(content_type, body):
 
 def test_the_page_ranks_and_escapes():
     keys = {"<script>alert(1)</script>": "k1", "blue": "k2"}
-    judge = Referee(IDS, np.array(IDS), TRUTH, keys, cooldowns=NO_COOLDOWN)
-    assert "No submission yet." in page(judge.ranking())
-    judge.judge("blue", csv_bytes(attack(1, 0.0)))
-    judge.judge("<script>alert(1)</script>", csv_bytes(attack(1, 3.0)))
-    html = page(judge.ranking())
+    teacher = Grader(IDS, np.array(IDS), TRUTH, keys, cooldowns=NO_COOLDOWN)
+    assert "No submission yet." in page(teacher.ranking())
+    teacher.grade("blue", csv_bytes(attack(1, 0.0)))
+    teacher.grade("<script>alert(1)</script>", csv_bytes(attack(1, 3.0)))
+    html = page(teacher.ranking())
     assert "<script" not in html
     assert html.index("&lt;script&gt;") < html.index("blue")
-    first = judge.ranking()[0].public
+    first = teacher.ranking()[0].public
     assert f"{first.value:.4f}" in html
     assert f"{first.low:.3f} to {first.high:.3f}" in html
     assert not re.search(r"""(src|href)\s*=|url\(|@import""", html)  # works without a network
@@ -337,7 +336,7 @@ def test_the_page_ranks_and_escapes():
 
 
 def test_the_page_is_served_and_may_load_nothing():
-    with answering(PracticeServer(referee())) as server:
+    with answering(PracticeServer(grader())) as server:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(server.url + "/", timeout=20) as response:
             assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -360,13 +359,13 @@ def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PracticeServer, "serve_forever", one_submission_then_interrupt)
-    ranking = serve(IDS, truth, say=lines.append, port=0, seed=5)
+    ranking = serve(IDS, truth, announce=lines.append, port=0, seed=5)
     final = ~split(IDS, 5)
     assert [standing.final.value for standing in ranking] == [tpr_at_fpr(attack(1, 3.0)[final], TRUTH[final], 0.05)]
 
 
 def test_a_port_that_is_taken_is_refused():
-    with PracticeServer(referee()) as server, pytest.raises(InputError, match=r"port: .*: Address already in use"):
-        PracticeServer(referee(), port=server.server_port)
+    with PracticeServer(grader()) as server, pytest.raises(InputError, match=r"port: .*: Address already in use"):
+        PracticeServer(grader(), port=server.server_port)
     with pytest.raises(InputError, match=r"port: 70000: .*choose another, or 0 for a free one"):
-        PracticeServer(referee(), port=70000)
+        PracticeServer(grader(), port=70000)

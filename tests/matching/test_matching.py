@@ -12,13 +12,13 @@ from sklearn.datasets import load_digits
 
 from jaxmia.cli.display import match_table
 from jaxmia.cli.main import main
-from jaxmia.config import Augment, Config, Match, Shadow, load_config, parse_config
+from jaxmia.config import Augment, Config, MatchConfig, Recipe, load_config, parse_config
 from jaxmia.data.augment import View
 from jaxmia.data.masks import membership_masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.matching import match
-from jaxmia.matching.likeness import ENOUGH, likeness, strata_of, transport
+from jaxmia.matching.likeness import MIN_PER_SIDE, likeness, strata_of, transport
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.search import describe, rank
 from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes, trainer_of
@@ -31,13 +31,13 @@ from jaxmia.training.trainer import Normalisation, Trainer
 
 SEED = 5
 NORMALISATION = Normalisation((0.3,), (0.38,))
-BASE = Shadow(
+BASE = Recipe(
     architecture="mlp", width=24, epochs=4, batch_size=32, learning_rate=0.1, warmup_epochs=1, precision="float32"
 )
 
 
-def changed(**changes: Any) -> Shadow:
-    return Shadow.model_validate({**dict(BASE), **changes})
+def changed(**changes: Any) -> Recipe:
+    return Recipe.model_validate({**dict(BASE), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def digits() -> Pool:
     return Pool(images, source.target[chosen].astype(np.int32), np.array([f"d{i}" for i in range(800)]), nobody)
 
 
-def ensemble_of(pool: Pool, recipe: Shadow) -> Ensemble:
+def ensemble_of(pool: Pool, recipe: Recipe) -> Ensemble:
     assert pool.images is not None
     trainer = Trainer(Network(recipe.architecture, (8, 8, 1), 10, recipe.width), recipe, NORMALISATION)
     return Ensemble(trainer, SEED, pool.images, pool.labels)
@@ -61,7 +61,7 @@ def plan_of(width: int, devices: int = 1) -> Plan:
 
 
 def test_the_configured_recipe_comes_first_and_small_grids_are_tried_whole():
-    space = Match(
+    space = MatchConfig(
         epochs=(2, 8), learning_rate=(0.1,), weight_decay=(0,), label_smoothing=(0, 0.3), augment=(Augment(),)
     )
     tried = recipes_to_try(space, BASE, 8, 0)
@@ -71,7 +71,7 @@ def test_the_configured_recipe_comes_first_and_small_grids_are_tried_whole():
 
 
 def test_large_grids_are_drawn_from_without_repeats_by_the_seed():
-    space = Match(trials=10)
+    space = MatchConfig(trials=10)
     drawn = recipes_to_try(space, BASE, 8, 0)
     assert drawn[0] == BASE
     assert 10 <= len(drawn) <= 11
@@ -82,7 +82,7 @@ def test_large_grids_are_drawn_from_without_repeats_by_the_seed():
 
 
 def test_the_default_space_spreads_around_the_configured_recipe():
-    everything = recipes_to_try(Match(trials=10_000), changed(weight_decay=0.01), 32, 0)
+    everything = recipes_to_try(MatchConfig(trials=10_000), changed(weight_decay=0.01), 32, 0)
     assert {recipe.epochs for recipe in everything} == {1, 2, 4, 8}
     assert {recipe.learning_rate for recipe in everything} == {0.01, 0.03, 0.1, 0.3}
     assert {recipe.weight_decay for recipe in everything} == {0, 0.01, 0.05}
@@ -135,7 +135,7 @@ def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digit
             )
         )
         np.testing.assert_allclose(outcomes[place].phi, chunk.phi[:, 0], rtol=1e-5, atol=1e-5)
-        assert np.mean(outcomes[place].right[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
+        assert np.mean(outcomes[place].correct[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
     assert not np.allclose(outcomes[0].phi, outcomes[1].phi, atol=0.1)
     assert len(seen) > 0
 
@@ -164,9 +164,9 @@ def test_a_shift_is_its_own_size_and_a_diverged_model_is_no_number(rng: np.rando
 
 
 def test_classes_with_few_samples_of_a_kind_are_taken_together():
-    labels = np.repeat([0, 1, 2], [2 * ENOUGH, 2 * ENOUGH, 6])
+    labels = np.repeat([0, 1, 2], [2 * MIN_PER_SIDE, 2 * MIN_PER_SIDE, 6])
     members = np.arange(len(labels)) % 2 == 0
-    members[labels == 1] = np.arange(2 * ENOUGH) < ENOUGH - 1
+    members[labels == 1] = np.arange(2 * MIN_PER_SIDE) < MIN_PER_SIDE - 1
     np.testing.assert_array_equal(strata_of(labels, members), np.where(labels == 0, 0, -1))
 
 
@@ -176,12 +176,12 @@ def test_likeness_compares_in_with_members_and_out_with_nonmembers(rng: np.rando
     members, mask = rng.random(samples) < 0.5, rng.random((models, samples)) < 0.5
     phi = rng.normal(size=(models, samples)) + np.where(mask, 3.0, 0.25)
     target = rng.normal(size=samples) + np.where(members, 2.0, 0.0)
-    right = rng.random((models, samples)) < np.where(mask, 0.9, 0.6)
-    found = likeness(target, members, phi, mask, right, rng.integers(0, 3, samples))
-    np.testing.assert_allclose(found.inside, 1.0, atol=0.12)
-    np.testing.assert_allclose(found.outside, 0.25, atol=0.12)
-    np.testing.assert_allclose(found.distances, (found.inside + found.outside) / 2)
-    np.testing.assert_allclose(found.misfits, found.distances - found.peers / 2)
+    correct = rng.random((models, samples)) < np.where(mask, 0.9, 0.6)
+    found = likeness(target, members, phi, mask, correct, rng.integers(0, 3, samples))
+    np.testing.assert_allclose(found.in_, 1.0, atol=0.12)
+    np.testing.assert_allclose(found.out, 0.25, atol=0.12)
+    np.testing.assert_allclose(found.distances, (found.in_ + found.out) / 2)
+    np.testing.assert_allclose(found.energy_scores, found.distances - found.peers / 2)
     assert found.peers.max() < 0.15
     assert (found.accuracy_in, found.accuracy_out) == (pytest.approx(0.9, abs=0.02), pytest.approx(0.6, abs=0.02))
 
@@ -197,7 +197,7 @@ def test_the_misfit_prefers_the_targets_own_recipe_to_a_steady_one_in_its_middle
 
     def of(target: np.ndarray, shifts: np.ndarray) -> tuple[float, float]:
         found = likeness(target, members, values + shifts, mask, mask, np.zeros(100, int))
-        return found.misfit, found.distances.mean()
+        return found.energy_score, found.distances.mean()
 
     targets = values + rng.normal(size=(300, 1))
     own = np.mean([of(target, rng.normal(size=(4, 1))) for target in targets], axis=0)
@@ -217,8 +217,8 @@ def test_diverged_recipes_come_last_and_have_no_figures(rng: np.random.Generator
 
     found = {0: of(np.full((2, 60), np.nan)), 1: of(phi + 9), 2: of(phi)}
     assert rank(found) == [2, 1, 0]
-    assert describe(found[0], found[2])["misfit"] is None
-    assert describe(found[1], found[2])["behind"] == pytest.approx(found[1].misfit - found[2].misfit)
+    assert describe(found[0], found[2])["energy_score"] is None
+    assert describe(found[1], found[2])["gap_to_best"] == pytest.approx(found[1].energy_score - found[2].energy_score)
 
 
 class Offline(Pipeline):
@@ -231,18 +231,18 @@ class Offline(Pipeline):
 def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Config, out: Path) -> Pipeline:
     pipeline = Offline(config, out, lambda line: None)
     pipeline.__dict__.update(pool=pool, images=pool.images, target=SimpleNamespace(classes=10))
-    np.savez(out / "target.npz", phi=target[0], right=target[1])
+    np.savez(out / "target.npz", phi=target[0], correct=target[1])
     return pipeline
 
 
-def challenge(pool: Pool, truth: Shadow) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
+def challenge(pool: Pool, truth: Recipe) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
     """A target trained by `truth`, which no model of a search is, and the pool with its public membership."""
     number = 1000
     _, outcome = next(train_recipes(ensemble_of(pool, truth), [truth], [[Lane(0, number)]], seed=SEED))
     members = membership_masks(SEED, [number], len(pool))[0]
     return replace(pool, membership=np.where(np.arange(800) < 600, members, UNKNOWN).astype(np.int8)), (
         outcome.phi,
-        outcome.right[0],
+        outcome.correct[0],
     )
 
 
@@ -279,10 +279,10 @@ def test_a_known_recipe_is_found(digits: Pool, tmp_path: Path, known: dict[str, 
     result = match(pipeline_of(pool, target, CONFIG, tmp_path))
     trials = result["trials"]
     assert len(trials) == 13
-    assert [trial["misfit"] for trial in trials] == sorted(trial["misfit"] for trial in trials)
+    assert [trial["energy_score"] for trial in trials] == sorted(trial["energy_score"] for trial in trials)
     own = next(trial for trial in trials if {**trial["recipe"], **known} == trial["recipe"])
-    assert own is trials[0] or own["behind"] <= 2 * own["behind_error"]
-    assert trials[-1]["misfit"] > 3 * own["misfit"]
+    assert own is trials[0] or own["gap_to_best"] <= 2 * own["gap_std_error"]
+    assert trials[-1]["energy_score"] > 3 * own["energy_score"]
     assert own["accuracy_out"] == pytest.approx(result["target"]["accuracy_out"], abs=0.06)
 
     best = load_config(tmp_path / "matched.yaml")
@@ -312,9 +312,9 @@ def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Pa
     monkeypatch.setattr("jaxmia.matching.search.train_recipes", counted)
     second = match(pipeline_of(pool, target, wider, tmp_path))
     assert set(trained) == {2}
-    found = {json.dumps(trial["recipe"]): trial["misfit"] for trial in second["trials"]}
+    found = {json.dumps(trial["recipe"]): trial["energy_score"] for trial in second["trials"]}
     assert len(found) == 3
-    assert all(found[json.dumps(trial["recipe"])] == trial["misfit"] for trial in first["trials"])
+    assert all(found[json.dumps(trial["recipe"])] == trial["energy_score"] for trial in first["trials"])
 
 
 @pytest.mark.slow
@@ -360,9 +360,9 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[Pipeline] = []
-    figures = {"misfit": 0.5, "error": 0.1, "accuracy_in": 1.0, "accuracy_out": 0.875}
+    figures = {"energy_score": 0.5, "std_error": 0.1, "accuracy_in": 1.0, "accuracy_out": 0.875}
     recipes = [{"epochs": epochs, "augment": {"crop": 4, "flip": True}, "width": None} for epochs in (7, 9)]
-    trials = [{"recipe": recipes[0], **figures}, {"recipe": recipes[1], **figures, "misfit": None}]
+    trials = [{"recipe": recipes[0], **figures}, {"recipe": recipes[1], **figures, "energy_score": None}]
 
     def found(pipeline: Pipeline) -> dict[str, Any]:
         seen.append(pipeline)
@@ -373,7 +373,7 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     config = tmp_path / "config.yaml"
     config.write_text("shadow: {epochs: 5}")
     main(["match", "--config", str(config), "--out", str(tmp_path), "--match.epochs", "7", "9", "--match.models", "3"])
-    assert seen[0].config.match == Match(epochs=(7, 9), models=3)
+    assert seen[0].config.match == MatchConfig(epochs=(7, 9), models=3)
     captured = capsys.readouterr()
     lines = [line.replace("│", " ").split() for line in captured.out.splitlines()]
     assert ["epochs", "7", "0.500", "0.100", "1.000", "0.875"] in lines

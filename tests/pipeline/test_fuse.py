@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from jaxmia.cli.main import main
-from jaxmia.config import AttackSection
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc
@@ -18,10 +18,6 @@ from jaxmia.pipeline.scoring import score
 from jaxmia.runs.store import Chunk, ScoreStore
 
 SAMPLES = 600
-
-
-def silent(line: str) -> None:
-    del line
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.nda
         np.savez(run / "target.npz", phi=(location + rng.normal(size=SAMPLES) + 0.8 * members)[None])
         nothing = np.full(16, np.nan)
         ScoreStore(run / "shadows").write(Chunk(np.arange(16), mask, phi, nothing, nothing, {}, {}))
-        score(run, AttackSection(name="lira-online-global" if name == "a" else "rmia-online"), silent)
+        score(run, AttackConfig(name="lira-online-global" if name == "a" else "rmia-online"))
         runs.append(run)
     return runs, members
 
@@ -56,7 +52,7 @@ def runs(scored: tuple[list[Path], np.ndarray], tmp_path: Path) -> list[Path]:
 
 def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[list[Path], np.ndarray], tmp_path):
     runs, members = scored
-    metrics = fuse(tmp_path, runs, silent)
+    metrics = fuse(tmp_path, runs)
     own = [
         load_npz(run / "scores.npz")[name]
         for run, name in zip(runs, ["lira-online-global", "rmia-online", "rmia-online"], strict=True)
@@ -79,10 +75,10 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
 
 def test_a_family_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.ndarray], runs: list[Path], tmp_path):
     """Ranks only: a family whose scores were put through a rising function changes nothing."""
-    before = fuse(tmp_path / "before", scored[0], silent)
+    before = fuse(tmp_path / "before", scored[0])
     scores = load_npz(runs[1] / "scores.npz")
     np.savez(runs[1] / "scores.npz", **{name: np.arctan(values) * 1e-3 for name, values in scores.items()})
-    after = fuse(tmp_path / "after", runs, silent)
+    after = fuse(tmp_path / "after", runs)
     assert after["public"] == before["public"]
 
 
@@ -104,7 +100,7 @@ def other_membership(runs: list[Path]) -> None:
 
 
 def other_rate(runs: list[Path]) -> None:
-    score(runs[1], AttackSection(name="loss", fpr=0.2), silent)
+    score(runs[1], AttackConfig(name="loss", fpr=0.2))
 
 
 def metrics_of(text: str):
@@ -139,6 +135,6 @@ def test_runs_that_do_not_fit_are_one_line_and_nothing_is_written(runs: list[Pat
     out = runs[0].parent / "out"
     harm(runs)
     with pytest.raises(InputError, match=complaint) as caught:
-        fuse(out, runs, silent)
+        fuse(out, runs)
     assert "\n" not in str(caught.value)
     assert not out.exists()

@@ -59,7 +59,7 @@ def assert_same(found: Path, expected: Path) -> None:
         for field in ("model", "mask", "phi", "accuracy", "accuracy_in"):
             np.testing.assert_array_equal(getattr(chunks[name], field), getattr(chunk, field), err_msg=name)
         np.testing.assert_array_equal(chunks[name].extra["curve"], chunk.extra["curve"])
-        assert chunks[name].made["asked"] == chunk.made["asked"]
+        assert chunks[name].metadata["cache_key"] == chunk.metadata["cache_key"]
     np.testing.assert_array_equal(load_npz(found / "target.npz")["phi"], load_npz(expected / "target.npz")["phi"])
 
 
@@ -70,7 +70,7 @@ def test_asking_again_equals_a_run_with_those_views_from_the_start(challenge: Pa
     assert_same(kept, tmp_path / "fresh")
     for name, chunk in all_chunks(kept).items():
         assert chunk.phi.shape[1] == 3
-        assert chunk.made["train_seconds"] == before[name].made["train_seconds"], "nothing is trained"
+        assert chunk.metadata["train_seconds"] == before[name].metadata["train_seconds"], "nothing is trained"
     ask(challenge, kept)
     np.testing.assert_array_equal(all_chunks(kept)["00000-00001.npz"].phi, before["00000-00001.npz"].phi)
 
@@ -110,7 +110,7 @@ def test_other_samples_are_out_unless_a_shadow_was_trained_on_their_image(challe
         assert not chunk.mask[:, :50].any()
         np.testing.assert_array_equal(chunk.mask[:, 50:], before.mask[:, 20:50])
         np.testing.assert_allclose(chunk.phi[:, :, 50:], before.phi[:, :, 20:50], atol=1e-5)
-        assert chunk.made["asked"]["trained_on"] == before.made["asked"]["pool"]
+        assert chunk.metadata["cache_key"]["trained_on"] == before.metadata["cache_key"]["pool"]
     with pytest.raises(InputError, match=r"00000-00001\.npz: was made by another configuration: trained_on is '\w+' "):
         Train(config, tmp_path / "out")([])
 
@@ -134,9 +134,9 @@ def test_stopped_between_chunks_it_goes_on_with_the_rest(
             signal.raise_signal(signal.SIGTERM)
         return original(self, together, state, leave)
 
-    original = shadows.Shadows.ask
+    original = shadows.ShadowTrainer.query
     with monkeypatch.context() as patched:
-        patched.setattr(shadows.Shadows, "ask", stop_in_the_third)
+        patched.setattr(shadows.ShadowTrainer, "query", stop_in_the_third)
         with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command goes on from what is finished"):
             ask(challenge, kept, OTHER)
     assert [chunk.phi.shape[1] for chunk in all_chunks(kept).values()] == [3, 3, 2, 2]

@@ -9,7 +9,7 @@ import pytest
 from jaxmia.attacks import LiraOnline
 from jaxmia.attacks.catalogue import named_attack, standard_attacks
 from jaxmia.cli.commands.run import Score
-from jaxmia.config import AttackSection
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import figures, tpr_at_fpr
@@ -21,14 +21,10 @@ from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
 
 
-def silent(line: str) -> None:
-    del line
-
-
 def test_matrices_made_elsewhere_become_a_valid_submission_that_beats_chance(planted: tuple[Path, np.ndarray]):
     """Nothing but pool.npz, target.npz and shadows/ is there; the signal is 1.5 spreads."""
     out, members = planted
-    metrics = score(out, AttackSection(name="lira-online-global"), silent)
+    metrics = score(out, AttackConfig(name="lira-online-global"))
     pool = Pool.load(out / "pool.npz")
     private = ~pool.public
     assert validate_submission(out / "submission.csv", pool.ids[private].tolist()) == []
@@ -51,12 +47,12 @@ def test_matrices_made_elsewhere_become_a_valid_submission_that_beats_chance(pla
 def test_scores_do_not_depend_on_private_labels_that_are_not_there(planted: tuple[Path, np.ndarray]):
     """Membership of the public samples is for the figures alone: no attack sees it."""
     out, _ = planted
-    score(out, AttackSection(), silent)
+    score(out, AttackConfig())
     before = load_npz(out / "scores.npz")
     pool = Pool.load(out / "pool.npz")
     flipped = np.where(pool.public, 1 - pool.membership, -1).astype(np.int8)
     Pool(None, pool.labels, pool.ids, flipped).save(out / "pool.npz")
-    score(out, AttackSection(), silent)
+    score(out, AttackConfig())
     after = load_npz(out / "scores.npz")
     for name, values in before.items():
         np.testing.assert_array_equal(after[name], values, err_msg=name)
@@ -64,7 +60,7 @@ def test_scores_do_not_depend_on_private_labels_that_are_not_there(planted: tupl
 
 def test_the_figures_are_at_the_rate_that_was_asked_for(planted: tuple[Path, np.ndarray]):
     out, _ = planted
-    metrics = score(out, AttackSection(fpr=0.2), silent)
+    metrics = score(out, AttackConfig(fpr=0.2))
     assert [entry["fpr"] for entry in metrics["public"]["tpr"]] == [0.2, 0.05, 0.01, 0.001]
 
 
@@ -76,46 +72,45 @@ def test_without_both_kinds_of_public_samples_there_are_no_figures(planted: tupl
         assert public_figures(Pool(None, pool.labels, pool.ids, membership), scores, 0.05) is None
 
 
-def test_an_attack_that_lacks_models_is_left_out_unless_it_was_asked_for(planted: tuple[Path, np.ndarray]):
+def test_an_attack_that_lacks_models_is_left_out_unless_it_was_asked_for(
+    planted: tuple[Path, np.ndarray], messages: list[str]
+):
     out, _ = planted
     shutil.rmtree(out / "shadows")
     phi = np.random.default_rng(0).normal(size=(4, 2, 400)).astype(np.float32)
     ScoreStore(out / "shadows").write(make_chunk([0, 1, 2, 3], mask=np.zeros((4, 400), bool), phi=phi))
-    said: list[str] = []
-    score(out, AttackSection(name="lira-offline-global"), said.append)
+    score(out, AttackConfig(name="lira-offline-global"))
     assert any(
         line.startswith("attacks left out: ") and "lira-online-global," in line and "no IN model" in line
-        for line in said
+        for line in messages
     )
     assert "lira-online-global" not in load_npz(out / "scores.npz")
     with pytest.raises(InputError, match="sample 0 has no IN model among 4"):
-        score(out, AttackSection(name="lira-online-global"), silent)
+        score(out, AttackConfig(name="lira-online-global"))
 
 
-def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Path, np.ndarray]):
+def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Path, np.ndarray], messages: list[str]):
     """The configuration of the run asks for 28; models 0 to 23 are there, one chunk of which is taken away."""
     out, _ = planted
     (out / "config.yaml").write_text("shadow: {count: 28}")
     (out / "shadows" / "00008-00015.npz").unlink()
     mask = ScoreStore(out / "shadows").read().mask
-    said: list[str] = []
-    metrics = score(out, AttackSection(name="calibrated"), said.append)
+    metrics = score(out, AttackConfig(name="calibrated"))
     inside, outside = mask.sum(0).min(), (~mask).sum(0).min()
-    assert said[0] == (
+    assert messages[0] == (
         "shadows: 16 models are there, missing are 8-15, 24-27; "
         f"enough to score: each sample has at least {inside} IN and {outside} OUT"
     )
     assert metrics["missing"] == [*range(8, 16), *range(24, 28)]
 
 
-def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.ndarray]):
+def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.ndarray], messages: list[str]):
     out, _ = planted
     for config in (None, "shadow: {count: 24}"):
         if config:
             (out / "config.yaml").write_text(config)
-        said: list[str] = []
-        assert score(out, AttackSection(name="calibrated"), said.append)["missing"] == []
-        assert not any("missing are" in line for line in said)
+            assert score(out, AttackConfig(name="calibrated"))["missing"] == []
+        assert not any("missing are" in line for line in messages)
 
 
 def test_the_command_prints_tables_or_json(planted: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture[str]):
@@ -188,21 +183,20 @@ def test_nothing_is_written_where_the_input_is_bad(planted: tuple[Path, np.ndarr
     before = set(out.rglob("*"))
     other_pool(out)
     with pytest.raises(InputError, match="399 samples"):
-        score(out, AttackSection(), silent)
+        score(out, AttackConfig())
     assert set(out.rglob("*")) == before
 
 
-def test_a_few_samples_that_lack_a_side_cost_no_attack(planted: tuple[Path, np.ndarray]):
+def test_a_few_samples_that_lack_a_side_cost_no_attack(planted: tuple[Path, np.ndarray], messages: list[str]):
     out, _ = planted
     chunks = ScoreStore(out / "shadows").read()
     mask = chunks.mask.copy()
     mask[:, 7] = False
     shutil.rmtree(out / "shadows")
     ScoreStore(out / "shadows").write(replace(chunks, mask=mask))
-    said: list[str] = []
-    score(out, AttackSection(targets=8), said.append)
-    assert "samples without IN or without OUT models: 1 of 400; more models would leave none" in said
-    assert not any(line.startswith("attacks left out") for line in said)
+    score(out, AttackConfig(targets=8))
+    assert "samples without IN or without OUT models: 1 of 400; more models would leave none" in messages
+    assert not any(line.startswith("attacks left out") for line in messages)
     scores = load_npz(out / "scores.npz")
     assert {"lira-online-shrunk", "rmia-online", "lira-multivariate"} <= scores.keys()
     assert all(np.isfinite(score).all() for score in scores.values())
@@ -210,12 +204,12 @@ def test_a_few_samples_that_lack_a_side_cost_no_attack(planted: tuple[Path, np.n
 
 def test_a_submission_is_written_when_all_else_is(planted: tuple[Path, np.ndarray]):
     out, _ = planted
-    score(out, AttackSection(name="margin"), silent)
+    score(out, AttackConfig(name="margin"))
     before = (out / "submission.csv").read_text()
     (out / "metrics.json").unlink()
     (out / "metrics.json").mkdir()
     with pytest.raises(InputError, match=r"metrics\.json"):
-        score(out, AttackSection(name="calibrated"), silent)
+        score(out, AttackConfig(name="calibrated"))
     assert (out / "submission.csv").read_text() == before
 
 
@@ -225,4 +219,4 @@ def test_a_margin_of_the_target_that_would_overflow_is_named(planted: tuple[Path
     phi[1, 3] = -1e200
     np.savez(out / "target.npz", phi=phi)
     with pytest.raises(InputError, match=r"target\.npz: phi of view 1 at sample 3 is -1e\+200, expected a logit"):
-        score(out, AttackSection(name="margin"), silent)
+        score(out, AttackConfig(name="margin"))

@@ -9,18 +9,18 @@ import pytest
 from scipy.special import logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
-from jaxmia.cli.display import exposed_table, promise_lines
-from jaxmia.config import AttackSection
+from jaxmia.cli.display import promise_lines, vulnerable_table
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.evaluation.selection import select
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.summary import (
-    EXPOSED,
+    MAX_VULNERABLE,
     epsilon_bound,
     figures_of_classes,
-    most_exposed,
+    most_vulnerable,
     private_estimate,
     write_samples,
 )
@@ -44,7 +44,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_each_row_says_what_naive_loops_over_the_shadows_say(planted: tuple[Path, np.ndarray]):
     out, _ = planted
-    score(out, AttackSection(name="lira-online-global"), lambda line: None)
+    score(out, AttackConfig(name="lira-online-global"))
     matrices = read_matrices(out)
     phi, mask, target = matrices.shadows.phi, matrices.shadows.mask, matrices.evidence.target
     scores = np.load(out / "scores.npz")
@@ -86,11 +86,11 @@ def test_an_id_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_most_exposed_samples_are_those_of_the_highest_scores():
+def test_the_most_vulnerable_samples_are_those_of_the_highest_scores():
     pool = pool_of([1, 0, UNKNOWN, 1, 0, UNKNOWN, 1])
     scores = np.array([3.0, -1.0, 9.0, 3.0, 0.0, np.inf, 2.0])
     fits = {"target": np.arange(7.0), "in_std": np.full(7, np.nan)}
-    found = most_exposed(pool, scores, fits)
+    found = most_vulnerable(pool, scores, fits)
     assert [sample["id"] for sample in found] == ["id5", "id2", "id0", "id3", "id6"]
     assert [sample["membership"] for sample in found] == [None, None, 1, 1, 1]
     assert [sample["score"] for sample in found] == [None, 9.0, 3.0, 3.0, 2.0]
@@ -182,28 +182,28 @@ def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator)
 
 def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.ndarray]):
     out, _ = planted
-    metrics = score(out, AttackSection(targets=8), lambda line: None)
+    metrics = score(out, AttackConfig(targets=8))
     assert json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail) == json.loads(json.dumps(metrics))
     assert metrics["private"]["samples"] == 200
     assert set(metrics["public_by_class"]) == {"0", "1", "2", "3"}
-    assert len(metrics["exposed"]) == EXPOSED
-    assert exposed_table(metrics).row_count == EXPOSED
+    assert len(metrics["vulnerable"]) == MAX_VULNERABLE
+    assert vulnerable_table(metrics).row_count == MAX_VULNERABLE
     assert any(line.startswith("private samples: TPR ") for line in promise_lines(metrics))
 
 
 def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
     out, _ = planted
-    near = score(out, AttackSection(targets=8), lambda line: None)
+    near = score(out, AttackConfig(targets=8))
     assert promise_lines(near)[0].endswith("for a target trained as its shadows")
     np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
-    far = score(out, AttackSection(targets=8), lambda line: None)
+    far = score(out, AttackConfig(targets=8))
     assert re.search(r"as its shadows; this one is \d+\.\d standard deviations from them$", promise_lines(far)[0])
 
 
 def test_nothing_is_expected_at_a_rate_that_allows_no_false_alarm(planted: tuple[Path, np.ndarray]):
     """Of 200 private samples about 100 are non-members: 1 % of them is one."""
     out, _ = planted
-    assert score(out, AttackSection(targets=8, fpr=0.01), lambda line: None)["private"] is not None
-    metrics = score(out, AttackSection(targets=8, fpr=0.009), lambda line: None)
+    assert score(out, AttackConfig(targets=8, fpr=0.01))["private"] is not None
+    metrics = score(out, AttackConfig(targets=8, fpr=0.009))
     assert metrics["private"] is None
     assert not any("private" in line for line in promise_lines(metrics))

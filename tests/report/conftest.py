@@ -4,16 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmia.config import AttackSection
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.pipeline.scoring import score
 from jaxmia.runs.store import Chunk, ScoreStore
 
 MODELS, SAMPLES, PUBLIC = 12, 400, 200
-
-
-def silent(line: str) -> None:
-    del line
 
 
 def make_run(out: Path, strength: float, *, name: str = "lira-online-global", recorded: bool = False) -> np.ndarray:
@@ -27,12 +23,12 @@ def make_run(out: Path, strength: float, *, name: str = "lira-online-global", re
     membership = np.where(np.arange(SAMPLES) < PUBLIC, mask[-1], UNKNOWN).astype(np.int8)
     ids = np.array([f"s<{i}>&" for i in range(SAMPLES)])
     Pool(None, rng.integers(0, 3, SAMPLES), ids, membership).save(out / "pool.npz")
-    np.savez(out / "target.npz", phi=phi[-1], **({"right": phi[-1, 0] > 0} if recorded else {}))
+    np.savez(out / "target.npz", phi=phi[-1], **({"correct": phi[-1, 0] > 0} if recorded else {}))
     for part in np.array_split(np.arange(MODELS), 2):
         share = np.linspace(0.8, 0.9, len(part)) if recorded else np.full(len(part), np.nan)
         curve = np.stack([np.tile([1.0, 2.0, 3.0], (len(part), 1)), *[rng.random((len(part), 3))] * 3], axis=-1)
         made = {
-            "asked": {"shadow": {"epochs": 3}},
+            "cache_key": {"shadow": {"epochs": 3}},
             "device": "slide rule",
             "train_seconds": 10.0,
             "trained_together": 8,
@@ -48,7 +44,7 @@ def make_run(out: Path, strength: float, *, name: str = "lira-online-global", re
                 made if recorded else {},
             )
         )
-    score(out, AttackSection(name=name), silent)
+    score(out, AttackConfig(name=name))
     return mask[-1]
 
 

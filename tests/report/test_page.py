@@ -13,7 +13,8 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.report import write_report
-from tests.report.conftest import SAMPLES, change_metrics, make_run, silent, write_truth
+from tests.conftest import log_messages
+from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
 
 
 class Page(HTMLParser):
@@ -42,9 +43,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, li
     members = make_run(out, 1.5, name="auto", recorded=True)
     (out / "config.yaml").write_text("shadow: {epochs: 3}  # <b>\n")
     images = np.random.default_rng(0).integers(0, 256, (SAMPLES, 5, 4, 3)).astype(np.uint8)
-    said: list[str] = []
-    write_report(out, truth=write_truth(out / "truth.csv", out, members), images=images, paper=True, say=said.append)
-    return out, images, said
+    with log_messages() as messages:
+        write_report(out, truth=write_truth(out / "truth.csv", out, members), images=images, paper=True)
+    return out, images, messages
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_figures_are_files_fit_for_a_paper(full):
     out, _, said = full
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {
-        *("verdict", "roc", "attacks", "gain", "classes", "margins", "likeness", "exposed", "accuracy", "loss")
+        *("verdict", "roc", "attacks", "gain", "classes", "margins", "likeness", "vulnerable", "accuracy", "loss")
     }
     assert names == {path.stem for path in (out / "figures").glob("*.pdf")}
     for name in names:
@@ -146,7 +147,7 @@ def test_the_table_in_latex_is_sound(full):
 
 def test_matrices_alone_are_enough_and_what_is_missing_is_said(run: tuple[Path, np.ndarray]):
     out, _ = run
-    page = Page(write_report(out, say=silent).read_text())
+    page = Page(write_report(out).read_text())
     assert "the shadows' files hold no training curves" in page.text
     assert "do not say how long training took" in page.text
     assert "Without pictures: the run directory holds no images" in page.text
@@ -160,7 +161,7 @@ def test_without_public_labels_the_shadows_still_answer(run: tuple[Path, np.ndar
     pool = Pool.load(out / "pool.npz")
     Pool(None, pool.labels, pool.ids, np.full(SAMPLES, -1, np.int8)).save(out / "pool.npz")
     change_metrics(out, public=None)
-    page = Page(write_report(out, say=silent).read_text())
+    page = Page(write_report(out).read_text())
     assert "the attack is expected to find" in page.text
     assert "needs public members and public non-members" in page.text
     assert "no class has the 20 public non-members" in page.text
@@ -174,7 +175,7 @@ def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, n
         arrays = load_npz(path)
         np.savez(path, **{**arrays, "mask": np.full_like(arrays["mask"], share == 1.0)})
     np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 1000)
-    page = Page(write_report(out, say=silent).read_text())
+    page = Page(write_report(out).read_text())
     assert "no shadow was trained on some samples and not on others" in page.text
     assert "too few shadows to let one play the target" in page.text
     assert "the attack found, on the public samples," in page.text
@@ -183,6 +184,6 @@ def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, n
 def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):
     out, _ = run
     with pytest.raises(InputError, match=r"images: 3 are given, .*pool\.npz has 400 samples"):
-        write_report(out, images=np.zeros((3, 4, 4, 1), np.uint8), say=silent)
+        write_report(out, images=np.zeros((3, 4, 4, 1), np.uint8))
     assert not (out / "report.html").exists()
     assert not (out / "figures").exists()

@@ -33,7 +33,7 @@ def test_a_named_attack_is_expected_to_do_what_it_did_on_pseudo_targets(run: tup
 
 
 def test_a_selection_says_what_to_expect(run: tuple[Path, np.ndarray]):
-    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "rows": []}
+    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "results": []}
     change_metrics(run[0], selection=chosen)
     estimate = verdict_of(run[0]).figures[0].estimate
     reach = stats.t.ppf(0.975, 15) * 0.04 * np.sqrt(2 + 1 / 16)
@@ -59,7 +59,7 @@ def test_the_truth_stands_beside_what_was_expected(run: tuple[Path, np.ndarray],
 
 def test_only_a_choice_made_without_them_leaves_the_public_labels_unused(run: tuple[Path, np.ndarray]):
     assert any("named by hand" in remark for remark in verdict_of(run[0]).remarks)
-    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "rows": []}
+    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "results": []}
     change_metrics(run[0], selection=chosen)
     assert any("no part in the choice" in remark for remark in verdict_of(run[0]).remarks)
 

@@ -10,6 +10,7 @@ import pytest
 from jaxmia.runs import cleanup as leftovers
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.cleanup import clear_leftovers
+from tests.conftest import log_messages
 
 NAMES = (
     ".config.yaml.x1.tmp",
@@ -36,9 +37,9 @@ def run(tmp_path: Path) -> Path:
 
 
 def clear(run: Path) -> list[str]:
-    said: list[str] = []
-    clear_leftovers(run, said.append)
-    return said
+    with log_messages() as messages:
+        clear_leftovers(run)
+    return messages
 
 
 def there(run: Path, names: tuple[str, ...]) -> list[bool]:
@@ -53,13 +54,13 @@ def test_half_written_files_go_and_nothing_else(run: Path):
 
 
 def test_while_another_process_has_a_claim_nothing_goes(run: Path):
-    with Claims(run / "claims").hold([0, 1]):
+    with Claims(run / "claims").acquire([0, 1]):
         assert clear(run) == []
     assert all(there(run, NAMES))
     (run / "claims" / "00000-00001.json").unlink(missing_ok=True)
-    with Claims(run / "claims").hold([0, 1]):
+    with Claims(run / "claims").acquire([0, 1]):
         (claim,) = Claims(run / "claims").others()
-    (run / "claims" / "00000-00001.json").write_text(json.dumps(asdict(replace(claim, born="1"))))
+    (run / "claims" / "00000-00001.json").write_text(json.dumps(asdict(replace(claim, started="1"))))
     assert len(clear(run)) == 1, "the claim of a process that has ended holds nothing up"
 
 

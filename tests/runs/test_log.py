@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxmia.runs.log import Journal
-from jaxmia.runs.progress import Meter, Progress
+from jaxmia.runs.log import EventLog
+from jaxmia.runs.progress import Progress, ThroughputMeter
 
 
 def lines(path: Path) -> list[dict]:
@@ -14,7 +14,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_each_line_says_when_where_and_what(tmp_path: Path):
-    journal = Journal(tmp_path / "log.jsonl", pytest.fail)
+    journal = EventLog(tmp_path / "log.jsonl")
     before = datetime.now(UTC).replace(microsecond=0)
     journal.write("epoch", {"models": [0, 1], "loss": 0.5, "accuracy_in": float("nan"), "rate": float("inf")})
     journal.write("end", {"models": 2})
@@ -27,7 +27,7 @@ def test_each_line_says_when_where_and_what(tmp_path: Path):
 
 
 def write_many(path: Path, name: str) -> None:
-    journal = Journal(path, print)
+    journal = EventLog(path)
     for number in range(300):
         journal.write("epoch", {"name": name, "number": number, "filler": "x" * 500})
 
@@ -46,13 +46,12 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path):
         assert [line["number"] for line in found if line["name"] == name] == list(range(300))
 
 
-def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path):
-    said: list[str] = []
-    journal = Journal(tmp_path / "nowhere" / "log.jsonl", said.append)
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, messages: list[str]):
+    journal = EventLog(tmp_path / "nowhere" / "log.jsonl")
     for _ in range(3):
         journal.write("epoch", {})
     reason = "cannot be written: No such file or directory; nothing else depends on it"
-    assert said == [f"{tmp_path / 'nowhere' / 'log.jsonl'}: {reason}"]
+    assert messages == [f"{tmp_path / 'nowhere' / 'log.jsonl'}: {reason}"]
 
 
 def progress(stage: str, done: int, models: tuple[int, ...] = (0, 1)) -> Progress:
@@ -63,7 +62,7 @@ def test_speed_counts_from_the_first_report_of_a_stage(monkeypatch: pytest.Monke
     """The first includes compilation: 40 s for 100 images; then 200 images in 4 s."""
     times = iter([40.0, 42.0, 44.0, 60.0, 61.0, 100.0])
     monkeypatch.setattr("jaxmia.runs.progress.time.monotonic", lambda: next(times))
-    meter = Meter()
+    meter = ThroughputMeter()
     speeds = [
         meter(moment)["images_per_second"]
         for moment in (
@@ -81,13 +80,13 @@ def test_speed_counts_from_the_first_report_of_a_stage(monkeypatch: pytest.Monke
 def test_a_speed_is_told_after_a_second(monkeypatch: pytest.MonkeyPatch):
     times = iter([0.0, 0.9, 1.0])
     monkeypatch.setattr("jaxmia.runs.progress.time.monotonic", lambda: next(times))
-    meter = Meter()
+    meter = ThroughputMeter()
     speeds = [meter(progress("querying", done))["images_per_second"] for done in (100, 900, 1000)]
     assert speeds == [None, None, 900.0]
 
 
 def test_figures_are_those_of_the_progress():
-    figures = Meter()(progress("training", 300))
+    figures = ThroughputMeter()(progress("training", 300))
     assert figures == {
         "stage": "training",
         "epoch": 3.0,

@@ -20,8 +20,8 @@ MADE = {"trained_images": 6000, "trained_together": 3, "train_seconds": 20.0}
 def run(tmp_path: Path) -> Path:
     """Ten models are asked for; three are stored in 20 s, two half trained elsewhere at 500 images/s."""
     (tmp_path / "config.yaml").write_text("shadow: {count: 10}")
-    ScoreStore(tmp_path / "shadows").write(make_chunk([0, 1, 2], made=MADE))
-    with Claims(tmp_path / "claims").hold([3, 4]):
+    ScoreStore(tmp_path / "shadows").write(make_chunk([0, 1, 2], metadata=MADE))
+    with Claims(tmp_path / "claims").acquire([3, 4]):
         (claim,) = Claims(tmp_path / "claims").others()
     progress = {"stage": "training", "done": 1000, "total": 4000, "images_per_second": 500.0}
     far = replace(claim, machine="another", host="far", pid=7, progress=progress)

@@ -34,7 +34,7 @@ def test_a_chunk_comes_back_as_it_was(store: ScoreStore):
     path = store.write(chunk)
     assert path.name == "00004-00006.npz"
     assert_equal(store.read(), chunk)
-    assert store.read().made == chunk.made
+    assert store.read().metadata == chunk.metadata
     assert store.models() == {4, 5, 6}
 
 
@@ -54,7 +54,7 @@ def test_files_made_elsewhere_need_only_model_mask_and_phi(store: ScoreStore):
     chunk = make_chunk([0, 1])
     store.folder.mkdir()
     np.savez(store.folder / "a.npz", model=chunk.model, mask=chunk.mask, phi=chunk.phi.astype(np.float64))
-    store.write(make_chunk([2], made={}))
+    store.write(make_chunk([2], metadata={}))
     read = store.read()
     np.testing.assert_array_equal(read.phi[:2], chunk.phi)
     assert np.isnan(read.accuracy[:2]).all()
@@ -100,19 +100,18 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"accuracy": np.zeros(2, np.float32)}, "accuracy is float32 .* expected .*model"),
         ({"accuracy_in": np.float32(1)}, "accuracy_in is float32"),
         ({"accuracy": np.array(["a", "b", "c"])}, "accuracy is <U1"),
-        ({"made": np.array("{")}, "made is no JSON"),
-        ({"made": np.array("[1]")}, "made is no JSON"),
-        ({"made": np.array('{"asked": 3}')}, "made is no JSON"),
+        ({"metadata": np.array("{")}, "metadata is no JSON"),
+        ({"metadata": np.array("[1]")}, "metadata is no JSON"),
+        ({"metadata": np.array('{"cache_key": 3}')}, "metadata is no JSON"),
     ],
 )
-def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: str):
+def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: str, messages: list[str]):
     save(store, "bad.npz", **changes)
     with pytest.raises(InputError, match=rf"shadows/bad\.npz: {complaint}") as caught:
         store.read()
     assert "\n" not in str(caught.value)
-    said: list[str] = []
-    assert list(store.chunks(said.append)) == []
-    assert said == [f"{caught.value}; set aside as bad.npz.damaged, its models are made again"]
+    assert list(store.chunks()) == []
+    assert messages == [f"{caught.value}; set aside as bad.npz.damaged, its models are made again"]
     assert [path.name for path in store.folder.iterdir()] == ["bad.npz.damaged"]
 
 
@@ -137,8 +136,8 @@ def test_chunks_of_another_shape_or_recipe_are_named(store: ScoreStore):
     store.write(make_chunk([2, 3], samples=31))
     with pytest.raises(InputError, match=r"00002-00003\.npz: phi is \[2, 31\] \[view, sample\], but 00000-00001"):
         store.read()
-    made = {"asked": {"seed": 0, "shadow": {"epochs": 4}}}
-    store.write(make_chunk([2, 3], made=made))
+    made = {"cache_key": {"seed": 0, "shadow": {"epochs": 4}}}
+    store.write(make_chunk([2, 3], metadata=made))
     with pytest.raises(
         InputError, match=r"00002-00003\.npz: does not belong with 00000-00001\.npz: shadow\.epochs is 3 .* 4 here"
     ):
@@ -148,7 +147,7 @@ def test_chunks_of_another_shape_or_recipe_are_named(store: ScoreStore):
 def test_chunks_made_on_another_machine_belong_together(store: ScoreStore):
     chunk = make_chunk([0])
     store.write(chunk)
-    store.write(make_chunk([1], made={**chunk.made, "host": "there"}))
+    store.write(make_chunk([1], metadata={**chunk.metadata, "host": "there"}))
     assert store.read().model.tolist() == [0, 1]
 
 
@@ -171,31 +170,29 @@ def test_a_model_made_twice_by_mistake_counts_once(store: ScoreStore):
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -200, -1])
-def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, length: int):
+def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, length: int, messages: list[str]):
     kept = make_chunk([2, 3])
     store.write(kept)
     path = store.write(make_chunk([0, 1]))
     path.write_bytes(path.read_bytes()[:length])
     assert store.models() == {2, 3}
-    said: list[str] = []
-    ((good, chunk),) = store.chunks(said.append)
+    ((good, chunk),) = store.chunks()
     assert good.name == "00002-00003.npz"
     assert_equal(chunk, kept)
-    assert len(said) == 1
-    assert said[0].startswith(f"{path}: cannot be read as .npz: ")
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{path}: cannot be read as .npz: ")
     assert path.with_name("00000-00001.npz.damaged").exists()
     assert_equal(store.read(), kept)
 
 
-def test_a_wrong_bit_is_damage(store: ScoreStore):
+def test_a_wrong_bit_is_damage(store: ScoreStore, messages: list[str]):
     chunk = make_chunk([0, 1])
     path = store.write(chunk)
     content = bytearray(path.read_bytes())
     content[content.index(chunk.phi.tobytes()) + 40] ^= 1
     path.write_bytes(content)
-    said: list[str] = []
-    assert list(store.chunks(said.append)) == []
-    assert "set aside as 00000-00001.npz.damaged" in said[0]
+    assert list(store.chunks()) == []
+    assert "set aside as 00000-00001.npz.damaged" in messages[0]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENFILE])
@@ -207,7 +204,7 @@ def test_a_chunk_that_cannot_be_read_for_now_is_not_damaged(store: ScoreStore, m
 
     monkeypatch.setattr("zipfile.ZipFile", refuse)
     with pytest.raises(InputError, match=rf"00000-00001\.npz: cannot be read as \.npz: .*{os.strerror(number)}"):
-        list(store.chunks(print))
+        list(store.chunks())
     assert path.exists()
 
 
@@ -215,7 +212,7 @@ def test_the_index_names_models_and_how_they_were_made(store: ScoreStore):
     chunk = make_chunk([4, 5])
     path = store.write(chunk)
     (store.folder / "notes.npz").write_text("hello")
-    assert store.index() == [(path, (4, 5), chunk.made)]
+    assert store.index() == [(path, (4, 5), chunk.metadata)]
 
 
 def test_a_failed_write_leaves_the_chunks_that_were_there(store: ScoreStore, monkeypatch):
@@ -241,12 +238,12 @@ def test_a_temporary_file_of_a_killed_process_is_no_chunk(store: ScoreStore):
 
 def test_how_a_chunk_was_made_is_stored_as_json(store: ScoreStore):
     chunk = make_chunk([0])
-    assert json.loads(str(load_npz(store.write(chunk))["made"])) == chunk.made
+    assert json.loads(str(load_npz(store.write(chunk))["metadata"])) == chunk.metadata
 
 
 def test_differences_are_named_by_their_path():
-    first = {"asked": {"seed": 0, "shadow": {"epochs": 3, "augment": {"flip": True}}}, "host": "a"}
-    second = {"asked": {"seed": 0, "shadow": {"epochs": 3, "augment": {"flip": False}, "ema": 0.9}}, "host": "b"}
+    first = {"cache_key": {"seed": 0, "shadow": {"epochs": 3, "augment": {"flip": True}}}, "host": "a"}
+    second = {"cache_key": {"seed": 0, "shadow": {"epochs": 3, "augment": {"flip": False}, "ema": 0.9}}, "host": "b"}
     assert describe_difference(first, first | {"host": "c"}) == ""
     assert describe_difference(first, second) == (
         "shadow.augment.flip is True there and False here, shadow.ema is None there and 0.9 here"

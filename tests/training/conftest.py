@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmia.config import Augment, Shadow
+from jaxmia.config import Augment, Recipe
 from jaxmia.data.masks import membership_masks
 from jaxmia.data.pool import Pool
 from jaxmia.models import Compute, Network, ensemble_conv
@@ -16,7 +16,7 @@ from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.trainer import Normalisation, State, Trainer
 
-RECIPE = Shadow(
+RECIPE = Recipe(
     architecture="cnn",
     width=3,
     epochs=3,

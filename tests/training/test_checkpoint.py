@@ -13,8 +13,8 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk
-from jaxmia.training.checkpoint import Checkpoints, Moment
-from jaxmia.training.chunk import Shadows
+from jaxmia.training.checkpoint import Checkpoints, Snapshot
+from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
 from tests.training.conftest import make_trainer
 
@@ -29,18 +29,18 @@ def ensemble(request: pytest.FixtureRequest, pool: Pool) -> Ensemble:
     return Ensemble(trainer, 11, pool.images, pool.labels)
 
 
-def shadows(ensemble: Ensemble, stop_at: int | None = None) -> Shadows:
+def shadows(ensemble: Ensemble, stop_at: int | None = None) -> ShadowTrainer:
     """Shadows that are told to stop at the n-th time that they ask."""
-    asked: Iterator[int] = count(1)
+    queries: Iterator[int] = count(1)
 
     def stopped() -> int | None:
-        return signal.SIGTERM if next(asked) == stop_at else None
+        return signal.SIGTERM if next(queries) == stop_at else None
 
-    return Shadows(ensemble, 11, views(("identity", "hflip")), query_batch=16, stopped=stopped)
+    return ShadowTrainer(ensemble, 11, views(("identity", "hflip")), query_batch=16, stop_signal=stopped)
 
 
-def checkpoints(folder: Path, said: list[str] | None = None, every: float = 0, asked: dict | None = None):
-    return Checkpoints(folder, asked or ASKED, every, (said if said is not None else []).append)
+def checkpoints(folder: Path, every: float = 0, cache_key: dict | None = None):
+    return Checkpoints(folder, cache_key or ASKED, every)
 
 
 def assert_equal(one: Chunk, other: Chunk) -> None:
@@ -51,60 +51,60 @@ def assert_equal(one: Chunk, other: Chunk) -> None:
 
 def stop(ensemble: Ensemble, folder: Path, models: list[int], asks: int) -> Interrupted:
     with pytest.raises(Interrupted, match=r"stopped by SIGTERM; models 0-\d are saved at step \d+ of \d+") as caught:
-        shadows(ensemble, asks).make(models, checkpoints(folder))
+        shadows(ensemble, asks).train_chunk(models, checkpoints(folder))
     return caught.value
 
 
 def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(ensemble: Ensemble, tmp_path: Path):
     """Also in the middle of epochs and in the query; bit for bit."""
     models = [0, 1, 5]
-    whole = shadows(ensemble).make(models)
+    whole = shadows(ensemble).train_chunk(models)
     steps = set()
     for asks in (1, 1, 3, 4, 2):
         steps.add(re.findall(r"step \d+", str(stop(ensemble, tmp_path, models, asks)))[0])
     assert len(steps) == 5, "each goes further than the one before"
-    total = whole.made["trained_images"] // 3 // 6
+    total = whole.metadata["trained_images"] // 3 // 6
     in_query = stop(ensemble, tmp_path, models, total - 11 + 2)
     assert f"step {total} of {total}" in str(in_query)
-    assert checkpoints(tmp_path).begun([5, 1, 0, 2]) == [models]
-    assert_equal(shadows(ensemble).make(models, checkpoints(tmp_path)), whole)
+    assert checkpoints(tmp_path).resumable([5, 1, 0, 2]) == [models]
+    assert_equal(shadows(ensemble).train_chunk(models, checkpoints(tmp_path)), whole)
 
 
 def test_checkpoints_come_by_the_clock_and_the_last_two_are_kept(ensemble: Ensemble, tmp_path: Path):
-    shadows(ensemble).make([0, 1], checkpoints(tmp_path, every=1e-6))
+    shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path, every=1e-6))
     steps = sorted(int(path.name) for path in (tmp_path / "00000-00001").iterdir() if path.name.isdecimal())
-    total = shadows(ensemble).make([0, 1]).made["trained_images"] // 2 // 6
+    total = shadows(ensemble).train_chunk([0, 1]).metadata["trained_images"] // 2 // 6
     assert steps == [total - 1, total]
 
 
 def test_without_an_interval_nothing_is_written(ensemble: Ensemble, tmp_path: Path):
-    shadows(ensemble).make([0, 1], checkpoints(tmp_path))
+    shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_models_are_picked_out_of_a_wider_checkpoint(ensemble: Ensemble, tmp_path: Path):
     """As where a machine with less memory goes on, or another job has stored some of the models."""
-    whole = shadows(ensemble).make([0, 1, 2, 3])
+    whole = shadows(ensemble).train_chunk([0, 1, 2, 3])
     stop(ensemble, tmp_path, [0, 1, 2, 3], 5)
-    assert checkpoints(tmp_path).begun([1, 3, 4]) == [[1, 3]]
-    chunk = shadows(ensemble).make([1, 3], checkpoints(tmp_path))
-    assert chunk.made["train_seconds"] > 0
+    assert checkpoints(tmp_path).resumable([1, 3, 4]) == [[1, 3]]
+    chunk = shadows(ensemble).train_chunk([1, 3], checkpoints(tmp_path))
+    assert chunk.metadata["train_seconds"] > 0
     np.testing.assert_allclose(chunk.phi, whole.phi[[1, 3]], atol=1e-4)
 
 
 def test_the_furthest_checkpoint_of_a_model_counts(tmp_path: Path):
     for models, step in (([0, 1, 2], 4), ([1, 2], 9), ([5], 2)):
         checkpoints(tmp_path).writer(models).save(moment(step, len(models)), wait=True)
-    assert checkpoints(tmp_path).begun(range(8)) == [[1, 2], [0], [5]]
+    assert checkpoints(tmp_path).resumable(range(8)) == [[1, 2], [0], [5]]
     found = checkpoints(tmp_path).restore([2])
     assert found is not None
     assert found.step == 9
     np.testing.assert_array_equal(found.arrays["a"], moment(9, 2).arrays["a"][1:])
 
 
-def moment(step: int, models: int) -> Moment:
+def moment(step: int, models: int) -> Snapshot:
     values = np.arange(models * 3, dtype=np.float32).reshape(models, 3) + 100 * step
-    return Moment(step, 1.5, {"a": values, "b/c": np.full(models, step, np.int32)})
+    return Snapshot(step, 1.5, {"a": values, "b/c": np.full(models, step, np.int32)})
 
 
 def test_a_moment_comes_back_as_it_was(tmp_path: Path):
@@ -128,30 +128,30 @@ def damage(folder: Path) -> None:
 
 # When a checkpoint cannot be loaded, Orbax leaves a callback to an event loop that it has closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path: Path):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path: Path, messages: list[str]):
     for step in (3, 6):
         checkpoints(tmp_path).writer([0, 1]).save(moment(step, 2), wait=True)
     damage(tmp_path / "00000-00001" / "6")
-    said: list[str] = []
-    found = checkpoints(tmp_path, said).restore([0, 1])
+    found = checkpoints(tmp_path).restore([0, 1])
     assert found is not None
     assert found.step == 3
-    assert len(said) == 1
-    assert re.search(r"00000-00001/6: cannot be read \(.+\); set aside as 6\.damaged$", said[0])
-    assert "\n" not in said[0]
+    assert len(messages) == 1
+    assert re.search(r"00000-00001/6: cannot be read \(.+\); set aside as 6\.damaged$", messages[0])
+    assert "\n" not in messages[0]
     assert (tmp_path / "00000-00001" / "6.damaged").is_dir()
     damage(tmp_path / "00000-00001" / "3")
     assert checkpoints(tmp_path).restore([0, 1]) is None
     assert checkpoints(tmp_path).writer([0, 1]).save(moment(3, 2), wait=True), "what is set aside is not in the way"
 
 
-def test_a_checkpoint_with_a_wrong_bit_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_checkpoint_with_a_wrong_bit_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+):
     with monkeypatch.context() as patched:
         patched.setattr("jaxmia.training.checkpoint._checksums", lambda arrays: np.zeros(len(arrays), np.uint32))
         checkpoints(tmp_path).writer([0]).save(moment(3, 1), wait=True)
-    said: list[str] = []
-    assert checkpoints(tmp_path, said).restore([0]) is None
-    assert "a checksum differs" in said[0]
+    assert checkpoints(tmp_path).restore([0]) is None
+    assert "a checksum differs" in messages[0]
 
 
 def test_a_half_written_checkpoint_is_none(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path: Path
         r"shadow\.epochs is 4 there and 5 here; use another --out or remove the folder"
     )
     with pytest.raises(InputError, match=match):
-        checkpoints(tmp_path, asked=other).begun([0])
+        checkpoints(tmp_path, cache_key=other).resumable([0])
     (tmp_path / "00000-00000" / "about.json").write_text("{")
     with pytest.raises(InputError, match=r"about\.json: cannot be read \(.+\); remove .*00000-00000"):
         checkpoints(tmp_path).restore([0])
@@ -182,10 +182,10 @@ def test_arrays_of_another_type_or_shape_are_refused_by_name(ensemble: Ensemble,
     assert found is not None
     name = next(name for name in found.arrays if name.startswith("state/params"))
     arrays = {**found.arrays, name: found.arrays[name].astype(np.float16), "curve": found.arrays["curve"][:, :1]}
-    checkpoints(tmp_path / "other").writer([0, 1]).save(Moment(3, 1.0, arrays), wait=True)
+    checkpoints(tmp_path / "other").writer([0, 1]).save(Snapshot(3, 1.0, arrays), wait=True)
     match = rf"models 0-1: is of another program: curve is float32 \[2, 1, 4\] there .*{name} is float16 .* float32"
     with pytest.raises(InputError, match=match):
-        shadows(ensemble).make([0, 1], checkpoints(tmp_path / "other"))
+        shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path / "other"))
 
 
 def test_checkpoints_go_when_all_of_their_models_are_stored(tmp_path: Path):
@@ -198,20 +198,21 @@ def test_checkpoints_go_when_all_of_their_models_are_stored(tmp_path: Path):
 def test_a_folder_of_other_models_with_the_same_ends_is_replaced(tmp_path: Path):
     checkpoints(tmp_path).writer([0, 1, 4]).save(moment(9, 3), wait=True)
     checkpoints(tmp_path).writer([0, 2, 4]).save(moment(3, 3), wait=True)
-    assert checkpoints(tmp_path).begun(range(5)) == [[0, 2, 4]]
+    assert checkpoints(tmp_path).resumable(range(5)) == [[0, 2, 4]]
     assert json.loads((tmp_path / "00000-00004" / "about.json").read_text())["models"] == [0, 2, 4]
 
 
-def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(ensemble: Ensemble, tmp_path: Path):
+def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(
+    ensemble: Ensemble, tmp_path: Path, messages: list[str]
+):
     (tmp_path / "file").write_text("")
-    said: list[str] = []
-    chunk = shadows(ensemble).make([0, 1], checkpoints(tmp_path / "file", said, every=1e-6))
+    chunk = shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path / "file", every=1e-6))
     assert chunk.model.tolist() == [0, 1]
-    assert all(re.search(r"the checkpoint at step \d+ cannot be saved: Not a directory", line) for line in said)
+    assert all(re.search(r"the checkpoint at step \d+ cannot be saved: Not a directory", line) for line in messages)
     with pytest.raises(Interrupted, match="models 0-1 are not saved; the same command goes on from the last"):
-        shadows(ensemble, 3).make([0, 1], checkpoints(tmp_path / "file"))
+        shadows(ensemble, 3).train_chunk([0, 1], checkpoints(tmp_path / "file"))
 
 
 def test_without_checkpoints_an_interruption_says_that_nothing_is_saved(ensemble: Ensemble):
     with pytest.raises(Interrupted, match="models 0-1 are not saved"):
-        shadows(ensemble, 3).make([0, 1])
+        shadows(ensemble, 3).train_chunk([0, 1])

@@ -24,7 +24,7 @@ def run(pool: Pool, models: list[int], width: int, reports: list[Progress] | Non
         views=VIEWS,
         plan=Plan(width, "unrolled", False, tuple(jax.local_devices()[:1])),
         query_batch=16,
-        made={"asked": {"seed": 11}},
+        metadata={"cache_key": {"seed": 11}},
         on_progress=(reports if reports is not None else []).append,
     )
     return list(chunks)

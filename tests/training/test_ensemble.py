@@ -155,8 +155,8 @@ def test_training_learns_its_own_samples(pool: Pool, ensemble_of, recipe: dict):
     batches = made_batches(trainer, MODELS, len(pool))
     hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
     state, metrics = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, batches.steps), 0, batches.total)
-    _, right = ensemble.margins(state, np.arange(len(pool)), View())
-    assert np.asarray(right).mean() > 0.8
+    _, correct = ensemble.margins(state, np.arange(len(pool)), View())
+    assert np.asarray(correct).mean() > 0.8
     assert np.isfinite(np.asarray(metrics["loss"])).all()
 
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.config import Shadow
+from jaxmia.config import Recipe
 from jaxmia.training.optimizer import Hyper, direction, hyper_of, init, learning_rate
 
 
 def course(total: int, **recipe) -> list[float]:
-    shadow = Shadow(learning_rate=0.5, epochs=10, **recipe)
+    shadow = Recipe(learning_rate=0.5, epochs=10, **recipe)
     return [float(learning_rate(shadow, 0.5, jnp.asarray(step), jnp.asarray(total))) for step in range(total)]
 
 
@@ -42,13 +42,13 @@ def test_constant_is_constant_after_the_warm_up():
 @pytest.mark.parametrize("warmup", [0.3, 1.7, 5, 9.99])
 def test_a_warm_up_that_ends_between_two_steps_never_overshoots(total: int, warmup: float):
     steps = sorted({0, *range(max(0, int(total * warmup / 10) - 3), min(total, int(total * warmup / 10) + 4))})
-    shadow = Shadow(learning_rate=0.5, epochs=10, warmup_epochs=warmup)
+    shadow = Recipe(learning_rate=0.5, epochs=10, warmup_epochs=warmup)
     rates = [float(learning_rate(shadow, 0.5, jnp.asarray(step), jnp.asarray(total))) for step in steps]
     assert max(rates) <= 0.5
     assert min(rates) > 0
 
 
-def run(recipe: Shadow, params: dict, gradients: list[dict], rate: float) -> dict:
+def run(recipe: Recipe, params: dict, gradients: list[dict], rate: float) -> dict:
     state = init(recipe, params)
     for gradient in gradients:
         descent, state = direction(recipe, hyper_of(recipe), gradient, state, params)
@@ -66,7 +66,7 @@ def setting(rng: np.random.Generator) -> tuple[dict, list[dict]]:
 def test_sgd_is_nesterov_with_decay_in_the_gradient(rng: np.random.Generator, everything: bool):
     """v = m v + g + w p;  p = p - rate (g + w p + m v), in a float64 loop; vectors decay only if asked."""
     params, gradients = setting(rng)
-    recipe = Shadow(optimizer="sgd", momentum=0.8, weight_decay=0.1, decay_norm_and_bias=everything)
+    recipe = Recipe(optimizer="sgd", momentum=0.8, weight_decay=0.1, decay_norm_and_bias=everything)
     found = run(recipe, params, gradients, 0.05)
     for name, start in params.items():
         decay = 0.1 if everything or name == "kernel" else 0
@@ -81,7 +81,7 @@ def test_sgd_is_nesterov_with_decay_in_the_gradient(rng: np.random.Generator, ev
 @pytest.mark.parametrize("everything", [False, True])
 def test_adamw_decouples_its_decay(rng: np.random.Generator, everything: bool):
     params, gradients = setting(rng)
-    recipe = Shadow(optimizer="adamw", momentum=0.85, weight_decay=0.1, decay_norm_and_bias=everything)
+    recipe = Recipe(optimizer="adamw", momentum=0.85, weight_decay=0.1, decay_norm_and_bias=everything)
     found = run(recipe, params, gradients, 0.05)
     for name, start in params.items():
         decay = 0.1 if everything or name == "kernel" else 0
@@ -95,5 +95,5 @@ def test_adamw_decouples_its_decay(rng: np.random.Generator, everything: bool):
 
 
 def test_hyper_holds_what_the_recipe_says():
-    recipe = Shadow(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
+    recipe = Recipe(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
     assert hyper_of(recipe) == Hyper(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)

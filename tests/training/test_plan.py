@@ -4,15 +4,14 @@ from dataclasses import replace
 import jax
 import pytest
 
-from jaxmia.config import Ensemble as EnsembleSection
-from jaxmia.config import Shadow
+from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import matmul_flops_per_second, training_flops_per_image
 from jaxmia.models import Compute, Network
 from jaxmia.training import autotune
 from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
-from jaxmia.training.measure import Rig, attempt, images_per_second, out_of_memory
+from jaxmia.training.measure import StepTimer, attempt, images_per_second, out_of_memory
 from jaxmia.training.plan import plan_of
 from jaxmia.training.trainer import Normalisation, Trainer
 
@@ -28,13 +27,12 @@ def cache(tmp_path, monkeypatch):
 
 def trainer(architecture: str = "mlp", **recipe) -> Trainer:
     network = Network(architecture, (4, 4, 1), 3, width=4)  # type: ignore[arg-type]
-    return Trainer(network, Shadow(batch_size=4, **recipe), Normalisation((0.5,), (0.5,)), Compute())
+    return Trainer(network, Recipe(batch_size=4, **recipe), Normalisation((0.5,), (0.5,)), Compute())
 
 
-def test_what_is_given_is_not_measured(cache):
-    plan = make_plan(
-        EnsembleSection(width=6, conv="matmul", devices=1), trainer("cnn"), 100, LARGE, lambda line: pytest.fail(line)
-    )
+def test_what_is_given_is_not_measured(cache, messages):
+    plan = make_plan(EnsembleConfig(width=6, conv="matmul", devices=1), trainer("cnn"), 100, LARGE)
+    assert messages == []
     assert (plan.width, plan.lowering, plan.sequential) == (6, "matmul", False)
     assert not cache.exists()
 
@@ -60,10 +58,10 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
         tried.append(rig.what)
         return rates[rig.what]
 
-    monkeypatch.setattr(autotune, "Rig", FakeRig)
+    monkeypatch.setattr(autotune, "StepTimer", FakeRig)
     monkeypatch.setattr(autotune, "images_per_second", rate)
     monkeypatch.setattr(autotune.native, "unavailable", lambda: "no C++ compiler")
-    section = EnsembleSection(devices=1)
+    section = EnsembleConfig(devices=1)
     plan = make_plan(section, trainer("cnn"), 64, LARGE)
     assert (plan.width, plan.lowering) == (8, "matmul")
     assert tried == list(rates)
@@ -82,26 +80,25 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
         now[0] += 10.0
         return 100.0
 
-    monkeypatch.setattr(autotune, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, width, sequential, devices: width)
     monkeypatch.setattr(autotune, "images_per_second", rate)
     monkeypatch.setattr(autotune.time, "monotonic", lambda: now[0])
     # 8 models x 2 epochs x 300 samples are 48 seconds at that rate, a fifth of it is less than the first trial took.
-    plan = make_plan(EnsembleSection(devices=1), trainer("cnn", epochs=2), 8, 600)
+    plan = make_plan(EnsembleConfig(devices=1), trainer("cnn", epochs=2), 8, 600)
     assert (tried, plan.width) == ([4], 4)
 
 
-def test_too_little_memory_ends_the_widening(monkeypatch):
+def test_too_little_memory_ends_the_widening(messages, monkeypatch):
     def rate(rig):
         if rig > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return 1.0
 
-    monkeypatch.setattr(autotune, "Rig", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, width, sequential, devices: width)
     monkeypatch.setattr(autotune, "images_per_second", rate)
-    lines = []
-    plan = make_plan(EnsembleSection(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE, lines.append)
+    plan = make_plan(EnsembleConfig(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE)
     assert plan.width == 4
-    assert "too little memory" in lines[-1]
+    assert "too little memory" in messages[-1]
 
 
 def test_a_width_is_a_multiple_of_the_devices():
@@ -112,7 +109,7 @@ def test_a_width_is_a_multiple_of_the_devices():
 
 
 def test_kernels_that_cannot_be_had(monkeypatch):
-    section = EnsembleSection(devices=1, width=2, conv="native")
+    section = EnsembleConfig(devices=1, width=2, conv="native")
     half = replace(trainer("cnn"), compute=Compute(jax.numpy.dtype("bfloat16")))
     with pytest.raises(InputError, match=r"ensemble\.conv: native: its kernels compute float32, asked for is bfloat16"):
         make_plan(section, half, 8, LARGE)
@@ -124,7 +121,7 @@ def test_kernels_that_cannot_be_had(monkeypatch):
 
 def test_more_devices_than_there_are():
     with pytest.raises(InputError, match=r"ensemble.devices: 99 asked for, \d+ found"):
-        make_plan(EnsembleSection(devices=99), trainer(), 8, LARGE)
+        make_plan(EnsembleConfig(devices=99), trainer(), 8, LARGE)
 
 
 def test_auto_precision_is_float32_where_bfloat16_is_slow():
@@ -134,10 +131,10 @@ def test_auto_precision_is_float32_where_bfloat16_is_slow():
     class New:
         platform, compute_capability = "gpu", "9.0"
 
-    assert compute_dtype(Shadow(), jax.devices("cpu")[0]) == "float32"
-    assert compute_dtype(Shadow(), Old()) == "float32"
-    assert compute_dtype(Shadow(), New()) == "bfloat16"
-    assert compute_dtype(Shadow(precision="bfloat16"), Old()) == "bfloat16"
+    assert compute_dtype(Recipe(), jax.devices("cpu")[0]) == "float32"
+    assert compute_dtype(Recipe(), Old()) == "float32"
+    assert compute_dtype(Recipe(), New()) == "bfloat16"
+    assert compute_dtype(Recipe(precision="bfloat16"), Old()) == "bfloat16"
 
 
 def test_only_a_lack_of_memory_is_forgiven():
@@ -152,7 +149,7 @@ def test_only_a_lack_of_memory_is_forgiven():
 
 
 def test_a_rig_trains_and_counts_its_images():
-    rig = Rig(trainer(), 3, False, tuple(jax.local_devices()[:1]))
+    rig = StepTimer(trainer(), 3, False, tuple(jax.local_devices()[:1]))
     assert images_per_second(rig) > 0
     assert rig.images % (3 * 4) == 0
 

@@ -21,7 +21,7 @@ def asked(pool: Pool, ensemble_of):
 def test_each_model_is_asked_about_each_sample_in_each_view(pool: Pool, asked):
     """Against one model, one view, one call."""
     ensemble, state = asked
-    phi, right = query(ensemble, state, VIEWS, 7)
+    phi, correct = query(ensemble, state, VIEWS, 7)
     assert (phi.shape, phi.dtype) == ((2, 3, 40), np.float32)
     for position in range(2):
         own = jax.tree.map(lambda value, position=position: value[position], state)
@@ -29,7 +29,7 @@ def test_each_model_is_asked_about_each_sample_in_each_view(pool: Pool, asked):
             logits = ensemble.trainer.logits(own, apply_view(ensemble.images, view))
             np.testing.assert_allclose(phi[position, place], logit_margin(logits, ensemble.labels), atol=1e-4)
             if place == 0:
-                np.testing.assert_array_equal(right[position], np.argmax(logits, -1) == pool.labels)
+                np.testing.assert_array_equal(correct[position], np.argmax(logits, -1) == pool.labels)
     assert np.abs(phi[0] - phi[1]).max() > 0.1
     assert np.abs(phi[:, 0] - phi[:, 1]).max() > 1e-3
 
@@ -39,10 +39,10 @@ def test_the_batch_size_changes_nothing(asked, batch_size: int):
     """Also where the last batch is filled up: what fills it up leaks nothing."""
     ensemble, state = asked
     done: list[int] = []
-    phi, right = query(ensemble, state, VIEWS[:2], batch_size, done.append)
-    expected, expected_right = query(ensemble, state, VIEWS[:2], 7)
+    phi, correct = query(ensemble, state, VIEWS[:2], batch_size, done.append)
+    expected, expected_correct = query(ensemble, state, VIEWS[:2], 7)
     np.testing.assert_allclose(phi, expected, atol=1e-5)
-    np.testing.assert_array_equal(right, expected_right)
+    np.testing.assert_array_equal(correct, expected_correct)
     assert sum(done) == 2 * 40
 
 
@@ -64,8 +64,8 @@ def test_a_step_is_told_when_those_before_it_are_done(asked, monkeypatch: pytest
             waited.append(self)
 
     def margins(*asked):
-        margin, right = answer(*asked)
-        return Answer(margin), right
+        margin, correct = answer(*asked)
+        return Answer(margin), correct
 
     monkeypatch.setattr(ensemble, "margins", margins)
     told: list[int] = []
@@ -81,7 +81,7 @@ def test_a_target_is_asked_as_the_shadows_are(pool: Pool, asked):
         return np.asarray(ensemble.trainer.logits(own, images))
 
     assert pool.images is not None
-    phi, right = query_target(logits_of, pool.images, pool.labels, VIEWS, 16)
-    expected, expected_right = query(ensemble, state, VIEWS, 16)
+    phi, correct = query_target(logits_of, pool.images, pool.labels, VIEWS, 16)
+    expected, expected_correct = query(ensemble, state, VIEWS, 16)
     np.testing.assert_allclose(phi, expected[0], atol=1e-4)
-    np.testing.assert_array_equal(right, expected_right[0])
+    np.testing.assert_array_equal(correct, expected_correct[0])

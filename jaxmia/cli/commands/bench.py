@@ -49,7 +49,7 @@ class Bench:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Measures."""
-        from jaxmia.cli.display import bench_table, comparison_table, output, say
+        from jaxmia.cli.display import bench_table, comparison_table, output
 
         if self.compare:
             from jaxmia.machine.bench import load
@@ -68,7 +68,7 @@ class Bench:
         prepare_devices()
         trainer = make_trainer(config.shadow, self.shape, self.classes, mean=(0.5,), std=(0.5,))
         scale = _scale(trainer, config)
-        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats, say=say)
+        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats)
         subject = {
             "shape": self.shape,
             "classes": self.classes,
@@ -88,7 +88,7 @@ class Bench:
         from jaxmia.machine.bench import OURS, Contender
         from jaxmia.training.autotune import conv_choices
         from jaxmia.training.devices import make_devices
-        from jaxmia.training.measure import Rig
+        from jaxmia.training.measure import StepTimer
         from jaxmia.training.plan import plan_of
 
         devices = make_devices(config.ensemble)
@@ -102,7 +102,7 @@ class Bench:
                 used = devices[: min(width, len(devices))]
                 plan = plan_of(width, conv, used)
                 name = conv if trainer.network.convolutional else "vmap"
-                make = functools.partial(Rig, plan.applied(trainer), plan.width, plan.sequential, used)
+                make = functools.partial(StepTimer, plan.applied(trainer), plan.width, plan.sequential, used)
                 contenders.append(Contender(name, OURS, plan.width, make))
         if self.peers:
             contenders += _peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
@@ -110,12 +110,12 @@ class Bench:
 
 
 def _peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender"]:
-    from bridge.peers import Served, Way
-    from bridge.trainer import Recipe
+    from bridge.peers import SubprocessPeer, Way
+    from bridge.trainer import TorchRecipe
     from jaxmia.machine.bench import PEER, Contender
 
     shadow = config.shadow
-    recipe = Recipe(
+    recipe = TorchRecipe(
         batch_size=shadow.batch_size,
         optimizer=shadow.optimizer,
         crop=shadow.augment.crop,
@@ -123,17 +123,17 @@ def _peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender
         device=device,
         precision="bfloat16" if str(trainer.compute.dtype) == "bfloat16" else "float32",
     )
-    compiled: list[tuple[str, Way, int, Recipe]] = (
+    compiled: list[tuple[str, Way, int, TorchRecipe]] = (
         [("PyTorch torch.compile", "one by one", 1, replace(recipe, compile=True))] if device == "cuda" else []
     )
-    ways: list[tuple[str, Way, int, Recipe]] = [
+    ways: list[tuple[str, Way, int, TorchRecipe]] = [
         ("plain vmap (JAX)", "vmap", _PEERS_TOGETHER, recipe),
         ("PyTorch eager, channels-last", "one by one", 1, recipe),
         *compiled,
         ("torch.func vmap", "torch.func", _PEERS_TOGETHER, recipe),
     ]
     return [
-        Contender(name, PEER, width, functools.partial(Served, way, trainer.network, chosen, width))
+        Contender(name, PEER, width, functools.partial(SubprocessPeer, way, trainer.network, chosen, width))
         for name, way, width, chosen in ways
     ]
 

@@ -27,10 +27,10 @@ class Fuse:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Fuses."""
         refuse_overrides(overrides)
-        from jaxmia.cli.display import figures_table, output, promise_lines, say
+        from jaxmia.cli.display import figures_table, output, promise_lines
         from jaxmia.pipeline.fuse import fuse
 
-        metrics = fuse(self.out, self.runs, say)
+        metrics = fuse(self.out, self.runs)
         if metrics["public"]:
             output(figures_table(metrics["public"], f"{len(self.runs)} families fused, on the public samples"))
         for line in promise_lines(metrics):

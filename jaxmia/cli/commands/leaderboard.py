@@ -77,9 +77,9 @@ class Leaderboard:
         """Serves."""
         refuse_overrides(overrides)
         from bridge.challenge import load_split
-        from jaxmia.cli.display import output, ranking_table, say
+        from jaxmia.cli.display import announce, output, ranking_table
         from jaxmia.leaderboard.server import serve
 
         ids = load_split(self.private, known=False).ids.tolist()
-        standings = serve(ids, self.truth, say=say, teams=self.teams, port=self.port, seed=self.seed)
+        standings = serve(ids, self.truth, announce=announce, teams=self.teams, port=self.port, seed=self.seed)
         output(ranking_table(standings))

@@ -1,8 +1,11 @@
 """The command that looks for the target's recipe."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Match:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Tries."""
-        from jaxmia.cli.display import match_table, output, say, watch
+        from jaxmia.cli.display import match_table, output, progress_bar
         from jaxmia.cli.overrides import configure
         from jaxmia.matching import match
         from jaxmia.pipeline.stages import Pipeline
@@ -30,5 +33,5 @@ class Match:
 
         config = configure(self.config, overrides)
         prepare_devices()
-        output(match_table(match(Pipeline(config, self.out, say, watch))))
-        say(f"match: the best recipe is in {self.out / 'matched.yaml'}; `jaxmia run --config` takes it")
+        output(match_table(match(Pipeline(config, self.out, progress_bar))))
+        logger.info(f"match: the best recipe is in {self.out / 'matched.yaml'}; `jaxmia run --config` takes it")

@@ -34,7 +34,6 @@ class Report:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Reports."""
-        from jaxmia.cli.display import say
         from jaxmia.cli.overrides import configure
         from jaxmia.report import write_report
         from jaxmia.report.page import NO_IMAGES
@@ -47,7 +46,7 @@ class Report:
                 images = _read_images(self.out, config)
             except InputError as error:
                 reason = f"{' '.join(str(error).split())}."
-        write_report(self.out, truth=self.truth, images=images, no_images=reason, paper=self.paper, say=say)
+        write_report(self.out, truth=self.truth, images=images, no_images=reason, paper=self.paper)
 
 
 def _read_images(out: Path, config: "Config") -> np.ndarray:

@@ -1,6 +1,7 @@
 """Commands that make results: demo, run, train, query, score."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ import tyro
 from jaxmia.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxmia.config import Challenge, Config
+    from jaxmia.config import ChallengeConfig, Config
     from jaxmia.data.pool import Pool
     from jaxmia.pipeline.requery import Requery
     from jaxmia.pipeline.stages import Pipeline
     from jaxmia.runs.store import Entry
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,10 +34,9 @@ class Demo:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the demonstration."""
         from bridge.demo import make_demo
-        from jaxmia.cli.display import say
         from jaxmia.cli.overrides import configure_content
 
-        say("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
+        logger.info("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
         truth = self.out / "truth.csv"
         _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out), truth)
         from jaxmia.cli.commands.evaluate import Evaluate
@@ -154,12 +156,12 @@ def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
 
 
 def _pipeline(config: "Config", out: Path) -> "Pipeline":
-    from jaxmia.cli.display import say, watch
+    from jaxmia.cli.display import progress_bar
     from jaxmia.pipeline.stages import Pipeline
     from jaxmia.training.devices import prepare_devices
 
     prepare_devices()
-    return Pipeline(config, out, say, watch)
+    return Pipeline(config, out, progress_bar)
 
 
 def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = False) -> None:
@@ -171,7 +173,7 @@ def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = Fa
     again.run(waiting)
     pipeline.train()
     _score(pipeline.out, pipeline.config, as_json)
-    write_report(pipeline.out, truth=truth, images=pipeline.pool.images, say=pipeline.say)
+    write_report(pipeline.out, truth=truth, images=pipeline.pool.images)
 
 
 def _look(pipeline: "Pipeline", source: Path) -> "tuple[Requery, list[Entry]]":
@@ -185,11 +187,11 @@ def _look(pipeline: "Pipeline", source: Path) -> "tuple[Requery, list[Entry]]":
 
     again = Requery(pipeline, source, _read_pool)
     waiting = again.waiting()
-    clear_leftovers(pipeline.out, pipeline.say)
+    clear_leftovers(pipeline.out)
     return again, waiting
 
 
-def _read_pool(challenge: "Challenge") -> "Pool":
+def _read_pool(challenge: "ChallengeConfig") -> "Pool":
     from bridge.challenge import load_challenge
 
     if challenge.public is None or challenge.private is None:
@@ -200,10 +202,10 @@ def _read_pool(challenge: "Challenge") -> "Pool":
 
 
 def _score(out: Path, config: "Config", as_json: bool) -> None:
-    from jaxmia.cli.display import exposed_table, figures_table, output, promise_lines, say, selection_table
+    from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
     from jaxmia.pipeline.scoring import score
 
-    metrics = score(out, config.attack, say)
+    metrics = score(out, config.attack)
     if as_json:
         output(json.dumps(metrics, indent=2))
         return
@@ -211,6 +213,6 @@ def _score(out: Path, config: "Config", as_json: bool) -> None:
         output(selection_table(metrics["selection"]))
     if metrics["public"]:
         output(figures_table(metrics["public"], f"{metrics['attack']} on the public samples"))
-    output(exposed_table(metrics))
+    output(vulnerable_table(metrics))
     for line in promise_lines(metrics):
         output(line)

@@ -18,7 +18,7 @@ _MARKS = 100
 
 
 @dataclass(frozen=True)
-class Exposed:
+class VulnerableSample:
     """One sample.
 
     Attributes:
@@ -54,7 +54,9 @@ class Exposed:
         return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
 
 
-def most_and_least_exposed(results: Results, images: np.ndarray | None) -> tuple[list[Exposed], list[Exposed]]:
+def most_and_least_vulnerable(
+    results: Results, images: np.ndarray | None
+) -> tuple[list[VulnerableSample], list[VulnerableSample]]:
     """The samples with the highest scores, highest first, and those with the lowest, lowest first.
 
     Args:
@@ -65,9 +67,9 @@ def most_and_least_exposed(results: Results, images: np.ndarray | None) -> tuple
     count = min(SHOWN, len(order) // 2)
     margins = results.target_margin
 
-    def shown(sample: int) -> Exposed:
+    def shown(sample: int) -> VulnerableSample:
         phi, trained = results.shadows.phi[:, 0, sample], results.shadows.mask[:, sample]
-        return Exposed(
+        return VulnerableSample(
             name=str(results.pool.ids[sample]),
             label=int(results.pool.labels[sample]),
             status={1: "member", 0: "non-member"}.get(int(results.pool.membership[sample]), "private"),
@@ -90,7 +92,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)
 
 
-def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[Exposed]]]) -> None:
+def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[VulnerableSample]]]) -> None:
     """Rows of pictures, under each the margins of the shadows (IN above OUT) and of the target (a line).
 
     Args:
