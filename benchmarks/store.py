@@ -25,6 +25,7 @@ from jaxmia.data.masks import membership_masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.files import save_npz, write_text
 from jaxmia.provenance import origin
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Chunk, ScoreStore
 
 _CHUNK = 16
@@ -51,10 +52,11 @@ def make_run(out: Path, models: int, samples: int, views: int) -> None:
     members = rng.random((1, samples)) < 0.5
     membership = np.where(np.arange(samples) < samples // 2, members[0], UNKNOWN).astype(np.int8)
     ids = np.array([f"sample-{number}" for number in range(samples)])
-    save_config(Config.model_validate({"shadow": {"count": models}}), out / "config.yaml")
-    Pool(None, rng.integers(0, _CLASSES, samples), ids, membership).save(out / "pool.npz")
-    save_npz(out / "target.npz", {"phi": margins(members)[0]})
-    store = ScoreStore(out / "shadows")
+    run = RunDir(out)
+    save_config(Config.model_validate({"shadow": {"count": models}}), run.config)
+    Pool(None, rng.integers(0, _CLASSES, samples), ids, membership).save(run.pool)
+    save_npz(run.target, {"phi": margins(members)[0]})
+    store = ScoreStore(run.shadows)
     for numbers in np.array_split(np.arange(models), -(-models // _CHUNK)):
         mask = membership_masks(0, numbers.tolist(), samples)
         accuracy = np.full(len(numbers), 0.9, np.float32)
@@ -126,7 +128,7 @@ def main() -> None:
         maker = multiprocessing.get_context("spawn").Process(target=make_run, args=(out, *asked.values()))
         maker.start()
         maker.join()
-        disk, files = size(out / "shadows"), len(list((out / "shadows").iterdir()))
+        disk, files = size(RunDir(out).shadows), len(list(RunDir(out).shadows.iterdir()))
         commands = {}
         for name, words in _COMMANDS.items():
             commands[name] = measure([word.format(out=out) for word in words])

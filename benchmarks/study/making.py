@@ -20,6 +20,7 @@ from jaxmia.leaderboard.submission import read_truth
 from jaxmia.matching import match
 from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import ScoreStore
 
 logger = logging.getLogger(__name__)
@@ -122,14 +123,14 @@ class Study:
 
     def search(self, case: Case) -> None:
         """Looks for the target's recipe, knowing what the attack knows."""
-        if not (case.search / "match.json").exists():
+        if not RunDir(case.search).match.exists():
             config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
             match(Pipeline(config, case.search, progress_bar))
 
     def train(self, case: Case, name: str, count: int) -> None:
         """Trains shadows up to a number of them."""
         out = case.shadows(name)
-        if len(ScoreStore(out / "shadows").models()) >= count:
+        if len(ScoreStore(RunDir(out).shadows).models()) >= count:
             return
         config = self.config_of(case, name)
         shadow = config.shadow.model_copy(update={"count": count})
@@ -142,7 +143,7 @@ class Study:
     def config_of(self, case: Case, name: str) -> Config:
         """The configuration of `matched`, `true`, `default` or `replicas`."""
         if name == "matched":
-            return load_config(case.search / "matched.yaml")
+            return load_config(RunDir(case.search).matched)
         config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
         if name == "default":
             return config

@@ -16,6 +16,7 @@ from benchmarks.study.strength import Subject, measure, subject, subject_of_run
 from benchmarks.study.tables import RECIPE, details, summary
 from jaxmia.files import write_text
 from jaxmia.provenance import digest, origin
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import ScoreStore
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _case(study: Study, case: Case) -> dict[str, Any]:
     compared = study.preset.compared
     sizes = [models for models in study.preset.models if _models(case.shadows("matched")) >= models]
     recipes = [name for name in ("true", "matched", "default") if _models(case.shadows(name)) >= compared]
-    matched = json.loads((case.search / "match.json").read_text())
+    matched = json.loads(RunDir(case.search).match.read_text())
     return {
         "recipe": case.recipe().model_dump(mode="json", include=set(RECIPE)),
         "accuracy": matched["target"],
@@ -99,7 +100,7 @@ def _run(study: Study, run: Path) -> dict[str, Any]:
 
 
 def _measured(study: Study, folders: Sequence[Path], models: int, make: Callable[[], Subject]) -> Cell:
-    files = sorted(file for folder in folders for file in (folder / "shadows").glob("*.npz"))
+    files = sorted(file for folder in folders for file in RunDir(folder).shadows.glob("*.npz"))
     stamp = digest(str(models).encode(), *(path.read_bytes() for path in (*files, *SOURCES)))
     kept = study.out / "measured" / f"{stamp}.json"
     if not kept.exists():
@@ -109,7 +110,7 @@ def _measured(study: Study, folders: Sequence[Path], models: int, make: Callable
 
 
 def _models(run: Path) -> int:
-    return len(ScoreStore(run / "shadows").models())
+    return len(ScoreStore(RunDir(run).shadows).models())
 
 
 def _read(path: Path) -> Any:

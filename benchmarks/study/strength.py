@@ -18,6 +18,7 @@ from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_a
 from jaxmia.evaluation.selection import Selection, select
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.runs.matrices import Matrices, read_matrices
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Chunk, ScoreStore
 
 FPR = 0.05
@@ -54,7 +55,7 @@ class Subject:
 def subject(case: Case, name: str, models: int) -> Subject:
     """The challenge, attacked by the first `models` shadows of `matched`, `true` or `default`."""
     matrices = read_matrices(case.shadows(name))
-    pool, replicas = matrices.pool, ScoreStore(case.shadows("replicas") / "shadows").read()
+    pool, replicas = matrices.pool, ScoreStore(RunDir(case.shadows("replicas")).shadows).read()
     evidence, kept = _first(matrices, models)
     return Subject(
         evidence,

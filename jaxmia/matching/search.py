@@ -21,6 +21,7 @@ from jaxmia.plots.panels import paint_distributions
 from jaxmia.plots.style import draw
 from jaxmia.provenance import digest, origin
 from jaxmia.runs.progress import Progress
+from jaxmia.runs.rundir import RunDir
 from jaxmia.training.autotune import make_plan
 from jaxmia.training.ensemble import Ensemble
 
@@ -98,9 +99,9 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
         ],
         "metadata": origin(),
     }
-    save_config(config.model_copy(update={"shadow": recipes[best]}), out / "matched.yaml")
+    save_config(config.model_copy(update={"shadow": recipes[best]}), RunDir(out).matched)
     _draw(out, target, outcomes[best].phi[:, pool.public], mask)
-    write_text(out / "match.json", json.dumps(result, indent=2) + "\n")
+    write_text(RunDir(out).match, json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -140,7 +141,7 @@ def _target(pipeline: Pipeline) -> Target:
             f"{MIN_PER_SIDE} of each to compare distributions"
         )
     pipeline.query()
-    stored = load_npz(pipeline.out / "target.npz", required=("phi", "correct"))
+    stored = load_npz(RunDir(pipeline.out).target, required=("phi", "correct"))
     return Target(stored["phi"][0, pool.public].astype(np.float64), stored["correct"][pool.public], members)
 
 
@@ -237,7 +238,7 @@ def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
             "models": pipeline.config.match.models,
             "pool": pool,
         }
-        paths.append(pipeline.out / "match" / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
+        paths.append(RunDir(pipeline.out).trials / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
     return paths
 
 

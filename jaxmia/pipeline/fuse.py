@@ -16,6 +16,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz, read_json, save_npz, write_text
 from jaxmia.pipeline.scoring import submit_private
 from jaxmia.pipeline.summary import epsilon_bound, figures_of_classes, public_figures, write_samples
+from jaxmia.runs.rundir import RunDir
 
 FUSION = "family-fusion"
 
@@ -71,9 +72,9 @@ def fuse(out: Path, runs: Sequence[Path]) -> dict[str, Any]:
     pool, fpr = families[0].pool, families[0].chosen.fpr
     fused = mean_rank([family.score for family in families])
     scores = {FUSION: fused, **{f"family-{place}": family.score for place, family in enumerate(families, start=1)}}
-    pool.save(out / "pool.npz")
-    save_npz(out / "scores.npz", scores)
-    write_samples(out / "samples.csv", pool, fused, {}, scores)
+    pool.save(RunDir(out).pool)
+    save_npz(RunDir(out).scores, scores)
+    write_samples(RunDir(out).samples, pool, fused, {}, scores)
     public = public_figures(pool, fused, fpr)
     metrics = {
         "attack": FUSION,
@@ -86,7 +87,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> dict[str, Any]:
         "public_by_class": figures_of_classes(pool, fused, fpr) if public else None,
         "epsilon": epsilon_bound(pool, fused),
     }
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(RunDir(out).metrics, json.dumps(metrics, indent=2) + "\n")
     submit_private(out, pool, fused)
     return metrics
 
@@ -97,13 +98,13 @@ def read_family(run: Path) -> Family:
     Raises:
         InputError: `metrics.json`, `pool.npz` or `scores.npz` is missing, damaged, or does not fit the others.
     """
-    path = run / "metrics.json"
+    path = RunDir(run).metrics
     chosen = parse_as(Chosen, read_json(path, f"jaxmia score --out {run}"), str(path))
-    pool = Pool.load(run / "pool.npz")
-    score = load_npz(run / "scores.npz", required=(chosen.attack,))[chosen.attack]
+    pool = Pool.load(RunDir(run).pool)
+    score = load_npz(RunDir(run).scores, required=(chosen.attack,))[chosen.attack]
     if score.dtype.kind != "f" or score.shape != (len(pool),) or np.isnan(score).any():
         raise InputError(
-            f"{run / 'scores.npz'}: {chosen.attack} is {score.dtype} {list(score.shape)}, expected {len(pool)} numbers"
+            f"{RunDir(run).scores}: {chosen.attack} is {score.dtype} {list(score.shape)}, expected {len(pool)} numbers"
         )
     return Family(run, pool, chosen, score)
 
@@ -121,9 +122,9 @@ def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:
 def _refuse_other_samples(first: Family, other: Family) -> None:
     for name in ("ids", "labels", "membership"):
         if not np.array_equal(getattr(first.pool, name), getattr(other.pool, name)):
-            raise InputError(f"{other.run / 'pool.npz'}: {name} differ from those of {first.run / 'pool.npz'}")
+            raise InputError(f"{RunDir(other.run).pool}: {name} differ from those of {RunDir(first.run).pool}")
     if other.chosen.fpr != first.chosen.fpr:
         raise InputError(
-            f"{other.run / 'metrics.json'}: fpr: {other.chosen.fpr} differs from {first.chosen.fpr} of "
-            f"{first.run / 'metrics.json'}; score one of them again with --attack.fpr"
+            f"{RunDir(other.run).metrics}: fpr: {other.chosen.fpr} differs from {first.chosen.fpr} of "
+            f"{RunDir(first.run).metrics}; score one of them again with --attack.fpr"
         )

@@ -16,6 +16,7 @@ from jaxmia.errors import InputError
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.provenance import digest
 from jaxmia.runs.claims import Claims
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
 from jaxmia.runs.store import Chunk, Entry, ScoreStore, describe_difference, read_chunk
 
@@ -47,12 +48,12 @@ class Requery:
             InputError: A chunk differs in more than what it is asked, or its weights were not kept; or `source` is
                 another run and has no chunks, or its samples are not to be had any more.
         """
-        store = ScoreStore(self.source / "shadows")
+        store = ScoreStore(RunDir(self.source).shadows)
         # What was made elsewhere does not say how; it is scored as it is.
         entries = [entry for entry in store.index() if "cache_key" in entry.metadata]
         if self._elsewhere and not entries:
             raise InputError(f"{store.folder}: holds no trained shadow models (*.npz) to ask again")
-        there = {entry.models: entry.metadata for entry in ScoreStore(self.pipeline.out / "shadows").index()}
+        there = {entry.models: entry.metadata for entry in ScoreStore(RunDir(self.pipeline.out).shadows).index()}
         waiting = [
             entry
             for entry in entries
@@ -79,8 +80,8 @@ class Requery:
         plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool))
         count = sum(len(entry.models) for entry in waiting)
         logger.info(f"shadows: asking {count} again ({plan}); none is trained")
-        weights, store = Weights(self.source / "weights"), ScoreStore(pipeline.out / "shadows")
-        claims = Claims(pipeline.out / "claims")
+        weights, store = Weights(RunDir(self.source).weights), ScoreStore(RunDir(pipeline.out).shadows)
+        claims = Claims(RunDir(pipeline.out).claims)
         with stop_requests() as stop_signal, pipeline.progress_bar("shadows") as on_progress:
             shadows = replace(pipeline.shadows(plan), on_progress=on_progress, stop_signal=stop_signal)
             for entry in waiting:
@@ -127,7 +128,7 @@ class Requery:
         assert before is not None and now is not None
         if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"]["pool"]:
             raise InputError(
-                f"{self.source / 'config.yaml'}: challenge: its files hold other samples than those that the models of "
+                f"{RunDir(self.source).config}: challenge: its files hold other samples than those that the models of "
                 f"{entry.path} were trained on; without those it is not known who was trained on whom"
             )
         if before.shape[1:] != now.shape[1:]:
@@ -186,7 +187,7 @@ class Requery:
 
     @cached_property
     def _trained_pool(self) -> Pool:
-        return self.read_pool(load_config(self.source / "config.yaml").challenge)
+        return self.read_pool(load_config(RunDir(self.source).config).challenge)
 
 
 def _keys(pool: Pool) -> Iterator[str]:

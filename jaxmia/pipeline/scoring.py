@@ -24,6 +24,7 @@ from jaxmia.pipeline.summary import (
     write_samples,
 )
 from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.status import enough, missing_models, ranges
 from jaxmia.runs.store import Chunk
 
@@ -63,9 +64,9 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
         )
     if left_out:
         logger.info(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
-    save_npz(out / "scores.npz", scores)
+    save_npz(RunDir(out).scores, scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
-    write_samples(out / "samples.csv", pool, own, fits, scores)
+    write_samples(RunDir(out).samples, pool, own, fits, scores)
     public = public_figures(pool, own, section.fpr)
     metrics = {
         "attack": chosen.name,
@@ -84,7 +85,7 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
         "epsilon": epsilon_bound(pool, own),
         "vulnerable": most_vulnerable(pool, own, fits),
     }
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(RunDir(out).metrics, json.dumps(metrics, indent=2) + "\n")
     submit_private(out, pool, own)
     return metrics
 
@@ -103,8 +104,8 @@ def submit_private(out: Path, pool: Pool, score: np.ndarray) -> None:
     """Writes `submission.csv` of the private samples, where there are any; `score` is of all, `[sample]`."""
     private = ~pool.public
     if private.any():
-        write_submission(out / "submission.csv", pool.ids[private].tolist(), to_unit_interval(score[private]))
-        logger.info(f"submission: {int(private.sum())} rows in {out / 'submission.csv'}")
+        write_submission(RunDir(out).submission, pool.ids[private].tolist(), to_unit_interval(score[private]))
+        logger.info(f"submission: {int(private.sum())} rows in {RunDir(out).submission}")
 
 
 def _mean(values: np.ndarray) -> float | None:

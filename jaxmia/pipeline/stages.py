@@ -21,6 +21,7 @@ from jaxmia.provenance import digest, file_digest, origin
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.log import EventLog
 from jaxmia.runs.progress import ThroughputMeter
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
 from jaxmia.runs.store import ScoreStore, describe_difference
 
@@ -110,12 +111,12 @@ class Pipeline:
 
     def begin(self) -> None:
         """Writes the resolved configuration, and the samples beside the results."""
-        self.pool.save(self.out / "pool.npz")
-        save_config(self.config, self.out / "config.yaml")
+        self.pool.save(RunDir(self.out).pool)
+        save_config(self.config, RunDir(self.out).config)
 
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are not there yet."""
-        store = ScoreStore(self.out / "shadows")
+        store = ScoreStore(RunDir(self.out).shadows)
         cache_key = self.cache_key()
         present = _present(store, cache_key)
         wanted = (shard or Shard()).models(self.config.shadow.count)
@@ -132,8 +133,8 @@ class Pipeline:
         # For all that are wanted, so that a run that goes on has the plan that it began with.
         plan = make_plan(section, self.trainer(), len(wanted), len(self.pool))
         logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
-        claims, log = Claims(self.out / "claims"), EventLog(self.out / "log.jsonl")
-        checkpoints = Checkpoints(self.out / "checkpoints", cache_key, section.checkpoint_seconds)
+        claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
+        checkpoints = Checkpoints(RunDir(self.out).checkpoints, cache_key, section.checkpoint_seconds)
         with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
             shadows = self.shadows(plan)
             shadows = replace(
@@ -141,7 +142,7 @@ class Pipeline:
                 metadata={"cache_key": cache_key, "plan": str(plan), **origin()},
                 on_progress=_reporter(claims, log, on_progress),
                 stop_signal=stop_signal,
-                keep=Weights(self.out / "weights").write if section.keep_weights else shadows.keep,
+                keep=Weights(RunDir(self.out).weights).write if section.keep_weights else shadows.keep,
             )
             log.write("begin", {"missing": len(missing), "plan": str(plan), "cache_key": cache_key, **origin()})
             try:
@@ -182,7 +183,7 @@ class Pipeline:
 
     def query(self) -> None:
         """Queries the target on every sample and view."""
-        path = self.out / "target.npz"
+        path = RunDir(self.out).target
         cache_key = {
             "target": file_digest(self._given("target")),
             "challenge": self.config.challenge.model_dump(

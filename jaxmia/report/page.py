@@ -25,6 +25,7 @@ from jaxmia.report.sections import (
     show_vulnerable,
 )
 from jaxmia.report.verdict import reach_verdict
+from jaxmia.runs.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def write_report(
     """
     results = read_results(out, truth)
     if images is not None and len(images) != len(results.pool):
-        raise InputError(f"images: {len(images)} are given, {out / 'pool.npz'} has {len(results.pool)} samples")
+        raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.pool)} samples")
     steps = rehearse(results.evidence, results.attack, results.pool.membership, results.metrics.fpr)
     verdict = reach_verdict(results, steps)
     attacks = show_attacks(results)
@@ -84,13 +85,13 @@ def write_report(
         show_throughput(results),
         show_making(results),
     ]
-    folder = out / "figures"
+    folder = RunDir(out).figures
     plots = [plot for section in sections for plot in (*section.plots, *section.files)]
     for plot in (*((verdict.plot,) if verdict.plot else ()), *plots):
         plot.save(folder, paper=paper)
     if paper:
-        write_text(folder / "tables.tex", latex_tables(verdict, (*sections[0].tables, *attacks.tables)))
-    page = out / "report.html"
+        write_text(RunDir(out).tables, latex_tables(verdict, (*sections[0].tables, *attacks.tables)))
+    page = RunDir(out).report
     html = _templates.get_template("page.html.jinja").render(
         verdict=verdict,
         sections=sections,

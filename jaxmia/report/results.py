@@ -17,6 +17,7 @@ from jaxmia.evaluation import metrics as measures
 from jaxmia.files import load_npz, read_json
 from jaxmia.leaderboard.submission import match_truth, read_truth
 from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Chunk, ScoreStore
 
 _ALIGNED = "-aligned"
@@ -189,17 +190,17 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
     Raises:
         InputError: A file is missing, damaged, or does not fit the others.
     """
-    path = out / "metrics.json"
+    path = RunDir(out).metrics
     metrics = parse_as(Metrics, read_json(path, "jaxmia score"), str(path))
     matrices = read_matrices(out)
-    scores = _read_scores(out / "scores.npz", metrics.attack, len(matrices.pool))
-    config = out / "config.yaml"
+    scores = _read_scores(RunDir(out).scores, metrics.attack, len(matrices.pool))
+    config = RunDir(out).config
     return Results(
         pool=matrices.pool,
         evidence=matrices.evidence,
         shadows=matrices.shadows,
-        chunks=tuple(_read_record(path) for path in ScoreStore(out / "shadows").paths()),
-        correct=_read_correct(out / "target.npz", len(matrices.pool)),
+        chunks=tuple(_read_record(path) for path in ScoreStore(RunDir(out).shadows).paths()),
+        correct=_read_correct(RunDir(out).target, len(matrices.pool)),
         scores=scores,
         metrics=metrics,
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jaxmia.runs.claims import Claims
+from jaxmia.runs.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def clear_leftovers(out: Path) -> None:
     """
     before = _seen(out)
     # In this order: who wrote then either has a claim now, or has finished the file.
-    if not before or Claims(out / "claims").others():
+    if not before or Claims(RunDir(out).claims).others():
         return
     time.sleep(_SECONDS)
     after, used = _seen(out), set(_open_files())

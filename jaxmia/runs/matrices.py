@@ -9,6 +9,7 @@ from jaxmia.attacks import Evidence
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore
 
 
@@ -33,20 +34,21 @@ def read_matrices(out: Path) -> Matrices:
     Raises:
         InputError: One is missing, damaged, or of another pool than the others.
     """
-    pool = Pool.load(out / "pool.npz")
-    target = load_npz(out / "target.npz", required=("phi",))["phi"]
+    run = RunDir(out)
+    pool = Pool.load(run.pool)
+    target = load_npz(run.target, required=("phi",))["phi"]
     if target.ndim != 2:
-        raise InputError(f"{out / 'target.npz'}: phi has shape {list(target.shape)}, expected [view, sample]")
+        raise InputError(f"{run.target}: phi has shape {list(target.shape)}, expected [view, sample]")
     if target.dtype.kind == "f" and (large := np.argwhere(_too_large(target))).size:
         view, sample = large[0]
         raise InputError(
-            f"{out / 'target.npz'}: phi of view {view} at sample {sample} is {target[view, sample]:g}, expected a "
+            f"{run.target}: phi of view {view} at sample {sample} is {target[view, sample]:g}, expected a "
             f"logit margin of at most {LARGEST_MARGIN:g} in size"
         )
-    shadows = ScoreStore(out / "shadows").read()
-    for name, phi in ((out / "target.npz", target), (out / "shadows", shadows.phi)):
+    shadows = ScoreStore(run.shadows).read()
+    for name, phi in ((run.target, target), (run.shadows, shadows.phi)):
         if phi.shape[-1] != len(pool):
-            raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {out / 'pool.npz'} has {len(pool)}")
+            raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
     try:
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels)
     except InputError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims, Lease
+from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Entry, ScoreStore
 
 
@@ -52,12 +53,12 @@ def read_status(out: Path) -> Status:
     """
     if not out.is_dir():
         raise InputError(f"{out}: no such folder")
-    config = out / "config.yaml"
+    config = RunDir(out).config
     count = load_config(config).shadow.count if config.exists() else None
-    store = ScoreStore(out / "shadows")
+    store = ScoreStore(RunDir(out).shadows)
     entries = store.index()
     done = {model for entry in entries for model in entry.models}
-    claims = Claims(out / "claims")
+    claims = Claims(RunDir(out).claims)
     others = claims.others()
     running = {model for claim in others for model in claim.models} - done
     missing = set(range(count or 0)) - done - running
@@ -82,7 +83,7 @@ def read_status(out: Path) -> Status:
 
 def missing_models(out: Path, held: set[int]) -> list[int]:
     """Models that the run's own configuration asks for and that are not held; none without a configuration."""
-    config = out / "config.yaml"
+    config = RunDir(out).config
     return sorted(set(range(load_config(config).shadow.count)) - held) if config.exists() else []
 
 

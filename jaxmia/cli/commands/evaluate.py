@@ -10,6 +10,7 @@ import tyro
 
 from jaxmia.cli.overrides import refuse_overrides
 from jaxmia.errors import InputError
+from jaxmia.runs.rundir import RunDir
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Evaluate:
         from jaxmia.evaluation.metrics import figures
         from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth
 
-        path = self.scores / "submission.csv" if self.scores.is_dir() else self.scores
+        path = RunDir(self.scores).submission if self.scores.is_dir() else self.scores
         scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
         result = figures(scores, members).to_dict()
         if self.json:

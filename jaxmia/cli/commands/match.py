@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmia.runs.rundir import RunDir
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,4 +36,4 @@ class Match:
         config = configure(self.config, overrides)
         prepare_devices()
         output(match_table(match(Pipeline(config, self.out, progress_bar))))
-        logger.info(f"match: the best recipe is in {self.out / 'matched.yaml'}; `jaxmia run --config` takes it")
+        logger.info(f"match: the best recipe is in {RunDir(self.out).matched}; `jaxmia run --config` takes it")

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from jaxmia.errors import InputError
+from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
     from jaxmia.config import Config
@@ -38,7 +39,7 @@ class Report:
         from jaxmia.report import write_report
         from jaxmia.report.page import NO_IMAGES
 
-        own = self.out / "config.yaml"
+        own = RunDir(self.out).config
         config = configure(self.config or (own if own.exists() else None), overrides)
         images, reason = None, NO_IMAGES
         if config.challenge.public and config.challenge.private:
@@ -61,6 +62,6 @@ def _read_images(out: Path, config: "Config") -> np.ndarray:
     section = config.challenge
     assert section.public and section.private
     pool = load_challenge(section.public, section.private, classes=section.dataset_classes, max_bytes=section.max_bytes)
-    if pool.images is None or not np.array_equal(pool.ids, Pool.load(out / "pool.npz").ids):
-        raise InputError(f"{section.public} and {section.private}: hold other samples than {out / 'pool.npz'}")
+    if pool.images is None or not np.array_equal(pool.ids, Pool.load(RunDir(out).pool).ids):
+        raise InputError(f"{section.public} and {section.private}: hold other samples than {RunDir(out).pool}")
     return pool.images

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from jaxmia.errors import InputError
+from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
     from jaxmia.config import ChallengeConfig, Config
@@ -145,7 +146,7 @@ class Score:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores."""
-        own = self.out / "config.yaml"
+        own = RunDir(self.out).config
         _score(self.out, _configure(self.config or (own if own.exists() else None), overrides), self.json)
 
 
