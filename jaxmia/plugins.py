@@ -1,0 +1,39 @@
+"""Code of the user's own, named as `package.module:name`."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxmia.errors import InputError, printable
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a name points to the user's code rather than to something built in."""
+    return ":" in name
+
+
+def import_plugin(name: str, field: str) -> Any:
+    """The object that a name points to; its module may lie in the working directory.
+
+    Naming it is the user's word that its code may run.
+
+    Args:
+        name: `package.module:name`.
+        field: Field of the configuration that holds it, for messages.
+
+    Raises:
+        InputError: The module cannot be imported, or has nothing of this name.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing runs the user's code, which can raise anything
+        reason = printable((str(error).splitlines() or [""])[0])
+        raise InputError(
+            f"{field}: cannot import {name!r}: {type(error).__name__}: {reason}; expected package.module:name, in the "
+            "working directory or on PYTHONPATH"
+        ) from error
