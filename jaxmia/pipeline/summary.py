@@ -123,7 +123,7 @@ def epsilon_bound(pool: Pool, score: np.ndarray) -> dict[str, Any]:
     try:
         from jax_privacy import auditing  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return {**bound, "reason": "jax-privacy is not installed; pip install 'jaxmia[audit]' adds it"}
+        return {**bound, "reason": "jax-privacy is not installed; `pip install jax-privacy` adds it"}
     auditor = auditing.CanaryScoreAuditor(inside, outside)
     lower = auditor.epsilon_one_run(1 - LEVEL, DELTA, threshold_strategy=auditing.Split(seed=0))
     return {**bound, "lower": float(lower)}

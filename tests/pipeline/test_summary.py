@@ -153,7 +153,7 @@ def test_without_the_library_epsilon_is_null_and_says_why(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "jax_privacy", None)
     bound = epsilon_bound(pool_of([1, 0] * 5), np.arange(10.0))
     assert bound["lower"] is None
-    assert "pip install 'jaxmia[audit]'" in bound["reason"]
+    assert "pip install jax-privacy` adds it" in bound["reason"]
 
 
 def test_epsilon_needs_members_and_nonmembers():
