@@ -9,14 +9,14 @@ Example:
     result.submit("submission.csv")
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxmia.attacks import Attack, Evidence, score_all
+from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackConfig, EnsembleConfig, Recipe, parse_as
 from jaxmia.data.augment import Dihedral, View, views
@@ -134,6 +134,7 @@ def attack(
     name: str | Attack = AUTO,
     *,
     fpr: float = 0.05,
+    candidates: Sequence[Attack] = (),
 ) -> AttackResult:
     """Scores every sample of the pool by how the target speaks of it, against how the shadows do.
 
@@ -145,20 +146,22 @@ def attack(
         name: An attack or its name; `auto` chooses the one that is strongest when shadows play the target. The public
             labels have no part in it.
         fpr: False positive rate at which it is to be strong.
+        candidates: Attacks of your own that `auto` chooses from beside the standard ones.
 
     Raises:
-        InputError: The name is unknown, `fpr` is not between 0 and 1, the shadows are too few for the attack, or of
-            another pool.
+        InputError: The name is unknown, an attack of your own is none, `fpr` is not between 0 and 1, the shadows are
+            too few for the attack, or of another pool.
     """
     from jaxmia.training.query import query_target
 
     if pool.images is None:
         raise InputError("pool: holds no images to query")
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
-    named = None if name == AUTO else named_attack(name) if isinstance(name, str) else name
+    named = None if name == AUTO else named_attack(name) if isinstance(name, str) else check_attack(name, "name")
+    own = [check_attack(candidate, "candidates") for candidate in candidates]
     phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
     if named:
         return AttackResult(pool, score_all(named, evidence), named.name, None)
-    selection = select_attack(evidence, section)
+    selection = select_attack(evidence, section, own)
     return AttackResult(pool, score_all(selection.chosen, evidence), selection.chosen.name, selection)

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, LiteralString, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from jaxmia.errors import InputError, printable
 from jaxmia.files import write_text
+from jaxmia.plugins import is_plugin
 
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
@@ -176,11 +177,31 @@ class AttackConfig(_Section):
     """How scores are made of logit margins."""
 
     name: str = "auto"
-    """The attack whose scores are submitted; auto chooses it by letting shadows play the target."""
+    """The attack whose scores are submitted; auto chooses it by letting shadows play the target; `package.module:Class`
+    is one of your own."""
+    candidates: tuple[str, ...] = ()
+    """Attacks of your own, `package.module:Class`, that auto chooses from beside the standard ones."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """False positive rate at which the attack is to be strong."""
     targets: Annotated[int, Field(ge=4)] = 32
     """Shadows that play the target, at most, to choose the attack."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from jaxmia.attacks.catalogue import AUTO, describe_unknown  # SciPy takes its time
+
+        if name != AUTO and (problem := describe_unknown(name)):
+            raise PydanticCustomError("unknown_attack", cast(LiteralString, problem))
+        return name
+
+    @field_validator("candidates")
+    @classmethod
+    def _import_paths(cls, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        for path in candidates:
+            if not is_plugin(path):
+                raise PydanticCustomError("no_import_path", "must name attacks as package.module:Class")
+        return candidates
 
 
 class MatchConfig(_Section):

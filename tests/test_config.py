@@ -85,7 +85,7 @@ def test_every_error_is_told_at_once():
     [
         ("shadow: {cuont: 3}", "shadow.cuont: unknown key; did you mean 'count'?"),
         ("shadow: {augment: {fliip: true}}", "shadow.augment.fliip: unknown key; did you mean 'flip'?"),
-        ("attack: {xyz: 1}", "attack.xyz: unknown key; allowed are name, fpr"),
+        ("attack: {xyz: 1}", "attack.xyz: unknown key; allowed are name, candidates, fpr"),
         ("shadow: {integer: 1}", "shadow.integer: unknown key; allowed are architecture, "),
         ("1: 2", "1: 1 must be text to be a key"),
         ('"a\\nb": 2', "'a\\nb': unknown key"),

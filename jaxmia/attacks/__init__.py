@@ -11,7 +11,7 @@ from jaxmia.attacks.fusion import PerClass, RankFusion
 from jaxmia.attacks.incomplete import lacking, score_all
 from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
-from jaxmia.attacks.protocol import Attack
+from jaxmia.attacks.protocol import Attack, check_attack, scores_of
 from jaxmia.attacks.rmia import Rmia
 from jaxmia.attacks.threshold import Confidence, Loss, Margin
 
@@ -32,8 +32,10 @@ __all__ = [
     "PerClass",
     "RankFusion",
     "Rmia",
+    "check_attack",
     "lacking",
     "misalignment",
     "sample_fits",
     "score_all",
+    "scores_of",
 ]

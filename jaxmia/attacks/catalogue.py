@@ -8,13 +8,14 @@ from jaxmia.attacks.base import Base
 from jaxmia.attacks.bavaria import Bavaria
 from jaxmia.attacks.calibrated import Calibrated
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.fusion import PerClass
+from jaxmia.attacks.fusion import PerClass, RankFusion
 from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
-from jaxmia.attacks.protocol import Attack
+from jaxmia.attacks.protocol import Attack, check_attack
 from jaxmia.attacks.rmia import Rmia
 from jaxmia.attacks.threshold import Confidence, Loss, Margin
 from jaxmia.errors import InputError
+from jaxmia.plugins import import_plugin, is_plugin
 
 AUTO = "auto"
 
@@ -60,19 +61,79 @@ def distinct_attacks(evidence: Evidence) -> list[Attack]:
 
 
 def named_attack(name: str) -> Attack:
-    """The standard attack of that name.
+    """The standard attack of that name, or one's own where the name is `package.module:Class`.
+
+    Raises:
+        InputError: There is none, or it is no attack.
+
+    >>> named_attack("lira-online-tied")
+    LiraOnline(variance='tied', views='mean')
+    """
+    return own_attack(name, "attack.name") if is_plugin(name) else standard_attack(name)
+
+
+def standard_attack(name: str) -> Attack:
+    """The standard attack of that name; imports nothing, so that the name may come from a file.
 
     Raises:
         InputError: There is none.
     """
     attacks = {attack.name: attack for attack in standard_attacks()}
     if name not in attacks:
-        close = difflib.get_close_matches(name, attacks, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"attack.name: {name!r} is unknown; {hint}allowed are {AUTO}, {', '.join(attacks)}")
+        raise InputError(f"attack.name: {name!r} {describe_unknown(name)}")
     return attacks[name]
 
 
+def is_standard(attack: Attack) -> bool:
+    """Whether the attack is a standard one or made of standard ones alone.
+
+    >>> is_standard(RankFusion((Margin(), Rmia())))
+    True
+    """
+    match attack:
+        case RankFusion(attacks):
+            return all(map(is_standard, attacks))
+        case Aligned(inner):
+            return is_standard(inner)
+    return attack in standard_attacks()
+
+
+def describe_unknown(name: str) -> str:
+    """What is wrong with a name that is neither a standard attack's nor `package.module:Class`; else nothing.
+
+    >>> describe_unknown("lira-online-tide").partition("?")[0]
+    "is unknown; did you mean 'lira-online-tied'"
+    """
+    names = attack_names()
+    if name in names or is_plugin(name):
+        return ""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"is unknown; {hint}allowed are {AUTO}, package.module:Class, {', '.join(names)}"
+
+
+def own_attack(path: str, field: str) -> Attack:
+    """The attack that `package.module:name` stands for: an attack itself, or a class that makes one without arguments.
+
+    Args:
+        path: What to import.
+        field: Field of the configuration that names it, for messages.
+
+    Raises:
+        InputError: It cannot be imported, needs arguments, is no attack, or has the name of a standard one.
+    """
+    found = import_plugin(path, field)
+    if isinstance(found, type):
+        try:
+            found = found()
+        except TypeError as error:
+            raise InputError(f"{field}: {path!r} cannot be made without arguments: {error}") from error
+    attack = check_attack(found, f"{field}: {path!r}")
+    if attack.name in (AUTO, *attack_names()):
+        raise InputError(f"{field}: {path!r} is named {attack.name!r}, which is the name of a standard attack")
+    return attack
+
+
 def attack_names() -> list[str]:
-    """What `attack.name` may be, beside `auto`."""
+    """What `attack.name` may be, beside `auto` and attacks of one's own."""
     return [attack.name for attack in standard_attacks()]

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxmia.attacks.adaptive import Adaptive
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.protocol import Attack
+from jaxmia.attacks.protocol import Attack, scores_of
 from jaxmia.errors import InputError
 
 MAX_INCOMPLETE = 0.05
@@ -24,15 +24,16 @@ def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
     are what they are without them.
 
     Raises:
-        InputError: As the attack, where more than a twentieth of the samples lack a side.
+        InputError: As the attack, where more than a twentieth of the samples lack a side; or its scores are not one
+            number a sample.
     """
     lack = lacking(evidence)
     try:
-        return attack(evidence)
+        return scores_of(attack, evidence)
     except InputError:
         if not 0 < lack.mean() <= MAX_INCOMPLETE:
             raise
-    own = attack(evidence.take(np.flatnonzero(~lack)))
+    own = scores_of(attack, evidence.take(np.flatnonzero(~lack)))
     prior = Adaptive()(evidence)
     others = np.sort(prior[~lack])
     below, up_to = (np.searchsorted(others, prior[lack], side) for side in ("left", "right"))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all
+from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all, scores_of
 from jaxmia.attacks.alignment import MAX_MISALIGNMENT
-from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks
+from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
@@ -117,9 +117,10 @@ def select(
 
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (another shadow's mask would
-            then tell the pseudo-target's membership), no candidate can be used, `fpr` is not between 0 and 1, or
-            `targets` is below 4.
+            then tell the pseudo-target's membership), no candidate can be used, two have the same name, `fpr` is not
+            between 0 and 1, or `targets` is below 4.
     """
+    _check_names(candidates)
     drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
     check_independent(evidence.mask, drawn)
     usable, reasons = _usable(evidence, candidates)
@@ -186,6 +187,12 @@ def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
+def _check_names(candidates: Sequence[Attack]) -> None:
+    names = [attack.name for attack in candidates]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"attack.candidates: {repeated[0]!r} is the name of {names.count(repeated[0])} attacks")
+
+
 def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of the pseudo-targets, ascending."""
     models = len(evidence.shadows)
@@ -201,13 +208,21 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
 def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:
     """Lets each of the models play the target against every attack."""
     trials = [
-        _Trial(members, np.stack([rankdata(attack(against)) / len(members) for attack in attacks]).astype(np.float32))
+        _Trial(
+            members,
+            np.stack([rankdata(scores_of(attack, against)) / len(members) for attack in attacks]).astype(np.float32),
+        )
         for against, members in evidence.pseudo_targets([int(model) for model in models])
         if members.any() and not members.all()
     ]
     if len(trials) < 4:
         raise InputError("shadows mask: fewer than four shadows were trained on some samples and not on others")
     return trials
+
+
+def _ranks(attack: Attack, evidence: Evidence) -> np.ndarray:
+    """The rank of each sample's score, in (0, 1], float32 `[sample]`."""
+    return (rankdata(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
 
 
 def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Attack], dict[str, str]]:
@@ -297,13 +312,23 @@ def _std_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def select_attack(evidence: Evidence, section: AttackConfig) -> Selection:
-    """Chooses among the standard attacks by letting shadows play the target.
+def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attack]]:
+    """The attack that is named, None for `auto`, and the candidates of one's own; imports what is not standard.
+
+    Raises:
+        InputError: One of them is unknown, cannot be imported or is no attack.
+    """
+    named = None if section.name == AUTO else named_attack(section.name)
+    return named, [own_attack(path, "attack.candidates") for path in section.candidates]
+
+
+def select_attack(evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = ()) -> Selection:
+    """Chooses among the standard attacks, and those of one's own, by letting shadows play the target.
 
     Raises:
         InputError: The shadows do not allow it, for a reason that `select` gives; says what can be named instead.
     """
     try:
-        return select(evidence, distinct_attacks(evidence), section.fpr, targets=section.targets)
+        return select(evidence, [*distinct_attacks(evidence), *own], section.fpr, targets=section.targets)
     except InputError as error:
         raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from jaxmia.attacks import lacking, sample_fits, score_all
-from jaxmia.attacks.catalogue import AUTO, distinct_attacks, named_attack
+from jaxmia.attacks.catalogue import distinct_attacks, is_standard
 from jaxmia.config import AttackConfig
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.evaluation.selection import select_attack
+from jaxmia.evaluation.selection import configured_attacks, select_attack
 from jaxmia.files import save_npz, write_text
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
@@ -44,15 +44,15 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
     Raises:
         InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
     """
-    named = None if section.name == AUTO else named_attack(section.name)
+    named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
     missing = _tell_missing(out, matrices.shadows)
-    selection = None if named else select_attack(matrices.evidence, section)
+    selection = None if named else select_attack(matrices.evidence, section, candidates)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}
     left_out: dict[str, InputError] = {}
-    for attack in distinct_attacks(matrices.evidence):
+    for attack in (*distinct_attacks(matrices.evidence), *candidates):
         if attack.name not in scores:
             try:
                 scores[attack.name] = score_all(attack, matrices.evidence)
@@ -70,6 +70,7 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
     public = public_figures(pool, own, section.fpr)
     metrics = {
         "attack": chosen.name,
+        "own_code": not is_standard(chosen),
         "fpr": section.fpr,
         "models": len(matrices.shadows.model),
         "missing": missing,

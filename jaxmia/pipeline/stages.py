@@ -15,6 +15,7 @@ from jaxmia.config import Config, save_config
 from jaxmia.data.augment import View, views
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
+from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
 from jaxmia.provenance import digest, file_digest, origin
@@ -110,7 +111,12 @@ class Pipeline:
         return views(self.config.query.views, self.config.query.shift)
 
     def begin(self) -> None:
-        """Writes the resolved configuration, and the samples beside the results."""
+        """Writes the resolved configuration, and the samples beside the results.
+
+        Raises:
+            InputError: An attack that the configuration names is unknown; nothing is trained in vain.
+        """
+        configured_attacks(self.config.attack)
         self.pool.save(RunDir(self.out).pool)
         save_config(self.config, RunDir(self.out).config)
 

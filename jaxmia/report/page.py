@@ -70,7 +70,8 @@ def write_report(
     results = read_results(out, truth)
     if images is not None and len(images) != len(results.pool):
         raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.pool)} samples")
-    steps = rehearse(results.evidence, results.attack, results.pool.membership, results.metrics.fpr)
+    attack = results.attack
+    steps = rehearse(results.evidence, attack, results.pool.membership, results.metrics.fpr) if attack else []
     verdict = reach_verdict(results, steps)
     attacks = show_attacks(results)
     sections: list[Section] = [

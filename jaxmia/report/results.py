@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
-from jaxmia.attacks.catalogue import named_attack
+from jaxmia.attacks.catalogue import standard_attack
 from jaxmia.config import parse_as
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
@@ -87,6 +87,7 @@ class Metrics(_Plain):
     """`metrics.json`."""
 
     attack: str
+    own_code: bool = False
     fpr: float = Field(gt=0, lt=1)
     selection: Selection | None
     public: Figures | None
@@ -165,9 +166,9 @@ class Results:
         return bool(self.members.any() and not self.members.all())
 
     @property
-    def attack(self) -> Attack:
-        """The attack whose scores are submitted."""
-        return recorded_attack(self.metrics.attack)
+    def attack(self) -> Attack | None:
+        """The attack whose scores are submitted; None for one of the user's own: no code that a file names is run."""
+        return None if self.metrics.own_code else recorded_attack(self.metrics.attack)
 
     @property
     def target_margin(self) -> np.ndarray:
@@ -215,9 +216,9 @@ def recorded_attack(name: str) -> Attack:
         InputError: There is none.
     """
     if name.startswith("fusion(") and name.endswith(")"):
-        return RankFusion(tuple(named_attack(part) for part in name[len("fusion(") : -1].split("+")))
+        return RankFusion(tuple(standard_attack(part) for part in name[len("fusion(") : -1].split("+")))
     try:
-        return named_attack(name)
+        return standard_attack(name)
     except InputError:
         if not name.endswith(_ALIGNED):
             raise

@@ -202,6 +202,8 @@ def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str)
 def show_gain(results: Results, steps: Sequence[Step]) -> Section:
     """What more shadow models bring."""
     title = "What more shadow models bring"
+    if results.attack is None:
+        return Section(title, ("Left out: the attack is one of your own, and the report runs no code but its own.",))
     if not steps:
         return Section(title, ("Left out: there are too few shadows to let one play the target against four others.",))
     fpr = results.metrics.fpr

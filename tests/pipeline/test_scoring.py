@@ -1,21 +1,25 @@
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxmia.attacks import LiraOnline
+from jaxmia.attacks import Calibrated, LiraOnline
 from jaxmia.attacks.catalogue import named_attack, standard_attacks
 from jaxmia.cli.commands.run import Score
-from jaxmia.config import AttackConfig
+from jaxmia.cli.display import progress_bar
+from jaxmia.config import AttackConfig, parse_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import figures, tpr_at_fpr
 from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv, to_unit_interval, validate_submission
 from jaxmia.pipeline.scoring import public_figures, score
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.report import write_report
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
@@ -220,3 +224,39 @@ def test_a_margin_of_the_target_that_would_overflow_is_named(planted: tuple[Path
     np.savez(out / "target.npz", phi=phi)
     with pytest.raises(InputError, match=r"target\.npz: phi of view 1 at sample 3 is -1e\+200, expected a logit"):
         score(out, AttackConfig(name="margin"))
+
+
+OWN = """
+class Excess:
+    name = "excess"
+
+    def __call__(self, evidence):
+        return evidence.target[0] - evidence.out.mean[0]
+"""
+
+
+def test_an_own_attack_scores_a_run_is_recorded_and_reported(
+    planted: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, _ = planted
+    (tmp_path / "jaxmia_own_attack.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    path = "jaxmia_own_attack:Excess"
+    metrics = score(out, AttackConfig(name=path))
+    assert (metrics["attack"], metrics["own_code"]) == ("excess", True)
+    evidence = read_matrices(out).evidence
+    np.testing.assert_array_equal(load_npz(out / "scores.npz")["excess"], Calibrated("identity")(evidence))
+    assert "the report runs no code but its own" in write_report(out).read_text()
+
+    metrics = score(out, AttackConfig(candidates=(path,)))
+    assert "excess" in [row["name"] for row in metrics["selection"]["results"]]
+    assert "excess" in load_npz(out / "scores.npz")
+
+
+def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_path: Path):
+    config = parse_config({"attack": {"candidates": ["no_such_module:Attack"]}}, "run.yaml")
+    pipeline = Pipeline(config, tmp_path / "run", progress_bar)
+    with pytest.raises(InputError, match=r"attack\.candidates: cannot import 'no_such_module:Attack': ModuleNotFound"):
+        pipeline.begin()
+    assert not (tmp_path / "run").exists()
