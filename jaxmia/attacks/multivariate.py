@@ -1,28 +1,36 @@
-"""LiRA over all views at once (Carlini et al., 2022, section VI-C), with covariances that few models can carry."""
+"""LiRA over all views at once (Carlini et al., 2022, section VI-C), with moments that few models can carry."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.linalg import eigh
 
 from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.lira import log_normal
 from jaxmia.attacks.moments import Moments
-from jaxmia.attacks.variance import FLOOR, fit_spread
+from jaxmia.attacks.signal import Fit, project
+from jaxmia.attacks.variance import FLOOR, fit_spread, pooled
 
-MAX_SAMPLES = 2000
-"""Samples on which the prior's weight is chosen, at most."""
-
-PRIOR_WEIGHTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
-"""Degrees of freedom beyond the least possible ones that are tried."""
+RIDGE = 1e-6
+"""Share of the mean variance added to each view's, so that a view that repeats another one adds nothing."""
 
 
 @dataclass(frozen=True)
 class LiraMultivariate:
     """`log N(phi; mean_in, cov_in) - log N(phi; mean_out, cov_out)` over the vector of views, in nats.
 
-    A side's covariance is the posterior mean under an inverse Wishart prior, plus the mean's own error. The prior's
-    center is the correlation of views over all samples at the sample's own level of variance; its weight maximises the
-    marginal likelihood.
+    A sample has as many models as there are views or fewer, far too few for a covariance and a gap of its own in every
+    direction. So the views are turned to directions in which, over all samples, noise is uncorrelated and of unit
+    variance and the gaps between IN and OUT are uncorrelated too. In each direction the sample's variances are shrunk
+    towards those of all samples by their degrees of freedom, and its gap by how much gaps differ between samples beyond
+    noise: where they do not, the direction tells nothing of its own.
+
+    >>> rng = np.random.default_rng(0)
+    >>> mask = rng.random((16, 500)) < 0.5
+    >>> phi = rng.normal(size=(16, 18, 500)) + mask[:, None]
+    >>> scores = LiraMultivariate()(Evidence(phi[0], phi[1:], mask[1:], np.zeros(500, int)))
+    >>> bool(scores[mask[0]].mean() > 1 > -1 > scores[~mask[0]].mean())
+    True
     """
 
     @property
@@ -38,7 +46,9 @@ class LiraMultivariate:
         """
         in_, out = evidence.in_, evidence.out
         level = _level(in_, out)
-        return _log_density(evidence.target, in_, level) - _log_density(evidence.target, out, level)
+        directions = _directions(in_, out, level)
+        phi = directions @ evidence.target / np.sqrt(level)
+        return _log_ratio(phi, _projected(in_, directions, level), _projected(out, directions, level)).sum(0)
 
 
 def _level(in_: Moments, out: Moments) -> np.ndarray:
@@ -48,38 +58,44 @@ def _level(in_: Moments, out: Moments) -> np.ndarray:
     return fit_spread(sum_sq[None], dof).posterior(sum_sq[None], dof)[0]
 
 
-def _log_density(phi: np.ndarray, side: Moments, level: np.ndarray) -> np.ndarray:
-    """Log-density of the target's views on one side, without the constant that both sides share."""
-    views = len(phi)
-    dof = np.maximum(side.count - 1, 0)
-    scatter = side.scatter.transpose(2, 0, 1)
-    typical = (scatter / level[:, None, None]).sum(0) / max(dof.sum(), 1) + FLOOR * np.eye(views)
-    center = typical * level[:, None, None]
-    weight = _prior_weight(center, scatter, dof)
-    covariance = (weight * center + scatter) / (weight + dof)[:, None, None]
-    covariance *= (1 + 1 / side.count)[:, None, None]
-    covariance += FLOOR * np.eye(views)
-    deviation = (phi - side.mean).T[:, :, None]
-    distance = (deviation * np.linalg.solve(covariance, deviation)).sum((1, 2))
-    return -0.5 * (distance + np.linalg.slogdet(covariance)[1])
+def _directions(in_: Moments, out: Moments, level: np.ndarray) -> np.ndarray:
+    """The linear map from views to directions, `[direction, view]`: noise becomes white, gaps uncorrelated."""
+    dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
+    noise = ((in_.scatter + out.scatter) / level).sum(-1) / max(dof.sum(), 1)
+    noise += (RIDGE * np.trace(noise) / len(noise) + FLOOR) * np.eye(len(noise))
+    gap = (in_.mean - out.mean) / np.sqrt(level)
+    return eigh(np.atleast_2d(np.cov(gap)), noise)[1].T
 
 
-def _prior_weight(center: np.ndarray, scatter: np.ndarray, dof: np.ndarray) -> float:
-    """The weight `w` of the prior `InverseWishart(w + views + 1, w * center)` that makes the scatters likeliest."""
-    stride = -(-len(center) // MAX_SAMPLES)
-    center, scatter, dof = center[::stride], scatter[::stride], dof[::stride]
-    views = center.shape[1]
-
-    def log_likelihood(weight: float) -> float:
-        prior = weight + views + 1
-        both = (prior + dof) / 2
-        shape = _log_gamma(both, views) - _log_gamma(prior / 2, views)
-        before, after = np.linalg.slogdet(weight * center)[1], np.linalg.slogdet(weight * center + scatter)[1]
-        return float((shape + prior / 2 * before - both * after).sum())
-
-    return max(PRIOR_WEIGHTS, key=log_likelihood)
+def _projected(side: Moments, directions: np.ndarray, level: np.ndarray) -> Fit:
+    """Moments in each direction, in units of the sample's own spread."""
+    fit = project(side, directions)
+    return Fit(fit.count, fit.mean / np.sqrt(level), fit.sum_sq / level)
 
 
-def _log_gamma(x: np.ndarray | float, dimension: int) -> np.ndarray:
-    """Logarithm of the multivariate gamma function, without the constant that depends on the dimension alone."""
-    return np.sum([gammaln(np.asarray(x) - j / 2) for j in range(dimension)], axis=0)
+def _log_ratio(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+    """Log-ratio of IN and OUT in each direction, `[direction, sample]`, all uncertain means integrated out."""
+    in_variance, out_variance = _variances(in_, out)
+    in_precision, out_precision = in_.count / in_variance, out.count / out_variance
+    gap, gap_variance = _shrunk_gap(in_.mean - out.mean, 1 / in_precision + 1 / out_precision)
+    total = in_precision + out_precision
+    in_share = in_precision / total
+    out_center = (1 - in_share) * out.mean + in_share * (in_.mean - gap)
+    member = log_normal(phi, out_center + gap, in_variance + 1 / total + (1 - in_share) ** 2 * gap_variance)
+    return member - log_normal(phi, out_center, out_variance + 1 / total + in_share**2 * gap_variance)
+
+
+def _variances(in_: Fit, out: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """IN and OUT variances: one of each sample, shrunk, whose ratio in a direction is the same for all samples."""
+    ratio = pooled(in_.sum_sq, in_.dof) / pooled(out.sum_sq, out.dof)
+    sum_sq, dof = in_.sum_sq / ratio + out.sum_sq, in_.dof + out.dof
+    variance = fit_spread(sum_sq, dof).posterior(sum_sq, dof)
+    return ratio * variance, variance
+
+
+def _shrunk_gap(gap: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of what each gap is, known its error's variance and the gaps of all samples."""
+    typical = gap.mean(-1, keepdims=True)
+    real = np.maximum(gap.var(-1, keepdims=True) - noise.mean(-1, keepdims=True), 0)
+    share = real / (real + noise)
+    return typical + share * (gap - typical), share * noise

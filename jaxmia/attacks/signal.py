@@ -55,7 +55,7 @@ def signals(evidence: Evidence, views: Views, in_: Moments, out: Moments) -> tup
 
 def project(side: Moments, weights: np.ndarray) -> Fit:
     """Moments of the signals `weights @ views`, exactly those that the projected margins would have."""
-    sum_sq = np.einsum("iv,vwn,iw->in", weights, side.scatter, weights)
+    sum_sq = np.einsum("iwn,iw->in", np.tensordot(weights, side.scatter, 1), weights)
     return Fit(side.count, weights @ side.mean, np.maximum(sum_sq, 0))
 
 
