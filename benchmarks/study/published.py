@@ -43,7 +43,7 @@ class RmiaPublished:
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Scores `[sample]`; higher means member."""
-        inside, outside = evidence.inside.log_mean_p, evidence.outside.log_mean_p
+        inside, outside = evidence.in_.log_mean_p, evidence.out.log_mean_p
         ratio = log_probability(evidence.target) - np.logaddexp(inside, outside) + np.log(2)
         beaten = [np.searchsorted(np.sort(view), view - np.log(self.gamma)) for view in ratio]
         return np.mean(beaten, axis=0) / ratio.shape[1]

@@ -10,9 +10,8 @@ from scipy.stats import t as student
 
 from benchmarks.study.making import Case, truth_of
 from benchmarks.study.published import LiraPublished, RmiaPublished
-from jaxmia.attacks import Aligned, Attack, Evidence, misalignment
-from jaxmia.attacks.alignment import MAX_MISALIGNMENT
-from jaxmia.attacks.catalogue import standard_attacks
+from jaxmia.attacks import Aligned, Attack, Evidence, misaligned
+from jaxmia.attacks.catalogue import distinct_attacks, standard_attacks
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
@@ -101,7 +100,7 @@ def measure(one: Subject) -> dict[str, Any]:
         `chosen` (by `auto`), `misalignment`, `expected`, `samples`; `target`: figures on the samples that are judged,
         by attack; `against`: paired differences of `auto` on them; `replicas`: figures by attack, `[replica]` each.
     """
-    selection = select(one.evidence, standard_attacks(), FPR)
+    selection = select(one.evidence, distinct_attacks(one.evidence), FPR)
     scores = {attack: score[one.judged] for attack, score in _scores(one.evidence, selection).items()}
     members = one.members[one.judged]
     replicas: dict[str, dict[str, list[float]]] = {}
@@ -135,7 +134,7 @@ def _auto(evidence: Evidence, selection: Selection) -> Attack:
     """What `auto` would use against this target; only whether it is aligned depends on the target."""
     chosen = selection.chosen
     plain = chosen.attack if selection.aligned and isinstance(chosen, Aligned) else chosen
-    return Aligned(plain) if misalignment(evidence) > MAX_MISALIGNMENT and not isinstance(plain, Aligned) else plain
+    return Aligned(plain) if misaligned(evidence) and not isinstance(plain, Aligned) else plain
 
 
 def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:

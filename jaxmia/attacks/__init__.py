@@ -1,7 +1,7 @@
 """Membership inference attacks on logit margins: one file each, one protocol, plain NumPy."""
 
 from jaxmia.attacks.adaptive import Adaptive
-from jaxmia.attacks.alignment import Aligned, misalignment
+from jaxmia.attacks.alignment import Aligned, misaligned, misalignment
 from jaxmia.attacks.base import Base
 from jaxmia.attacks.bavaria import Bavaria
 from jaxmia.attacks.calibrated import Calibrated
@@ -34,6 +34,7 @@ __all__ = [
     "Rmia",
     "check_attack",
     "lacking",
+    "misaligned",
     "misalignment",
     "sample_fits",
     "score_all",

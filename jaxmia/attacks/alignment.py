@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack
@@ -12,7 +14,16 @@ MAX_SHADOWS = 64
 """Shadows whose distribution of margins is looked at, at most."""
 
 MAX_MISALIGNMENT = 4.0
-"""Standard deviations beyond which a target is not one of its shadows' kind."""
+"""Standard deviations beyond which a target is not one of its shadows' kind, where the shadows are many."""
+
+
+def max_misalignment(models: int) -> float:
+    """The same for a standard deviation that is itself estimated from few models (Student's quantile).
+
+    >>> [round(max_misalignment(models), 1) for models in (3, 8, 32, 100_000)]
+    [125.6, 8.5, 4.6, 4.0]
+    """
+    return float(student.isf(norm.sf(MAX_MISALIGNMENT), models - 1)) if models > 1 else np.inf
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,7 @@ def scale_of_shadows(evidence: Evidence) -> Scale:
 def misalignment(evidence: Evidence) -> float:
     """How far the target's median or width (of view 0) is from the shadows', in standard deviations over shadows.
 
-    Above `MAX_MISALIGNMENT`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare
-    with.
+    Where `misaligned`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare with.
     """
     shadows = scale_of_shadows(evidence)
     if len(shadows.median) < 3:
@@ -54,6 +64,11 @@ def misalignment(evidence: Evidence) -> float:
         spread = max(float(others[:, 0].std(ddof=1)), np.sqrt(FLOOR)) * np.sqrt(1 + 1 / len(others))
         distances.append(abs(float(own[0] - others[:, 0].mean())) / spread)
     return float(max(distances))
+
+
+def misaligned(evidence: Evidence) -> bool:
+    """Whether the target is further from its shadows than one of them would be by chance, once in some 10,000 cases."""
+    return misalignment(evidence) > max_misalignment(len(scale_of_shadows(evidence).median))
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,42 @@ import numpy as np
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import log_probability
+from jaxmia.attacks.protocol import check_choice
+from jaxmia.attacks.signal import VIEWS, Views, weights
 from jaxmia.errors import InputError
 
 
-def log_ratios(evidence: Evidence, offline: float | None) -> np.ndarray:
-    """`log p(x) - log pbar(x)` in nats, `[view, sample]`.
+def log_ratios(
+    evidence: Evidence, offline: float | None, views: Views = "each", temperature: float = 1.0
+) -> np.ndarray:
+    """`log p(x) - log pbar(x)` in nats, `[signal, sample]`.
 
     Args:
         evidence: The margins.
         offline: None for `pbar = (p_in + p_out) / 2`; else the slope `a` of `p_in = a p_out + (1 - a)`, which stands in
             for models trained on the sample.
+        views: How views become signals; `each` view is one of its own.
+        temperature: `p = sigmoid(signal / temperature)`.
 
     Raises:
         InputError: A sample has no OUT model, or online no IN model.
     """
-    out = evidence.out.log_mean_p
+    softened = evidence if (views, temperature) == ("each", 1) else _softened(evidence, views, temperature)
+    out = softened.out.log_mean_p
     if offline is None:
-        log_mean = np.logaddexp(evidence.in_.log_mean_p, out) - np.log(2)
+        log_mean = np.logaddexp(softened.in_.log_mean_p, out) - np.log(2)
     elif offline == 1:
         log_mean = out
     else:
         log_mean = np.logaddexp(np.log1p(offline) + out, np.log1p(-offline)) - np.log(2)
-    return log_probability(evidence.target) - log_mean
+    return log_probability(softened.target) - log_mean
+
+
+def _softened(evidence: Evidence, views: Views, temperature: float) -> Evidence:
+    """The evidence whose views are the signals, divided by the temperature."""
+    mapping = weights(evidence, views) / temperature
+    shadows = np.stack([mapping @ phi for phi in evidence.shadows.astype(np.float64, copy=False)])
+    return Evidence(mapping @ evidence.target, shadows, evidence.mask, evidence.labels)
 
 
 def check_slope(offline: float | None) -> None:
@@ -42,20 +56,34 @@ def check_slope(offline: float | None) -> None:
 
 @dataclass(frozen=True)
 class Base:
-    """`log p(x) - log pbar(x)`, in nats, averaged over the views.
+    """`log p(x) - log pbar(x)`, in nats, averaged over the signals.
 
-    `offline` is RMIA's slope `a`, None where IN models are used.
+    Attributes:
+        offline: RMIA's slope `a`, so that `pbar` is RMIA's too; None where IN models are used, as published.
+        temperature: `p = sigmoid(phi / temperature)`. Above 1, differences between samples that the target is almost
+            sure of count for more.
+        views: `each` view its own ratio, or a signal made of all.
+
+    >>> Base().name, Base(0.95, 2.0, "fisher").name
+    ('base-online', 'base-offline-0.95-temperature-2-fisher')
     """
 
     offline: float | None = None
+    temperature: float = 1.0
+    views: Views = "each"
 
     def __post_init__(self) -> None:
         check_slope(self.offline)
+        check_choice("views", self.views, VIEWS)
+        if not 0 < self.temperature < np.inf:
+            raise InputError(f"attack.temperature: {self.temperature} is not above 0 and finite")
 
     @property
     def name(self) -> str:
-        """`base-online` or `base-offline-` and the slope."""
-        return "base-online" if self.offline is None else f"base-offline-{self.offline:g}"
+        """`base-online` or `base-offline-` and the slope, with temperature and views where they are not the default."""
+        side = "online" if self.offline is None else f"offline-{self.offline:g}"
+        temperature = "" if self.temperature == 1 else f"-temperature-{self.temperature:g}"
+        return f"base-{side}{temperature}" + ("" if self.views == "each" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Scores `[sample]`; higher means member.
@@ -63,4 +91,4 @@ class Base:
         Raises:
             InputError: A sample has no OUT model, or online no IN model.
         """
-        return log_ratios(evidence, self.offline).mean(0)
+        return log_ratios(evidence, self.offline, self.views, self.temperature).mean(0)

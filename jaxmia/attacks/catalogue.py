@@ -13,6 +13,7 @@ from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
 from jaxmia.attacks.protocol import Attack, check_attack
 from jaxmia.attacks.rmia import Rmia
+from jaxmia.attacks.signal import Views
 from jaxmia.attacks.threshold import Confidence, Loss, Margin
 from jaxmia.errors import InputError
 from jaxmia.plugins import import_plugin, is_plugin
@@ -21,43 +22,51 @@ AUTO = "auto"
 
 
 def standard_attacks() -> list[Attack]:
-    """Every attack that can be named, simple ones first."""
+    """Every attack that can be named, simple ones first: what `auto` compares, and forms that it does without."""
+    further = [
+        LiraOffline("per-example"),
+        LiraOnline("global", "identity"),
+        LiraOnline("tied"),
+        LiraOnline("per-example"),
+        LiraOnline("shrunk", "each"),
+        Rmia(offline=0.3),
+        Rmia(offline=0.8),
+        Base(),
+        Adaptive("each"),
+    ]
+    return list(dict.fromkeys([*_candidates("mean"), *_candidates("fisher"), *further]))
+
+
+def distinct_attacks(evidence: Evidence) -> list[Attack]:
+    """The standard attacks that `auto` chooses from and that a run records, simple ones first.
+
+    Several views are weighted by what each tells: where a model saw no shifted or mirrored images in training, their
+    plain mean destroys an attack.
+    """
+    return _candidates("fisher" if len(evidence.target) > 1 else "mean")
+
+
+def _candidates(views: Views) -> list[Attack]:
     return [
         Loss(),
         Confidence(),
         Margin(),
-        Calibrated(),
-        PerClass(Calibrated()),
-        LiraOffline("global"),
-        LiraOffline("per-example"),
-        LiraOffline("shrunk"),
-        LiraOnline("global", "identity"),
-        LiraOnline("global"),
-        LiraOnline("tied"),
-        LiraOnline("per-example"),
-        LiraOnline("shrunk"),
-        LiraOnline("shrunk", "each"),
-        Rmia(offline=0.3),
-        Rmia(offline=0.8),
+        Calibrated(views),
+        PerClass(Calibrated(views)),
+        LiraOffline("global", views=views),
+        LiraOffline("shrunk", views=views),
+        LiraOnline("global", views),
+        LiraOnline("tied-shrunk", views),
+        LiraOnline("shrunk", views),
+        Base(0.95, 2.0, views),
         Rmia(),
-        Base(),
-        Bavaria("normal"),
-        Bavaria("student"),
+        Base(None, 2.0, views),
+        Bavaria("normal", views),
+        Bavaria("student", views),
         LiraMultivariate(),
-        Adaptive(),
-        Adaptive("each"),
-        Aligned(Adaptive()),
+        Adaptive(views),
+        Aligned(Adaptive(views)),
     ]
-
-
-_JOINING_VIEWS = (LiraOnline("global", "identity"), LiraOnline("shrunk", "each"), Adaptive("each"))
-"""Standard attacks that differ from others in how they join views alone."""
-
-
-def distinct_attacks(evidence: Evidence) -> list[Attack]:
-    """The standard attacks that `auto` chooses from and that a run records: with a single view, none comes twice."""
-    attacks = standard_attacks()
-    return attacks if len(evidence.target) > 1 else [attack for attack in attacks if attack not in _JOINING_VIEWS]
 
 
 def named_attack(name: str) -> Attack:

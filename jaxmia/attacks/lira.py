@@ -62,7 +62,7 @@ class LiraOffline:
     views: Views = "mean"
 
     def __post_init__(self) -> None:
-        check_choice("variance", self.variance, tuple(mode for mode in VARIANCES if mode != "tied"))
+        check_choice("variance", self.variance, tuple(mode for mode in VARIANCES if "tied" not in mode))
         check_choice("tail", self.tail, get_args(Tail))
         check_choice("views", self.views, VIEWS)
 

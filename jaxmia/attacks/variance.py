@@ -8,9 +8,10 @@ from scipy.special import digamma, polygamma
 
 from jaxmia.attacks.signal import Fit
 
-Variance = Literal["per-example", "global", "tied", "shrunk"]
+Variance = Literal["per-example", "global", "tied", "shrunk", "tied-shrunk"]
 """`per-example`: each sample's own. `global`: one for all samples, of residuals. `tied`: each sample's own, shared by
-IN and OUT. `shrunk`: between per-example and global, by how much samples differ and how many models there are."""
+IN and OUT. `shrunk`: between per-example and global, by how much samples differ and how many models there are.
+`tied-shrunk`: the same of the variance that IN and OUT share."""
 
 VARIANCES: tuple[str, ...] = get_args(Variance)
 
@@ -85,9 +86,9 @@ def inverse_trigamma(value: float) -> float:
 
 def variances(in_: Fit, out: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarray]:
     """IN and OUT variances, nats squared, each broadcastable to `[signal, sample]`."""
-    if mode == "tied":
+    if mode in ("tied", "tied-shrunk"):
         sum_sq, dof = in_.sum_sq + out.sum_sq, in_.dof + out.dof
-        shared = _own(sum_sq, dof)
+        shared = _own(sum_sq, dof) if mode == "tied" else fit_spread(sum_sq, dof).posterior(sum_sq, dof)
         return shared, shared
     return side_variance(in_, mode), side_variance(out, mode)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misalignment, score_all, scores_of
-from jaxmia.attacks.alignment import MAX_MISALIGNMENT
+from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misaligned, misalignment, score_all, scores_of
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError
@@ -105,7 +104,7 @@ def select(
     taken. Equal-weight fusions of the candidates by rank come last, so they must win by more. The pseudo-targets share
     shadows and samples, so their standard error does not hold the chance in those.
 
-    A target that is unlike its shadows (`misalignment` above 4) gets the chosen attack behind `Aligned`: shadows
+    A target that is unlike its shadows (`misaligned`) gets the chosen attack behind `Aligned`: shadows
     playing the target cannot tell that this is needed, being like each other.
 
     Args:
@@ -132,8 +131,7 @@ def select(
     attacks = [_attack(usable, fusion) for fusion in everything]
     chosen = attacks[choose(tprs)]
     expected = _expected(trials, tprs[: len(usable)], fpr)
-    distance = misalignment(evidence)
-    aligned = distance > MAX_MISALIGNMENT and not isinstance(chosen, Aligned)
+    aligned = misaligned(evidence) and not isinstance(chosen, Aligned)
     aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
     return Selection(
         chosen=Aligned(chosen) if aligned else chosen,
@@ -141,7 +139,7 @@ def select(
         targets=len(trials),
         expected=float(expected.mean()),
         expected_error=_std_error(expected),
-        misalignment=distance,
+        misalignment=misalignment(evidence),
         aligned=aligned,
         results=_results(candidates, attacks, reasons, tprs, aucs),
     )

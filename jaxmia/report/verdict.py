@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmia.attacks.alignment import MAX_MISALIGNMENT, misalignment
+from jaxmia.attacks import misaligned, misalignment
 from jaxmia.evaluation.metrics import Estimate, next_target
 from jaxmia.plots.panels import paint_intervals
 from jaxmia.plots.style import Plot, draw
@@ -136,12 +136,11 @@ def _remarks(results: Results, figures: Sequence[Figure]) -> list[str]:
             else "Public: measured on the target itself, with an attack that was named by hand. It is an honest figure "
             "only if it was not named by looking at it."
         )
-    far = misalignment(results.evidence)
-    if far > MAX_MISALIGNMENT:
+    if misaligned(results.evidence):
         remarks.append(
-            f"The target is unlike its shadows: its margins are {far:.1f} of their standard deviations away (chance "
-            f"alone, with eight shadows or more, seldom makes it {MAX_MISALIGNMENT:g}). What the shadows promise need "
-            "not hold for it; shadows trained more as it was may do better."
+            f"The target is unlike its shadows: its margins are {misalignment(results.evidence):.1f} of their standard "
+            "deviations away, more than chance makes it once in 10,000 cases. What the shadows promise need not hold "
+            "for it; shadows trained more as it was may do better."
         )
     if {"expected", "public"} <= set(by_name):
         promised, measured = by_name["expected"].estimate, by_name["public"].estimate

@@ -35,6 +35,20 @@ def test_base_equals_a_loop(offline):
     np.testing.assert_allclose(Base(offline)(evidence), naive_ratios(evidence, offline).mean(0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("offline", [None, 0.95])
+@pytest.mark.parametrize("views", ["mean", "identity"])
+def test_a_temperature_softens_the_signal_before_the_ratio(views, offline):
+    """As if there were one view, the joined margin, and that divided by the temperature."""
+    evidence = naive.random_evidence(views=3)
+    joined = [
+        phi.mean(-2, keepdims=True) if views == "mean" else phi[..., :1, :]
+        for phi in (evidence.target, evidence.shadows)
+    ]
+    softened = Evidence(joined[0] / 2.5, joined[1] / 2.5, evidence.mask, evidence.labels)
+    expected = naive_ratios(softened, offline)[0]
+    np.testing.assert_allclose(Base(offline, 2.5, views)(evidence), expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("offline", [None, 0.3])
 @pytest.mark.parametrize("gamma", [1.0, 1.2, 2.0])
@@ -63,6 +77,12 @@ def test_rmia_ranks_the_same_with_a_view_that_repeats_the_only_one():
     one = naive.random_evidence(views=1, samples=60, seed=4)
     two = Evidence(np.repeat(one.target, 2, 0), np.repeat(one.shadows, 2, 1), one.mask, one.labels)
     assert list(np.argsort(Rmia()(two))) == list(np.argsort(Rmia()(one)))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])
+def test_a_temperature_is_positive(temperature: float):
+    with pytest.raises(InputError, match=r"attack\.temperature: .* is not above 0 and finite"):
+        Base(temperature=temperature)
 
 
 def test_gamma_moves_the_share():

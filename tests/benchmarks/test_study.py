@@ -27,10 +27,6 @@ from jaxmia.runs.store import ScoreStore
 ROOT = Path(__file__).parents[2]
 
 
-def quiet(line: str) -> None:
-    del line
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The smallest study there is, made by its command."""
@@ -40,7 +36,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     np.savez(out / "digits.npz", images=images, labels=classes)
     command = ["-m", "benchmarks.study", "train", "tiny", "--out", out, "--images", out / "digits.npz", "--seed", "5"]
     subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True, timeout=300)
-    return Study(PRESETS["tiny"], out / "digits.npz", out, 5, quiet)
+    return Study(PRESETS["tiny"], out / "digits.npz", out, 5)
 
 
 @pytest.mark.slow
@@ -221,7 +217,7 @@ def test_on_a_gpu_time_is_that_of_its_streams():
 @pytest.mark.slow
 def test_a_profile_accounts_for_the_time(study: Study):
     preset = replace(study.preset, bench_widths=(8,))
-    profiled = Study(preset, study.images, study.out / "profiled", 5, quiet)
+    profiled = Study(preset, study.images, study.out / "profiled", 5)
     profile(profiled)
     result = json.loads((profiled.out / "profile.json").read_text())
     assert 0 < result["busy_seconds"] == pytest.approx(sum(kind["spent"] for kind in result["kinds"].values()))
@@ -238,7 +234,7 @@ def test_what_is_timed_is_what_the_study_trains(name: str, tmp_path: Path, monke
         "benchmarks.study.device.Bench", lambda **options: lambda overrides: timed.append((options, overrides))
     )
     preset = replace(PRESETS[name], bench_widths=(8,))
-    bench(Study(preset, tmp_path / "images.npz", tmp_path, 5, quiet))
+    bench(Study(preset, tmp_path / "images.npz", tmp_path, 5))
     ((options, overrides),) = timed
     asked, trained = configure(None, overrides).shadow, preset.config().shadow
     assert asked.model_copy(update={"count": trained.count}) == trained
