@@ -7,9 +7,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from bridge.challenge import save_challenge, save_truth
-from bridge.target import Preprocessing, save_target
+from bridge.target import save_target
 from bridge.trainer import TorchRecipe, train_target
 from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
 
 _SEED = 20

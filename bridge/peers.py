@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from bridge.networks import build
 from bridge.trainer import TorchRecipe, augment, make_optimizer, train_step
 from jaxmia.config import Augment, Recipe
-from jaxmia.models import Compute, Network, ensemble_conv
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.models import Compute, Network
 from jaxmia.training.measure import StepTimer
-from jaxmia.training.trainer import Normalisation, Trainer
+from jaxmia.training.plan import plan_of
+from jaxmia.training.trainer import Trainer
 
 Way = Literal["one by one", "torch.func", "vmap"]
 
@@ -184,9 +186,8 @@ def _make(way: Way, network: Network, recipe: TorchRecipe, width: int) -> "OneBy
     shadow = Recipe(
         batch_size=recipe.batch_size, optimizer=recipe.optimizer, augment=Augment(crop=recipe.crop, flip=recipe.flip)
     )
-    compute = Compute(jnp.dtype(recipe.precision), ensemble_conv("grouped"))
-    trainer = Trainer(network, shadow, Normalisation((0.5,), (0.5,)), compute)
-    return StepTimer(trainer, width, False, tuple(jax.local_devices()[:1]))
+    trainer = Trainer(network, shadow, Preprocessing(), Compute(jnp.dtype(recipe.precision)))
+    return StepTimer(trainer, plan_of(width, "grouped", tuple(jax.local_devices()[:1])))
 
 
 def _serve(asked: str) -> None:

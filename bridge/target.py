@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Literal, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
-import torch.nn.functional as F
 from flax import nnx
 from torch import nn
 
 from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
 from bridge.networks import build
+from bridge.preprocessing import preprocess
 from bridge.safeload import load
-from jaxmia.data.resize import resize, resized_shape
+from jaxmia.data.pool import Pool
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
 from jaxmia.models import Architecture, Network
@@ -33,57 +33,6 @@ _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """Pixels to what the target's network sees.
-
-    Attributes:
-        size: Length of the shorter side after resizing, as torchvision's `Resize(size)`; None keeps the image.
-        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
-        std: Of each channel.
-    """
-
-    size: int | None = None
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-
-    def check(self, channels: int) -> None:
-        """Raises ValueError where mean or std fit no image of so many channels."""
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                raise ValueError(
-                    f"{name} has {len(values)} values, allowed are 1 or one for each of {channels} channels"
-                )
-
-    def in_jax(self, images: jax.Array) -> jax.Array:
-        """Float32 `[sample, height, width, channel]` of uint8 in [0, 255] or floats in [0, 1]."""
-        self.check(images.shape[-1])
-        if self.size is None:
-            pixels = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
-        else:
-            pixels = resize(images, self.size)
-        return (pixels - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
-
-    def in_torch(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
-        """Float32 `[sample, channel, height, width]` of the same, on the device."""
-        return self.normalised(self.resized(images, device))
-
-    def resized(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
-        """The first half of `in_torch`: pixels in [0, 1]."""
-        self.check(images.shape[-1])
-        pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
-        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        if self.size is None:
-            return pixels
-        shape = resized_shape(images.shape[1], images.shape[2], self.size)
-        return F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
-
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The second half of `in_torch`."""
-        mean, std = (torch.tensor(values, device=pixels.device).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        return (pixels - mean) / std
-
-
-@dataclass(frozen=True)
 class Target:
     """A trained network behind its preprocessing, in eval mode.
 
@@ -93,38 +42,30 @@ class Target:
         classes: Number of classes; None where only a query could tell.
         network: What it is, where that is known: not for an exported program or a network of the user's own.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
-        batch_size: Images a batch.
+        preprocessing: Pixels to what the network sees.
     """
 
     logits: Callable[[np.ndarray], np.ndarray]
     source: str
     classes: int | None
+    preprocessing: Preprocessing
     network: Network | None = None
     model: nnx.Module | None = None
-    batch_size: int = 512
 
     def query(self, images: np.ndarray) -> np.ndarray:
-        """Float32 logits `[sample, class]` of pool images.
+        """Float32 logits `[sample, class]` of one batch of pool images.
 
         Args:
-            images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+            images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; resized or not.
 
         Raises:
             InputError: The network cannot take such images, or its answer is not `[sample, class]`.
         """
         images = np.asarray(images)
-        batch_size = min(self.batch_size, len(images))
-        parts = []
-        for start in range(0, len(images), batch_size):
-            # The last batch repeats the last image, so that every batch has one shape.
-            index = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
-            parts.append(self._checked(images[index]))
-        return np.concatenate(parts)[: len(images)]
-
-    def _checked(self, images: np.ndarray) -> np.ndarray:
         try:
+            self.preprocessing.check(images.shape[-1])
             logits = self.logits(images)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (InputError, RuntimeError, TypeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"{self.source}: cannot take images of {images.shape[1:]} [height, width, channel]: {reason}"
@@ -134,6 +75,16 @@ class Target:
                 f"{self.source}: answers {logits.shape} to {len(images)} images, expected logits [sample, class]"
             )
         return logits
+
+    def count_classes(self, pool: Pool) -> int:
+        """How many logits the network gives, told by its answer to the first image.
+
+        Raises:
+            InputError: As `query`; or the pool has no images.
+        """
+        if pool.images is None or not len(pool):
+            raise InputError("pool: holds no images to query")
+        return self.query(pool.images[:1]).shape[1]
 
 
 def load_target(
@@ -145,7 +96,6 @@ def load_target(
     mean: tuple[float, ...] = (0.5,),
     std: tuple[float, ...] = (0.5,),
     classes: int | None = None,
-    batch_size: int = 512,
     max_bytes: int = MAX_BYTES,
 ) -> Target:
     """Loads a target.
@@ -165,7 +115,6 @@ def load_target(
         mean: See `Preprocessing`.
         std: See `Preprocessing`.
         classes: Number of classes to expect; None takes what the weights say.
-        batch_size: Images a batch.
         max_bytes: Largest size of file.
 
     Raises:
@@ -175,11 +124,11 @@ def load_target(
     path, preprocessing = Path(path), Preprocessing(image_size, mean, std)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if architecture == "exported":
-        return _in_torch(_exported(path), preprocessing, str(path), batch_size, classes)
+        return _in_torch(_exported(path), preprocessing, str(path), classes)
     if ":" in architecture:
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
-        return _in_torch(_placed(module, device), preprocessing, str(path), batch_size, classes, device=device)
+        return _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
     if architecture not in ARCHITECTURES:
         allowed = ", ".join(ARCHITECTURES)
         raise InputError(
@@ -192,10 +141,10 @@ def load_target(
     if classes not in (None, network.classes):
         raise InputError(f"{source}: has {network.classes} classes, challenge.classes says {classes}")
     if backend == "jax":
-        return _in_jax(network, to_nnx(network, weights, source=source), preprocessing, source, batch_size)
+        return _in_jax(network, to_nnx(network, weights, source=source), preprocessing, source)
     module = build(network)
     load_weights(module, weights, source)
-    return _in_torch(_placed(module, device), preprocessing, source, batch_size, network.classes, network, device)
+    return _in_torch(_placed(module, device), preprocessing, source, network.classes, network, device)
 
 
 def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -246,38 +195,37 @@ def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]
     return {name: tuple(value.shape) for name, value in weights.items()}
 
 
-def _in_jax(network: Network, model: nnx.Module, preprocessing: Preprocessing, source: str, batch_size: int) -> Target:
+def _in_jax(network: Network, model: nnx.Module, preprocessing: Preprocessing, source: str) -> Target:
     graph, state = nnx.split(model)
 
     @jax.jit
     def logits(state: nnx.State, images: jax.Array) -> jax.Array:
-        return nnx.merge(graph, state)(preprocessing.in_jax(images), train=False)
+        return nnx.merge(graph, state)(preprocessing(images), train=False)
 
     def query(images: np.ndarray) -> np.ndarray:
         # Accelerators round the factors of float32 products by default; the scores of a target shall not depend on it.
         with jax.default_matmul_precision("highest"):
             return np.asarray(logits(state, images), np.float32)
 
-    return Target(query, source, network.classes, network, model, batch_size)
+    return Target(query, source, network.classes, preprocessing, network, model)
 
 
 def _in_torch(
     module: Callable[[torch.Tensor], object],
     preprocessing: Preprocessing,
     source: str,
-    batch_size: int,
     classes: int | None,
     network: Network | None = None,
     device: str = "cpu",
 ) -> Target:
     def query(images: np.ndarray) -> np.ndarray:
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits = module(preprocessing.in_torch(images, torch.device(device)))
+            logits = module(preprocess(preprocessing, images, torch.device(device)))
         if not isinstance(logits, torch.Tensor):
             raise TypeError(f"it answers with a {type(logits).__name__}, expected a tensor")
         return logits.float().cpu().numpy()
 
-    return Target(query, source, classes, network, None, batch_size)
+    return Target(query, source, classes, preprocessing, network)
 
 
 def _placed(module: nn.Module, device: str) -> nn.Module:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bridge.networks import build
-from bridge.target import Preprocessing
+from bridge.preprocessing import normalised, resized
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
 
 
@@ -97,7 +98,7 @@ def train_target(
     """
     preprocessing = preprocessing or Preprocessing()
     device = torch.device(recipe.device)
-    pixels = preprocessing.resized(images, device)
+    pixels = resized(preprocessing, images, device)
     targets = torch.tensor(labels, dtype=torch.long, device=device)
     # Drawn on the CPU, so that a seed is one choice of weights on every device.
     with torch.random.fork_rng(devices=[]):
@@ -119,7 +120,7 @@ def train_target(
             for index in batches:
                 for group in optimizer.param_groups:
                     group["lr"] = cosine(recipe.learning_rate, step, steps)
-                batch = preprocessing.normalised(augment(pixels[index], recipe.crop, recipe.flip, generator))
+                batch = normalised(preprocessing, augment(pixels[index], recipe.crop, recipe.flip, generator))
                 value, logits = train_step(forward, optimizer, batch, targets[index], recipe)
                 loss += value
                 correct += (logits.argmax(1) == targets[index]).float().mean()

@@ -8,16 +8,15 @@ from bridge.target import load_target
 from jaxmia import Recipe, attack, train_shadows
 
 FOLDER = Path("runs/library")
-MEAN, STD = (0.3053,), (0.3761,)
 
 
 def main(folder: Path = FOLDER, count: int = 64) -> None:
     """Makes the demo's challenge, trains `count` shadows, attacks, writes a submission."""
     make_demo(folder)  # writes pub.pt, priv.pt and model.pt; put your own there instead
     pool = load_challenge(folder / "pub.pt", folder / "priv.pt")
-    target = load_target(folder / "model.pt", "cnn", mean=MEAN, std=STD)
+    target = load_target(folder / "model.pt", "cnn", mean=(0.3053,), std=(0.3761,))
     recipe = Recipe(architecture="cnn", count=count, epochs=25, batch_size=64)
-    shadows = train_shadows(pool, recipe, symmetries=("identity",), mean=MEAN, std=STD)
+    shadows = train_shadows(pool, recipe, target.preprocessing, target.classes, symmetries=("identity",))
     result = attack(pool, target.query, shadows)
     result.submit(folder / "submission.csv")
     auc = result.figures.auc

@@ -10,7 +10,7 @@ Example:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,14 @@ from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackConfig, EnsembleConfig, Recipe, parse_as
 from jaxmia.data.augment import Dihedral, View, views
 from jaxmia.data.pool import Pool
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
+from jaxmia.runs.progress import Progress
+
+_QUERY_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class TrainedShadows:
         phi: Logit margins in nats, float32 `[model, view, sample]`.
         mask: Who was trained on whom, bool `[model, sample]`.
         views: How each image was shown.
+        preprocessing: What they saw of an image; the target is shown images of the same size.
     """
 
     phi: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    views: tuple[View, ...]
+    views: tuple[View, ...] = (View(),)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
 @dataclass(frozen=True)
@@ -83,47 +89,55 @@ class AttackResult:
 def train_shadows(
     pool: Pool,
     recipe: Recipe | None = None,
+    preprocessing: Preprocessing | None = None,
+    classes: int | None = None,
     *,
-    mean: tuple[float, ...] = (0.5,),
-    std: tuple[float, ...] = (0.5,),
     symmetries: tuple[Dihedral, ...] = ("identity", "hflip"),
+    shift: int = 0,
     ensemble: EnsembleConfig | None = None,
     seed: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedShadows:
     """Trains `recipe.count` shadow models together, each on a random half of the pool, and queries them on all of it.
 
-    Nothing is stored; for runs of hours, `jaxmia run` goes on after an interruption.
+    They are the models that `jaxmia run` trains by the same recipe, preprocessing, classes and seed. Nothing is stored;
+    for runs of hours, `jaxmia run` goes on after an interruption. What happens is logged by `logging` at level INFO.
 
     Args:
         pool: With images.
         recipe: How each shadow is trained; by default 64 ResNet-18.
-        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
-        std: Of each channel.
+        preprocessing: Pixels to what a network sees, the target's own (`bridge.target.Target.preprocessing`).
+        classes: Number of classes of the target; by default as many as the labels have.
         symmetries: How each image is shown in queries; the first is `identity`.
+        shift: Where above 0, each view also moved by so many pixels in the eight directions.
         ensemble: How many are trained together and how; by default measured on this device.
-        seed: Of masks, initial weights, orders and augmentation.
+        seed: Seed of masks, initial weights, orders and augmentation.
+        on_progress: Told after each epoch and each step of a query.
 
     Raises:
-        InputError: The pool has no images, they are not square but would be turned, or more devices are asked for than
-            there are.
+        InputError: The pool has no images, they are not square but would be turned, a label is no class, mean or std do
+            not fit the channels, or more devices are asked for than there are.
     """
-    from jaxmia.training.autotune import make_plan
-    from jaxmia.training.chunk import train_shadows as train
-    from jaxmia.training.trainer import make_trainer
+    from jaxmia.training.devices import prepare_devices
+    from jaxmia.training.setup import shadow_setup
 
-    if pool.images is None:
-        raise InputError("pool: holds no images to train on")
+    prepare_devices()
     recipe = recipe or Recipe()
-    height, width, channels = pool.images.shape[1:]
-    classes = int(pool.labels.max()) + 1
-    trainer = make_trainer(recipe, (height, width, channels), classes, mean=mean, std=std, symmetries=symmetries)
-    plan = make_plan(ensemble or EnsembleConfig(), trainer, recipe.count, len(pool))
-    shown = views(symmetries)
-    chunks = list(
-        train(plan.applied(trainer), pool.images, pool.labels, range(recipe.count), seed=seed, views=shown, plan=plan)
+    setup = shadow_setup(
+        pool,
+        recipe,
+        preprocessing or Preprocessing(),
+        classes or int(pool.labels.max(initial=0)) + 1,
+        views=views(symmetries, shift),
+        seed=seed,
     )
+    trainer = setup.shadow_trainer(setup.plan(ensemble or EnsembleConfig(), recipe.count))
+    chunks = list(replace(trainer, on_progress=on_progress).train(range(recipe.count)))
     return TrainedShadows(
-        np.concatenate([chunk.phi for chunk in chunks]), np.concatenate([chunk.mask for chunk in chunks]), shown
+        np.concatenate([chunk.phi for chunk in chunks]),
+        np.concatenate([chunk.mask for chunk in chunks]),
+        setup.views,
+        setup.preprocessing,
     )
 
 
@@ -140,8 +154,8 @@ def attack(
 
     Args:
         pool: That the shadows were trained on.
-        target: Logits `[sample, class]` of pool images `[sample, height, width, channel]`: any model, in any framework;
-            `bridge.target.load_target(...).query` is one.
+        target: Logits `[sample, class]` of a batch of pool images `[sample, height, width, channel]`, resized where the
+            shadows' preprocessing says so: any model, in any framework; `bridge.target.load_target(...).query` is one.
         shadows: From `train_shadows`.
         name: An attack or its name; `auto` chooses the one that is strongest when shadows play the target. The public
             labels have no part in it.
@@ -159,7 +173,8 @@ def attack(
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
     named = None if name == AUTO else named_attack(name) if isinstance(name, str) else check_attack(name, "name")
     own = [check_attack(candidate, "candidates") for candidate in candidates]
-    phi, _ = query_target(target, pool.images, pool.labels, shadows.views, 512)
+    seen = shadows.preprocessing.resized(pool.images)
+    phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
     if named:
         return AttackResult(pool, score_all(named, evidence), named.name, None)

@@ -30,7 +30,7 @@ def make_pool(seed: int = 0, count: int = 80, side: int = 6) -> Pool:
     return Pool(images.astype(np.uint8), labels, np.array([f"s{seed}-{i}" for i in range(count)]), membership)
 
 
-def make_challenge(folder: Path, pool: Pool | None = None, **sections: dict[str, Any]) -> Path:
+def make_challenge(folder: Path, pool: Pool | None = None, seed: int = 0, **sections: dict[str, Any]) -> Path:
     """Writes the three files of a challenge; the path of a configuration that attacks it, `sections` over the default.
 
     The target is not trained.
@@ -42,7 +42,10 @@ def make_challenge(folder: Path, pool: Pool | None = None, **sections: dict[str,
     height, width, channels = pool.images.shape[1:]
     save_target(build(Network("mlp", (height, width, channels), 3, width=8)), folder / "model.pt")
     files = {"public": folder / "pub.pt", "private": folder / "priv.pt", "target": folder / "model.pt"}
-    content = {name: {**_CONFIG.get(name, {}), **sections.get(name, {})} for name in {**_CONFIG, **sections}}
+    content: dict[str, Any] = {
+        name: {**_CONFIG.get(name, {}), **sections.get(name, {})} for name in {**_CONFIG, **sections}
+    }
+    content["seed"] = seed
     content["challenge"] |= {name: str(path) for name, path in files.items()}
     path = folder / "config.yaml"
     path.write_text(json.dumps(content))  # JSON is YAML

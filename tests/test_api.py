@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import Ensemble, InputError, Pool, Recipe, TrainedShadows, attack, train_shadows
+from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, train_shadows
 from jaxmia.attacks import Margin
 from jaxmia.data.masks import membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)
-BY_HAND = Ensemble(width=2, conv="unrolled", devices=1)
+BY_HAND = EnsembleConfig(width=2, conv="unrolled", devices=1)
 
 
 def untrained(images: np.ndarray) -> np.ndarray:
@@ -27,14 +27,14 @@ def untrained(images: np.ndarray) -> np.ndarray:
 
 def unasked(images: np.ndarray) -> np.ndarray:
     """A target that nobody is to ask."""
-    raise AssertionError("cache_key")
+    raise AssertionError("asked")
 
 
 def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):
     shadows = train_shadows(pool, RECIPE, ensemble=BY_HAND, seed=4)
     assert np.array_equal(shadows.mask, membership_masks(4, range(5), len(pool)))
     assert shadows.phi.shape == (5, 2, len(pool))
-    again = train_shadows(pool, RECIPE, ensemble=Ensemble(width=5, conv="unrolled", devices=1), seed=4)
+    again = train_shadows(pool, RECIPE, ensemble=EnsembleConfig(width=5, conv="unrolled", devices=1), seed=4)
     np.testing.assert_allclose(again.phi, shadows.phi, atol=1e-4)
 
 
@@ -110,11 +110,11 @@ def test_the_examples_run(name: str, tmp_path: Path):
         ("count=64", "count=8"),
         ("count: int = 64", "count: int = 8"),
         ("epochs=25", "epochs=3"),
-        ('symmetries=("identity",)', 'symmetries=("identity",), ensemble=Ensemble(width=8, conv="unrolled")'),
+        ('symmetries=("identity",)', 'symmetries=("identity",), ensemble=EnsembleConfig(width=8, conv="unrolled")'),
     ):
         code = code.replace(given, reduced)
-    assert code.count("Ensemble(") == 1
-    code = f"from jaxmia import Ensemble\n{code}"
+    assert code.count("EnsembleConfig(") == 1
+    code = f"from jaxmia import EnsembleConfig\n{code}"
     environment = os.environ | {"MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

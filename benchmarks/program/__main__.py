@@ -17,12 +17,13 @@ from jax.experimental import topologies
 import benchmarks.program
 from benchmarks.program.account import kernels, least_seconds
 from jaxmia.config import Augment, Recipe
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.files import write_text
 from jaxmia.models import Network
 from jaxmia.provenance import origin
 from jaxmia.training.plan import plan_of
 from jaxmia.training.programs import Programs, footprint
-from jaxmia.training.trainer import Normalisation, Trainer
+from jaxmia.training.trainer import Trainer
 
 RESULTS = Path(__file__).parents[1] / "results"
 TARGET = Path(__file__).with_name("h100.textproto")
@@ -40,10 +41,10 @@ def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str
         0
     ]
     shadow = Recipe(architecture=architecture, batch_size=batch_size, augment=Augment(crop=4, flip=True))
-    trainer = Trainer(Network(architecture, (32, 32, 3), 9), shadow, Normalisation((0.5,), (0.25,)))
+    trainer = Trainer(Network(architecture, (32, 32, 3), 9), shadow, Preprocessing(mean=(0.5,), std=(0.25,)))
     trainer = replace(trainer, compute=replace(trainer.compute, dtype=jnp.dtype(jnp.bfloat16)))
     plan = plan_of(width, conv, (device,))
-    programs = Programs(plan.applied(trainer), plan.devices, sequential=plan.sequential)
+    programs = Programs(trainer, plan)
     compiled = programs.lower(width, POOL, STEPS).compile()
     images = width * STEPS * batch_size
     found = kernels(compiled.as_text())

@@ -14,6 +14,7 @@ import jax
 from benchmarks.program.account import Kernel, kernels, least_seconds
 from benchmarks.study.making import MEAN, STD, Study
 from jaxmia.cli.commands.bench import Bench
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.files import load_npz, write_text
 from jaxmia.provenance import origin
 from jaxmia.training.autotune import make_plan
@@ -52,9 +53,9 @@ def profile(study: Study) -> None:
         return
     config = study.preset.config()
     side, channels, classes = _subject(study)
-    trainer = make_trainer(config.shadow, (side, side, channels), classes, mean=MEAN, std=STD)
+    trainer = make_trainer(config.shadow, (side, side, channels), classes, Preprocessing(None, MEAN, STD))
     plan = make_plan(config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private)
-    rig = StepTimer(plan.applied(trainer), plan.width, plan.sequential, plan.devices)
+    rig = StepTimer(trainer, plan)
     rig.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

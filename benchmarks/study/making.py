@@ -11,10 +11,11 @@ import numpy as np
 from benchmarks.make_challenge import make_pool
 from benchmarks.study.presets import Preset, target_recipe
 from bridge.challenge import save_challenge, save_truth
-from bridge.target import Preprocessing, save_target
+from bridge.target import save_target
 from bridge.trainer import TorchRecipe, train_target
 from jaxmia.cli.display import progress_bar
 from jaxmia.config import ChallengeConfig, Config, Recipe, load_config
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.files import write_text
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.matching import match

@@ -1,10 +1,37 @@
 """Which model trains on which sample, and in which order."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+DRAWN = -1
+"""In `Masks.fixed`: the sample is drawn for each model."""
+
 _MASK, _ORDER = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Who trains on whom: a function of the seed, a model's number and what is fixed for all models.
+
+    Attributes:
+        seed: Seed of the run, 0 or more.
+        fixed: int8 `[sample]`: 1 trains every model, 0 none, -1 is drawn for each model by a fair coin of its own.
+    """
+
+    seed: int
+    fixed: np.ndarray
+
+    @classmethod
+    def random(cls, seed: int, samples: int) -> "Masks":
+        """Every sample is drawn."""
+        return cls(seed, np.full(samples, DRAWN, np.int8))
+
+    def __call__(self, models: Sequence[int]) -> np.ndarray:
+        """The masks of these models, bool `[model, sample]`."""
+        drawn = membership_masks(self.seed, models, len(self.fixed))
+        return np.where(self.fixed == DRAWN, drawn, self.fixed == 1)
 
 
 def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarray:

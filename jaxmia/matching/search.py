@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 
 from jaxmia.config import Config, Recipe, save_config
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.augment import View
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.matching.likeness import MIN_PER_SIDE, Likeness, likeness
 from jaxmia.matching.recipes import recipes_to_try
-from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes, trainer_of
+from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.plots.panels import paint_distributions
 from jaxmia.plots.style import draw
 from jaxmia.provenance import digest, origin
 from jaxmia.runs.progress import Progress
 from jaxmia.runs.rundir import RunDir
-from jaxmia.training.autotune import make_plan
 from jaxmia.training.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -66,9 +65,9 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     """
     config, pool, out = pipeline.config, pipeline.pool, pipeline.out
     target = _target(pipeline)
-    recipes = recipes_to_try(config.match, config.shadow, min(pipeline.images.shape[1:3]), config.seed)
+    recipes = recipes_to_try(config.match, config.shadow, min(pipeline.setup.images.shape[1:3]), config.seed)
     outcomes = _outcomes(pipeline, recipes)
-    mask = membership_masks(config.seed, range(config.match.models), len(pool))[:, pool.public]
+    mask = pipeline.setup.masks(range(config.match.models))[:, pool.public]
     found = {
         place: likeness(
             target.phi,
@@ -148,7 +147,7 @@ def _target(pipeline: Pipeline) -> Target:
 def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
     """What the models of each recipe say, by the recipe's place; trains those that no file holds."""
     config = pipeline.config
-    _refuse_oblong(pipeline.images, config, recipes)
+    _refuse_oblong(pipeline.setup.images, config, recipes)
     paths = _paths(pipeline, recipes)
     outcomes = {
         place: Outcome(**load_npz(path, required=("phi", "correct")))
@@ -168,7 +167,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
                 run.ensemble,
                 recipes,
                 run.chunks,
-                seed=config.seed,
+                masks=pipeline.setup.masks,
                 query_batch=config.query.batch_size,
                 on_images=tell,
             )
@@ -194,18 +193,11 @@ def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[
     runs = []
     for group in groups:
         places = [missing[index] for index in group]
-        trainer = trainer_of(pipeline.trainer(), recipes[places[0]])
-        plan = make_plan(config.ensemble, trainer, len(places) * config.match.models, len(pipeline.pool))
-        ensemble = Ensemble(
-            plan.applied(trainer),
-            config.seed,
-            pipeline.images,
-            pipeline.pool.labels,
-            sequential=plan.sequential,
-            devices=plan.devices,
-        )
+        setup = pipeline.setup.with_recipe(recipes[places[0]])
+        plan = setup.plan(config.ensemble, len(places) * config.match.models)
+        ensemble = setup.ensemble(plan)
         chunks = lanes_of(places, config.match.models, plan)
-        images = sum(images_of(ensemble, recipes, chunk, config.seed) for chunk in chunks)
+        images = sum(images_of(ensemble, recipes, chunk, pipeline.setup.masks) for chunk in chunks)
         runs.append(_Run(ensemble, chunks, images))
     return runs
 
@@ -225,18 +217,12 @@ def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Se
 
 def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
     """The file of each recipe, named by all that its models depend on."""
-    base, pool = pipeline.trainer(), digest(pipeline.images, pipeline.pool.labels)
     paths = []
     for recipe in recipes:
-        trainer = trainer_of(base, recipe)
         key = {
-            "network": asdict(trainer.network),
-            "recipe": recipe.model_dump(mode="json", exclude={"count"}),
-            "normalisation": asdict(trainer.normalisation),
-            "dtype": str(trainer.compute.dtype),
-            "seed": pipeline.config.seed,
+            **pipeline.setup.with_recipe(recipe).cache_key(),
+            "views": [str(View())],
             "models": pipeline.config.match.models,
-            "pool": pool,
         }
         paths.append(RunDir(pipeline.out).trials / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
     return paths

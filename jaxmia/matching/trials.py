@@ -1,20 +1,20 @@
 """Trains models of many recipes together: what may differ inside one program does."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from jaxmia.config import Recipe
 from jaxmia.data.augment import View
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.masks import Masks
 from jaxmia.training.batches import Batches
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.plan import Plan
 from jaxmia.training.query import query
-from jaxmia.training.trainer import State, Trainer
+from jaxmia.training.trainer import State
 
 _STEPS_A_CALL = 32
 """Where many steps run in one call. Steps beyond the last change nothing, so that all calls have one shape."""
@@ -52,11 +52,6 @@ def programs(recipes: Sequence[Recipe]) -> list[list[int]]:
     return [sorted(group, key=lambda place: -recipes[place].epochs) for group in groups.values()]
 
 
-def trainer_of(trainer: Trainer, recipe: Recipe) -> Trainer:
-    """The trainer of another recipe of the same architecture."""
-    return replace(trainer, recipe=recipe, network=replace(trainer.network, width=recipe.width))
-
-
 def lanes_of(recipes: Sequence[int], models: int, plan: Plan) -> list[list[Lane]]:
     """Every model of every recipe in chunks of one size, a multiple of the devices; the last repeats its last model."""
     lanes = [Lane(recipe, model) for recipe in recipes for model in range(models)]
@@ -72,7 +67,7 @@ def train_recipes(
     recipes: Sequence[Recipe],
     chunks: Sequence[Sequence[Lane]],
     *,
-    seed: int,
+    masks: Masks,
     query_batch: int = 512,
     on_images: Callable[[Sequence[Lane], int], None] = lambda lanes, images: None,
 ) -> Iterator[tuple[int, Outcome]]:
@@ -84,7 +79,7 @@ def train_recipes(
         ensemble: Holds the pool and the trainer of any of the recipes.
         recipes: All that there are.
         chunks: Which of them to train, as `lanes_of` gives them.
-        seed: Seed of masks and orders.
+        masks: Who trains on whom; their seed is that of orders too.
         query_batch: Images a step of the query.
         on_images: Told of the chunk and the number of images that a call has trained on, over all models.
     """
@@ -92,7 +87,7 @@ def train_recipes(
     wanted = {(lane.recipe, lane.model) for chunk in chunks for lane in chunk}
     models = {recipe: {model for of, model in wanted if of == recipe} for recipe, _ in wanted}
     for chunk in chunks:
-        state = _train(ensemble, recipes, chunk, seed, on_images)
+        state = _train(ensemble, recipes, chunk, masks, on_images)
         phi, correct = query(ensemble, state, (View(),), query_batch)
         for place, lane in enumerate(chunk):
             done.setdefault(lane.recipe, {})[lane.model] = (phi[place, 0], correct[place])
@@ -104,24 +99,24 @@ def train_recipes(
             )
 
 
-def images_of(ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], seed: int) -> int:
+def images_of(ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], masks: Masks) -> int:
     """Images that the training of a chunk shows, over all its models."""
     size = ensemble.trainer.recipe.batch_size
-    return _steps(ensemble, _batches(ensemble, recipes, chunk, seed)[1]) * size * len(chunk)
+    return _steps(ensemble, _batches(ensemble, recipes, chunk, masks)[1]) * size * len(chunk)
 
 
 def _train(
     ensemble: Ensemble,
     recipes: Sequence[Recipe],
     chunk: Sequence[Lane],
-    seed: int,
+    masks: Masks,
     on_images: Callable[[Sequence[Lane], int], None],
 ) -> State:
     models, own = [lane.model for lane in chunk], [recipes[lane.recipe] for lane in chunk]
     hyper = Hyper(
         *(np.array([getattr(recipe, name) for recipe in own], np.float32) for name in Hyper._fields)  # type: ignore[arg-type]
     )
-    batches, total = _batches(ensemble, recipes, chunk, seed)
+    batches, total = _batches(ensemble, recipes, chunk, masks)
     state, keys = ensemble.init(models), ensemble.keys(models)
     size, count = ensemble.trainer.recipe.batch_size, _steps_a_call(ensemble)
     before: jax.Array | None = None
@@ -135,12 +130,11 @@ def _train(
 
 
 def _batches(
-    ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], seed: int
+    ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], masks: Masks
 ) -> tuple[Batches, np.ndarray]:
     """The batches of a chunk, and how many of them each model takes, int32 `[model]`."""
     models, epochs = [lane.model for lane in chunk], np.array([recipes[lane.recipe].epochs for lane in chunk])
-    mask = membership_masks(seed, models, len(ensemble.images))
-    one = Batches(seed, models, mask, 1, ensemble.trainer.recipe.batch_size)
+    one = Batches(masks.seed, models, masks(models), 1, ensemble.trainer.recipe.batch_size)
     return one, (epochs * one.total).astype(np.int32)
 
 

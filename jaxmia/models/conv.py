@@ -25,6 +25,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+@functools.cache
 def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     """Returns a stand-in for `lax.conv_general_dilated` that batches over models by `lowering`.
 

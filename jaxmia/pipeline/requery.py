@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import ChallengeConfig, load_config
+from jaxmia.config import load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.pipeline.stages import Pipeline
@@ -33,13 +33,11 @@ class Requery:
 
     Attributes:
         pipeline: The configuration, and the folder of the new answers.
-        source: Folder of the run that trained the models and kept their weights; it may be the same.
-        read_pool: Reads the samples of a challenge.
+        source: Directory of the run that trained the models and kept their weights; it may be the same.
     """
 
     pipeline: Pipeline
     source: Path
-    read_pool: Callable[[ChallengeConfig], Pool]
 
     def waiting(self) -> list[Entry]:
         """The chunks that are yet to be asked as the configuration says; nothing is written.
@@ -72,18 +70,17 @@ class Requery:
         """
         if not waiting:
             return
-        from jaxmia.training.autotune import make_plan
         from jaxmia.training.weights import Weights
 
         pipeline = self.pipeline
         section, wanted = pipeline.config.ensemble, pipeline.config.shadow.count
-        plan = make_plan(section, pipeline.trainer(), wanted, len(pipeline.pool))
+        plan = pipeline.setup.plan(section, wanted)
         count = sum(len(entry.models) for entry in waiting)
         logger.info(f"shadows: asking {count} again ({plan}); none is trained")
         weights, store = Weights(RunDir(self.source).weights), ScoreStore(RunDir(pipeline.out).shadows)
         claims = Claims(RunDir(pipeline.out).claims)
         with stop_requests() as stop_signal, pipeline.progress_bar("shadows") as on_progress:
-            shadows = replace(pipeline.shadows(plan), on_progress=on_progress, stop_signal=stop_signal)
+            shadows = replace(pipeline.setup.shadow_trainer(plan), on_progress=on_progress, stop_signal=stop_signal)
             for entry in waiting:
                 # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
                 with claims.acquire(entry.models):
@@ -95,7 +92,7 @@ class Requery:
 
     @cached_property
     def _cache_key(self) -> dict[str, Any]:
-        return self.pipeline.cache_key()
+        return self.pipeline.setup.cache_key()
 
     def _cache_key_of(self, entry: Entry) -> dict[str, Any]:
         """What the answers of a chunk's models are to depend on, here."""
@@ -187,7 +184,9 @@ class Requery:
 
     @cached_property
     def _trained_pool(self) -> Pool:
-        return self.read_pool(load_config(RunDir(self.source).config).challenge)
+        from bridge.open import open_pool
+
+        return open_pool(load_config(RunDir(self.source).config).challenge)
 
 
 def _keys(pool: Pool) -> Iterator[str]:

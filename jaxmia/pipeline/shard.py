@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import jax
-from jax.extend.backend import clear_backends
-
 from jaxmia.errors import InputError
 
 AUTO = "auto"
@@ -48,6 +45,9 @@ def meet(coordinator: str, shard: Shard) -> Shard:
     Raises:
         InputError: The coordinator is no address or is not met, or no scheduler is found.
     """
+    import jax
+    from jax.extend.backend import clear_backends
+
     who = {} if coordinator == AUTO else _address(coordinator, shard)
     try:
         jax.distributed.initialize(**who)

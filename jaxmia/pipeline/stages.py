@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
-from jaxmia.provenance import digest, file_digest, origin
+from jaxmia.provenance import file_digest, origin
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.log import EventLog
 from jaxmia.runs.progress import ThroughputMeter
@@ -29,12 +29,9 @@ from jaxmia.runs.store import ScoreStore, describe_difference
 if TYPE_CHECKING:
     from bridge.target import Target
     from jaxmia.runs.progress import Progress
-    from jaxmia.training.chunk import ShadowTrainer
-    from jaxmia.training.plan import Plan
-    from jaxmia.training.trainer import Trainer
+    from jaxmia.training.setup import ShadowSetup
 
 logger = logging.getLogger(__name__)
-
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
 """Given a title, a context whose value is told of progress."""
@@ -48,11 +45,11 @@ def no_progress_bar(title: str) -> AbstractContextManager[Callable[["Progress"],
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A configuration and the folder of its results.
+    """A configuration and the directory of its results.
 
     Attributes:
         config: What to do.
-        out: Where everything is written.
+        out: The run directory.
         progress_bar: Shows progress.
     """
 
@@ -63,52 +60,39 @@ class Pipeline:
     @cached_property
     def pool(self) -> Pool:
         """The challenge's samples."""
-        from bridge.challenge import load_challenge
+        from bridge.open import open_pool
 
-        section = self.config.challenge
-        pool = load_challenge(
-            self._given("public"),
-            self._given("private"),
-            classes=section.dataset_classes,
-            max_bytes=section.max_bytes,
-            num_classes=self.target.classes,
-        )
+        pool = open_pool(self.config.challenge, self.target.classes)
         public, members = int(pool.public.sum()), int((pool.membership == 1).sum())
         logger.info(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
         return pool
 
     @cached_property
-    def images(self) -> np.ndarray:
-        """The pool at the size that models see: uint8, or float32 in [0, 1] where it was resized."""
-        size = self.config.challenge.image_size
-        images = self.pool.images
-        if images is None:
-            raise InputError("pool: holds no images")
-        from jaxmia.data.resize import resize, resized_shape
-
-        if size is None or images.shape[1:3] == resized_shape(images.shape[1], images.shape[2], size):
-            return images
-        return np.concatenate([np.asarray(resize(part, size)) for part in _parts(images, 1024)])
-
-    @cached_property
     def target(self) -> "Target":
         """The model under attack."""
-        from bridge.target import load_target
+        from bridge.open import open_target
 
-        section = self.config.challenge
-        return load_target(
-            self._given("target"),
-            section.architecture,
-            mean=section.mean,
-            std=section.std,
-            backend=section.backend,
-            classes=section.classes,
-        )
+        return open_target(self.config.challenge)
 
     @cached_property
     def views(self) -> tuple[View, ...]:
         """How each image is shown in queries."""
         return views(self.config.query.views, self.config.query.shift)
+
+    @cached_property
+    def setup(self) -> "ShadowSetup":
+        """What a shadow model of this run is."""
+        from jaxmia.training.setup import shadow_setup
+
+        return shadow_setup(
+            self.pool,
+            self.config.shadow,
+            self.target.preprocessing,
+            self.target.classes or self.target.count_classes(self.pool),
+            views=self.views,
+            seed=self.config.seed,
+            query_batch=self.config.query.batch_size,
+        )
 
     def begin(self) -> None:
         """Writes the resolved configuration, and the samples beside the results.
@@ -123,7 +107,7 @@ class Pipeline:
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are not there yet."""
         store = ScoreStore(RunDir(self.out).shadows)
-        cache_key = self.cache_key()
+        cache_key = self.setup.cache_key()
         present = _present(store, cache_key)
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = [model for model in wanted if model not in present]
@@ -131,18 +115,17 @@ class Pipeline:
             logger.info(f"shadows: all {len(wanted)} are there")
             return
         from jaxmia.pipeline.worker import Job
-        from jaxmia.training.autotune import make_plan
         from jaxmia.training.checkpoint import Checkpoints
         from jaxmia.training.weights import Weights
 
         section = self.config.ensemble
         # For all that are wanted, so that a run that goes on has the plan that it began with.
-        plan = make_plan(section, self.trainer(), len(wanted), len(self.pool))
+        plan = self.setup.plan(section, len(wanted))
         logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
         claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
         checkpoints = Checkpoints(RunDir(self.out).checkpoints, cache_key, section.checkpoint_seconds)
         with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
-            shadows = self.shadows(plan)
+            shadows = self.setup.shadow_trainer(plan)
             shadows = replace(
                 shadows,
                 metadata={"cache_key": cache_key, "plan": str(plan), **origin()},
@@ -158,58 +141,28 @@ class Pipeline:
                 raise
             log.write("end", {"models": len(store.models())})
 
-    def shadows(self, plan: "Plan") -> "ShadowTrainer":
-        """What trains and asks shadow models by this plan, on this pool."""
-        from jaxmia.training.chunk import ShadowTrainer
-        from jaxmia.training.ensemble import Ensemble
-
-        ensemble = Ensemble(
-            plan.applied(self.trainer()),
-            self.config.seed,
-            self.images,
-            self.pool.labels,
-            sequential=plan.sequential,
-            devices=plan.devices,
-        )
-        return ShadowTrainer(ensemble, self.config.seed, self.views, self.config.query.batch_size)
-
-    def trainer(self) -> "Trainer":
-        """How one shadow trains on this pool."""
-        from jaxmia.training.trainer import make_trainer
-
-        challenge, (height, width, channels) = self.config.challenge, self.images.shape[1:]
-        return make_trainer(
-            self.config.shadow,
-            (height, width, channels),
-            self._classes(),
-            mean=challenge.mean,
-            std=challenge.std,
-            symmetries=self.config.query.views,
-        )
-
     def query(self) -> None:
         """Queries the target on every sample and view."""
+        from bridge.open import named_file
+
         path = RunDir(self.out).target
         cache_key = {
-            "target": file_digest(self._given("target")),
+            "target": file_digest(named_file(self.config.challenge, "target")),
             "challenge": self.config.challenge.model_dump(
                 mode="json", include={"architecture", "backend", "image_size", "mean", "std"}
             ),
             "views": [str(view) for view in self.views],
-            "pool": self._pool_digest,
+            "pool": self.setup.pool_digest,
         }
         if path.exists() and _metadata_of(load_npz(path)).get("cache_key") == cache_key:
             logger.info("target: scores are there")
             return
         from jaxmia.training.query import query_target
 
-        phi, correct = query_target(
-            self.target.query, self.images, self.pool.labels, self.views, self.config.query.batch_size
-        )
-        save_npz(
-            path,
-            {"phi": phi, "correct": correct, "metadata": np.array(json.dumps({"cache_key": cache_key, **origin()}))},
-        )
+        setup = self.setup
+        phi, correct = query_target(self.target.query, setup.images, setup.labels, setup.views, setup.query_batch)
+        metadata = json.dumps({"cache_key": cache_key, **origin()})
+        save_npz(path, {"phi": phi, "correct": correct, "metadata": np.array(metadata)})
         membership = self.pool.membership
         shares = [
             f"{correct[membership == value].mean():.4f} on public {name}"
@@ -218,37 +171,9 @@ class Pipeline:
         ]
         logger.info("target: accuracy " + ", ".join(shares or [f"{correct.mean():.4f}"]))
 
-    @cached_property
-    def _pool_digest(self) -> str:
-        pool = self.pool
-        assert pool.images is not None
-        return digest(pool.images, pool.labels)
-
-    def cache_key(self) -> dict[str, Any]:
-        """What a shadow model's scores depend on, beside its number."""
-        return {
-            "shadow": self.config.shadow.model_dump(mode="json", exclude={"count"}),
-            "challenge": self.config.challenge.model_dump(mode="json", include={"image_size", "mean", "std"}),
-            "classes": self._classes(),
-            "views": [str(view) for view in self.views],
-            "seed": self.config.seed,
-            "pool": self._pool_digest,
-        }
-
-    def _classes(self) -> int:
-        return self.target.classes or int(self.pool.labels.max()) + 1
-
-    def _given(self, name: str) -> Path:
-        path = getattr(self.config.challenge, name)
-        if path is None:
-            raise InputError(f"challenge.{name}: no file is named; set it in --config or by --challenge.{name} FILE")
-        if not path.is_file():
-            raise InputError(f"{path}: no such file (challenge.{name})")
-        return path
-
 
 def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
-    """The models that are there, whole, and made as asked."""
+    """The models that are there, whole, and trained by this configuration."""
     present: set[int] = set()
     for path, chunk in store.chunks():
         difference = describe_difference(chunk.metadata, {"cache_key": cache_key})
@@ -282,7 +207,3 @@ def _metadata_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return json.loads(str(arrays.get("metadata", "{}")))
     except json.JSONDecodeError:
         return {}
-
-
-def _parts(images: np.ndarray, size: int) -> Sequence[np.ndarray]:
-    return [images[start : start + size] for start in range(0, len(images), size)]

@@ -68,7 +68,7 @@ class Job:
                 waiting.pop(0)
             except (MemoryError, JaxRuntimeError) as error:
                 width = len(self.shadows.padded_models(waiting[0])) // 2
-                if not out_of_memory(error) or width < len(self.shadows.ensemble.devices):
+                if not out_of_memory(error) or width < len(self.shadows.ensemble.plan.devices):
                     raise
                 logger.info(f"shadows: too little memory for {len(waiting[0])} models together; going on with {width}")
                 waiting = [part for group in waiting for part in split(group, width)]

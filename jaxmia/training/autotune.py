@@ -127,9 +127,7 @@ def _search(
 
     def rate(width: int, conv: str) -> float:
         plan = plan_of(width, conv, devices)
-        found = attempt(
-            lambda: images_per_second(StepTimer(plan.applied(trainer), plan.width, plan.sequential, plan.devices))
-        )
+        found = attempt(lambda: images_per_second(StepTimer(trainer, plan)))
         trials.append({"width": width, "conv": conv, "images_per_second": found})
         logger.info(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
         return found or 0.0

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxmia.data.augment import View
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.masks import Masks
 from jaxmia.runs.progress import Progress
 from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk
@@ -18,49 +18,13 @@ from jaxmia.training.batches import Batches
 from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Snapshot
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.plan import Plan
 from jaxmia.training.query import query
-from jaxmia.training.trainer import State, Trainer
+from jaxmia.training.trainer import State
 
 _PROBES = 20
 _PROBE_SAMPLES = 256
 _STEPS_A_CALL = 64
 """At most, where many steps run in one call: a call cannot be interrupted."""
-
-
-def train_shadows(
-    trainer: Trainer,
-    images: np.ndarray,
-    labels: np.ndarray,
-    models: Sequence[int],
-    *,
-    seed: int,
-    views: Sequence[View],
-    plan: Plan,
-    query_batch: int = 512,
-    metadata: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Iterator[Chunk]:
-    """Trains the given models, at most `plan.width` at a time, and yields each chunk with its scores of the whole pool.
-
-    Model `i` depends on the trainer, the pool, the seed and `i` only.
-
-    Args:
-        trainer: How each trains.
-        images: The pool, uint8 or float `[sample, height, width, channel]`.
-        labels: int `[sample]`.
-        models: Numbers of the models.
-        seed: Seed of masks, initial weights, orders and augmentation.
-        views: How each image is shown in the query.
-        plan: Width, lowering and devices.
-        query_batch: Images a step of the query.
-        metadata: What to keep with each chunk.
-        on_progress: Told after each epoch and each step of the query.
-    """
-    ensemble = Ensemble(trainer, seed, images, labels, sequential=plan.sequential, devices=plan.devices)
-    shadows = ShadowTrainer(ensemble, seed, views, query_batch, metadata or {}, on_progress)
-    for chunk in split(models, plan.width):
-        yield shadows.train_chunk(chunk)
 
 
 def split(models: Sequence[int], width: int) -> list[list[int]]:
@@ -77,7 +41,7 @@ class ShadowTrainer:
 
     Attributes:
         ensemble: Trains them.
-        seed: Seed of masks and orders.
+        masks: Who trains on whom; their seed is that of orders too.
         views: How each image is shown in the query.
         query_batch: Images a step of the query.
         metadata: What to keep with each chunk.
@@ -87,7 +51,7 @@ class ShadowTrainer:
     """
 
     ensemble: Ensemble
-    seed: int
+    masks: Masks
     views: Sequence[View]
     query_batch: int = 512
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -112,9 +76,14 @@ class ShadowTrainer:
             if writer:
                 writer.close()
 
+    def train(self, models: Sequence[int]) -> Iterator[Chunk]:
+        """Trains the given models, at most as many at a time as the plan is wide, and yields each chunk."""
+        for chunk in split(models, self.ensemble.plan.width):
+            yield self.train_chunk(chunk)
+
     def padded_models(self, models: Sequence[int]) -> list[int]:
         """The models and as many copies of the last as make them a multiple of the devices."""
-        surplus = -len(models) % len(self.ensemble.devices)
+        surplus = -len(models) % len(self.ensemble.plan.devices)
         return [*models, *[models[-1]] * surplus]
 
     def query(
@@ -186,8 +155,8 @@ class _Training:
         self._writer = writer
         self.models = list(models)
         self.padded_models = list(padded_models)
-        self.mask = membership_masks(shadows.seed, padded_models, len(self._ensemble.images))
-        self._batches = Batches(shadows.seed, padded_models, self.mask, recipe.epochs, recipe.batch_size)
+        self.mask = shadows.masks(padded_models)
+        self._batches = Batches(shadows.masks.seed, padded_models, self.mask, recipe.epochs, recipe.batch_size)
         self.images = self._batches.steps * recipe.batch_size * len(padded_models)
         self._probes = np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:].tolist()
         self._step = 0

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmia.data.augment import View
-from jaxmia.training.devices import Device
 from jaxmia.training.optimizer import Hyper
+from jaxmia.training.plan import Plan
 from jaxmia.training.programs import Programs
 from jaxmia.training.trainer import State, Trainer
 
@@ -18,26 +18,23 @@ class Ensemble:
 
     Args:
         trainer: How one model trains.
+        plan: How they run together.
         seed: Seed of the run.
         images: The pool, uint8 or float `[sample, height, width, channel]`; moved to the devices once.
         labels: int `[sample]`.
-        sequential: Train one model after the other inside the program instead of all at once.
-        devices: Where; the models are spread evenly over them.
     """
 
     def __init__(
         self,
         trainer: Trainer,
+        plan: Plan,
         seed: int,
         images: np.ndarray,
         labels: np.ndarray,
-        *,
-        sequential: bool = False,
-        devices: Sequence[Device] | None = None,
     ) -> None:
         self.trainer = trainer
-        self.devices = tuple(devices or jax.local_devices()[:1])
-        self.programs = Programs(trainer, self.devices, sequential=sequential)
+        self.plan = plan
+        self.programs = Programs(trainer, plan)
         self._seed = seed
         self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.replicated)
 

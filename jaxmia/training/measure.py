@@ -10,6 +10,7 @@ from jax.stages import Compiled
 
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.plan import Plan
 from jaxmia.training.programs import footprint
 from jaxmia.training.trainer import Trainer
 
@@ -23,17 +24,15 @@ class StepTimer:
 
     Args:
         trainer: How each model trains.
-        width: Models trained together.
-        sequential: One after the other inside the program.
-        devices: Where.
+        plan: How many train together, and how.
     """
 
-    def __init__(self, trainer: Trainer, width: int, sequential: bool, devices: tuple) -> None:
+    def __init__(self, trainer: Trainer, plan: Plan) -> None:
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (_POOL, *trainer.network.shape), dtype=np.uint8)
         labels = generator.integers(0, trainer.network.classes, _POOL)
-        models = range(width)
-        self._ensemble = Ensemble(trainer, 0, images, labels, sequential=sequential, devices=devices)
+        width, models = plan.width, range(plan.width)
+        self._ensemble = Ensemble(trainer, plan, 0, images, labels)
         self._state = self._ensemble.init(models)
         self._keys = self._ensemble.keys(models)
         self._hyper = jax.tree.map(lambda value: np.full(width, value, np.float32), hyper_of(trainer.recipe))
@@ -50,7 +49,7 @@ class StepTimer:
     @property
     def bytes(self) -> int:
         """Memory of a call: states, pool, batches and what the program works in."""
-        return footprint(self.program) * len(self._ensemble.devices)
+        return footprint(self.program) * len(self._ensemble.plan.devices)
 
     @cached_property
     def program(self) -> Compiled:

@@ -29,8 +29,8 @@ class Plan:
         count, device = len(self.devices), self.devices[0].platform
         return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
-    def applied(self, trainer: Trainer) -> Trainer:
-        """The trainer, computing by this plan."""
+    def lower(self, trainer: Trainer) -> Trainer:
+        """The trainer, its convolutions as this plan has them."""
         return replace(trainer, compute=Compute(trainer.compute.dtype, ensemble_conv(self.lowering)))
 
 

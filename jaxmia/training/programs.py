@@ -1,6 +1,6 @@
 """The programs that train and ask many models at once; they hold no arrays, so they compile without any."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Lowered
 
 from jaxmia.data.augment import View, apply_view
-from jaxmia.training.devices import Device
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.plan import Plan
 from jaxmia.training.trainer import State, Trainer
 
 _AXIS = "model"
@@ -28,19 +28,18 @@ class Programs:
 
     Args:
         trainer: How one model trains.
-        devices: Where; the models are spread evenly over them.
-        sequential: Train one model after the other inside the program instead of all at once.
+        plan: How they run together; the models are spread evenly over its devices.
     """
 
-    def __init__(self, trainer: Trainer, devices: Sequence[Device], *, sequential: bool = False) -> None:
-        self._trainer = trainer
-        self._sequential = sequential
-        self._mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+    def __init__(self, trainer: Trainer, plan: Plan) -> None:
+        self._trainer = plan.lower(trainer)
+        self._sequential = plan.sequential
+        self._mesh = Mesh(np.array(plan.devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self.sharded = NamedSharding(self._mesh, P(_AXIS))
         """How an array lies on the devices whose first axis is that of models."""
         self.replicated = NamedSharding(self._mesh, P())
         """How one lies that all models read."""
-        self.steps_in_one_call = devices[0].platform != "cpu"
+        self.steps_in_one_call = plan.devices[0].platform != "cpu"
         """Whether many steps run in one call; on a CPU one call is one step, since XLA's loops are slow there."""
 
     @cached_property

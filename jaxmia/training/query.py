@@ -32,26 +32,24 @@ def query(
         `[model, sample]`.
     """
     samples = len(ensemble.images)
-    batch_size = min(batch_size, samples)
-    margins, rights = [], []
+    batches = fixed_batches(samples, batch_size)
+    margins, hits = [], []
     for view in views:
-        for start in range(0, samples, batch_size):
-            # The last batch repeats the last sample, so that every batch has one shape; in eval mode none sees another.
-            index = np.minimum(np.arange(start, start + batch_size), samples - 1).astype(np.int32)
+        for index in batches:
             margin, correct = ensemble.margins(state, index, view)
             margins.append(margin)
-            rights.append(correct)
+            hits.append(correct)
             if len(margins) > 1:
                 # At most one step waits behind the one that runs, so that what is told is done, or nearly.
                 margins[-2].block_until_ready()
-            on_images(min(batch_size, samples - start))
-    per_view = -(-samples // batch_size)
+            on_images(min(len(index), samples - int(index[0])))
+    per_view = len(batches)
 
     def joined(parts: list) -> np.ndarray:
         return np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :samples]
 
     phi = [joined(margins[i * per_view : (i + 1) * per_view]) for i in range(len(views))]
-    return np.stack(phi, axis=1), joined(rights[:per_view])
+    return np.stack(phi, axis=1), joined(hits[:per_view])
 
 
 def query_target(
@@ -74,16 +72,23 @@ def query_target(
         Logit margins in nats, float32 `[view, sample]`, and whether the class of the first view is right, bool
         `[sample]`.
     """
-    starts = range(0, len(images), batch_size)
+    samples = len(images)
+    batches = fixed_batches(samples, batch_size)
     phi, correct = [], np.empty(0)
     for view in views:
-        logits = np.concatenate(
-            [
-                logits_of(np.asarray(apply_view(jnp.asarray(images[start : start + batch_size]), view)))
-                for start in starts
-            ]
-        )
+        seen = (np.asarray(apply_view(jnp.asarray(images[index]), view)) for index in batches)
+        logits = np.concatenate([logits_of(batch) for batch in seen])[:samples]
         phi.append(np.asarray(logit_margin(jnp.asarray(logits), jnp.asarray(labels))))
         if view == views[0]:
             correct = logits.argmax(-1) == labels
     return np.stack(phi), correct
+
+
+def fixed_batches(samples: int, batch_size: int) -> list[np.ndarray]:
+    """Indices of all samples in batches of one size, int32 `[batch]` each; the last one repeats the last sample.
+
+    So every batch has one shape and one program serves all; in eval mode no sample sees another.
+    """
+    size = min(batch_size, samples)
+    starts = range(0, samples, size)
+    return [np.minimum(np.arange(start, start + size), samples - 1).astype(np.int32) for start in starts]

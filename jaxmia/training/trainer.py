@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxmia.config import Recipe
 from jaxmia.data.augment import gather_augmented
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Compute, Network
 from jaxmia.training.devices import compute_dtype
@@ -23,32 +24,19 @@ _INIT, _AUGMENT = 0, 1
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """Pixels to what a network sees: `(pixel - mean) / std`, of pixels in [0, 1], by channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Normalises uint8 in [0, 255] or float in [0, 1], `[..., channel]`, in float32; returns `dtype`."""
-        pixels = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-        return ((pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)).astype(dtype)
-
-
-@dataclass(frozen=True)
 class Trainer:
     """How one model trains. Holds no arrays.
 
     Attributes:
         network: What is trained.
         recipe: How.
-        normalisation: What it sees.
+        preprocessing: Pixels to what it sees; the pool has been resized already.
         compute: Types and convolution.
     """
 
     network: Network
     recipe: Recipe
-    normalisation: Normalisation
+    preprocessing: Preprocessing
     compute: Compute = field(default_factory=Compute)
 
     def init(self, key: jax.Array) -> State:
@@ -118,12 +106,12 @@ class Trainer:
     def logits(self, state: State, images: jax.Array) -> jax.Array:
         """Float32 logits `[sample, class]` of pool images in eval mode, by the averaged weights where there are."""
         model = nnx.merge(self._graph(), state.get("average", state["params"]), state["stats"])
-        return model(self.normalisation(images, self.compute.dtype), train=False)
+        return model(self.preprocessing.normalised(images, self.compute.dtype), train=False)
 
     def _batch(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         change = self.recipe.augment
         batch = gather_augmented(key, images, index, crop=change.crop, flip=change.flip, dihedral=change.dihedral)
-        return self.normalisation(batch, self.compute.dtype)
+        return self.preprocessing.normalised(batch, self.compute.dtype)
 
     def _graph(self) -> nnx.GraphDef:
         """The network without its arrays, made without computing any."""
@@ -139,9 +127,7 @@ def make_trainer(
     recipe: Recipe,
     shape: tuple[int, int, int],
     classes: int,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    preprocessing: Preprocessing,
     symmetries: Sequence[str] = ("identity",),
 ) -> Trainer:
     """The trainer of a recipe, computing in the type that suits the first device.
@@ -150,14 +136,15 @@ def make_trainer(
         recipe: Network and training.
         shape: Height, width and channels of an image.
         classes: Number of them.
-        mean: Of each channel, of pixels in [0, 1]; one number serves all channels.
-        std: Of each channel.
+        preprocessing: Pixels to what the network sees.
         symmetries: How each image will be shown in queries.
 
     Raises:
-        InputError: Images are not square, and the recipe or a symmetry would exchange height and width.
+        InputError: Images are not square, and the recipe or a symmetry would exchange height and width; or mean or std
+            fit no image of so many channels.
     """
-    height, width, _ = shape
+    height, width, channels = shape
+    preprocessing.check(channels)
     if height != width and (recipe.augment.dihedral or set(_SQUARE) & set(symmetries)):
         raise InputError(
             f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(_SQUARE)} "
@@ -166,6 +153,6 @@ def make_trainer(
     return Trainer(
         Network(recipe.architecture, shape, classes, recipe.width, recipe.depth),
         recipe,
-        Normalisation(mean, std),
+        preprocessing,
         Compute(compute_dtype(recipe, jax.local_devices()[0])),
     )

@@ -11,9 +11,10 @@ from bridge.convert import to_nnx, to_torch
 from bridge.networks import build
 from bridge.trainer import TorchRecipe, cosine, make_optimizer, train_step
 from jaxmia.config import Recipe
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
 from jaxmia.training.optimizer import hyper_of, init
-from jaxmia.training.trainer import Normalisation, Trainer
+from jaxmia.training.trainer import Trainer
 from tests.bridge.test_convert import names
 
 NETWORKS = [
@@ -49,7 +50,7 @@ def trainer(network, **changes):
     recipe = Recipe(
         architecture=network.architecture, epochs=STEPS, learning_rate=0.1, label_smoothing=SMOOTHING, **changes
     )
-    return Trainer(network, recipe, Normalisation(MEAN, STD))
+    return Trainer(network, recipe, Preprocessing(None, MEAN, STD))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=names)
@@ -61,7 +62,7 @@ def test_loss_and_gradients_of_one_batch(network):
     loss = F.cross_entropy(module(seen(images)), torch.tensor(labels), label_smoothing=SMOOTHING)
     loss.backward()
     one = trainer(network)
-    batch = one.normalisation(jax.numpy.asarray(images), one.compute.dtype)
+    batch = one.preprocessing.normalised(jax.numpy.asarray(images), one.compute.dtype)
     (ours, _), gradients = jax.jit(jax.value_and_grad(one.loss, has_aux=True))(
         params, stats, batch, jax.numpy.asarray(labels), SMOOTHING
     )

@@ -10,7 +10,8 @@ from torch import nn
 
 from bridge.challenge import load_challenge
 from bridge.networks import build
-from bridge.target import Preprocessing, load_target, read_weights, save_target
+from bridge.target import load_target, read_weights, save_target
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Network
 from tests.bridge.test_convert import assert_agree, names, trained
@@ -61,7 +62,7 @@ def by_hand(module, pixels, size, mean, std):
 )
 def test_query_is_resize_normalise_network(tmp_path, network, backend):
     module = trained(network)
-    target = load_target(saved(module, tmp_path), network.architecture, backend=backend, **seen(COURSE), batch_size=3)
+    target = load_target(saved(module, tmp_path), network.architecture, backend=backend, **seen(COURSE))
     logits = target.query(images())
     assert logits.dtype == np.float32
     assert target.classes == network.classes
@@ -74,15 +75,21 @@ def test_float_images_are_the_same_pixels(tmp_path):
 
 
 def test_the_batch_size_changes_nothing(tmp_path):
-    path = saved(trained(SMALL), tmp_path)
-    whole, single = (load_target(path, "resnet8", batch_size=size).query(images()) for size in (512, 1))
-    assert_agree(single, whole)
+    target = load_target(saved(trained(SMALL), tmp_path), "resnet8")
+    assert_agree(
+        np.concatenate([target.query(images()[i : i + 1]) for i in range(len(images()))]), target.query(images())
+    )
+
+
+def test_images_that_are_resized_already_are_taken_as_they_are(tmp_path):
+    target = load_target(saved(trained(SMALL), tmp_path), "resnet8", **seen(COURSE))
+    assert np.array_equal(target.query(target.preprocessing.resized(images())), target.query(images()))
 
 
 def test_the_converted_model_takes_preprocessed_images(tmp_path):
     target = load_target(saved(trained(SMALL), tmp_path), "resnet8", **seen(COURSE))
     assert target.model is not None
-    pixels = COURSE.in_jax(images())  # pyright: ignore[reportArgumentType]
+    pixels = COURSE(images())  # pyright: ignore[reportArgumentType]
     assert_agree(target.model(pixels, train=False), target.query(images()))  # pyright: ignore[reportCallIssue]
 
 
@@ -94,7 +101,7 @@ def test_mini_challenge_has_equal_logits_and_accuracy_in_both():
     chosen, labels = pool.images[400:500], pool.labels[400:500]
     mini = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
     logits = {
-        backend: load_target(MINI / "model.pt", "resnet18", backend=backend, **seen(mini), batch_size=50).query(chosen)
+        backend: load_target(MINI / "model.pt", "resnet18", backend=backend, **seen(mini)).query(chosen)
         for backend in ("jax", "torch")
     }
     assert_agree(logits["jax"], logits["torch"])

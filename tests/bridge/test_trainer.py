@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bridge.networks import build
-from bridge.target import Preprocessing, load_target, save_target
+from bridge.target import load_target, save_target
 from bridge.trainer import Epoch, TorchRecipe, augment, cosine, epoch_batches, make_optimizer, train_step, train_target
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
 
 NETWORK = Network("cnn", (8, 8, 1), 3, width=4)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia.cli.commands import run as make
 from jaxmia.cli.main import COMMANDS, main, parse
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import figures
@@ -211,7 +210,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys, planted: tuple
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(make, "_score", interrupted)
+    monkeypatch.setattr("jaxmia.pipeline.scoring.score", interrupted)
     assert "the same command goes on" in refusal(capsys, "score", "--out", planted[0], code=130)
 
 

@@ -14,23 +14,25 @@ from jaxmia.cli.display import match_table
 from jaxmia.cli.main import main
 from jaxmia.config import Augment, Config, MatchConfig, Recipe, load_config, parse_config
 from jaxmia.data.augment import View
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.masks import Masks, membership_masks
 from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.matching import match
 from jaxmia.matching.likeness import MIN_PER_SIDE, likeness, strata_of, transport
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.search import describe, rank
-from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes, trainer_of
+from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes
 from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
-from jaxmia.training.chunk import train_shadows
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.plan import Plan
-from jaxmia.training.trainer import Normalisation, Trainer
+from jaxmia.training.setup import shadow_setup
+from jaxmia.training.trainer import Trainer
 
 SEED = 5
-NORMALISATION = Normalisation((0.3,), (0.38,))
+MASKS = Masks.random(SEED, 800)
+PREPROCESSING = Preprocessing(None, (0.3,), (0.38,))
 BASE = Recipe(
     architecture="mlp", width=24, epochs=4, batch_size=32, learning_rate=0.1, warmup_epochs=1, precision="float32"
 )
@@ -52,8 +54,8 @@ def digits() -> Pool:
 
 def ensemble_of(pool: Pool, recipe: Recipe) -> Ensemble:
     assert pool.images is not None
-    trainer = Trainer(Network(recipe.architecture, (8, 8, 1), 10, recipe.width), recipe, NORMALISATION)
-    return Ensemble(trainer, SEED, pool.images, pool.labels)
+    trainer = Trainer(Network(recipe.architecture, (8, 8, 1), 10, recipe.width), recipe, PREPROCESSING)
+    return Ensemble(trainer, plan_of(1), SEED, pool.images, pool.labels)
 
 
 def plan_of(width: int, devices: int = 1) -> Plan:
@@ -119,21 +121,12 @@ def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digit
     chunks = lanes_of([1, 0], 3, plan_of(4))
     seen: list[int] = []
     outcomes = dict(
-        train_recipes(ensemble, recipes, chunks, seed=SEED, on_images=lambda chunk, images: seen.append(images))
+        train_recipes(ensemble, recipes, chunks, masks=MASKS, on_images=lambda chunk, images: seen.append(images))
     )
     assert digits.images is not None
     for place, recipe in enumerate(recipes):
-        chunk = next(
-            train_shadows(
-                trainer_of(ensemble.trainer, recipe),
-                digits.images,
-                digits.labels,
-                [0, 1, 2],
-                seed=SEED,
-                views=(View(),),
-                plan=plan_of(3),
-            )
-        )
+        setup = shadow_setup(digits, recipe, PREPROCESSING, 10, views=(View(),), seed=SEED)
+        chunk = setup.shadow_trainer(plan_of(3)).train_chunk([0, 1, 2])
         np.testing.assert_allclose(outcomes[place].phi, chunk.phi[:, 0], rtol=1e-5, atol=1e-5)
         assert np.mean(outcomes[place].correct[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
     assert not np.allclose(outcomes[0].phi, outcomes[1].phi, atol=0.1)
@@ -229,8 +222,8 @@ class Offline(Pipeline):
 
 
 def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Config, out: Path) -> Pipeline:
-    pipeline = Offline(config, out, lambda line: None)
-    pipeline.__dict__.update(pool=pool, images=pool.images, target=SimpleNamespace(classes=10))
+    pipeline = Offline(config, out)
+    pipeline.__dict__.update(pool=pool, target=SimpleNamespace(classes=10, preprocessing=PREPROCESSING))
     np.savez(out / "target.npz", phi=target[0], correct=target[1])
     return pipeline
 
@@ -238,7 +231,7 @@ def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Confi
 def challenge(pool: Pool, truth: Recipe) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
     """A target trained by `truth`, which no model of a search is, and the pool with its public membership."""
     number = 1000
-    _, outcome = next(train_recipes(ensemble_of(pool, truth), [truth], [[Lane(0, number)]], seed=SEED))
+    _, outcome = next(train_recipes(ensemble_of(pool, truth), [truth], [[Lane(0, number)]], masks=MASKS))
     members = membership_masks(SEED, [number], len(pool))[0]
     return replace(pool, membership=np.where(np.arange(800) < 600, members, UNKNOWN).astype(np.int8)), (
         outcome.phi,

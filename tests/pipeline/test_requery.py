@@ -207,7 +207,7 @@ def test_without_weights_other_views_are_refused_before_anything_is_written(chal
 
 
 def test_jobs_beside_each_other_leave_asking_again_to_query(challenge: Path, kept: Path):
-    with pytest.raises(InputError, match=r"00000-00001\.npz: was asked in other views; `jaxmia query` with the same"):
+    with pytest.raises(InputError, match=r"00000-00001\.npz: was queried in other views; `jaxmia query` with the same"):
         Train(challenge, kept, "1/2")(OTHER)
 
 

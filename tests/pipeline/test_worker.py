@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmia.data.augment import views
+from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.pipeline.worker import Job
 from jaxmia.runs.claims import Claims
@@ -12,7 +13,7 @@ from jaxmia.runs.store import ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
-from tests.training.conftest import make_trainer
+from tests.training.conftest import make_trainer, plan
 
 ASKED = {"seed": 11}
 
@@ -30,8 +31,10 @@ class Small(Ensemble):
 
 def make_job(folder: Path, pool: Pool, kind: type[Ensemble]) -> Job:
     assert pool.images is not None
-    ensemble = kind(make_trainer(architecture="mlp", width=4, epochs=2), 11, pool.images, pool.labels)
-    shadows = ShadowTrainer(ensemble, 11, views(("identity",)), 16, metadata={"cache_key": ASKED})
+    ensemble = kind(make_trainer(architecture="mlp", width=4, epochs=2), plan(), 11, pool.images, pool.labels)
+    shadows = ShadowTrainer(
+        ensemble, Masks.random(11, len(pool)), views(("identity",)), 16, metadata={"cache_key": ASKED}
+    )
     checkpoints = Checkpoints(folder / "checkpoints", ASKED, 600.0)
     return Job(shadows, ScoreStore(folder / "shadows"), checkpoints, Claims(folder / "claims"))
 

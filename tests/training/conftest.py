@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Augment, Recipe
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.augment import views
+from jaxmia.data.masks import Masks, membership_masks
 from jaxmia.data.pool import Pool
-from jaxmia.models import Compute, Network, ensemble_conv
-from jaxmia.models.conv import Lowering
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.models import Compute, Network
 from jaxmia.training.batches import Batches
+from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.trainer import Normalisation, State, Trainer
+from jaxmia.training.plan import Plan, plan_of
+from jaxmia.training.trainer import State, Trainer
 
 RECIPE = Recipe(
     architecture="cnn",
@@ -28,17 +31,22 @@ RECIPE = Recipe(
 )
 
 
-def make_trainer(lowering: Lowering = "unrolled", **changes: Any) -> Trainer:
+def make_trainer(**changes: Any) -> Trainer:
     """A trainer of the small recipe with `changes`; the same object for the same arguments."""
-    return _made_trainer(lowering, tuple(changes.items()))
+    return _made_trainer(tuple(changes.items()))
+
+
+def plan(conv: str = "unrolled", width: int = 1) -> Plan:
+    """On the first device."""
+    return plan_of(width, conv, tuple(jax.local_devices()[:1]))
 
 
 @functools.cache
-def _made_trainer(lowering: Lowering, changes: tuple[tuple[str, Any], ...]) -> Trainer:
+def _made_trainer(changes: tuple[tuple[str, Any], ...]) -> Trainer:
     recipe = RECIPE.model_copy(update=dict(changes))
     network = Network(recipe.architecture, (6, 6, 2), 3, recipe.width)
-    compute = Compute(jax.numpy.dtype(recipe.precision), ensemble_conv(lowering))
-    return Trainer(network, recipe, Normalisation((0.5,), (0.25, 0.3)), compute)
+    compute = Compute(jax.numpy.dtype(recipe.precision))
+    return Trainer(network, recipe, Preprocessing(None, (0.5,), (0.25, 0.3)), compute)
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +54,9 @@ def ensemble_of(pool: Pool) -> Callable[..., Ensemble]:
     """The ensemble of a trainer on the shared pool, made once, so that its programs are compiled once."""
 
     @functools.cache
-    def make(trainer: Trainer, sequential: bool = False) -> Ensemble:
+    def make(trainer: Trainer, conv: str = "unrolled") -> Ensemble:
         assert pool.images is not None
-        return Ensemble(trainer, 11, pool.images, pool.labels, sequential=sequential)
+        return Ensemble(trainer, plan(conv), 11, pool.images, pool.labels)
 
     return make
 
@@ -57,8 +65,8 @@ def ensemble_of(pool: Pool) -> Callable[..., Ensemble]:
 def train(pool: Pool, ensemble_of: Callable[..., Ensemble]) -> Callable[..., State]:
     """Trains models of the shared pool for a few steps, as `Ensemble` does it, and returns their state."""
 
-    def run(trainer: Trainer, models: list[int], steps: int = 4, first: int = 0, sequential: bool = False) -> State:
-        ensemble = ensemble_of(trainer, sequential)
+    def run(trainer: Trainer, models: list[int], steps: int = 4, first: int = 0, conv: str = "unrolled") -> State:
+        ensemble = ensemble_of(trainer, conv)
         batches = made_batches(trainer, models, len(pool))
         hyper = stacked_hyper(trainer, len(models))
         state, _ = ensemble.run(
@@ -67,6 +75,14 @@ def train(pool: Pool, ensemble_of: Callable[..., Ensemble]) -> Callable[..., Sta
         return jax.device_get(state)
 
     return run
+
+
+def shadow_trainer(
+    trainer: Trainer, plan: Plan, images: np.ndarray, labels: np.ndarray, **options: Any
+) -> ShadowTrainer:
+    """Trains shadows of seed 11 on these images, and shows them as they are and mirrored."""
+    ensemble, masks = Ensemble(trainer, plan, 11, images, labels), Masks.random(11, len(images))
+    return ShadowTrainer(ensemble, masks, **{"views": views(("identity", "hflip")), "query_batch": 16, **options})
 
 
 def made_batches(trainer: Trainer, models: list[int], samples: int) -> Batches:

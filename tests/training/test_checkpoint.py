@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmia.data.augment import views
+from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.runs.signals import Interrupted
@@ -16,7 +17,7 @@ from jaxmia.runs.store import Chunk
 from jaxmia.training.checkpoint import Checkpoints, Snapshot
 from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
-from tests.training.conftest import make_trainer
+from tests.training.conftest import make_trainer, plan
 
 ASKED = {"seed": 11, "shadow": {"epochs": 4}}
 ARRAYS = ("model", "mask", "phi", "accuracy", "accuracy_in")
@@ -26,7 +27,7 @@ ARRAYS = ("model", "mask", "phi", "accuracy", "accuracy_in")
 def ensemble(request: pytest.FixtureRequest, pool: Pool) -> Ensemble:
     assert pool.images is not None
     trainer = make_trainer(architecture="mlp", width=4, epochs=4, optimizer=request.param, ema=0.9)
-    return Ensemble(trainer, 11, pool.images, pool.labels)
+    return Ensemble(trainer, plan(), 11, pool.images, pool.labels)
 
 
 def shadows(ensemble: Ensemble, stop_at: int | None = None) -> ShadowTrainer:
@@ -36,7 +37,13 @@ def shadows(ensemble: Ensemble, stop_at: int | None = None) -> ShadowTrainer:
     def stopped() -> int | None:
         return signal.SIGTERM if next(queries) == stop_at else None
 
-    return ShadowTrainer(ensemble, 11, views(("identity", "hflip")), query_batch=16, stop_signal=stopped)
+    return ShadowTrainer(
+        ensemble,
+        Masks.random(11, len(ensemble.images)),
+        views(("identity", "hflip")),
+        query_batch=16,
+        stop_signal=stopped,
+    )
 
 
 def checkpoints(folder: Path, every: float = 0, cache_key: dict | None = None):

@@ -1,33 +1,24 @@
-import jax
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import views
 from jaxmia.data.masks import membership_masks
 from jaxmia.data.pool import Pool
 from jaxmia.runs.progress import Progress
-from jaxmia.training.chunk import split, train_shadows
-from jaxmia.training.plan import Plan
-from tests.training.conftest import make_trainer
-
-VIEWS = views(("identity", "hflip"))
+from jaxmia.training.chunk import split
+from tests.training.conftest import make_trainer, plan, shadow_trainer
 
 
 def run(pool: Pool, models: list[int], width: int, reports: list[Progress] | None = None):
     assert pool.images is not None
-    chunks = train_shadows(
+    shadows = shadow_trainer(
         make_trainer(architecture="mlp", width=4, epochs=2),
+        plan(width=width),
         pool.images,
         pool.labels,
-        models,
-        seed=11,
-        views=VIEWS,
-        plan=Plan(width, "unrolled", False, tuple(jax.local_devices()[:1])),
-        query_batch=16,
         metadata={"cache_key": {"seed": 11}},
         on_progress=(reports if reports is not None else []).append,
     )
-    return list(chunks)
+    return list(shadows.train(models))
 
 
 def test_width_chunks_and_order_change_nothing(pool: Pool):

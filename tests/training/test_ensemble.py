@@ -15,14 +15,14 @@ from jaxmia.data.pool import Pool
 from jaxmia.models.conv import LOWERINGS, Lowering
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.trainer import Trainer
-from tests.training.conftest import differences, made_batches, make_trainer, stacked_hyper, take
+from tests.training.conftest import differences, made_batches, make_trainer, plan, stacked_hyper, take
 
 MODELS = [5, 0, 8]
 
 
-def make(pool: Pool, trainer: Trainer | None = None, **options) -> Ensemble:
+def make(pool: Pool, trainer: Trainer | None = None) -> Ensemble:
     assert pool.images is not None
-    return Ensemble(trainer or make_trainer(), 11, pool.images, pool.labels, **options)
+    return Ensemble(trainer or make_trainer(), plan(), 11, pool.images, pool.labels)
 
 
 def test_initial_weights_depend_on_seed_and_model_only_bit_for_bit(pool: Pool, ensemble_of):
@@ -32,17 +32,17 @@ def test_initial_weights_depend_on_seed_and_model_only_bit_for_bit(pool: Pool, e
         assert differences(take(together, position), ensemble.init([model])) == [0] * len(jax.tree.leaves(together))
     kernels = np.asarray(together["params"]["conv1"]["kernel"])
     assert all((kernels[i] != kernels[j]).any() for i in range(3) for j in range(i))
-    other = Ensemble(make_trainer(), 12, np.asarray(pool.images), pool.labels).init(MODELS)
+    other = Ensemble(make_trainer(), plan(), 12, np.asarray(pool.images), pool.labels).init(MODELS)
     assert (np.asarray(other["params"]["conv1"]["kernel"]) != kernels).any()
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
 def test_member_i_is_a_solo_run_of_i(train, lowering: Lowering):
     """Up to rounding (1e-5 of weights of order one): sums run in another order in a batched program."""
-    trainer = make_trainer(lowering)
-    together = train(trainer, MODELS)
+    trainer = make_trainer()
+    together = train(trainer, MODELS, conv=lowering)
     for position, model in enumerate(MODELS[:2]):
-        alone = train(trainer, [model])
+        alone = train(trainer, [model], conv=lowering)
         assert max(differences(take(together, position), alone)) < 1e-5
     assert all(
         max(differences(take(together, i)["params"], take(together, j)["params"])) > 0.1
@@ -60,7 +60,7 @@ def test_order_and_company_change_nothing(train):
 @pytest.mark.parametrize("recipe", [{}, {"architecture": "mlp", "ema": 0.9, "optimizer": "adamw"}])
 def test_one_after_the_other_is_all_at_once(train, recipe: dict):
     trainer = make_trainer(**recipe)
-    together, apart = train(trainer, MODELS), train(trainer, MODELS, sequential=True)
+    together, apart = train(trainer, MODELS), train(trainer, MODELS, conv="sequential")
     assert max(differences(together, apart)) < 1e-5
 
 
@@ -162,17 +162,14 @@ def test_training_learns_its_own_samples(pool: Pool, ensemble_of, recipe: dict):
 
 PROGRAM = """
 import json, sys, jax, numpy as np
-from jaxmia.data.augment import views
 from jaxmia.training.plan import Plan
-from jaxmia.training.chunk import train_shadows
-from tests.training.conftest import make_trainer
+from tests.training.conftest import make_trainer, shadow_trainer
 devices = tuple(jax.local_devices()[: int(sys.argv[1])])
 assert len(jax.local_devices()) == 4
 rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 256, (40, 6, 6, 2), np.uint8), rng.integers(0, 3, 40)
 plan = Plan(6, "unrolled", False, devices)
-chunks = list(train_shadows(make_trainer(epochs=2), images, labels, list(range(6)), seed=1,
-                            views=views(("identity", "hflip")), plan=plan, query_batch=16))
+chunks = list(shadow_trainer(make_trainer(epochs=2), plan, images, labels).train(range(6)))
 print(json.dumps([[c.model.tolist(), c.mask.tolist(), c.phi.tolist(), c.accuracy.tolist()] for c in chunks]))
 """
 

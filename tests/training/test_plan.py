@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from jaxmia.config import EnsembleConfig, Recipe
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import matmul_flops_per_second, training_flops_per_image
 from jaxmia.models import Compute, Network
@@ -13,7 +14,7 @@ from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
 from jaxmia.training.measure import StepTimer, attempt, images_per_second, out_of_memory
 from jaxmia.training.plan import plan_of
-from jaxmia.training.trainer import Normalisation, Trainer
+from jaxmia.training.trainer import Trainer
 
 LARGE = 10**9
 """Samples of a pool that is worth any measurement."""
@@ -27,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 def trainer(architecture: str = "mlp", **recipe) -> Trainer:
     network = Network(architecture, (4, 4, 1), 3, width=4)  # type: ignore[arg-type]
-    return Trainer(network, Recipe(batch_size=4, **recipe), Normalisation((0.5,), (0.5,)), Compute())
+    return Trainer(network, Recipe(batch_size=4, **recipe), Preprocessing(), Compute())
 
 
 def test_what_is_given_is_not_measured(cache, messages):
@@ -48,11 +49,8 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
     tried = []
 
     class FakeRig:
-        def __init__(self, chosen, width, sequential, devices):
-            self.what = (next(name for name in ("unrolled", "matmul", "grouped") if name in said(chosen)), width)
-
-    def said(chosen):
-        return chosen.compute.conv.__closure__[0].cell_contents
+        def __init__(self, chosen, plan):
+            self.what = (plan.lowering, plan.width)
 
     def rate(rig):
         tried.append(rig.what)
@@ -80,7 +78,7 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
         now[0] += 10.0
         return 100.0
 
-    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, plan: plan.width)
     monkeypatch.setattr(autotune, "images_per_second", rate)
     monkeypatch.setattr(autotune.time, "monotonic", lambda: now[0])
     # 8 models x 2 epochs x 300 samples are 48 seconds at that rate, a fifth of it is less than the first trial took.
@@ -94,7 +92,7 @@ def test_too_little_memory_ends_the_widening(messages, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return 1.0
 
-    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, width, sequential, devices: width)
+    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, plan: plan.width)
     monkeypatch.setattr(autotune, "images_per_second", rate)
     plan = make_plan(EnsembleConfig(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE)
     assert plan.width == 4
@@ -149,7 +147,7 @@ def test_only_a_lack_of_memory_is_forgiven():
 
 
 def test_a_rig_trains_and_counts_its_images():
-    rig = StepTimer(trainer(), 3, False, tuple(jax.local_devices()[:1]))
+    rig = StepTimer(trainer(), plan_of(3, "unrolled", tuple(jax.local_devices()[:1])))
     assert images_per_second(rig) > 0
     assert rig.images % (3 * 4) == 0
 

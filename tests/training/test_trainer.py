@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from jaxmia.data.pool import Pool
+from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.trainer import Normalisation
 from tests.training.conftest import differences, make_trainer
 
 KEY = jax.random.key(3)
@@ -15,7 +15,7 @@ KEY = jax.random.key(3)
 def test_normalisation_is_by_channel_of_pixels_in_the_unit_interval(rng: np.random.Generator):
     pixels = rng.integers(0, 256, (2, 3, 4, 2), np.uint8)
     expected = (pixels / 255 - [0.2, 0.6]) / [0.1, 0.5]
-    normalise = Normalisation((0.2, 0.6), (0.1, 0.5))
+    normalise = Preprocessing(None, (0.2, 0.6), (0.1, 0.5)).normalised
     np.testing.assert_allclose(normalise(jnp.asarray(pixels), jnp.dtype("float32")), expected, atol=1e-5)
     floats = jnp.asarray(pixels / np.float32(255), jnp.float32)
     np.testing.assert_allclose(normalise(floats, jnp.dtype("float32")), expected, atol=1e-5)
@@ -37,7 +37,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> f
 def test_the_loss_is_smoothed_cross_entropy(pool: Pool, smoothing: float):
     trainer = make_trainer(architecture="mlp", width=4)
     state = trainer.init(KEY)
-    batch = trainer.normalisation(jnp.asarray(pool.images[:12]), jnp.dtype("float32"))  # type: ignore[index]
+    batch = trainer.preprocessing.normalised(jnp.asarray(pool.images[:12]), jnp.dtype("float32"))  # type: ignore[index]
     loss, (logits, _) = trainer.loss(
         state["params"], state["stats"], batch, jnp.asarray(pool.labels[:12]), jnp.float32(smoothing)
     )
@@ -78,7 +78,7 @@ def test_a_step_is_the_gradient_times_the_rate(pool: Pool):
         architecture="mlp", width=4, momentum=0.0, weight_decay=0.0, schedule="constant", augment=plain
     )
     before, after = trainer.init(KEY), take_steps(trainer, pool, 1)[0]
-    batch = trainer.normalisation(jnp.asarray(pool.images[:6]), jnp.dtype("float32"))  # type: ignore[index]
+    batch = trainer.preprocessing.normalised(jnp.asarray(pool.images[:6]), jnp.dtype("float32"))  # type: ignore[index]
 
     @jax.jit
     def loss(bias):

@@ -59,6 +59,7 @@ class Bench:
         if self.repeats < 1 or min((*self.widths, *self.shape, self.classes - 1)) < 1:
             raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more")
         from jaxmia.cli.overrides import configure
+        from jaxmia.data.preprocessing import Preprocessing
         from jaxmia.files import write_text
         from jaxmia.machine.bench import describe, page, plot, run
         from jaxmia.training.devices import prepare_devices
@@ -66,7 +67,7 @@ class Bench:
 
         config = configure(self.config, overrides)
         prepare_devices()
-        trainer = make_trainer(config.shadow, self.shape, self.classes, mean=(0.5,), std=(0.5,))
+        trainer = make_trainer(config.shadow, self.shape, self.classes, Preprocessing())
         scale = _scale(trainer, config)
         rows = run(self._contenders(trainer, config), scale, repeats=self.repeats)
         subject = {
@@ -102,7 +103,7 @@ class Bench:
                 used = devices[: min(width, len(devices))]
                 plan = plan_of(width, conv, used)
                 name = conv if trainer.network.convolutional else "vmap"
-                make = functools.partial(StepTimer, plan.applied(trainer), plan.width, plan.sequential, used)
+                make = functools.partial(StepTimer, trainer, plan)
                 contenders.append(Contender(name, OURS, plan.width, make))
         if self.peers:
             contenders += _peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")

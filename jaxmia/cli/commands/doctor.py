@@ -56,7 +56,7 @@ def _line(finding: "Finding") -> str:
 
 def _files(config: "Config") -> list["Finding"]:
     from bridge.challenge import load_split
-    from bridge.target import load_target
+    from bridge.open import open_target
     from jaxmia.machine.doctor import check_file
 
     section = config.challenge
@@ -68,7 +68,8 @@ def _files(config: "Config") -> list["Finding"]:
         return f"{len(pool)} images of {height} x {width} x {channels}, {int(pool.labels.max()) + 1} classes"
 
     def target(path: Path) -> str:
-        found = load_target(path, section.architecture, mean=section.mean, std=section.std, backend=section.backend)
+        del path
+        found = open_target(section)
         return f"{section.architecture}" + (f", {found.classes} classes" if found.classes else "")
 
     return [

@@ -56,12 +56,10 @@ def _read_images(out: Path, config: "Config") -> np.ndarray:
     Raises:
         InputError: A file of the challenge is missing or bad, or holds other samples than the run.
     """
-    from bridge.challenge import load_challenge
+    from bridge.open import open_pool
     from jaxmia.data.pool import Pool
 
-    section = config.challenge
-    assert section.public and section.private
-    pool = load_challenge(section.public, section.private, classes=section.dataset_classes, max_bytes=section.max_bytes)
+    challenge, pool = config.challenge, open_pool(config.challenge)
     if pool.images is None or not np.array_equal(pool.ids, Pool.load(RunDir(out).pool).ids):
-        raise InputError(f"{section.public} and {section.private}: hold other samples than {RunDir(out).pool}")
+        raise InputError(f"{challenge.public} and {challenge.private}: hold other samples than {RunDir(out).pool}")
     return pool.images

@@ -5,19 +5,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from jaxmia.errors import InputError
 from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
-    from jaxmia.config import ChallengeConfig, Config
-    from jaxmia.data.pool import Pool
-    from jaxmia.pipeline.requery import Requery
-    from jaxmia.pipeline.stages import Pipeline
-    from jaxmia.runs.store import Entry
+    from jaxmia.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +34,7 @@ class Demo:
 
         logger.info("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
         truth = self.out / "truth.csv"
-        _run_all(_pipeline(configure_content(make_demo(self.out), "demo", overrides), self.out), truth)
+        _run(configure_content(make_demo(self.out), "demo", overrides), self.out, truth)
         from jaxmia.cli.commands.evaluate import Evaluate
 
         Evaluate(self.out, truth)([])
@@ -61,7 +56,7 @@ class Run:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains, queries, scores, reports."""
-        _run_all(_pipeline(_configure(self.config, overrides), self.out), as_json=self.json)
+        _run(_configure(self.config, overrides), self.out, as_json=self.json)
 
 
 @dataclass
@@ -82,22 +77,13 @@ class Train:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains."""
+        from jaxmia.cli.display import progress_bar
+        from jaxmia.pipeline.run import train
         from jaxmia.pipeline.shard import Shard
 
         shard = Shard.parse(self.shard)
-        pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        if self.coordinator is not None:
-            from jaxmia.pipeline.shard import meet
-
-            shard = meet(self.coordinator, shard)
-        _, waiting = _look(pipeline, self.out)
-        if waiting:
-            raise InputError(
-                f"{waiting[0].path}: was asked in other views; `jaxmia query` with the same options asks its models "
-                "again"
-            )
-        pipeline.begin()
-        pipeline.train(shard)
+        config = _configure(self.config, overrides)
+        train(config, self.out, shard=shard, coordinator=self.coordinator, progress_bar=progress_bar)
 
 
 @dataclass
@@ -119,11 +105,10 @@ class Query:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries."""
-        pipeline = _pipeline(_configure(self.config, overrides), self.out)
-        again, waiting = _look(pipeline, self.shadows or self.out)
-        pipeline.begin()
-        pipeline.query()
-        again.run(waiting)
+        from jaxmia.cli.display import progress_bar
+        from jaxmia.pipeline.run import query
+
+        query(_configure(self.config, overrides), self.out, shadows=self.shadows, progress_bar=progress_bar)
 
 
 @dataclass
@@ -146,8 +131,11 @@ class Score:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores."""
+        from jaxmia.pipeline.scoring import score
+
         own = RunDir(self.out).config
-        _score(self.out, _configure(self.config or (own if own.exists() else None), overrides), self.json)
+        config = _configure(self.config or (own if own.exists() else None), overrides)
+        _show(score(self.out, config.attack), self.json)
 
 
 def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
@@ -156,57 +144,16 @@ def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
     return configure(path, overrides)
 
 
-def _pipeline(config: "Config", out: Path) -> "Pipeline":
+def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool = False) -> None:
     from jaxmia.cli.display import progress_bar
-    from jaxmia.pipeline.stages import Pipeline
-    from jaxmia.training.devices import prepare_devices
+    from jaxmia.pipeline.run import run
 
-    prepare_devices()
-    return Pipeline(config, out, progress_bar)
+    _show(run(config, out, progress_bar=progress_bar, truth=truth), as_json)
 
 
-def _run_all(pipeline: "Pipeline", truth: Path | None = None, as_json: bool = False) -> None:
-    from jaxmia.report import write_report
-
-    again, waiting = _look(pipeline, pipeline.out)
-    pipeline.begin()
-    pipeline.query()
-    again.run(waiting)
-    pipeline.train()
-    _score(pipeline.out, pipeline.config, as_json)
-    write_report(pipeline.out, truth=truth, images=pipeline.pool.images)
-
-
-def _look(pipeline: "Pipeline", source: Path) -> "tuple[Requery, list[Entry]]":
-    """Looks at the folder before anything is written: which models are to be asked again, what killed processes left.
-
-    Raises:
-        InputError: What is there does not fit the configuration.
-    """
-    from jaxmia.pipeline.requery import Requery
-    from jaxmia.runs.cleanup import clear_leftovers
-
-    again = Requery(pipeline, source, _read_pool)
-    waiting = again.waiting()
-    clear_leftovers(pipeline.out)
-    return again, waiting
-
-
-def _read_pool(challenge: "ChallengeConfig") -> "Pool":
-    from bridge.challenge import load_challenge
-
-    if challenge.public is None or challenge.private is None:
-        raise InputError("challenge: public and private are not named, so it is not known who was trained on whom")
-    return load_challenge(
-        challenge.public, challenge.private, classes=challenge.dataset_classes, max_bytes=challenge.max_bytes
-    )
-
-
-def _score(out: Path, config: "Config", as_json: bool) -> None:
+def _show(metrics: dict[str, Any], as_json: bool) -> None:
     from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
-    from jaxmia.pipeline.scoring import score
 
-    metrics = score(out, config.attack)
     if as_json:
         output(json.dumps(metrics, indent=2))
         return

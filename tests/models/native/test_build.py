@@ -83,15 +83,17 @@ def test_kernels_of_every_vector_width(channels: int, features: int):
 def test_a_remembered_plan_of_kernels_serves_the_next_process(fresh, monkeypatch):
     """XLA must know the kernels in a process that neither measures nor compiles."""
     code = """
+import logging, sys
 import numpy as np
 from jaxmia.api import train_shadows
-from jaxmia.config import Ensemble, Shadow
+from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.data.pool import Pool
 
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 images = np.zeros((40, 4, 4, 1), np.uint8)
 pool = Pool(images, np.arange(40) % 2, np.arange(40).astype(str), np.full(40, -1, np.int8))
-recipe = Shadow(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
-shadows = train_shadows(pool, recipe, ensemble=Ensemble(width=2), symmetries=("identity",), say=print)
+recipe = Recipe(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
+shadows = train_shadows(pool, recipe, ensemble=EnsembleConfig(width=2), symmetries=("identity",))
 print(np.isfinite(shadows.phi).all())
 """
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)

@@ -1,0 +1,41 @@
+"""`jaxmia.data.preprocessing.Preprocessing` in PyTorch."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.resize import resized_shape
+
+
+def preprocess(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """What a network sees, float32 `[sample, channel, height, width]` on the device.
+
+    Args:
+        preprocessing: Size, mean and std.
+        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+        device: Where.
+    """
+    return normalised(preprocessing, resized(preprocessing, images, device))
+
+
+def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The first half of `preprocess`: pixels in [0, 1]."""
+    preprocessing.check(images.shape[-1])
+    pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if preprocessing.size is None:
+        return pixels
+    shape = resized_shape(images.shape[1], images.shape[2], preprocessing.size)
+    if shape == images.shape[1:3]:
+        return pixels
+    return F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def normalised(preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+    """The second half of `preprocess`."""
+    mean, std = (
+        torch.tensor(values, device=pixels.device).reshape(-1, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return (pixels - mean) / std

@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge.networks import build
+from bridge.open import open_pool, open_target
+from bridge.target import save_target
+from jaxmia.api import attack, train_shadows
+from jaxmia.config import Config, EnsembleConfig, load_config
+from jaxmia.errors import InputError
+from jaxmia.files import load_npz
+from jaxmia.leaderboard.submission import read_scores_csv
+from jaxmia.models import Network
+from jaxmia.pipeline.run import run
+from jaxmia.runs.store import ScoreStore
+from tests.challenge import make_challenge
+
+RESIZED = {"architecture": "cnn", "image_size": 8, "mean": [0.4], "std": [0.3]}
+
+
+def challenge(folder: Path, **section) -> Config:
+    """A challenge of 6 x 6 images; its target has a class more than the labels, and may see larger images."""
+    path = make_challenge(
+        folder,
+        challenge=section,
+        shadow={"architecture": section.get("architecture", "mlp"), "width": 4, "epochs": 2, "batch_size": 8},
+        query={"batch_size": 32},
+        seed=3,
+    )
+    if section:
+        save_target(build(Network("cnn", (8, 8, 1), 4, width=4)), folder / "model.pt")
+    return load_config(path)
+
+
+@pytest.mark.parametrize("section", [{}, RESIZED], ids=["as it is", "resized"])
+def test_the_library_and_the_command_line_get_the_same_shadows_scores_and_figures(tmp_path: Path, section: dict):
+    config, out = challenge(tmp_path, **section), tmp_path / "run"
+    metrics = run(config, out)
+
+    pool, target = open_pool(config.challenge), open_target(config.challenge)
+    shadows = train_shadows(
+        pool,
+        config.shadow,
+        target.preprocessing,
+        target.classes,
+        symmetries=config.query.views,
+        ensemble=EnsembleConfig(width=2, devices=1, conv="unrolled"),
+        seed=config.seed,
+    )
+    result = attack(pool, target.query, shadows, config.attack.name)
+    result.submit(tmp_path / "submission.csv")
+
+    stored = ScoreStore(out / "shadows").read()
+    np.testing.assert_array_equal(stored.mask, shadows.mask)
+    np.testing.assert_array_equal(stored.phi, shadows.phi)
+    np.testing.assert_allclose(load_npz(out / "scores.npz")[config.attack.name], result.scores, rtol=1e-6)
+    assert metrics["public"]["auc"]["value"] == result.figures.auc.value
+    ours, theirs = (read_scores_csv(folder / "submission.csv") for folder in (tmp_path, out))
+    assert np.array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    if section:
+        assert stored.metadata["cache_key"]["classes"] == 4, "the target's own, which has one more than the labels"
+
+
+def test_precision_is_part_of_what_tells_models_apart_as_it_was_resolved(tmp_path: Path):
+    config, out = challenge(tmp_path), tmp_path / "run"
+    run(config, out)
+    assert ScoreStore(out / "shadows").read().metadata["cache_key"]["shadow"]["precision"] == "float32"
+    run(config.model_copy(update={"shadow": config.shadow.model_copy(update={"precision": "float32"})}), out)
+    half = config.shadow.model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(InputError, match=r"shadow\.precision is 'float32' there and 'bfloat16' here"):
+        run(config.model_copy(update={"shadow": half}), out)
+
+
+def test_the_whole_target_is_queried_in_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As many as `query.batch_size` says, the last one filled up, so that one program serves them all."""
+    from bridge.target import Target
+
+    seen: list[int] = []
+    query = Target.query
+
+    def counted(self: Target, images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return query(self, images)
+
+    monkeypatch.setattr(Target, "query", counted)
+    run(challenge(tmp_path), tmp_path / "run")
+    assert set(seen) == {32}
+
+
+def test_a_limit_on_the_size_of_files_reaches_the_target(tmp_path: Path):
+    config = challenge(tmp_path)
+    limit = config.challenge.model_copy(update={"max_bytes": (tmp_path / "model.pt").stat().st_size - 1})
+    with pytest.raises(InputError, match=r"model\.pt"):
+        open_target(limit)
+
+
+def test_what_is_not_named_or_not_there_is_said(tmp_path: Path):
+    config = challenge(tmp_path)
+    unnamed = config.challenge.model_copy(update={"public": None})
+    with pytest.raises(InputError, match=r"challenge\.public: no file is named; set it in --config or by"):
+        open_pool(unnamed)
+    (tmp_path / "model.pt").unlink()
+    with pytest.raises(InputError, match=r"model\.pt: no such file \(challenge\.target\)"):
+        open_target(config.challenge)
+
+
+def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, messages: list[str]):
+    config, out = challenge(tmp_path), tmp_path / "run"
+    first = run(config, out)
+    before = {path: path.read_bytes() for path in (out / "shadows").iterdir()}
+    messages.clear()
+    assert json.dumps(run(config, out)) == json.dumps(first)
+    assert {path: path.read_bytes() for path in (out / "shadows").iterdir()} == before
+    assert {"shadows: all 8 are there", "target: scores are there"} <= set(messages)
