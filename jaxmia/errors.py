@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class MissingModels(InputError):
+    """A sample lacks the IN or the OUT models that an attack needs; another attack may do without them."""
+
+
 class UsageError(Exception):
     """The command line itself is wrong; printed like an `InputError`, exit status 2."""
 

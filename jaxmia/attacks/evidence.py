@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from jaxmia.attacks.moments import Moments, moments
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, MissingModels
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Evidence:
         """Moments over the models trained on each sample.
 
         Raises:
-            InputError: A sample has no such model.
+            MissingModels: A sample has no such model.
         """
         return self._complete(self.sides[0], "IN")
 
@@ -52,7 +52,7 @@ class Evidence:
         """Moments over the models not trained on each sample.
 
         Raises:
-            InputError: A sample has no such model.
+            MissingModels: A sample has no such model.
         """
         return self._complete(self.sides[1], "OUT")
 
@@ -90,7 +90,13 @@ class Evidence:
         return Evidence(target, self.shadows, self.mask, self.labels)._knowing(self.sides)
 
     def take(self, samples: np.ndarray) -> "Evidence":
-        """The evidence on the samples of the given indices, in their order."""
+        """The evidence on the samples of the given indices, in their order.
+
+        Raises:
+            MissingModels: There is none, as where no sample has both IN and OUT models.
+        """
+        if not len(samples):
+            raise MissingModels("shadows mask: no sample has both IN and OUT models; train more models")
         if np.array_equal(samples, np.arange(len(self.labels))):
             return self
         in_, out = self.sides
@@ -106,7 +112,7 @@ class Evidence:
     def _complete(self, side: Moments, name: str) -> Moments:
         empty = np.flatnonzero(side.count == 0)
         if len(empty):
-            raise InputError(
+            raise MissingModels(
                 f"shadows mask: sample {empty[0]} has no {name} model among {len(self.mask)}"
                 + (f" (nor have {len(empty) - 1} others)" if len(empty) > 1 else "")
                 + "; train more models"

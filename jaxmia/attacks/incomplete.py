@@ -5,7 +5,7 @@ import numpy as np
 from jaxmia.attacks.adaptive import Adaptive
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack, scores_of
-from jaxmia.errors import InputError
+from jaxmia.errors import MissingModels
 
 MAX_INCOMPLETE = 0.05
 """Share of samples up to which those that lack a side are no reason to do without an attack."""
@@ -30,7 +30,7 @@ def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
     lack = lacking(evidence)
     try:
         return scores_of(attack, evidence)
-    except InputError:
+    except MissingModels:
         if not 0 < lack.mean() <= MAX_INCOMPLETE:
             raise
     own = scores_of(attack, evidence.take(np.flatnonzero(~lack)))

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misaligned, misalignment, score_all, scores_of
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
 from jaxmia.config import AttackConfig
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 
 TARGETS = 32
@@ -230,7 +230,7 @@ def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Atta
         try:
             score_all(attack, evidence)
             usable.append(attack)
-        except InputError as error:
+        except MissingModels as error:
             reasons[attack.name] = str(error)
     if not usable:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

@@ -11,7 +11,7 @@ from jaxmia.attacks import lacking, sample_fits, score_all
 from jaxmia.attacks.catalogue import distinct_attacks, is_standard
 from jaxmia.config import AttackConfig
 from jaxmia.data.pool import Pool
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.selection import configured_attacks, select_attack
 from jaxmia.files import save_npz, write_text
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
@@ -56,7 +56,7 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
         if attack.name not in scores:
             try:
                 scores[attack.name] = score_all(attack, matrices.evidence)
-            except InputError as error:
+            except MissingModels as error:
                 left_out[attack.name] = error
     if lack := int(lacking(matrices.evidence).sum()):
         logger.info(

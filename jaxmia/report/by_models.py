@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmia.attacks import Attack, Evidence
-from jaxmia.errors import InputError
+from jaxmia.errors import MissingModels
 from jaxmia.evaluation.metrics import Estimate, tpr_at_fpr
 from jaxmia.report.uncertainty import tpr_band
 
@@ -72,7 +72,7 @@ def rehearse(
             trials = [_play(evidence, attack, *cast) for cast in zip(playing, subsets, strict=True)]
             reached = np.array([tpr_at_fpr(trial.scores, trial.members, fpr) for trial in trials])
             public = _attack_public(evidence, attack, membership, order[:size], fpr)
-        except InputError:
+        except MissingModels:
             continue
         steps.append(Step(size, tuple(trials), reached, public))
     return steps
