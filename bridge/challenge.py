@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bridge.safeload import StoredObject, as_array, load
+from bridge.safeload import as_array, load
+from bridge.unpickle import StoredObject, bytes_in_memory, kind_of
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, write_text
@@ -176,13 +177,13 @@ def _fields(path: Path, content: object, known: bool) -> dict[str, object]:
     return {name: attributes[name] for name in names}
 
 
-def _entries(path: Path, name: str, value: object) -> Sequence:
+def _entries(path: Path, name: str, value: object) -> Sequence | np.ndarray:
     if isinstance(value, list | tuple):
         return value
     array = as_array(value)
     if array is None or not array.ndim:
         raise InputError(f"{path}: {name} is {_shown(value)}, expected a list or a tensor with one entry a sample")
-    return list(array)
+    return array
 
 
 def _integer(value: object) -> int | None:
@@ -194,7 +195,7 @@ def _integer(value: object) -> int | None:
     return int(number) if isinstance(number, int | float) and number == number // 1 else None
 
 
-def _labels(path: Path, entries: Sequence, num_classes: int | None) -> np.ndarray:
+def _labels(path: Path, entries: Sequence | np.ndarray, num_classes: int | None) -> np.ndarray:
     limit = np.iinfo(np.int32).max if num_classes is None else num_classes
     labels = np.empty(len(entries), np.int32)
     for index, entry in enumerate(entries):
@@ -206,7 +207,7 @@ def _labels(path: Path, entries: Sequence, num_classes: int | None) -> np.ndarra
     return labels
 
 
-def _ids(path: Path, entries: Sequence) -> np.ndarray:
+def _ids(path: Path, entries: Sequence | np.ndarray) -> np.ndarray:
     names: dict[str, int] = {}
     for index, entry in enumerate(entries):
         number = None if isinstance(entry, str) else _integer(entry)
@@ -219,7 +220,7 @@ def _ids(path: Path, entries: Sequence) -> np.ndarray:
     return np.array(list(names), np.str_)
 
 
-def _membership(path: Path, entries: Sequence) -> np.ndarray:
+def _membership(path: Path, entries: Sequence | np.ndarray) -> np.ndarray:
     missing = [index for index, entry in enumerate(entries) if entry is None]
     if missing:
         raise InputError(
@@ -266,12 +267,12 @@ def _stacked(path: Path, value: object, max_bytes: int) -> np.ndarray:
                 f"{path}: imgs[{index}] is {array.dtype} {array.shape}, "
                 f"imgs[0] {arrays[0].dtype} {arrays[0].shape}; expected one type and shape"
             )
-    # A view may repeat its few numbers without end, so its size counts, not that of the file.
-    size = sum(array.nbytes for array in arrays)
+    # A list may hold one image many times, so what it comes to counts, not what is stored.
+    size, allowed = sum(array.nbytes for array in arrays), min(max_bytes, bytes_in_memory(path.stat().st_size))
     if not size:
         raise InputError(f"{path}: imgs hold no pixels")
-    if size > max_bytes:
-        raise InputError(f"{path}: imgs unpack to {size} bytes, allowed are {max_bytes}")
+    if size > allowed:
+        raise InputError(f"{path}: imgs unpack to {size} bytes, allowed are {allowed}")
     return arrays[0] if listed is not value else np.stack(arrays)
 
 
@@ -313,4 +314,4 @@ def _shown(value: object) -> str:
         return repr(array.item())
     if array is not None:
         return f"an array of {array.dtype} {array.shape}"
-    return reprlib.repr(value) if isinstance(value, str) or value is None else f"a {type(value).__name__}"
+    return reprlib.repr(value) if isinstance(value, str) or value is None else f"a {kind_of(value)}"

@@ -4,7 +4,7 @@ Both sides name their modules alike, but for three things: the leaves (`weight` 
 (`layer2.0` and the n-th of `blocks`), and the two parts of its shortcut (`downsample.0` and `downsample.conv`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, get_args
 
@@ -33,15 +33,15 @@ def describe(architecture: Architecture, shapes: Mapping[str, Shape]) -> Network
     """What can be read from the shapes of a `state_dict`: width, depth, stem, classes and channels.
 
     Height and width of the input are not to be read: they are 1 here, and for an MLP all its inputs are channels. A
-    missing key leaves the architecture's own; `check_fit` then names it.
+    missing key, or one of too few axes, leaves the architecture's own; `check_fit` then names it.
 
     Args:
         architecture: Family and depth.
         shapes: Shape of each entry, by PyTorch's name.
     """
     first, last = ("fc1.weight", "fc3.weight") if architecture == "mlp" else ("conv1.weight", "fc.weight")
-    width, channels, *kernel = shapes.get(first, (None, 3))
-    classes, features = shapes.get(last, (10, 0))
+    width, channels, *kernel = _shape(shapes, first, (None, 3))
+    classes, features, *_ = _shape(shapes, last, (10, 0))
     depth = 28
     if architecture == "wideresnet":
         width = features // 64 or None
@@ -49,6 +49,11 @@ def describe(architecture: Architecture, shapes: Mapping[str, Shape]) -> Network
         depth = 2 * len(blocks) + 4 if blocks else depth
     stem = "imagenet" if kernel[:1] == [7] else "cifar"
     return Network(architecture, (1, 1, channels or 3), classes, width=width, depth=depth, stem=stem)
+
+
+def _shape(shapes: Mapping[str, Shape], name: str, default: tuple[int | None, int]) -> Sequence[Any]:
+    shape = shapes.get(name, ())
+    return shape if len(shape) >= len(default) else default
 
 
 def torch_shapes(network: Network) -> dict[str, Shape]:

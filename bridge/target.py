@@ -17,7 +17,8 @@ from torch import nn
 from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
 from bridge.networks import build
 from bridge.preprocessing import preprocess
-from bridge.safeload import load
+from bridge.safeload import as_array, checked_size, load
+from bridge.unpickle import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
@@ -124,6 +125,7 @@ def load_target(
     path, preprocessing = Path(path), Preprocessing(image_size, mean, std)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if architecture == "exported":
+        checked_size(path, max_bytes)
         return _in_torch(_exported(path), preprocessing, str(path), classes)
     if ":" in architecture:
         module = _from_factory(architecture)
@@ -162,16 +164,14 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds {type(content).__name__}, expected a state_dict: tensors by name")
     for name, value in content.items():
-        if (
-            not isinstance(name, str)
-            or not name.isprintable()
-            or type(value) not in (torch.Tensor, nn.Parameter)
-            or value.layout != torch.strided
-        ):
-            raise InputError(f"{path}: {printable(str(name))} is a {type(value).__name__}, expected a tensor by name")
+        if not isinstance(name, str) or not name.isprintable() or not isinstance(value, torch.Tensor):
+            raise InputError(f"{path}: {printable(str(name))} is a {kind_of(value)}, expected a tensor by name")
+        if value.dtype != torch.bfloat16 and as_array(value) is None:
+            raise InputError(f"{path}: {name} is a tensor of {value.dtype}, expected plain numbers, bfloat16 at least")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{path}: {name} holds values that are not finite")
-    return dict(content)
+    # NumPy does not know bfloat16; float32 holds the same numbers.
+    return {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in content.items()}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:

@@ -1,8 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of others, read within bounds."""
 
+import errno
 import io
 import json
+import math
 import os
+import stat
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +17,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxmia.errors import InputError
+
+_MAX_JSON_BYTES = 16 * 2**20
+_MAX_RATIO = 32
+"""Unpacked bytes for each byte of an `.npz`, at most; compressed ids and masks take about half of it."""
+_SMALL_BYTES = 16 * 2**20
+"""Unpacked bytes that any `.npz` may hold, however well it is compressed."""
+_BLOCK = 2**20
+_NPY_HEAD = 2**14
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @contextmanager
@@ -58,16 +71,35 @@ def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load_npz(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Reads every array of an `.npz`, never running what a pickle says.
+def load_npz(
+    path: Path, required: tuple[str, ...] = (), only: tuple[str, ...] | None = None, max_bytes: int | None = None
+) -> dict[str, np.ndarray]:
+    """Reads arrays of an `.npz`, never running what a pickle says.
+
+    Memory is bounded by the size of the file before any is taken: arrays may unpack to 16 MiB and 32 times that size,
+    and a shape must be that of the bytes behind it.
+
+    Args:
+        path: The file.
+        required: Arrays that must be there.
+        only: The arrays to read, of those that are there; all by default.
+        max_bytes: Largest size of the file, and of its arrays in memory.
 
     Raises:
-        InputError: The file is missing, damaged, no `.npz`, holds pickled objects, or lacks a required array.
+        InputError: The file is missing, damaged, too large, no `.npz`, holds pickled objects, or lacks a required
+            array.
     """
     path = Path(path)
     try:
+        size = regular_size(path)
+        limit = min(_SMALL_BYTES + _MAX_RATIO * size, sys.maxsize if max_bytes is None else max_bytes)
         with zipfile.ZipFile(path) as archive:
-            arrays = {name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()}
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            chosen = {name: entry for name, entry in entries.items() if only is None or name in only}
+            unpacked = sum(entry.file_size for entry in chosen.values())
+            if unpacked > limit:
+                raise ValueError(f"its arrays unpack to {unpacked} bytes, allowed for a file of {size} are {limit}")
+            arrays = {name: _as_array(read_entry(archive, entry), limit) for name, entry in chosen.items()}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive raises whatever its readers happen to trip over
@@ -75,13 +107,58 @@ def load_npz(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray
         raise InputError(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
+        raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(entries) or 'nothing'}")
     return arrays
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    # `ZipFile.read` compares the checksum of all bytes; `np.load` does not where a damaged header asks for fewer.
-    return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+def regular_size(path: Path) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        OSError: There is none, or it is no regular file: reading a pipe or a device may never end.
+    """
+    state = path.stat()
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    return state.st_size
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
+    """The bytes of a file in a zip archive, their checksum compared.
+
+    Raises:
+        ValueError: It is compressed in a way whose memory the size does not bound.
+        zipfile.BadZipFile: It is damaged.
+    """
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{entry.filename} is compressed by method {entry.compress_type}, allowed is deflate")
+    content = bytearray(entry.file_size)
+    position = 0
+    with archive.open(entry) as file:
+        while block := file.read(_BLOCK):
+            content[position : position + len(block)] = block
+            position += len(block)
+    if position != entry.file_size:
+        raise zipfile.BadZipFile(f"{entry.filename} has {position} bytes, expected {entry.file_size}")
+    return content
+
+
+def _as_array(content: bytearray, limit: int) -> np.ndarray:
+    """The array that the bytes of an `.npy` file are, sharing their memory."""
+    head = io.BytesIO(memoryview(content)[:_NPY_HEAD])
+    version = np.lib.format.read_magic(head)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f"version {version[0]}.{version[1]} of .npy is none of 1.0, 2.0")
+    shape, fortran_order, dtype = _NPY_HEADERS[version](head)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    held = len(content) - head.tell()
+    if math.prod(shape) * dtype.itemsize != held or max(shape, default=0) > limit:
+        raise ValueError(f"{held} bytes are no array of {dtype} {list(shape)}")
+    array = np.frombuffer(content, dtype, math.prod(shape), head.tell())
+    return array.reshape(shape, order="F" if fortran_order else "C")
 
 
 def read_json(path: Path, maker: str) -> Any:
@@ -95,6 +172,8 @@ def read_json(path: Path, maker: str) -> Any:
         InputError: The file is missing or is no JSON.
     """
     try:
+        if (size := regular_size(path)) > _MAX_JSON_BYTES:
+            raise ValueError(f"has {size} bytes, allowed are {_MAX_JSON_BYTES}")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; `{maker}` makes it") from error

@@ -150,7 +150,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
     _refuse_oblong(pipeline.setup.images, config, recipes)
     paths = _paths(pipeline, recipes)
     outcomes = {
-        place: Outcome(**load_npz(path, required=("phi", "correct")))
+        place: Outcome(**load_npz(path, required=("phi", "correct"), only=("phi", "correct")))
         for place, path in enumerate(paths)
         if path.exists()
     }

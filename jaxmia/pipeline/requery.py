@@ -96,7 +96,7 @@ class Requery:
 
     def _cache_key_of(self, entry: Entry) -> dict[str, Any]:
         """What the answers of a chunk's models are to depend on, here."""
-        trained_on = entry.metadata["cache_key"].get("trained_on", entry.metadata["cache_key"]["pool"])
+        trained_on = entry.metadata["cache_key"].get("trained_on", entry.metadata["cache_key"].get("pool"))
         return {**self._cache_key, **({"trained_on": trained_on} if trained_on != self._cache_key["pool"] else {})}
 
     def _refuse_misfit(self, entry: Entry) -> None:
@@ -117,13 +117,13 @@ class Requery:
                 f"{entry.path}: was asked in other views or about other samples, and its models cannot be asked again: "
                 "their weights were not kept (ensemble.keep_weights); use another --out"
             )
-        if entry.metadata["cache_key"]["pool"] != self._cache_key["pool"]:
+        if entry.metadata["cache_key"].get("pool") != self._cache_key["pool"]:
             self._refuse_samples(entry)
 
     def _refuse_samples(self, entry: Entry) -> None:
         before, now = self._trained_pool.images, self.pipeline.pool.images
         assert before is not None and now is not None
-        if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"]["pool"]:
+        if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"].get("pool"):
             raise InputError(
                 f"{RunDir(self.source).config}: challenge: its files hold other samples than those that the models of "
                 f"{entry.path} were trained on; without those it is not known who was trained on whom"
@@ -145,7 +145,7 @@ class Requery:
 
         started = time.perf_counter()
         before = read_chunk(entry.path)
-        mask = self._mask(before.mask, entry.metadata["cache_key"]["pool"])
+        mask = self._mask(before.mask, entry.metadata["cache_key"].get("pool"))
         arrays, source = weights.read(entry.models, entry.metadata["weights"]), str(weights.path(entry.models))
         answers = []
         for part in split(entry.models, width):

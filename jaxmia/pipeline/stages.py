@@ -24,7 +24,7 @@ from jaxmia.runs.log import EventLog
 from jaxmia.runs.progress import ThroughputMeter
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
-from jaxmia.runs.store import ScoreStore, describe_difference
+from jaxmia.runs.store import ScoreStore, describe_difference, metadata_of
 
 if TYPE_CHECKING:
     from bridge.target import Target
@@ -154,7 +154,7 @@ class Pipeline:
             "views": [str(view) for view in self.views],
             "pool": self.setup.pool_digest,
         }
-        if path.exists() and _metadata_of(load_npz(path)).get("cache_key") == cache_key:
+        if path.exists() and metadata_of(path, load_npz(path)).get("cache_key") == cache_key:
             logger.info("target: scores are there")
             return
         from jaxmia.training.query import query_target
@@ -202,8 +202,3 @@ def _reporter(claims: Claims, log: EventLog, on_progress: Callable[["Progress"],
     return report
 
 
-def _metadata_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    try:
-        return json.loads(str(arrays.get("metadata", "{}")))
-    except json.JSONDecodeError:
-        return {}

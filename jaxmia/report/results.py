@@ -1,6 +1,5 @@
 """What a run directory holds once it is scored, read for the report."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from jaxmia.files import load_npz, read_json
 from jaxmia.leaderboard.submission import match_truth, read_truth
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import Chunk, ScoreStore
+from jaxmia.runs.store import Chunk, ScoreStore, metadata_of
 
 _ALIGNED = "-aligned"
 
@@ -248,7 +247,5 @@ def _read_correct(path: Path, samples: int) -> np.ndarray | None:
 
 
 def _read_record(path: Path) -> ChunkRecord:
-    arrays = load_npz(path, required=("mask",))
-    return ChunkRecord(
-        len(arrays["mask"]), float(arrays["mask"].sum(1).mean()), json.loads(str(arrays.get("metadata", "{}")))
-    )
+    arrays = load_npz(path, required=("mask",), only=("mask", "metadata"))
+    return ChunkRecord(len(arrays["mask"]), float(arrays["mask"].sum(1).mean()), metadata_of(path, arrays))

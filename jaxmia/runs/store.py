@@ -1,10 +1,8 @@
 """The score store: one file a chunk of shadow models, each whole or absent."""
 
 import errno
-import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +57,7 @@ LARGEST_MARGIN = 1e30
 """Nats; far above what a model says, even one that diverged, and far below what overflows in an attack's powers."""
 
 _REQUIRED = ("model", "mask", "phi")
+_MAX_METADATA_BYTES = 4 * 2**20
 
 
 class ScoreStore:
@@ -173,25 +172,21 @@ class ScoreStore:
 def _peek(path: Path) -> Entry | None:
     """None where the file is damaged or vanishes meanwhile."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            model = _read_member(archive, "model.npy")
-            metadata = str(_read_member(archive, "metadata.npy")) if "metadata.npy" in archive.namelist() else "{}"
-        return Entry(path, tuple(int(number) for number in model), _read_metadata(path, metadata))
-    except Exception:  # a damaged archive raises whatever its readers happen to trip over
+        arrays = load_npz(path, required=("model",), only=("model", "metadata"))
+        model = arrays["model"]
+        if model.ndim != 1 or model.dtype.kind not in "iu" or (model < 0).any():
+            return None
+        return Entry(path, tuple(model.tolist()), metadata_of(path, arrays))
+    except InputError:
         return None
 
 
 def _peek_mask(entry: Entry) -> np.ndarray | None:
     try:
-        with zipfile.ZipFile(entry.path) as archive:
-            mask = _read_member(archive, "mask.npy")
-    except Exception:  # as above
+        mask = load_npz(entry.path, required=("mask",), only=("mask",))["mask"]
+    except InputError:
         return None
     return mask if mask.dtype == bool and mask.ndim == 2 and len(mask) == len(entry.models) else None
-
-
-def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
 
 
 def _is_outside(cause: BaseException | None) -> bool:
@@ -236,7 +231,7 @@ def read_chunk(path: Path) -> Chunk:
         phi=phi,
         accuracy=accuracy,
         accuracy_in=accuracy_in,
-        metadata=_read_metadata(path, str(arrays.pop("metadata", "{}"))),
+        metadata=metadata_of(path, arrays),
         extra={name: value for name, value in arrays.items() if value.shape[:1] == one},
     )
 
@@ -246,9 +241,17 @@ def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, 
         raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
 
 
-def _read_metadata(path: Path, text: str) -> dict[str, Any]:
+def metadata_of(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What an `.npz` of a run says of how it was made; empty where it says nothing.
+
+    Raises:
+        InputError: Its `metadata` is no JSON object, or the `cache_key` in it is none.
+    """
+    stored = arrays.get("metadata", np.array("{}"))
+    if stored.ndim or stored.dtype.kind != "U" or stored.nbytes > _MAX_METADATA_BYTES:
+        raise InputError(f"{path}: metadata is {stored.dtype} {list(stored.shape)}, expected one text of JSON")
     try:
-        metadata = json.loads(text)
+        metadata = json.loads(str(stored))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: metadata is no JSON: {error}") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cache_key", {}), dict):

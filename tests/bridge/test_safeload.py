@@ -65,13 +65,13 @@ def test_size_limits(write):
 def test_a_file_that_unpacks_to_more_than_allowed_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "pub.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(10**7))
-    with pytest.raises(InputError, match=r"pub\.pt: unpacks to 10000000 bytes, allowed are 1000000$"):
+    with pytest.raises(InputError, match=r"pub\.pt: unpacks to 10000000 bytes, but has \d+; torch\.save neither"):
         load_split(tmp_path / "pub.pt", known=True, max_bytes=10**6)
 
 
 def test_one_pixel_repeated_without_end_is_refused(write):
     endless = torch.zeros(1).expand(3, 10**6, 10**6)
-    with pytest.raises(InputError, match=r"pub\.pt: imgs unpack to 72000000000000 bytes, allowed are"):
+    with pytest.raises(InputError, match=r"its tensors repeat what is stored: they have 12000000000000 bytes"):
         load_split(write(imgs=[endless] * 6), known=True)
 
 
@@ -95,7 +95,7 @@ def marker_command():
         (lambda: Runs(os.system, marker_command()), "posix.system"),
         (lambda: Runs(eval, "open('ran', 'w')"), "builtins.eval"),
         (lambda: Runs(exec, "open('ran', 'w')"), "builtins.exec"),
-        (lambda: Runs(subprocess.Popen, marker_command()), "commands.Popen"),
+        (lambda: Runs(subprocess.Popen, marker_command()), "subprocess.Popen"),
         (lambda: Runs(getattr, "torch", "load"), "builtins.getattr"),
         (lambda: Runs(np.memmap, "ran", "uint8", "w+", 0, (4,)), "numpy.memmap"),
         (lambda: Runs(pickle.loads, pickle.dumps(Runs(os.system, marker_command()))), "pickle.loads"),
@@ -143,7 +143,7 @@ def test_a_class_that_sets_its_own_state_is_a_stand_in(write, tmp_path, monkeypa
 def test_methods_hung_on_a_tensor_are_refused(write):
     image = fields()["imgs"][0]
     image.numpy = torch.Size
-    with pytest.raises(InputError, match=r"imgs\[0\] is a Tensor, expected a plain tensor"):
+    with pytest.raises(InputError, match=r"imgs\[0\] is a Tensor with attributes, expected a plain tensor"):
         load_split(write(imgs=[image] * 6), known=True)
 
 

@@ -136,10 +136,10 @@ def test_checkpoints_and_wrappers(tmp_path, wrap):
         ([1, 2], r"holds list, expected a state_dict: tensors by name$"),
         ({}, r"holds dict, expected a state_dict"),
         ({"fc.weight": [1.0]}, r"fc\.weight is a list, expected a tensor by name$"),
-        ({"a\nb": torch.zeros(1)}, r"a\?b is a Tensor, expected a tensor by name$"),
-        ({3: torch.zeros(1)}, r"3 is a Tensor, expected a tensor by name$"),
+        ({"a\nb": torch.zeros(1)}, r"a\?b is a tensor of float32, expected a tensor by name$"),
+        ({3: torch.zeros(1)}, r"3 is a tensor of float32, expected a tensor by name$"),
         ({"fc.weight": torch.tensor([1.0, float("nan")])}, r"fc\.weight holds values that are not finite$"),
-        ({"fc.weight": torch.eye(3).to_sparse()}, r"fc\.weight is a Tensor, expected a tensor by name$"),
+        ({"fc.weight": torch.eye(3).to_sparse()}, r"fc\.weight is a sparse tensor, expected a tensor by name$"),
     ],
 )
 def test_no_state_dict(tmp_path, content, message):
