@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from bridge.safeload import as_array, load
-from bridge.unpickle import StoredObject, bytes_in_memory, kind_of
+from bridge.stored import StoredObject, kind_of
+from bridge.unpickle import bytes_in_memory
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, write_text

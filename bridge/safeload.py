@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bridge.unpickle import StoredArray, Unpickler
+from bridge.stored import StoredArray
+from bridge.unpickle import Unpickler
 from jaxmia.errors import InputError, printable
 from jaxmia.files import read_entry, regular_size
 

@@ -18,7 +18,7 @@ from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_sha
 from bridge.networks import build
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
-from bridge.unpickle import kind_of
+from bridge.stored import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bridge.stored import Dtype, Global, Storage, StoredArray, StoredObject, Unreadable, kind_of
+
 _MAX_VIEWS = 4
 """How often views may show each byte of a file: an image of one channel that is shown as three takes three."""
 _FREE_BYTES = 2**20
@@ -66,57 +68,6 @@ _UNREADABLE = {
 }
 
 
-class StoredObject:
-    """Stands for an instance of a class named in a file.
-
-    Attributes:
-        attributes: What the file gives it; None where it gives nothing.
-    """
-
-    attributes: object = None
-
-
-class StoredArray:
-    """A NumPy array of a file.
-
-    Attributes:
-        value: The array; None until the file says what it is.
-    """
-
-    value: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Stands for what has no plain value.
-
-    Attributes:
-        kind: What it is, in words.
-    """
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class _Global:
-    """A name that a pickle refers to."""
-
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Storage:
-    """The bytes of a record, and the type that its numbers have."""
-
-    content: bytearray
-    dtype: torch.dtype
-
-
-@dataclass
-class _Dtype:
-    value: np.dtype
-
-
 @dataclass
 class Unpickler:
     """Reads one pickle.
@@ -142,7 +93,7 @@ class Unpickler:
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
         self._memo: dict[int, object] = {}
-        self._storages: dict[object, _Storage] = {}
+        self._storages: dict[object, Storage] = {}
         self._viewed = 0
 
     def load(self) -> object:
@@ -227,7 +178,7 @@ class Unpickler:
         elif isinstance(dtype := getattr(torch, name, None) if module == "torch" else None, torch.dtype):
             self._push(dtype)
         elif full in self.classes or full in _CALLS or full in _NAMED:
-            self._push(_Global(full))
+            self._push(Global(full))
         elif full in _UNREADABLE or (module == "torch" and (name.endswith("Storage") or name in _QSCHEMES)):
             self._push(Unreadable(_UNREADABLE.get(full, full)))
         else:
@@ -240,12 +191,12 @@ class Unpickler:
             raise pickle.UnpicklingError(f"calls with a {kind_of(arguments)}")
         if isinstance(called, Unreadable):
             self._push(called)
-        elif isinstance(called, _Global) and called.name in _CALLS:
+        elif isinstance(called, Global) and called.name in _CALLS:
             self._push(_CALLS[called.name](self, *arguments))
-        elif isinstance(called, _Global) and called.name in self.classes and not arguments:
+        elif isinstance(called, Global) and called.name in self.classes and not arguments:
             self._push(StoredObject())
         else:
-            raise pickle.UnpicklingError(f"calls {called.name if isinstance(called, _Global) else kind_of(called)}")
+            raise pickle.UnpicklingError(f"calls {called.name if isinstance(called, Global) else kind_of(called)}")
 
     def _build(self) -> None:
         state, owner = self._stack.pop(), self._stack[-1]
@@ -253,7 +204,7 @@ class Unpickler:
             owner.attributes = state
         elif isinstance(owner, StoredArray) and isinstance(state, tuple):
             owner.value = self._array(*state)
-        elif isinstance(owner, _Dtype) and isinstance(state, tuple):
+        elif isinstance(owner, Dtype) and isinstance(state, tuple):
             owner.value = owner.value.newbyteorder(state[1])
         elif not isinstance(owner, OrderedDict | Unreadable):  # attributes of a state_dict say versions of modules
             raise pickle.UnpicklingError(f"gives a {kind_of(owner)} a state")
@@ -272,7 +223,7 @@ class Unpickler:
             if self.byte_order != sys.byteorder and dtype.itemsize > 1:
                 width = dtype.itemsize // (2 if dtype.is_complex else 1)
                 content = bytearray(np.frombuffer(content, f"u{width}").byteswap().tobytes())
-            self._storages[key] = _Storage(content, dtype)
+            self._storages[key] = Storage(content, dtype)
         self._push(self._storages[key])
 
     def _tensor(
@@ -281,7 +232,7 @@ class Unpickler:
         del rest  # whether it needs gradients, hooks, metadata
         if isinstance(storage, Unreadable):
             return storage
-        if not isinstance(storage, _Storage):
+        if not isinstance(storage, Storage):
             raise pickle.UnpicklingError(f"makes a tensor of a {kind_of(storage)}")
         return self._view(storage, storage.dtype, offset, size, stride)
 
@@ -297,12 +248,12 @@ class Unpickler:
         *rest: object,
     ) -> object:
         del requires_grad, hooks, rest
-        if isinstance(dtype, torch.dtype) and isinstance(storage, _Storage):
+        if isinstance(dtype, torch.dtype) and isinstance(storage, Storage):
             return self._view(storage, dtype, offset, size, stride)
         return storage if isinstance(storage, Unreadable) else Unreadable(kind_of(dtype))
 
     def _view(
-        self, storage: _Storage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+        self, storage: Storage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
     ) -> torch.Tensor:
         numbers = (offset, *size, *stride)
         if not all(type(number) is int and 0 <= number < sys.maxsize for number in numbers) or len(size) != len(stride):
@@ -332,7 +283,7 @@ class Unpickler:
         self, version: object, shape: tuple[int, ...], dtype: object, fortran_order: object, raw: object
     ) -> np.ndarray:
         del version
-        if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
+        if not isinstance(dtype, Dtype) or not isinstance(raw, bytes):
             raise pickle.UnpicklingError(f"a NumPy array is a {kind_of(dtype)} of {kind_of(raw)}")
         self._count(len(raw))
         return np.frombuffer(raw, dtype.value).reshape(shape, order="F" if fortran_order else "C")
@@ -341,15 +292,6 @@ class Unpickler:
 def bytes_in_memory(file_size: int) -> int:
     """How many bytes the arrays of a file of that size may have, at most."""
     return _FREE_BYTES + _MAX_VIEWS * file_size
-
-
-def kind_of(value: object) -> str:
-    """What a value from a file is, in a word or two."""
-    if isinstance(value, Unreadable | _Global):
-        return value.kind if isinstance(value, Unreadable) else value.name
-    if isinstance(value, torch.Tensor):
-        return f"tensor of {value.dtype}".replace("torch.", "")
-    return type(value).__name__
 
 
 def _ordered_dict(reader: Unpickler, *items: object) -> OrderedDict:
@@ -364,13 +306,13 @@ def _encoded(reader: Unpickler, text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _dtype(reader: Unpickler, code: str, *rest: object) -> _Dtype:
+def _dtype(reader: Unpickler, code: str, *rest: object) -> Dtype:
     if type(code) is not str or code not in _PLAIN_DTYPES:
         raise pickle.UnpicklingError(f"NumPy type {code!r} is none of {', '.join(sorted(_PLAIN_DTYPES))}")
-    return _Dtype(np.dtype(code))
+    return Dtype(np.dtype(code))
 
 
-def _scalar(reader: Unpickler, dtype: _Dtype, raw: bytes) -> np.generic:
+def _scalar(reader: Unpickler, dtype: Dtype, raw: bytes) -> np.generic:
     return np.frombuffer(raw, dtype.value, count=1)[0]
 
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from jaxmia.errors import InputError, printable
-from jaxmia.files import regular_size, write_text
+from jaxmia.errors import InputError
+from jaxmia.files import read_yaml, write_text
 from jaxmia.plugins import is_plugin
 
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
@@ -244,49 +244,6 @@ class Config(_Section):
     """Seed of masks, initial weights, orders and augmentation."""
 
 
-_MAX_YAML_BYTES = 64 * 1024
-_MAX_YAML_NODES = 20_000
-
-
-class _Refused(yaml.YAMLError):
-    """What YAML allows, and a configuration does not; the message says what it is."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader keeps the last of two equal keys and says nothing; this one refuses them."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here, as written in the file: later, a merge (<<) has put inherited keys beside those that override them.
-        mapping = super().compose_mapping_node(anchor)
-        seen: dict[tuple[str, str], int] = {}
-        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
-            line, name = key.start_mark.line + 1, (key.tag, key.value)
-            if name in seen:
-                raise _Refused(f"line {line}: {_shown(key.value)} was given before, in line {seen[name]}; keep one")
-            seen[name] = line
-        return mapping
-
-    def get_single_node(self) -> yaml.Node | None:
-        root = super().get_single_node()
-        if root is not None:
-            _count_nodes(root, {})
-        return root
-
-
-def _count_nodes(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
-    """Nodes of what the document stands for: what an alias (or <<) names counts each time."""
-    if node not in counted:
-        counted[node] = _MAX_YAML_NODES  # where it holds itself, it is met again before it is counted
-        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        parts = [] if isinstance(node, yaml.ScalarNode) else below
-        counted[node] = 1 + sum(_count_nodes(part, counted) for part in parts)
-    if counted[node] > _MAX_YAML_NODES:
-        raise _Refused(
-            f"line {node.start_mark.line + 1}: holds more than {_MAX_YAML_NODES:,} values, all aliases unfolded"
-        )
-    return counted[node]
-
-
 def load_config(path: Path) -> Config:
     """Reads a configuration; paths in it are relative to the working directory.
 
@@ -295,33 +252,6 @@ def load_config(path: Path) -> Config:
             bounds; every one of them is named.
     """
     return parse_config(read_yaml(path), str(path))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds, unchecked; empty for an empty file.
-
-    Raises:
-        InputError: The file is missing or no YAML mapping, or a key comes twice in a mapping.
-    """
-    try:
-        size = regular_size(Path(path))
-        if size > _MAX_YAML_BYTES:
-            raise InputError(f"{path}: has {size} bytes, allowed are {_MAX_YAML_BYTES}")
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise InputError(f"{path}: cannot be read: {reason}") from error
-    try:
-        content = yaml.load(text, _Loader)  # a SafeLoader
-    except _Refused as error:
-        raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # a value that is not what its tag says raises whatever PyYAML trips over
-        raise InputError(f"{path}: is no YAML: {printable(' '.join(str(error).split()))}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of fields")
-    return content
 
 
 def parse_config(content: Mapping[str, Any], source: str) -> Config:

@@ -1,10 +1,14 @@
 """Files that appear whole or not at all, and files of others, read within bounds."""
 
+import atexit
 import errno
+import functools
 import io
 import json
 import math
 import os
+import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -15,15 +19,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import yaml
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, printable
 
 _MAX_JSON_BYTES = 16 * 2**20
+_MAX_YAML_BYTES = 64 * 1024
+_MAX_YAML_NODES = 20_000
 _MAX_RATIO = 32
 """Unpacked bytes for each byte of an `.npz`, at most; compressed ids and masks take about half of it."""
 _SMALL_BYTES = 16 * 2**20
 """Unpacked bytes that any `.npz` may hold, however well it is compressed."""
 _BLOCK = 2**20
+_HALF_WRITTEN = re.compile(r"\..*\.jaxmia-[a-z0-9_]{8}\.tmp")
 _NPY_HEAD = 2**14
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -41,7 +49,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.jaxmia-", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -54,6 +62,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def is_half_written(path: Path) -> bool:
+    """Whether a file has the name that `atomic_write` gives until it is whole."""
+    return _HALF_WRITTEN.fullmatch(path.name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -181,9 +194,92 @@ def read_json(path: Path, maker: str) -> Any:
         raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, unchecked; empty for an empty file.
+
+    Raises:
+        InputError: The file is missing or no YAML mapping, or a key comes twice in a mapping.
+    """
+    try:
+        size = regular_size(Path(path))
+        if size > _MAX_YAML_BYTES:
+            raise InputError(f"{path}: has {size} bytes, allowed are {_MAX_YAML_BYTES}")
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+    try:
+        content = yaml.load(text, _YamlLoader)  # a SafeLoader
+    except _RefusedYaml as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # a value that is not what its tag says raises whatever PyYAML trips over
+        raise InputError(f"{path}: is no YAML: {printable(' '.join(str(error).split()))}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of fields")
+    return content
+
+
 def cache_folder() -> Path:
-    """Where plans and compiled programs are kept: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmia"
+    """Where plans and compiled programs are kept: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`.
+
+    A user without a home, as in a container, gets a folder of the process's own among the temporary files.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "jaxmia"
+    except RuntimeError:
+        return _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    # Of a name that nobody can foresee: libraries are loaded from it.
+    folder = Path(tempfile.mkdtemp(prefix="jaxmia-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+class _RefusedYaml(yaml.YAMLError):
+    """What YAML allows, and a configuration does not; the message says what it is."""
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """PyYAML's safe loader keeps the last of two equal keys and says nothing; this one refuses them."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, as written in the file: later, a merge (<<) has put inherited keys beside those that override them.
+        mapping = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in seen:
+                raise _RefusedYaml(
+                    f"line {line}: {printable(key.value)!r} was given before, in line {seen[name]}; keep one"
+                )
+            seen[name] = line
+        return mapping
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root is not None:
+            _count_yaml_nodes(root, {})
+        return root
+
+
+def _count_yaml_nodes(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """Nodes of what the document stands for: what an alias (or <<) names counts each time."""
+    if node not in counted:
+        counted[node] = _MAX_YAML_NODES  # where it holds itself, it is met again before it is counted
+        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = [] if isinstance(node, yaml.ScalarNode) else below
+        counted[node] = 1 + sum(_count_yaml_nodes(part, counted) for part in parts)
+    if counted[node] > _MAX_YAML_NODES:
+        raise _RefusedYaml(
+            f"line {node.start_mark.line + 1}: holds more than {_MAX_YAML_NODES:,} values, all aliases unfolded"
+        )
+    return counted[node]
 
 
 def _umask() -> int:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from jaxmia.errors import InputError
 from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
@@ -29,13 +30,26 @@ _results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def output(result: str | Table) -> None:
-    """Prints a result to the standard output."""
-    _results.print(result, markup=False, soft_wrap=isinstance(result, str))
+    """Prints a result to the standard output.
+
+    Raises:
+        InputError: It cannot be written, as where the disk is full.
+    """
+    try:
+        _results.print(result, markup=False, soft_wrap=isinstance(result, str))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def announce(line: str) -> None:
-    """Prints one line to the standard error, which leaves the standard output to results."""
-    console.print(line, markup=False, soft_wrap=True)
+    """Prints one line to the standard error, which leaves the standard output to results.
+
+    A line that cannot be written is lost: what goes on does not depend on it.
+    """
+    with suppress(OSError):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import inspect
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import tyro
@@ -101,12 +103,17 @@ class _Everywhere:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0 done, 1 bad input, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold what the terminal cannot show
     try:
         with interruptible():
             _main(list(sys.argv[1:] if arguments is None else arguments))
+            _flush_results()
     except (InputError, UsageError) as error:
         for line in str(error).splitlines():
             print(f"jaxmia: {line}", file=sys.stderr)
+        _drop_results()
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except Interrupted as stop:
         print(f"jaxmia: {stop}", file=sys.stderr)
@@ -116,8 +123,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output is gone; flushing at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_results()
         sys.exit(1)
+
+
+def _flush_results() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _drop_results() -> None:
+    """What is not printed by now stays so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], list[str]]:
@@ -165,8 +189,16 @@ def _main(arguments: list[str]) -> None:
     elif name == "--version":
         print(__version__)
     else:
+        _refuse_nowhere()
         command, overrides = parse(arguments)
         command(overrides)
+
+
+def _refuse_nowhere() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("the working directory is gone; change to one that exists") from error
 
 
 def _overview() -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
@@ -33,7 +33,7 @@ def configure(path: Path | None, overrides: Sequence[str]) -> "Config":
         InputError: The file is bad; every field is named.
         UsageError: The file is good and an override is not, or does not fit what the file says.
     """
-    from jaxmia.config import read_yaml
+    from jaxmia.files import read_yaml
 
     return configure_content(read_yaml(path) if path else {}, str(path), overrides)
 
@@ -78,7 +78,7 @@ def _is_override(argument: str) -> bool:
 
 
 def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested sections; several values make a list, each value is read as YAML."""
+    """Nested sections; several values make a list. Each value is read as YAML, save that of a path, which is itself."""
     given: dict[str, Any] = {}
     position = 0
     while position < len(overrides):
@@ -90,8 +90,8 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
             position += 1
         if not values:
             raise UsageError(f"--{name}: expected a value")
-        parsed = [_value(name, text) for text in values]
-        *sections, field = name.replace("-", "_").split(".")
+        *sections, field = parts = name.replace("-", "_").split(".")
+        parsed = values if _is_path(parts) and values != ["null"] else [_value(name, text) for text in values]
         section = given
         for part in sections:
             section = section.setdefault(part, {})
@@ -99,6 +99,17 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
                 raise UsageError(f"--{name}: {part} was given a value before")
         section[field] = parsed[0] if len(parsed) == 1 else parsed
     return given
+
+
+def _is_path(names: Sequence[str]) -> bool:
+    """Whether the field that these names lead to holds a path."""
+    from jaxmia.config import Config
+
+    kind: Any = Config
+    for name in names:
+        field = getattr(kind, "model_fields", {}).get(name)
+        kind = field.annotation if field else None
+    return Path in (kind, *get_args(kind))
 
 
 def _value(name: str, text: str) -> Any:

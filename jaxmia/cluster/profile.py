@@ -5,7 +5,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from jaxmia.config import parse_as, read_yaml
+from jaxmia.config import parse_as
+from jaxmia.files import read_yaml
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s\"'$`;&|<>]+$")]

@@ -74,6 +74,7 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
         "fpr": section.fpr,
         "models": len(matrices.shadows.model),
         "missing": missing,
+        "diverged": list(matrices.shadows.diverged),
         "samples": len(pool),
         "shadow_accuracy": {
             "out": _mean(matrices.shadows.accuracy),
@@ -93,7 +94,9 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
 
 def _tell_missing(out: Path, shadows: Chunk) -> list[int]:
     """Says which models that the run's configuration asks for are not there; their numbers."""
-    missing = missing_models(out, set(shadows.model.tolist()))
+    if shadows.diverged:
+        logger.info(f"shadows: {ranges(list(shadows.diverged))} diverged and are left out")
+    missing = missing_models(out, {*shadows.model.tolist(), *shadows.diverged})
     if missing:
         inside = shadows.mask.sum(0)
         suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))

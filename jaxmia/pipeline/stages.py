@@ -139,7 +139,7 @@ class Pipeline:
             except Interrupted as stop:
                 log.write("stop", {"what": str(stop)})
                 raise
-            log.write("end", {"models": len(store.models())})
+            log.write("end", {"models": len(store.models()), "diverged": sorted(store.diverged())})
 
     def query(self) -> None:
         """Queries the target on every sample and view."""
@@ -182,7 +182,7 @@ def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
                 f"{path}: was made by another configuration: {difference}; use another --out or remove the folder "
                 f"{store.folder}"
             )
-        present.update(chunk.model.tolist())
+        present.update(chunk.model.tolist(), chunk.diverged)
     return present
 
 

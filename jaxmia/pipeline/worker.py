@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from jax.errors import JaxRuntimeError
 
+from jaxmia.errors import InputError
 from jaxmia.runs.claims import HEARTBEAT_SECONDS, Claims
-from jaxmia.runs.store import ScoreStore
+from jaxmia.runs.store import ALL_DIVERGED, ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.chunk import ShadowTrainer, split
 from jaxmia.training.measure import out_of_memory
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 4 * HEARTBEAT_SECONDS
 """Seconds for which another machine's claim must show no sign of life to be taken for dead."""
+_HOPELESS = 4
+"""Models that diverged, and none that did not: those that are left would, too."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Job:
         ended, or it is left to them.
 
         Raises:
-            InputError: A checkpoint is of another configuration, or the folder cannot be written to.
+            InputError: A checkpoint is of another configuration, the folder cannot be written to, or all models
+                diverge.
             Interrupted: The job was told to stop; what was done is saved.
         """
         later = self._make(self._parts(missing, width))
@@ -83,7 +87,7 @@ class Job:
 
     def _take(self, models: Sequence[int]) -> bool:
         """Makes those of the models that are free; whether none is left."""
-        present = self.store.models()
+        present = self.store.models() | self.store.diverged()
         absent = [model for model in models if model not in present]
         elsewhere = {model for claim in self.claims.others() for model in claim.models}
         free = [model for model in absent if model not in elsewhere]
@@ -92,8 +96,14 @@ class Job:
                 if not won:
                     return False
                 self.store.write(self.shadows.train_chunk(free, self.checkpoints))
-            self.checkpoints.forget(self.store.models())
+            self.checkpoints.forget(self.store.models() | self.store.diverged())
+            self._refuse_divergence()
         return len(free) == len(absent)
+
+    def _refuse_divergence(self) -> None:
+        """Ends a training that comes to nothing."""
+        if len(self.store.diverged()) >= _HOPELESS and not self.store.models():
+            raise InputError(f"{self.store.folder}: {ALL_DIVERGED}")
 
     def _who(self, parts: Sequence[Sequence[int]]) -> str:
         wanted = {model for part in parts for model in part}

@@ -1,7 +1,6 @@
 """How the run was made: training curves, throughput, versions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from jaxmia.plots.panels import paint_curves
 from jaxmia.plots.style import IN, INK, OUT, draw
 from jaxmia.report.results import ChunkRecord, Results
 from jaxmia.report.section import Section, Table
+from jaxmia.runs.store import recorded_number
 
 _RECORDED = ("jaxmia", "commit", "python", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "platform", "device")
 
@@ -45,10 +45,10 @@ def show_throughput(results: Results) -> Section:
     rows = []
     for device in sorted({_device(record) for record in timed}):
         chunks = [record for record in timed if _device(record) == device]
-        seconds = sum(_number(record.metadata, "train_seconds") or 0 for record in chunks)
+        seconds = sum(recorded_number(record.metadata, "train_seconds") or 0 for record in chunks)
         images = sum(_images(record) or 0 for record in chunks)
         models = sum(record.models for record in chunks)
-        together = max(_number(record.metadata, "trained_together") or 1 for record in chunks)
+        together = max(recorded_number(record.metadata, "trained_together") or 1 for record in chunks)
         rows.append(
             (
                 device,
@@ -67,7 +67,7 @@ def show_throughput(results: Results) -> Section:
 def show_making(results: Results) -> Section:
     """Versions, device and configuration."""
     title = "How it was made"
-    queried = [_number(record.metadata, "query_seconds") for record in results.chunks]
+    queried = [recorded_number(record.metadata, "query_seconds") for record in results.chunks]
     rows = [
         ("attack", results.metrics.attack),
         ("false positive rate", f"{results.metrics.fpr:g}"),
@@ -90,23 +90,16 @@ def show_making(results: Results) -> Section:
 def _images(record: ChunkRecord) -> float | None:
     """Images that a chunk's models trained on; None where the time, or what it took, is not recorded."""
     epochs, together = (
-        _number(record.metadata, "cache_key", "shadow", "epochs"),
-        _number(record.metadata, "trained_together"),
+        recorded_number(record.metadata, "cache_key", "shadow", "epochs"),
+        recorded_number(record.metadata, "trained_together"),
     )
-    if not (epochs and together and _number(record.metadata, "train_seconds")):
+    if not (epochs and together and recorded_number(record.metadata, "train_seconds")):
         return None
     return epochs * together * record.members
 
 
 def _device(record: ChunkRecord) -> str:
     return str(record.metadata.get("device") or "unknown device")
-
-
-def _number(tree: Any, *path: str) -> float | None:
-    """A positive number at a place in plain JSON, None where there is none."""
-    for name in path:
-        tree = tree.get(name) if isinstance(tree, dict) else None
-    return float(tree) if isinstance(tree, int | float) and not isinstance(tree, bool) and tree > 0 else None
 
 
 def _distinct(chunks: Sequence[ChunkRecord], name: str) -> str:

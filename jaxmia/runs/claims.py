@@ -6,6 +6,7 @@ another: a claim of this machine lives as long as its process, one of another ma
 """
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -17,8 +18,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxmia.errors import InputError
-from jaxmia.files import write_text
+from jaxmia.errors import InputError, printable
+from jaxmia.files import regular_size, write_text
+
+_MAX_BYTES = 16 * 2**20
+_FIGURES = ("epoch", "epochs", "loss", "accuracy_in", "accuracy_out", "done", "total", "images_per_second")
+_LARGEST = 1e18
 
 HEARTBEAT_SECONDS = 10.0
 """Between two signs of life."""
@@ -131,7 +136,7 @@ class Claims:
 
 def _create(path: Path, content: str) -> bool:
     """Makes a file unless there is one; it has its content from the first moment on."""
-    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    draft = path.with_name(f".{path.name}.jaxmia-{secrets.token_hex(4)}.tmp")
     try:
         write_text(draft, content)
         try:
@@ -150,7 +155,7 @@ def _create(path: Path, content: str) -> bool:
 
 def _content(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text() if regular_size(path) <= _MAX_BYTES else ""
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -158,9 +163,20 @@ def _content(path: Path) -> str:
 def _parse(content: str) -> Lease | None:
     try:
         fields = json.loads(content)
-        return Lease(**{**fields, "models": tuple(map(int, fields["models"]))})
-    except (ValueError, KeyError, TypeError):
+        told = {"models": tuple(fields["models"]), "host": printable(fields["host"])}
+        lease = Lease(**{**fields, **told, "progress": _figures(fields["progress"])})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    texts, counts = (lease.host, lease.machine, lease.started, lease.token), (lease.pid, lease.heartbeat, *lease.models)
+    sound = all(type(text) is str for text in texts) and all(type(count) is int and count >= 0 for count in counts)
+    return lease if sound and lease.models and lease.pid else None
+
+
+def _figures(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a claim tells, the figures that `ThroughputMeter` gives; who reads a claim need not trust its writer."""
+    numbers = {name: progress[name] for name in _FIGURES if isinstance(progress.get(name), int | float)}
+    stage = {"stage": progress["stage"]} if progress.get("stage") in ("training", "querying") else {}
+    return stage | {name: value for name, value in numbers.items() if abs(value) <= _LARGEST or math.isnan(value)}
 
 
 def _holds(path: Path, lease: Lease) -> bool:

@@ -1,19 +1,21 @@
 """`log.jsonl`: what happened in a run, one JSON object a line, of all its jobs."""
 
+import errno
 import json
 import logging
 import math
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    pass
+# A link is not followed, and a pipe not waited for.
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class EventLog:
@@ -33,8 +35,10 @@ class EventLog:
         line = json.dumps({**who, "event": event, **_plain(fields)}, allow_nan=False) + "\n"
         try:
             # One write to a file opened for appending: lines of several jobs do not mix on a local file system.
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            file = os.open(self._path, _FLAGS, 0o666)
             try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise OSError(errno.EINVAL, "is no regular file")
                 os.write(file, line.encode())
             finally:
                 os.close(file)

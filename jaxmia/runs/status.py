@@ -9,7 +9,7 @@ from jaxmia.config import load_config
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import Entry, ScoreStore
+from jaxmia.runs.store import Entry, ScoreStore, recorded_number
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Status:
         done: Models that are stored.
         running: Models that are being trained.
         missing: Models that are neither; empty without a configuration.
+        diverged: Models that were trained and are left out, because they diverged.
         fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models.
         fewest_out: The same of OUT.
         damaged: Files that cannot be read.
@@ -33,6 +34,7 @@ class Status:
     done: list[int]
     running: list[int]
     missing: list[int]
+    diverged: list[int]
     fewest_in: int
     fewest_out: int
     damaged: list[str]
@@ -61,7 +63,8 @@ def read_status(out: Path) -> Status:
     claims = Claims(RunDir(out).claims)
     others = claims.others()
     running = {model for claim in others for model in claim.models} - done
-    missing = set(range(count or 0)) - done - running
+    diverged = {model for entry in entries for model in entry.diverged} - done
+    missing = set(range(count or 0)) - done - running - diverged
     training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
     speed = sum(training) or _past_speed(entries)
     left = _images_left(entries, others, len(missing))
@@ -72,6 +75,7 @@ def read_status(out: Path) -> Status:
         done=sorted(done),
         running=sorted(running),
         missing=sorted(missing),
+        diverged=sorted(diverged),
         fewest_in=int(inside.min()) if len(inside) else 0,
         fewest_out=int(outside.min()) if len(outside) else 0,
         damaged=[str(path) for path in store.paths() if path not in readable],
@@ -124,26 +128,23 @@ def _job(folder: Path, claim: Lease) -> dict[str, Any]:
 
 def _past_speed(entries: list[Entry]) -> float | None:
     """Images/s of the stored chunks, one job's."""
-    images = sum(entry.metadata.get("trained_images") or 0 for entry in entries)
-    seconds = sum(entry.metadata.get("train_seconds") or 0 for entry in entries)
+    images = sum(recorded_number(entry.metadata, "trained_images") or 0 for entry in entries)
+    seconds = sum(recorded_number(entry.metadata, "train_seconds") or 0 for entry in entries)
     return images / seconds if images and seconds else None
 
 
 def _images_left(entries: list[Entry], claims: list[Lease], missing: int) -> float | None:
     """Images to train on; None where it is not known how many a model needs."""
-    known = [
-        (entry.metadata["trained_images"], entry.metadata["trained_together"]) for entry in entries if _says(entry)
+    recorded = [
+        tuple(recorded_number(entry.metadata, name) for name in ("trained_images", "trained_together"))
+        for entry in entries
     ]
-    running = [claim.progress for claim in claims if claim.progress.get("stage") == "training"]
-    known += [
-        (claim.progress["total"], len(claim.models)) for claim in claims if claim.progress.get("stage") == "training"
-    ]
+    training = [claim for claim in claims if claim.progress.get("stage") == "training" and "total" in claim.progress]
+    known = [(images, models) for images, models in recorded if images and models]
+    known += [(claim.progress["total"], len(claim.models)) for claim in training]
     if not known:
         return None
     per_model = sum(images for images, _ in known) / sum(models for _, models in known)
     unknown = sum(len(claim.models) for claim in claims if not claim.progress)
-    return sum(progress["total"] - progress["done"] for progress in running) + (missing + unknown) * per_model
-
-
-def _says(entry: Entry) -> bool:
-    return "trained_images" in entry.metadata and "trained_together" in entry.metadata
+    running = sum(claim.progress["total"] - claim.progress.get("done", 0) for claim in training)
+    return running + (missing + unknown) * per_model

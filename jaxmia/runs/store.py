@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Chunk:
         accuracy_in: The same of IN samples.
         extra: Further arrays with a leading model axis, such as training curves.
         metadata: How the chunk was made: recipe, data, versions, device. Plain JSON.
+        diverged: Numbers of models that were trained with these and have no finite margins; they are left out.
     """
 
     model: np.ndarray
@@ -37,6 +38,19 @@ class Chunk:
     accuracy_in: np.ndarray
     extra: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
+    diverged: tuple[int, ...] = ()
+
+    def healthy(self) -> "Chunk":
+        """The same without the models that diverged, which it names instead."""
+        finite = (np.abs(self.phi) <= LARGEST_MARGIN).all((1, 2))
+        if finite.all():
+            return self
+        return replace(
+            self,
+            diverged=(*self.diverged, *self.model[~finite].tolist()),
+            extra={name: array[finite] for name, array in self.extra.items()},
+            **{name: getattr(self, name)[finite] for name in ("model", "mask", "phi", "accuracy", "accuracy_in")},
+        )
 
 
 class Entry(NamedTuple):
@@ -46,17 +60,22 @@ class Entry(NamedTuple):
         path: The file.
         models: Numbers of its models.
         metadata: How it was made.
+        diverged: Numbers of models that are left out.
     """
 
     path: Path
     models: tuple[int, ...]
     metadata: Mapping[str, Any]
+    diverged: tuple[int, ...] = ()
 
 
 LARGEST_MARGIN = 1e30
 """Nats; far above what a model says, even one that diverged, and far below what overflows in an attack's powers."""
 
+ALL_DIVERGED = "all shadow models diverged; lower shadow.learning_rate and use another --out"
+
 _REQUIRED = ("model", "mask", "phi")
+_LARGEST_NUMBER = 1e18
 _MAX_METADATA_BYTES = 4 * 2**20
 
 
@@ -72,7 +91,8 @@ class ScoreStore:
 
     def write(self, chunk: Chunk) -> Path:
         """Stores a chunk under a name made of its first and last model; returns the file."""
-        path = self.folder / f"{chunk.model.min():05d}-{chunk.model.max():05d}.npz"
+        trained = [*chunk.model.tolist(), *chunk.diverged]
+        path = self.folder / f"{min(trained):05d}-{max(trained):05d}.npz"
         arrays = {
             "model": chunk.model.astype(np.int64),
             "mask": chunk.mask.astype(bool),
@@ -80,6 +100,7 @@ class ScoreStore:
             "accuracy": chunk.accuracy.astype(np.float32),
             "accuracy_in": chunk.accuracy_in.astype(np.float32),
             **chunk.extra,
+            **({"diverged": np.array(chunk.diverged, np.int64)} if chunk.diverged else {}),
             "metadata": np.array(json.dumps(chunk.metadata)),
         }
         save_npz(path, arrays)
@@ -93,6 +114,10 @@ class ScoreStore:
     def models(self) -> set[int]:
         """Numbers of the models that the store seems to hold, as `index` sees it."""
         return {model for entry in self.index() for model in entry.models}
+
+    def diverged(self) -> set[int]:
+        """Numbers of the models that were trained, and left out because they diverged."""
+        return {model for entry in self.index() for model in entry.diverged} - self.models()
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """How many models were trained on each sample (IN) and how many were not (OUT), int `[sample]`.
@@ -138,6 +163,8 @@ class ScoreStore:
         if not paths:
             raise InputError(f"{self.folder}: holds no trained shadow models (*.npz); `jaxmia train` makes them")
         chunks = [read_chunk(path) for path in paths]
+        if not any(chunk.model.size for chunk in chunks):
+            raise InputError(f"{self.folder}: {ALL_DIVERGED}")
         for path, chunk in zip(paths[1:], chunks[1:], strict=True):
             _refuse_misfit(paths[0], chunks[0], path, chunk)
         model = np.concatenate([chunk.model for chunk in chunks])
@@ -166,17 +193,16 @@ class ScoreStore:
             accuracy_in=joined([chunk.accuracy_in for chunk in chunks]),
             extra=extra,
             metadata=chunks[0].metadata,
+            diverged=tuple(sorted({number for chunk in chunks for number in chunk.diverged} - set(model.tolist()))),
         )
 
 
 def _peek(path: Path) -> Entry | None:
     """None where the file is damaged or vanishes meanwhile."""
     try:
-        arrays = load_npz(path, required=("model",), only=("model", "metadata"))
-        model = arrays["model"]
-        if model.ndim != 1 or model.dtype.kind not in "iu" or (model < 0).any():
-            return None
-        return Entry(path, tuple(model.tolist()), metadata_of(path, arrays))
+        arrays = load_npz(path, required=("model",), only=("model", "diverged", "metadata"))
+        metadata, model = metadata_of(path, arrays), _numbers(path, "model", arrays["model"])
+        return Entry(path, tuple(model.tolist()), metadata, _diverged_of(path, arrays))
     except InputError:
         return None
 
@@ -202,19 +228,18 @@ def read_chunk(path: Path) -> Chunk:
     """
     arrays = load_npz(path, _REQUIRED)
     model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
+    diverged = _diverged_of(path, arrays)
     nothing = np.full(len(model) if model.ndim else 0, np.nan, np.float32)
     accuracy, accuracy_in = (arrays.pop(name, nothing) for name in ("accuracy", "accuracy_in"))
     one = (len(nothing),)
-    _check(path, "model", model, "iu", "integers [model]", model.ndim == 1 and model.size > 0)
+    _check(path, "model", model, "iu", "integers [model]", model.ndim == 1 and model.size + len(diverged) > 0)
     _check(path, "mask", mask, "b", "bool [model, sample], as many models", mask.ndim == 2 and mask.shape[:1] == one)
     fits = phi.ndim == 3 and (*phi.shape[:1], *phi.shape[2:]) == mask.shape and phi.shape[1] > 0
     _check(path, "phi", phi, "f", "floats [model, view, sample], models and samples as in mask", fits)
     _check(path, "accuracy", accuracy, "f", "floats [model]", accuracy.shape == one)
     _check(path, "accuracy_in", accuracy_in, "f", "floats [model]", accuracy_in.shape == one)
-    numbers, counts = np.unique(model, return_counts=True)
-    if numbers[0] < 0:
-        raise InputError(f"{path}: model: {numbers[0]} is no number of a model; they are counted from 0")
-    if counts.max() > 1:
+    numbers, counts = np.unique(_numbers(path, "model", model), return_counts=True)
+    if counts.max(initial=0) > 1:
         raise InputError(f"{path}: model: {numbers[counts > 1][0]} comes more than once")
     if not np.isfinite(phi).all():
         where = np.argwhere(~np.isfinite(phi))[0]
@@ -233,7 +258,20 @@ def read_chunk(path: Path) -> Chunk:
         accuracy_in=accuracy_in,
         metadata=metadata_of(path, arrays),
         extra={name: value for name, value in arrays.items() if value.shape[:1] == one},
+        diverged=diverged,
     )
+
+
+def _numbers(path: Path, name: str, models: np.ndarray) -> np.ndarray:
+    """Numbers of models, checked."""
+    _check(path, name, models, "iu", "integers [model]", models.ndim == 1)
+    if models.size and models.min() < 0:
+        raise InputError(f"{path}: {name}: {models.min()} is no number of a model; they are counted from 0")
+    return models
+
+
+def _diverged_of(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    return tuple(_numbers(path, "diverged", arrays.pop("diverged", np.zeros(0, np.int64))).tolist())
 
 
 def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, fits: bool) -> None:
@@ -257,6 +295,14 @@ def metadata_of(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cache_key", {}), dict):
         raise InputError(f"{path}: metadata is no JSON object whose `cache_key` is an object")
     return metadata
+
+
+def recorded_number(metadata: Any, *path: str) -> float | None:
+    """A positive number at a place in metadata; None where there is none, whoever wrote it."""
+    for name in path:
+        metadata = metadata.get(name) if isinstance(metadata, dict) else None
+    sound = isinstance(metadata, int | float) and not isinstance(metadata, bool) and 0 < metadata < _LARGEST_NUMBER
+    return float(metadata) if sound else None
 
 
 def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> None:

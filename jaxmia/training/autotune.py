@@ -4,14 +4,16 @@ import json
 import logging
 import time
 from dataclasses import asdict
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+from pydantic import BaseModel, Field
 
-from jaxmia.config import EnsembleConfig
+from jaxmia.config import EnsembleConfig, parse_as
 from jaxmia.errors import InputError
-from jaxmia.files import cache_folder, write_text
+from jaxmia.files import cache_folder, read_json, write_text
 from jaxmia.models.native import build as native
 from jaxmia.provenance import digest, processor
 from jaxmia.training.devices import Device, make_devices
@@ -77,11 +79,10 @@ def make_plan(
         "jax": jax.__version__,
     }
     path = cache_folder() / f"plan-{digest(json.dumps(key, sort_keys=True).encode())}.json"
-    try:
-        found = json.loads(path.read_text())
-        return plan_of(int(found["width"]), found["conv"], devices)
-    except (OSError, ValueError, KeyError):
-        width, conv, trials = _search(section.width, convs, trainer, devices, most, images)
+    kept = _kept_plan(path)
+    if kept and kept.conv in convs and (kept.width <= most if section.width == "auto" else kept.width == section.width):
+        return plan_of(kept.width, kept.conv, devices)
+    width, conv, trials = _search(section.width, convs, trainer, devices, most, images)
     try:
         write_text(
             path, json.dumps({"width": width, "conv": conv, "trials": trials, "cache_key": key}, indent=2) + "\n"
@@ -89,6 +90,21 @@ def make_plan(
     except InputError as error:
         logger.warning(f"plan: not kept: {error}")
     return plan_of(width, conv, devices)
+
+
+class _KeptPlan(BaseModel):
+    """What is kept of a search, beside how it went."""
+
+    width: Annotated[int, Field(ge=1, strict=True)]
+    conv: str
+
+
+def _kept_plan(path: Path) -> _KeptPlan | None:
+    """None where it is not there, or not what was written there."""
+    try:
+        return parse_as(_KeptPlan, read_json(path, "jaxmia run"), str(path))
+    except InputError:
+        return None
 
 
 def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:

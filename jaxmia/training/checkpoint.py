@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
+from jaxmia.config import parse_as
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
 from jaxmia.runs.store import describe_difference
@@ -38,6 +40,13 @@ class Snapshot:
     step: int
     seconds: float
     arrays: Mapping[str, np.ndarray]
+
+
+class _About(BaseModel):
+    """`about.json`: whose checkpoints are in its folder."""
+
+    models: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
+    cache_key: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -116,12 +125,12 @@ class Checkpoints:
         found = []
         for path in sorted(self.folder.glob(f"*/{_ABOUT}")):
             try:
-                about = json.loads(path.read_text())
-                resumable = _Begun(path.parent, tuple(map(int, about["models"])), dict(about["cache_key"]))
+                about = parse_as(_About, json.loads(path.read_text()), _ABOUT)
+                resumable = _Begun(path.parent, about.models, about.cache_key)
                 steps = resumable.steps()
             except FileNotFoundError:  # another process has stored these models and removed this
                 continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, RecursionError, InputError) as error:
                 raise InputError(f"{path}: cannot be read ({_brief(error)}); remove {path.parent}") from error
             difference = describe_difference({"cache_key": resumable.cache_key}, {"cache_key": self._cache_key})
             if difference:

@@ -1,8 +1,9 @@
 """Trains shadow models a chunk at a time and queries each chunk at once."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import jax
@@ -20,6 +21,8 @@ from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.query import query
 from jaxmia.training.trainer import State
+
+logger = logging.getLogger(__name__)
 
 _PROBES = 20
 _PROBE_SAMPLES = 256
@@ -71,7 +74,7 @@ class ShadowTrainer:
         try:
             training = _Training(self, models, padded_models, writer)
             training.run(snapshot)
-            return self._query(training, self.keep(models, training.state))
+            return self._query(training)
         finally:
             if writer:
                 writer.close()
@@ -112,21 +115,33 @@ class ShadowTrainer:
 
         return query(self.ensemble, state, self.views, self.query_batch, on_images)
 
-    def _query(self, training: "_Training", weights: str | None) -> Chunk:
+    def _query(self, training: "_Training") -> Chunk:
         started = time.perf_counter()
         kept, padded_models = len(training.models), training.padded_models
         phi, correct = self.query(padded_models, training.state, training.raise_if_stopped)
         seconds = {"train_seconds": training.seconds, "query_seconds": time.perf_counter() - started}
         trained = {"trained_images": training.images, "trained_together": len(padded_models)}
-        return Chunk(
+        chunk = Chunk(
             model=np.array(training.models),
             mask=training.mask[:kept],
             phi=phi[:kept],
             accuracy=accuracy(correct, ~training.mask)[:kept],
             accuracy_in=accuracy(correct, training.mask)[:kept],
             extra={"curve": training.curve[:kept]},
-            metadata={**self.metadata, **seconds, **trained, **({"weights": weights} if weights else {})},
-        )
+            metadata={**self.metadata, **seconds, **trained},
+        ).healthy()
+        if chunk.diverged:
+            logger.warning(
+                f"shadows: {', '.join(map(str, chunk.diverged))} diverged and are left out; a learning rate below "
+                f"{self.ensemble.trainer.recipe.learning_rate:g} (shadow.learning_rate) may keep them"
+            )
+        weights = self._keep(training, chunk) if chunk.model.size else None
+        return replace(chunk, metadata={**chunk.metadata, **({"weights": weights} if weights else {})})
+
+    def _keep(self, training: "_Training", chunk: Chunk) -> str | None:
+        rows = np.flatnonzero(np.isin(training.models, chunk.model))
+        state = jax.tree.map(lambda array: array[rows], training.state) if chunk.diverged else training.state
+        return self.keep(chunk.model.tolist(), state)
 
 
 class _Training:

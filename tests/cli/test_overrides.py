@@ -52,6 +52,11 @@ def test_fields_are_told_from_a_commands_own_options(arguments: str, own: str, o
         (["--query.views", "identity"], {"query": {"views": ["identity"]}}),
         (["--shadow.width", "null"], {"shadow": {"width": None}}),
         (["--challenge.public", "/data/my pub.pt"], {"challenge": {"public": "/data/my pub.pt"}}),
+        (["--challenge.public", "a #b.pt"], {"challenge": {"public": "a #b.pt"}}),
+        (["--challenge.public=2024"], {"challenge": {"public": "2024"}}),
+        (["--challenge.private", "[x].pt"], {"challenge": {"private": "[x].pt"}}),
+        (["--challenge.target", "~"], {"challenge": {"target": "~"}}),
+        (["--challenge.target", "null"], {"challenge": {"target": None}}),
         (["--seed", "9", "--ensemble.devices", "all"], {"seed": 9, "ensemble": {"devices": "all"}}),
     ],
 )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -7,12 +8,14 @@ import pytest
 from jaxmia.data.augment import views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
+from jaxmia.errors import InputError
 from jaxmia.pipeline.worker import Job
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.store import ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.weights import Weights
 from tests.training.conftest import make_trainer, plan
 
 ASKED = {"seed": 11}
@@ -27,6 +30,21 @@ class Small(Ensemble):
         if len(keys) > self.room:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
         return super().run(state, hyper, keys, index, first, total)
+
+
+class Diverging(Ensemble):
+    """Models whose weights are no numbers from the start."""
+
+    bad: frozenset[int] = frozenset()
+
+    def init(self, models):
+        state = super().init(models)
+        lost = np.array([model in self.bad for model in models])
+
+        def spoil(array):
+            return jax.numpy.where(lost.reshape(-1, *[1] * (array.ndim - 1)), np.nan, array)
+
+        return state | {"params": jax.tree.map(spoil, state["params"])}
 
 
 def make_job(folder: Path, pool: Pool, kind: type[Ensemble]) -> Job:
@@ -68,3 +86,49 @@ def test_memory_that_does_not_do_for_one_model_is_an_error(
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         make_job(tmp_path, pool, Small).run(range(2), 2)
     assert len(messages) == 1
+
+
+def diverging_job(folder: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, bad: set[int]) -> Job:
+    monkeypatch.setattr(Diverging, "bad", frozenset(bad))
+    return make_job(folder, pool, Diverging)
+
+
+def test_models_that_diverge_are_left_out_and_their_mates_kept(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+):
+    job = diverging_job(tmp_path / "some", pool, monkeypatch, {0, 3, 4, 5})
+    weights = Weights(tmp_path / "weights")
+    replace(job, shadows=replace(job.shadows, keep=weights.write)).run(range(8), 4)
+    assert (job.store.models(), job.store.diverged()) == ({1, 2, 6, 7}, {0, 3, 4, 5})
+    healthy = make_job(tmp_path / "all", pool, Ensemble)
+    healthy.run(range(8), 4)
+    found, expected = job.store.read(), healthy.store.read()
+    assert found.diverged == (0, 3, 4, 5)
+    for name in ("mask", "phi", "accuracy", "accuracy_in"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[[1, 2, 6, 7]])
+    np.testing.assert_array_equal(found.extra["curve"], expected.extra["curve"][[1, 2, 6, 7]])
+    for entry in job.store.index():
+        assert weights.read(entry.models, entry.metadata["weights"])
+    assert messages[:1] == [
+        "shadows: 0, 3 diverged and are left out; a learning rate below 0.1 (shadow.learning_rate) may keep them"
+    ]
+    job.run(range(8), 4)
+    assert len(messages) == 2, "they are not trained again"
+    assert list((tmp_path / "some" / "checkpoints").glob("*")) == []
+
+
+def test_where_all_models_diverge_the_training_ends_and_is_not_repeated(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
+    job = diverging_job(tmp_path, pool, monkeypatch, set(range(8)))
+    with pytest.raises(InputError, match=r"shadows: all shadow models diverged; lower shadow\.learning_rate"):
+        job.run(range(8), 4)
+    assert job.store.diverged() == {0, 1, 2, 3}
+    with pytest.raises(InputError, match="all shadow models diverged"):
+        job.store.read()
+    few = diverging_job(tmp_path / "few", pool, monkeypatch, {0, 1})
+    few.run(range(2), 2)
+    few.run(range(2), 2)
+    with pytest.raises(InputError, match="all shadow models diverged"):
+        few.store.read()
+    assert [chunk.diverged for _, chunk in few.store.chunks()] == [(0, 1)]

@@ -7,19 +7,30 @@ from pathlib import Path
 
 import pytest
 
+from jaxmia.files import atomic_write, is_half_written
 from jaxmia.runs import cleanup as leftovers
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.cleanup import clear_leftovers
 from tests.conftest import log_messages
 
 NAMES = (
-    ".config.yaml.x1.tmp",
-    "shadows/.00000-00001.npz.x2.tmp",
-    "claims/.0123.tmp",
-    "weights/.00000-00001.npz.x3.tmp",
-    "checkpoints/00000-00001/.about.json.x4.tmp",
+    ".config.yaml.jaxmia-abcdefg1.tmp",
+    "shadows/.00000-00001.npz.jaxmia-abcdefg2.tmp",
+    "claims/.00000-00001.json.jaxmia-01234567.tmp",
+    "weights/.00000-00001.npz.jaxmia-abcdefg3.tmp",
+    "checkpoints/00000-00001/.about.json.jaxmia-abcdefg_.tmp",
 )
-KEPT = ("config.yaml", "shadows/00000-00001.npz", "notes.tmp", "shadows/.hidden", "checkpoints/0-1/8/d/.x.tmp")
+KEPT = (
+    "config.yaml",
+    "shadows/00000-00001.npz",
+    "notes.tmp",
+    "shadows/.hidden",
+    "checkpoints/0-1/8/d/.x.jaxmia-abcdefgh.tmp",
+    ".theirs.tmp",
+    "shadows/.draft.txt.tmp",
+    "notes/.report.odt.x1.tmp",
+    ".jaxmia-abcdefgh.tmp.txt",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +62,23 @@ def test_half_written_files_go_and_nothing_else(run: Path):
     assert not any(there(run, NAMES))
     assert all(there(run, KEPT))
     assert clear(run) == []
+
+
+def test_what_atomic_write_leaves_is_known_by_its_name(tmp_path: Path):
+    with atomic_write(tmp_path / "a.npz"), Claims(tmp_path).acquire([3]):
+        (half,) = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+        assert is_half_written(half)
+
+
+def test_links_are_not_followed(run: Path, tmp_path_factory: pytest.TempPathFactory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / ".a.npz.jaxmia-abcdefgh.tmp").write_text("another run's")
+    (run / "linked").symlink_to(elsewhere)
+    (run / ".b.npz.jaxmia-abcdefgh.tmp").symlink_to(elsewhere / ".a.npz.jaxmia-abcdefgh.tmp")
+    (run / "checkpoints" / "linked").symlink_to(elsewhere)
+    assert len(clear(run)) == 1
+    assert (elsewhere / ".a.npz.jaxmia-abcdefgh.tmp").read_text() == "another run's"
+    assert (run / ".b.npz.jaxmia-abcdefgh.tmp").is_symlink()
 
 
 def test_while_another_process_has_a_claim_nothing_goes(run: Path):

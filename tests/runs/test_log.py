@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, messages: lis
         journal.write("epoch", {})
     reason = "cannot be written: No such file or directory; nothing else depends on it"
     assert messages == [f"{tmp_path / 'nowhere' / 'log.jsonl'}: {reason}"]
+
+
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path, messages: list[str]):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "log.jsonl").symlink_to(tmp_path / "theirs")
+    EventLog(tmp_path / "log.jsonl").write("epoch", {})
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert len(messages) == 1 and "log.jsonl: cannot be written: " in messages[0]
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["nobody reads", "somebody reads"])
+def test_a_log_that_is_a_pipe_holds_nothing_up(tmp_path: Path, messages: list[str], read: bool):
+    path = tmp_path / "log.jsonl"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if read else None
+    log = EventLog(path)
+    for _ in range(3):
+        log.write("epoch", {"filler": "x" * 10**6})
+    if reader is not None:
+        os.close(reader)
+    assert len(messages) == 1 and "log.jsonl: cannot be written: " in messages[0]
 
 
 def progress(stage: str, done: int, models: tuple[int, ...] = (0, 1)) -> Progress:

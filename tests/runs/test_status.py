@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmia.cli.commands.status import ShowStatus
+from jaxmia.cli.commands.status import ShowStatus, describe
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.status import enough, missing_models, ranges, read_status
@@ -113,3 +113,45 @@ def test_whether_there_are_enough(inside: int, outside: int, words: str):
 def test_numbers_in_words():
     assert ranges([]) == ""
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+
+
+STRANGE = (None, [], {}, "x", "\x1b[2J", -1, 1.5, 10**30, float("inf"), float("nan"), True, [[]])
+
+
+def assert_told(run: Path) -> None:
+    lines = describe(read_status(run))
+    assert lines[0] == "done:    3 of 10 models"
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    "field", ["models", "host", "pid", "machine", "started", "token", "heartbeat", "progress", "?"]
+)
+@pytest.mark.parametrize("value", STRANGE, ids=str)
+def test_a_claim_with_anything_in_a_field_is_read_or_ignored(run: Path, field: str, value: object):
+    path = run / "claims" / "00003-00004.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    assert_told(run)
+
+
+@pytest.mark.parametrize("field", ["stage", "done", "total", "images_per_second", "models", "host", "silent_seconds"])
+@pytest.mark.parametrize("value", STRANGE, ids=str)
+def test_a_claim_that_tells_strange_progress_is_read(run: Path, field: str, value: object):
+    path = run / "claims" / "00003-00004.json"
+    claim = json.loads(path.read_text())
+    path.write_text(json.dumps({**claim, "progress": {**claim["progress"], field: value}}))
+    assert_told(run)
+    assert read_status(run).running == [3, 4]
+
+
+@pytest.mark.parametrize("content", ["null", "3", "[]", "[" * 10**5, '"x"', "\x00"])
+def test_a_claim_that_is_something_else_is_ignored(run: Path, content: str):
+    (run / "claims" / "00003-00004.json").write_text(content)
+    assert_told(run)
+
+
+@pytest.mark.parametrize("field", ["trained_images", "trained_together", "train_seconds"])
+@pytest.mark.parametrize("value", [*STRANGE, 0, 1e-300], ids=str)
+def test_metadata_that_is_strange_tells_no_speed(run: Path, field: str, value: object):
+    ScoreStore(run / "shadows").write(make_chunk([0, 1, 2], metadata={**MADE, field: value}))
+    assert_told(run)

@@ -178,7 +178,22 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path: Path
     )
     with pytest.raises(InputError, match=match):
         checkpoints(tmp_path, cache_key=other).resumable([0])
-    (tmp_path / "00000-00000" / "about.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *("", "{", "null", "[]", "[" * 10**5, '{"models": [0]}'),
+        *(
+            f'{{"cache_key": {{}}, "models": {models}}}'
+            for models in ("null", "[]", "[1e400]", '["0"]', "[-1]", "[[0]]")
+        ),
+        '{"cache_key": 3, "models": [0]}',
+    ],
+)
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_named(tmp_path: Path, about: str):
+    (tmp_path / "00000-00000").mkdir()
+    (tmp_path / "00000-00000" / "about.json").write_text(about)
     with pytest.raises(InputError, match=r"about\.json: cannot be read \(.+\); remove .*00000-00000"):
         checkpoints(tmp_path).restore([0])
 

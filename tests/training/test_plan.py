@@ -67,6 +67,23 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
     assert len(tried) == 5
     (kept,) = cache.glob("plan-*.json")
     assert json.loads(kept.read_text())["width"] == 8
+    contents = (
+        "",
+        "[]",
+        "null",
+        '"x"',
+        "[" * 10**5,
+        '{"width": 8}',
+        '{"width": 8, "conv": 3}',
+        '{"width": 8, "conv": "x"}',
+    )
+    widths = ("0", "-1", "1e400", '"8"', "true", "[8]", "10000")
+    for content in (*contents, *(f'{{"width": {width}, "conv": "matmul"}}' for width in widths)):
+        kept.write_text(content)
+        tried.clear()
+        assert make_plan(section, trainer("cnn"), 64, LARGE) == plan
+        assert len(tried) == 5, f"{content[:40]}: found out anew, and kept"
+        assert json.loads(kept.read_text())["width"] == 8
 
 
 def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):

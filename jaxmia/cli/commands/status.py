@@ -11,6 +11,9 @@ import tyro
 
 from jaxmia.cli.overrides import refuse_overrides
 
+_A_CENTURY = 3.2e9
+"""Seconds; a rate that asks for more says nothing."""
+
 if TYPE_CHECKING:
     from jaxmia.runs.status import Status
 
@@ -44,17 +47,19 @@ def describe(status: "Status") -> list[str]:
     of = f" of {status.count}" if status.count is not None else ""
     lines = [f"done:    {len(status.done)}{of} models"]
     for job in status.jobs:
-        share = f"{100 * job['done'] / job['total']:.0f} %" if job.get("total") else "beginning"
+        share = f"{100 * job['done'] / job['total']:.0f} %" if job.get("done") and job.get("total") else "beginning"
         seen = "" if job["silent_seconds"] is None else f", last sign {job['silent_seconds']:.0f} s ago"
         where = f"process {job['pid']} of {job['host']}"
         lines.append(f"running: {ranges(sorted(job['models']))} by {where}: {job.get('stage', '')} {share}{seen}")
     if status.missing:
         lines.append(f"missing: {ranges(status.missing)}")
+    if status.diverged:
+        lines.append(f"diverged: {ranges(status.diverged)}, left out; a lower shadow.learning_rate may keep them")
     if status.done:
         lines.append(f"models:  {enough(status.fewest_in, status.fewest_out)}")
     lines += [f"damaged: {path}; `jaxmia train` sets it aside and makes its models again" for path in status.damaged]
     if status.images_per_second:
         lines.append(f"speed:   {status.images_per_second:,.0f} images/s")
-    if status.seconds_left:
+    if status.seconds_left and status.seconds_left < _A_CENTURY:
         lines.append(f"left:    {timedelta(seconds=round(status.seconds_left))}")
     return lines

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import jax
 
-from jaxmia.files import cache_folder
+from jaxmia.errors import InputError
+from jaxmia.files import atomic_write, cache_folder
 from jaxmia.provenance import digest, instruction_set
 
 _SOURCE = Path(__file__).with_name("kernels.cc")
@@ -20,6 +22,7 @@ _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 # The first that the compiler takes: Clang on Arm knows only the second.
 _MACHINES = ("-march=native", "-mcpu=native")
 _PATIENCE = 120
+_SEAL_BYTES = 32
 
 
 @functools.cache
@@ -37,7 +40,7 @@ def unavailable() -> str | None:
     except subprocess.SubprocessError as error:
         last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         return f"{compiler} does not compile the kernels: {last}"
-    except OSError as error:
+    except (OSError, InputError) as error:
         return f"the compiled kernels cannot be kept or loaded: {error}"
     for name in _TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
@@ -54,14 +57,13 @@ def _compiled(compiler: str) -> Path:
 
     Raises:
         subprocess.SubprocessError: The compiler fails.
-        OSError: The cache folder cannot be written to.
+        OSError, InputError: The cache folder cannot be read or written to.
     """
     made_of = (_SOURCE.read_text(), compiler, *_FLAGS, instruction_set(), jax.__version__)
     path = cache_folder() / f"kernels-{digest(chr(0).join(made_of).encode())}.so"
-    if path.exists():
+    if _is_whole(path):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as folder:
+    with tempfile.TemporaryDirectory(prefix="jaxmia-kernels-") as folder:
         made = Path(folder) / path.name
         for machine in _MACHINES:
             command = [compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(made)]
@@ -69,5 +71,21 @@ def _compiled(compiler: str) -> Path:
             if result.returncode == 0:
                 break
         result.check_returncode()
-        made.replace(path)
+        compiled = made.read_bytes()
+    with atomic_write(path) as file:
+        file.write(compiled + _seal(compiled))
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there with all its bytes: loading a damaged one would end the program."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return content[-_SEAL_BYTES:] == _seal(content[:-_SEAL_BYTES])
+
+
+def _seal(compiled: bytes) -> bytes:
+    """What stands behind the bytes of a library, where no loader looks."""
+    return hashlib.sha256(compiled).digest()

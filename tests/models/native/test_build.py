@@ -55,6 +55,23 @@ def test_the_library_is_compiled_once(fresh, monkeypatch):
 
 
 @needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["empty", "half", "a bit"])
+def test_a_damaged_library_is_made_again(fresh, damage: str):
+    """Loading one that is cut short ends the process with a bus error."""
+    code = "from jaxmia.models.native.build import unavailable; print(unavailable())"
+    run = functools.partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run()
+    (library,) = fresh.iterdir()
+    whole = library.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    library.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "a bit": bytes(flipped)}[damage])
+    assert run().stdout == "None\n"
+    assert len(library.read_bytes()) == len(whole)
+
+
+@needs_kernels
 @pytest.mark.parametrize("features", [1, 15, 16, 17, 40, 64, 100])
 @pytest.mark.parametrize("channels", [1, 3, 16, 33])
 def test_kernels_of_every_vector_width(channels: int, features: int):
