@@ -11,8 +11,11 @@ from bridge.target import save_target
 from bridge.trainer import TorchRecipe, train_target
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.errors import InputError
+from jaxmia.files import write_text
 from jaxmia.models import Network
 
+_MARK = ".jaxmia-demo"
 _SEED = 20
 _SIDE = 600
 _PREPROCESSING = Preprocessing(mean=(0.3053,), std=(0.3761,))
@@ -28,11 +31,18 @@ def make_demo(out: Path) -> dict[str, Any]:
     Args:
         out: Folder of the files.
 
+    Raises:
+        InputError: One of the files is there and is not the demonstration's own, or cannot be written.
+
     Returns:
         A configuration, as `jaxmia.config.parse_config` takes it, whose shadows are trained by a recipe of their own.
     """
     paths = {"public": out / "pub.pt", "private": out / "priv.pt", "target": out / "model.pt"}
-    if not all(path.exists() for path in (*paths.values(), out / "truth.csv")):
+    there = [path for path in (*paths.values(), out / "truth.csv") if path.exists()]
+    if there and not (out / _MARK).exists():
+        raise InputError(f"{there[0]}: was not made by `jaxmia demo`, which would overwrite it; name another --out")
+    if len(there) < len(paths) + 1:
+        write_text(out / _MARK, "The challenge in this folder was made by `jaxmia demo`, which may make it again.\n")
         _write(out, **paths)
     return {
         "challenge": {

@@ -200,5 +200,3 @@ def _reporter(claims: Claims, log: EventLog, on_progress: Callable[["Progress"],
         on_progress(progress)
 
     return report
-
-

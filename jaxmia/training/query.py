@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxmia.data.augment import View, apply_view
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.logits import checked_logits
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.trainer import State
 
@@ -71,7 +72,11 @@ def query_target(
     Returns:
         Logit margins in nats, float32 `[view, sample]`, and whether the class of the first view is right, bool
         `[sample]`.
+
+    Raises:
+        InputError: The answers are no logits, as `checked_logits` says.
     """
+    logits_of = checked_logits(logits_of, int(labels.max(initial=-1)) + 1)
     samples = len(images)
     batches = fixed_batches(samples, batch_size)
     phi, correct = [], np.empty(0)

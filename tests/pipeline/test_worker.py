@@ -110,7 +110,7 @@ def test_models_that_diverge_are_left_out_and_their_mates_kept(
     for entry in job.store.index():
         assert weights.read(entry.models, entry.metadata["weights"])
     assert messages[:1] == [
-        "shadows: 0, 3 diverged and are left out; a learning rate below 0.1 (shadow.learning_rate) may keep them"
+        "shadows: 0, 3 diverged and are left out; a learning rate below 0.05 (shadow.learning_rate) may keep them"
     ]
     job.run(range(8), 4)
     assert len(messages) == 2, "they are not trained again"
