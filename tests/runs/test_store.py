@@ -212,7 +212,7 @@ def test_the_index_names_models_and_how_they_were_made(store: ScoreStore):
     chunk = make_chunk([4, 5])
     path = store.write(chunk)
     (store.folder / "notes.npz").write_text("hello")
-    assert store.index() == [(path, (4, 5), chunk.metadata)]
+    assert store.index() == [(path, (4, 5), chunk.metadata, ())]
 
 
 def test_a_failed_write_leaves_the_chunks_that_were_there(store: ScoreStore, monkeypatch):
