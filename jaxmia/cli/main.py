@@ -179,15 +179,15 @@ def with_all_options(name: str) -> type:
 
 
 def _main(arguments: list[str]) -> None:
-    from jaxmia.cli.display import show_messages
+    from jaxmia.cli.display import output, show_messages
 
     show_messages(logging.WARNING if "--quiet" in arguments else logging.INFO)
     arguments = [argument for argument in arguments if argument != "--quiet"]
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        print(_overview())
+        output(_overview())
     elif name == "--version":
-        print(__version__)
+        output(__version__)
     else:
         _refuse_nowhere()
         command, overrides = parse(arguments)

@@ -24,11 +24,12 @@ from jaxmia.runs.log import EventLog
 from jaxmia.runs.progress import ThroughputMeter
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
-from jaxmia.runs.store import ScoreStore, describe_difference, metadata_of
+from jaxmia.runs.store import ALL_DIVERGED, ScoreStore, describe_difference, metadata_of
 
 if TYPE_CHECKING:
     from bridge.target import Target
     from jaxmia.runs.progress import Progress
+    from jaxmia.training.checkpoint import Checkpoints
     from jaxmia.training.setup import ShadowSetup
 
 logger = logging.getLogger(__name__)
@@ -98,9 +99,12 @@ class Pipeline:
         """Writes the resolved configuration, and the samples beside the results.
 
         Raises:
-            InputError: An attack that the configuration names is unknown; nothing is trained in vain.
+            InputError: An attack that the configuration names is unknown, so that nothing is trained in vain, or a
+                checkpoint is of another configuration; then nothing is written.
         """
         configured_attacks(self.config.attack)
+        if RunDir(self.out).checkpoints.exists():
+            self._checkpoints().resumable(())
         self.pool.save(RunDir(self.out).pool)
         save_config(self.config, RunDir(self.out).config)
 
@@ -113,9 +117,9 @@ class Pipeline:
         missing = [model for model in wanted if model not in present]
         if not missing:
             logger.info(f"shadows: all {len(wanted)} are there")
+            _refuse_divergence(store)
             return
         from jaxmia.pipeline.worker import Job
-        from jaxmia.training.checkpoint import Checkpoints
         from jaxmia.training.weights import Weights
 
         section = self.config.ensemble
@@ -123,7 +127,6 @@ class Pipeline:
         plan = self.setup.plan(section, len(wanted))
         logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
         claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
-        checkpoints = Checkpoints(RunDir(self.out).checkpoints, cache_key, section.checkpoint_seconds)
         with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
             shadows = self.setup.shadow_trainer(plan)
             shadows = replace(
@@ -135,11 +138,18 @@ class Pipeline:
             )
             log.write("begin", {"missing": len(missing), "plan": str(plan), "cache_key": cache_key, **origin()})
             try:
-                Job(shadows, store, checkpoints, claims).run(missing, plan.width)
+                Job(shadows, store, self._checkpoints(), claims).run(missing, plan.width)
             except Interrupted as stop:
                 log.write("stop", {"what": str(stop)})
                 raise
             log.write("end", {"models": len(store.models()), "diverged": sorted(store.diverged())})
+        _refuse_divergence(store)
+
+    def _checkpoints(self) -> "Checkpoints":
+        from jaxmia.training.checkpoint import Checkpoints
+
+        every = self.config.ensemble.checkpoint_seconds
+        return Checkpoints(RunDir(self.out).checkpoints, self.setup.cache_key(), every)
 
     def query(self) -> None:
         """Queries the target on every sample and view."""
@@ -184,6 +194,11 @@ def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
             )
         present.update(chunk.model.tolist(), chunk.diverged)
     return present
+
+
+def _refuse_divergence(store: ScoreStore) -> None:
+    if store.diverged() and not store.models():
+        raise InputError(f"{store.folder}: {ALL_DIVERGED}")
 
 
 def _reporter(claims: Claims, log: EventLog, on_progress: Callable[["Progress"], None]) -> Callable[["Progress"], None]:

@@ -115,3 +115,13 @@ def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, messages: list[s
     assert json.dumps(run(config, out)) == json.dumps(first)
     assert {path: path.read_bytes() for path in (out / "shadows").iterdir()} == before
     assert {"shadows: all 8 are there", "target: scores are there"} <= set(messages)
+
+
+def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path):
+    config, out = challenge(tmp_path), tmp_path / "run"
+    about = out / "checkpoints" / "00000-00001" / "about.json"
+    about.parent.mkdir(parents=True)
+    about.write_text(json.dumps({"models": [0, 1], "cache_key": {"seed": 4}}))
+    with pytest.raises(InputError, match="00000-00001: was made by another configuration: "):
+        run(config, out)
+    assert [path.name for path in out.iterdir()] == ["checkpoints"]
