@@ -12,14 +12,15 @@ Example:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
-from jaxmia.config import AttackConfig, EnsembleConfig, Recipe, parse_as
-from jaxmia.data.augment import Dihedral, View, views
+from jaxmia.config import AttackConfig, EnsembleConfig, QueryView, Recipe, parse_as
+from jaxmia.data.augment import View, query_views
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
@@ -92,8 +93,8 @@ def train_shadows(
     preprocessing: Preprocessing | None = None,
     classes: int | None = None,
     *,
-    symmetries: tuple[Dihedral, ...] = ("identity", "hflip"),
-    shift: int = 0,
+    symmetries: tuple[QueryView, ...] = ("auto",),
+    shift: int | Literal["auto"] = "auto",
     ensemble: EnsembleConfig | None = None,
     seed: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -108,8 +109,10 @@ def train_shadows(
         recipe: How each shadow is trained; by default 64 ResNet-18.
         preprocessing: Pixels to what a network sees, the target's own (`bridge.target.Target.preprocessing`).
         classes: Number of classes of the target; by default as many as the labels have.
-        symmetries: How each image is shown in queries; the first is `identity`.
-        shift: Where above 0, each view also moved by so many pixels in the eight directions.
+        symmetries: How each image is shown in queries; the first is `identity`. `auto` takes the symmetries of the
+            recipe's augmentation, and none for what is no image.
+        shift: Where above 0, each view also moved by so many pixels in the eight directions; `auto` moves automatic
+            views by one where the recipe crops.
         ensemble: How many are trained together and how; by default measured on this device.
         seed: Seed of masks, initial weights, orders and augmentation.
         on_progress: Told after each epoch and each step of a query.
@@ -123,12 +126,16 @@ def train_shadows(
 
     prepare_devices()
     recipe = recipe or Recipe()
+    if pool.images is None:
+        raise InputError("pool: holds no images to train on")
+    height, width = pool.images.shape[1:3]
+    shown = query_views(symmetries, shift, recipe.augment, (height, width))
     setup = shadow_setup(
         pool,
         recipe,
         preprocessing or Preprocessing(),
         classes or int(pool.labels.max(initial=0)) + 1,
-        views=views(symmetries, shift),
+        views=shown,
         seed=seed,
     )
     trainer = setup.shadow_trainer(setup.plan(ensemble or EnsembleConfig(), recipe.count))

@@ -16,6 +16,7 @@ from jaxmia.plugins import is_plugin
 
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
+QueryView = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose", "auto"]
 Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -159,16 +160,19 @@ class EnsembleConfig(_Section):
 class QueryConfig(_Section):
     """How models are asked about each sample."""
 
-    views: tuple[Dihedral, ...] = ("identity", "hflip")
-    """Symmetries under which each image is shown; the first is identity."""
-    shift: Annotated[int, Field(ge=0)] = 0
-    """Where above 0, each view also moved by so many pixels in the eight directions."""
+    views: tuple[QueryView, ...] = ("auto",)
+    """Symmetries under which each image is shown, the first identity; auto takes those of the training augmentation."""
+    shift: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Where above 0, each view also moved by so many pixels in the eight directions; auto moves automatic views by one
+    where training moved images too."""
     batch_size: Annotated[int, Field(ge=1)] = 512
     """Images a step."""
 
     @model_validator(mode="after")
     def _identity_first(self) -> "QueryConfig":
-        if not self.views or self.views[0] != "identity" or len(set(self.views)) < len(self.views):
+        if self.views == ("auto",):
+            return self
+        if self.views[:1] != ("identity",) or len(set(self.views)) < len(self.views) or "auto" in self.views:
             raise ValueError(f"views: {list(self.views)} must begin with identity and name each view once")
         return self
 

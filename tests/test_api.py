@@ -10,7 +10,9 @@ import pytest
 
 import jaxmia
 from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, train_shadows
-from jaxmia.attacks import Margin
+from jaxmia.attacks import Calibrated, Margin
+from jaxmia.config import Augment
+from jaxmia.data.augment import View
 from jaxmia.data.masks import membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
@@ -31,11 +33,50 @@ def unasked(images: np.ndarray) -> np.ndarray:
 
 
 def test_shadows_have_the_masks_of_their_numbers_and_the_seed(pool: Pool):
-    shadows = train_shadows(pool, RECIPE, ensemble=BY_HAND, seed=4)
+    both = ("identity", "hflip")
+    shadows = train_shadows(pool, RECIPE, symmetries=both, ensemble=BY_HAND, seed=4)
     assert np.array_equal(shadows.mask, membership_masks(4, range(5), len(pool)))
     assert shadows.phi.shape == (5, 2, len(pool))
-    again = train_shadows(pool, RECIPE, ensemble=EnsembleConfig(width=5, conv="unrolled", devices=1), seed=4)
+    together = EnsembleConfig(width=5, conv="unrolled", devices=1)
+    again = train_shadows(pool, RECIPE, symmetries=both, ensemble=together, seed=4)
     np.testing.assert_allclose(again.phi, shadows.phi, atol=1e-4)
+
+
+class Excess:
+    """An attack of one's own."""
+
+    name = "excess"
+
+    def __call__(self, evidence):
+        return evidence.target[0] - evidence.out.mean[0]
+
+
+def test_own_attacks_take_part_in_auto_and_what_is_none_is_refused(pool: Pool):
+    rng = np.random.default_rng(0)
+    mask = rng.random((16, len(pool))) < 0.5
+    phi = rng.normal(size=(16, 1, len(pool))).astype(np.float32)
+    shadows = TrainedShadows(phi, mask, (View(),))
+    selection = attack(pool, untrained, shadows, candidates=[Excess()]).selection
+    assert selection
+    assert "excess" in [row.name for row in selection.results]
+    scores = attack(pool, untrained, shadows, Excess()).scores
+    np.testing.assert_allclose(scores, attack(pool, untrained, shadows, Calibrated()).scores, rtol=1e-9, atol=1e-12)
+    with pytest.raises(InputError, match="candidates: a function is no attack"):
+        attack(pool, unasked, shadows, candidates=[untrained])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="name: a class Excess is no attack"):
+        attack(pool, unasked, shadows, Excess)  # type: ignore[arg-type]
+
+
+def test_features_are_shown_as_they_are_whatever_the_recipe_does():
+    rng = np.random.default_rng(0)
+    rows = Pool(
+        rng.random((40, 1, 6, 1), np.float32),
+        rng.integers(0, 3, 40).astype(np.int32),
+        np.arange(40).astype(str),
+        np.repeat([0, 1], 20).astype(np.int8),
+    )
+    recipe = RECIPE.model_copy(update={"augment": Augment(crop=1, flip=True)})
+    assert train_shadows(rows, recipe, ensemble=BY_HAND).views == (View(),)
 
 
 def test_images_that_are_not_square_are_not_turned():

@@ -108,6 +108,8 @@ def test_every_error_is_told_at_once():
         ("query: {views: []}", "query.views: [] must begin with identity and name each view once"),
         ("query: {views: [hflip, identity]}", "query.views: ['hflip', 'identity'] must begin with identity"),
         ("query: {views: [identity, identity]}", "query.views: ['identity', 'identity'] must begin with identity"),
+        ("query: {views: [identity, auto]}", "query.views: ['identity', 'auto'] must begin with identity"),
+        ("query: {views: [auto, auto]}", "query.views: ['auto', 'auto'] must begin with identity"),
         ("query: {views: [identity, flip]}", "query.views.1: 'flip' must be 'identity', 'hflip', "),
         ("challenge: {mean: []}", "challenge.mean: [] must not be empty"),
         ("challenge: {mean: {red: 1}}", "challenge.mean: {'red': 1} must be a list, as in [1, 2]"),

@@ -58,6 +58,7 @@ def _candidates(views: Views) -> list[Attack]:
         LiraOnline("global", views),
         LiraOnline("tied-shrunk", views),
         LiraOnline("shrunk", views),
+        Base(0.3, 2.0, views),
         Base(0.95, 2.0, views),
         Rmia(),
         Base(None, 2.0, views),

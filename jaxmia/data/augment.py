@@ -3,13 +3,14 @@
 Both are maps of coordinates, so that a batch is augmented by the one gather that reads it from the pool.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxmia.config import Dihedral
+from jaxmia.config import Augment, Dihedral, QueryView
 
 DIHEDRAL: tuple[Dihedral, ...] = get_args(Dihedral)
 
@@ -50,6 +51,42 @@ def views(symmetries: tuple[Dihedral, ...], shift: int = 0) -> tuple[View, ...]:
     if shift:
         moves += [(down, right) for down in (-shift, 0, shift) for right in (-shift, 0, shift) if down or right]
     return tuple(View(symmetry, down, right) for down, right in moves for symmetry in symmetries)
+
+
+def query_views(
+    symmetries: Sequence[QueryView], shift: int | Literal["auto"], augment: Augment, shape: tuple[int, int]
+) -> tuple[View, ...]:
+    """The views of a query where some of it may be left to the training augmentation.
+
+    A model knows its members in the views in which it saw them, and there averages out the noise of training. In other
+    views it knows little of them. What is no image, a single row or column, is shown as it is.
+
+    Args:
+        symmetries: As `query.views`: symmetries, or `auto` alone.
+        shift: As `query.shift`: pixels, or `auto`.
+        augment: How the shadows' training images are changed.
+        shape: Height and width of the images.
+
+    >>> [str(view) for view in query_views(["auto"], "auto", Augment(flip=True), (32, 32))]
+    ['identity', 'hflip']
+    >>> len(query_views(["auto"], "auto", Augment(crop=4, flip=True), (32, 32)))
+    18
+    >>> len(query_views(["auto"], "auto", Augment(crop=4, flip=True), (1, 446)))
+    1
+    """
+    automatic = tuple(symmetries) == ("auto",)
+    image = min(shape) > 1
+    if shift == "auto":
+        shift = 1 if automatic and image and augment.crop and not augment.dihedral else 0
+    if not automatic:
+        chosen: tuple[Dihedral, ...] = tuple(symmetry for symmetry in symmetries if symmetry != "auto")
+    elif not image:
+        chosen = ("identity",)
+    elif augment.dihedral:
+        chosen = DIHEDRAL
+    else:
+        chosen = ("identity", "hflip") if augment.flip else ("identity",)
+    return views(chosen, shift)
 
 
 def apply_view(images: jax.Array, view: View) -> jax.Array:

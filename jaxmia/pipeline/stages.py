@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmia.config import Config, save_config
-from jaxmia.data.augment import View, views
+from jaxmia.data.augment import View, query_views
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks
@@ -78,7 +78,11 @@ class Pipeline:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """How each image is shown in queries."""
-        return views(self.config.query.views, self.config.query.shift)
+        section, images = self.config.query, self.pool.images
+        if images is None:
+            raise InputError("pool: holds no images to query")
+        height, width = images.shape[1:3]
+        return query_views(section.views, section.shift, self.config.shadow.augment, (height, width))
 
     @cached_property
     def setup(self) -> "ShadowSetup":

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import DIHEDRAL, View, apply_view, gather_augmented, views
+from jaxmia.config import Augment
+from jaxmia.data.augment import DIHEDRAL, View, apply_view, gather_augmented, query_views, views
 
 NUMPY = {
     "identity": lambda image: image,
@@ -82,6 +83,30 @@ GATHER = jax.jit(gather_augmented, static_argnames=("crop", "flip", "dihedral"))
 def gather(images: np.ndarray, index: np.ndarray, seed: int = 0, **options) -> np.ndarray:
     changes = {"crop": 0, "flip": False, "dihedral": False, **options}
     return np.asarray(GATHER(jax.random.key(seed), jnp.asarray(images), jnp.asarray(index), **changes))
+
+
+@pytest.mark.parametrize(
+    ("augment", "shape", "expected"),
+    [
+        (Augment(), (32, 32), views(("identity",))),
+        (Augment(flip=True), (32, 32), views(("identity", "hflip"))),
+        (Augment(crop=4), (32, 32), views(("identity",), 1)),
+        (Augment(crop=4, flip=True), (28, 32), views(("identity", "hflip"), 1)),
+        (Augment(crop=4, dihedral=True), (32, 32), views(DIHEDRAL)),
+        (Augment(crop=4, flip=True), (1, 446), views(("identity",))),
+        (Augment(flip=True), (446, 1), views(("identity",))),
+    ],
+)
+def test_automatic_views_are_those_of_the_augmentation_and_none_for_features(augment, shape, expected):
+    assert query_views(("auto",), "auto", augment, shape) == expected
+
+
+def test_views_that_are_named_are_taken_as_they_are():
+    crop = Augment(crop=4, flip=True)
+    assert query_views(("identity", "vflip"), "auto", crop, (8, 8)) == views(("identity", "vflip"))
+    assert query_views(("identity", "vflip"), 2, Augment(), (8, 8)) == views(("identity", "vflip"), 2)
+    assert query_views(("auto",), 0, crop, (8, 8)) == views(("identity", "hflip"))
+    assert query_views(("auto",), 3, Augment(), (8, 8)) == views(("identity",), 3)
 
 
 def explanations(seen: np.ndarray, image: np.ndarray, crop: int, symmetries) -> list[tuple[str, int, int]]:
