@@ -244,6 +244,8 @@ class Config(_Section):
     """How scores are made of logit margins."""
     match: MatchConfig = MatchConfig()
     """Which recipes `jaxmia match` tries."""
+    matched: bool = False
+    """Set by `jaxmia match` in what it writes: public labels chose the shadow section."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of masks, initial weights, orders and augmentation."""
 
@@ -302,7 +304,9 @@ def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str)
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         message = message.replace("String should", "must")
         message = _PLAINLY.get(problem["type"], message)
-        if problem["type"] == "value_error":
+        if problem["type"] == "missing":
+            lines.setdefault(field, f"{source}: {field}: is missing")
+        elif problem["type"] == "value_error":
             lines.setdefault(field, f"{source}: {field}.{message}" if field else f"{source}: {message}")
         elif field in lines:
             lines[field] += f", or {message}"

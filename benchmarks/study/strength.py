@@ -132,8 +132,7 @@ def _scores(evidence: Evidence, selection: Selection) -> dict[str, np.ndarray]:
 
 def _auto(evidence: Evidence, selection: Selection) -> Attack:
     """What `auto` would use against this target; only whether it is aligned depends on the target."""
-    chosen = selection.chosen
-    plain = chosen.attack if selection.aligned and isinstance(chosen, Aligned) else chosen
+    plain = selection.candidate
     return Aligned(plain) if misaligned(evidence) and not isinstance(plain, Aligned) else plain
 
 

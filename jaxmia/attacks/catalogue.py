@@ -8,7 +8,7 @@ from jaxmia.attacks.base import Base
 from jaxmia.attacks.bavaria import Bavaria
 from jaxmia.attacks.calibrated import Calibrated
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.fusion import PerClass, RankFusion
+from jaxmia.attacks.fusion import PerClass
 from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
 from jaxmia.attacks.protocol import Attack, check_attack
@@ -92,20 +92,6 @@ def standard_attack(name: str) -> Attack:
     if name not in attacks:
         raise InputError(f"attack.name: {name!r} {describe_unknown(name)}")
     return attacks[name]
-
-
-def is_standard(attack: Attack) -> bool:
-    """Whether the attack is a standard one or made of standard ones alone.
-
-    >>> is_standard(RankFusion((Margin(), Rmia())))
-    True
-    """
-    match attack:
-        case RankFusion(attacks):
-            return all(map(is_standard, attacks))
-        case Aligned(inner):
-            return is_standard(inner)
-    return attack in standard_attacks()
 
 
 def describe_unknown(name: str) -> str:

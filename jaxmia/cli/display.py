@@ -17,7 +17,9 @@ from jaxmia.errors import InputError
 from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
+    from jaxmia.evaluation.metrics import Estimate, Figures
     from jaxmia.leaderboard.grading import Standing
+    from jaxmia.runs.metrics import RunMetrics, SelectionSummary
     from jaxmia.runs.progress import Progress as ChunkProgress
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -104,21 +106,23 @@ def progress_bar(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
         yield on_progress
 
 
-def figures_table(figures: dict[str, Any], title: str) -> Table:
-    """AUC and TPR at each FPR with 95 % intervals, as `Figures.to_dict` gives them."""
+def figures_table(figures: "Figures", title: str) -> Table:
+    """AUC and TPR at each FPR with 95 % intervals."""
     table = Table(title=title, title_justify="left")
     for column in ("figure", "value", "95 % interval"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    auc = figures["auc"]
-    table.add_row("AUC", f"{auc['value']:.4f}", f"{auc['low']:.4f} - {auc['high']:.4f}")
-    for entry in figures["tpr"]:
-        name = f"TPR at {100 * entry['fpr']:g} % FPR"
-        estimate = entry["resampled"]
-        if estimate is None:
-            table.add_row(name, "-", f"not measurable with {figures['nonmembers']} non-members")
+    table.add_row("AUC", *_interval(figures.auc))
+    for entry in figures.tpr:
+        name = f"TPR at {100 * entry.fpr:g} % FPR"
+        if entry.resampled is None:
+            table.add_row(name, "-", f"not measurable with {figures.nonmembers} non-members")
         else:
-            table.add_row(name, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} - {estimate['high']:.4f}")
+            table.add_row(name, *_interval(entry.resampled))
     return table
+
+
+def _interval(estimate: "Estimate") -> tuple[str, str]:
+    return f"{estimate.value:.4f}", f"{estimate.low:.4f} - {estimate.high:.4f}"
 
 
 def ranking_table(standings: Sequence["Standing"]) -> Table:
@@ -133,22 +137,18 @@ def ranking_table(standings: Sequence["Standing"]) -> Table:
     return table
 
 
-def selection_table(selection: dict[str, Any], rows: int = 12) -> Table:
-    """The best candidates of a selection, as `Selection.to_dict` gives it."""
-    title = (
-        f"attacks on {selection['targets']} shadows that play the target: mean TPR at {100 * selection['fpr']:g} % FPR"
-    )
+def selection_table(selection: "SelectionSummary", rows: int = 12) -> Table:
+    """The best candidates of a selection."""
+    title = f"attacks on {selection.targets} shadows that play the target: mean TPR at {100 * selection.fpr:g} % FPR"
     table = Table(title=title, title_justify="left")
     for column in ("attack", "TPR", "standard error", "AUC", ""):
         table.add_column(column, justify="left" if column in ("attack", "") else "right")
-    usable = sorted((row for row in selection["results"] if row["tpr"] is not None), key=lambda row: -row["tpr"])
-    # What was wrapped for a target unlike its shadows stands in the table without its wrapping.
-    chosen = selection["chosen"].removesuffix("-aligned") if selection["aligned"] else selection["chosen"]
-    mark_of_chosen = "chosen, aligned" if selection["aligned"] else "chosen"
-    shown = usable[:rows] + [row for row in usable[rows:] if row["name"] == chosen]
-    for row in shown:
-        mark = mark_of_chosen if row["name"] == chosen else ""
-        table.add_row(row["name"], f"{row['tpr']:.4f}", f"{row['std_error']:.4f}", f"{row['auc']:.4f}", mark)
+    usable = sorted((row for row in selection.results if row.tpr is not None), key=lambda row: -(row.tpr or 0))
+    # An attack that was aligned because the target is unlike its shadows stands in the table without that.
+    chosen = selection.candidate
+    for row in usable[:rows] + [row for row in usable[rows:] if row.name == chosen]:
+        mark = "" if row.name != chosen else "chosen, aligned" if selection.aligned else "chosen"
+        table.add_row(row.name, f"{row.tpr:.4f}", f"{row.std_error:.4f}", f"{row.auc:.4f}", mark)
     return table
 
 
@@ -187,44 +187,45 @@ def _setting(value: Any) -> str:
     return "default" if value is None else f"{value:g}"
 
 
-def vulnerable_table(metrics: dict[str, Any]) -> Table:
-    """The most vulnerable samples, as in `metrics.json`: the target's margin beside its shadows' (mean, std)."""
-    table = Table(title=f"most vulnerable samples by {metrics['attack']}: logit margins in nats", title_justify="left")
+def vulnerable_table(metrics: "RunMetrics") -> Table:
+    """The most vulnerable samples: the target's margin beside its shadows' (mean, standard deviation)."""
+    table = Table(title=f"most vulnerable samples by {metrics.attack}: logit margins in nats", title_justify="left")
     for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
         table.add_column(column, justify="left" if column in ("id", "") else "right")
-    for sample in metrics["vulnerable"]:
+    for sample in metrics.vulnerable:
         table.add_row(
-            _printable(sample["id"]),
-            str(sample["label"]),
-            {1: "member", 0: "non-member", None: "private"}[sample["membership"]],
-            f"{sample['target']:.2f}",
-            *(_fit(sample[f"{side}_mean"], sample[f"{side}_std"]) for side in ("in", "out")),
+            _printable(sample.id),
+            str(sample.label),
+            {1: "member", 0: "non-member", None: "private"}[sample.membership],
+            "-" if sample.target is None else f"{sample.target:.2f}",
+            _fit(sample.in_mean, sample.in_std),
+            _fit(sample.out_mean, sample.out_std),
         )
     return table
 
 
-def promise_lines(metrics: dict[str, Any]) -> list[str]:
-    """What to expect on the private samples, and the bound on epsilon, as `metrics.json` holds them."""
+def promise_lines(metrics: "RunMetrics") -> list[str]:
+    """What to expect on the private samples, how far the target is from its shadows, and what is known of epsilon."""
     lines = []
-    if expected := metrics["private"]:
+    if expected := metrics.private:
         lines.append(
-            f"private samples: TPR {expected['value']:.4f} at {100 * expected['fpr']:g} % FPR expected "
-            f"({expected['low']:.4f} - {expected['high']:.4f}), for a target trained as its shadows"
-            + _but_far(metrics["selection"])
+            f"private samples: TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR expected "
+            f"({expected.low:.4f} - {expected.high:.4f}), for a target trained as its shadows were"
         )
-    if (bound := metrics["epsilon"])["lower"] is not None:
+    if metrics.unlike_shadows:
         lines.append(
-            f"epsilon: at least {bound['lower']:.3f} at delta {bound['delta']:g}, with {100 * bound['confidence']:g} % "
-            "confidence"
+            f"unlike its shadows: the target's logit margins lie {metrics.misalignment:.1f} standard deviations from "
+            "theirs, so the attack may be weaker than on shadows; `jaxmia match` looks for a recipe that comes closer"
+        )
+    bound = metrics.epsilon
+    if bound.lower is None:
+        lines.append(f"epsilon: no bound, since {bound.reason}")
+    else:
+        lines.append(
+            f"epsilon: at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % "
+            "confidence, if a fair coin decided for each public sample whether the target was trained on it"
         )
     return lines
-
-
-def _but_far(selection: dict[str, Any] | None) -> str:
-    """That the target is not as its shadows are, where it is not."""
-    if not selection or not selection["aligned"]:
-        return ""
-    return f"; this one is {selection['misalignment']:.1f} standard deviations from them"
 
 
 def _fit(mean: float | None, std: float | None) -> str:

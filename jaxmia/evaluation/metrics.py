@@ -69,6 +69,10 @@ class Figures:
     auc: Estimate
     tpr: tuple[TprAtFpr, ...]
 
+    def at(self, fpr: float) -> Estimate | None:
+        """The TPR at that limit with the bootstrap's interval; None where it was not measured."""
+        return next((entry.resampled for entry in self.tpr if entry.fpr == fpr), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and None, fit for JSON."""
         return asdict(self)
@@ -97,7 +101,7 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
     scores, members = _checked(scores, members)
     _some_of_both(members)
     alarms = scores[~members]
-    allowed = _allowed(fpr, len(alarms))
+    allowed = false_alarms(fpr, len(alarms))
     if allowed >= len(alarms):
         return 1.0
     # the highest score that is one alarm too many; everything strictly above it is within the limit
@@ -162,7 +166,7 @@ def figures(
         if not 0 < fpr < 1:
             raise InputError(f"fpr: {fpr} is not between 0 and 1")
     levels, hits, alarms = _counts(scores, members)
-    measured = tuple(fpr for fpr in fprs if _allowed(fpr, int(alarms.sum())) >= 1)
+    measured = tuple(fpr for fpr in fprs if false_alarms(fpr, int(alarms.sum())) >= 1)
     aucs, tprs = _bootstrap(hits, alarms, measured, replicates, np.random.default_rng(seed))
     return Figures(
         members=int(hits.sum()),
@@ -233,11 +237,14 @@ def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _within(alarms: np.ndarray, fpr: float) -> np.ndarray:
     """How many of the highest distinct scores are within the limit, for each replicate: `[replicate]`."""
-    return (np.cumsum(alarms, 1) <= _allowed(fpr, int(alarms[0].sum()))).sum(1)
+    return (np.cumsum(alarms, 1) <= false_alarms(fpr, int(alarms[0].sum()))).sum(1)
 
 
-def _allowed(fpr: float, nonmembers: int) -> int:
-    """How many false alarms the limit allows; 0.07 of 100 is 7, whatever the product rounds to."""
+def false_alarms(fpr: float, nonmembers: int) -> int:
+    """How many false alarms a limit of the FPR allows; 0.07 of 100 is 7, whatever the product rounds to.
+
+    Where it allows none, a TPR at that limit says little: it is decided by the single highest non-member.
+    """
     return int(np.floor(fpr * nonmembers * (1 + 1e-12)))
 
 

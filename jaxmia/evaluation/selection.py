@@ -4,8 +4,7 @@ The labels of the public samples are not looked at, so the figure on them stays 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
@@ -14,7 +13,7 @@ from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misaligned, mi
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError, MissingModels
-from jaxmia.evaluation.metrics import auc, tpr_at_fpr
+from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
 
 TARGETS = 32
 LARGEST_FUSION = 4
@@ -70,9 +69,10 @@ class Selection:
     aligned: bool
     results: tuple[CandidateResult, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and None, fit for JSON."""
-        return {**asdict(self), "chosen": self.chosen.name, "results": [asdict(row) for row in self.results]}
+    @property
+    def candidate(self) -> Attack:
+        """The candidate that won: the chosen attack, without `Aligned` where it was wrapped in that."""
+        return self.chosen.attack if self.aligned and isinstance(self.chosen, Aligned) else self.chosen
 
 
 Fusion = tuple[int, ...]
@@ -117,10 +117,11 @@ def select(
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (another shadow's mask would
             then tell the pseudo-target's membership), no candidate can be used, two have the same name, `fpr` is not
-            between 0 and 1, or `targets` is below 4.
+            between 0 and 1 or allows no false alarm among a pseudo-target's non-members, or `targets` is below 4.
     """
     _check_names(candidates)
     drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
+    _refuse_rate(evidence.mask[drawn], fpr)
     check_independent(evidence.mask, drawn)
     usable, reasons = _usable(evidence, candidates)
     trials = _play(evidence, usable, drawn)
@@ -201,6 +202,17 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
     if not 0 < fpr < 1:
         raise InputError(f"attack.fpr: {fpr} is not between 0 and 1")
     return np.sort(rng.choice(models, min(targets, models), replace=False))
+
+
+def _refuse_rate(masks: np.ndarray, fpr: float) -> None:
+    """Refuses a rate at which no pseudo-target (bool `[target, sample]`) may raise a false alarm."""
+    nonmembers = (~masks).sum(1)
+    nonmembers = nonmembers[(nonmembers > 0) & (nonmembers < masks.shape[1])]
+    if len(nonmembers) and false_alarms(fpr, fewest := int(nonmembers.min())) < 1:
+        raise InputError(
+            f"attack.fpr: {fpr:g} allows no false alarm among the {fewest} non-members of a shadow that plays the "
+            f"target, expected at least {np.ceil(1e4 / fewest) / 1e4:g}"
+        )
 
 
 def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:

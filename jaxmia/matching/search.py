@@ -98,7 +98,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
         ],
         "metadata": origin(),
     }
-    save_config(config.model_copy(update={"shadow": recipes[best]}), RunDir(out).matched)
+    save_config(config.model_copy(update={"shadow": recipes[best], "matched": True}), RunDir(out).matched)
     _draw(out, target, outcomes[best].phi[:, pool.public], mask)
     write_text(RunDir(out).match, json.dumps(result, indent=2) + "\n")
     return result

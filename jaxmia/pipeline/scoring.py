@@ -1,19 +1,18 @@
 """Matrices of logit margins to one score a sample, a submission and its figures."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jaxmia.attacks import lacking, sample_fits, score_all
-from jaxmia.attacks.catalogue import distinct_attacks, is_standard
-from jaxmia.config import AttackConfig
+from jaxmia.attacks import Attack, Evidence, lacking, misaligned, misalignment, sample_fits, score_all
+from jaxmia.attacks.catalogue import distinct_attacks
+from jaxmia.attacks.record import record_attack
+from jaxmia.config import AttackConfig, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError, MissingModels
-from jaxmia.evaluation.selection import configured_attacks, select_attack
-from jaxmia.files import save_npz, write_text
+from jaxmia.evaluation.selection import Selection, configured_attacks, select, select_attack
+from jaxmia.files import save_npz
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
     epsilon_bound,
@@ -24,6 +23,7 @@ from jaxmia.pipeline.summary import (
     write_samples,
 )
 from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.metrics import RunMetrics, SelectionSummary, ShadowAccuracy
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.status import enough, missing_models, ranges
 from jaxmia.runs.store import Chunk
@@ -31,7 +31,7 @@ from jaxmia.runs.store import Chunk
 logger = logging.getLogger(__name__)
 
 
-def score(out: Path, section: AttackConfig) -> dict[str, Any]:
+def score(out: Path, section: AttackConfig) -> RunMetrics:
     """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
 
     Args:
@@ -67,29 +67,45 @@ def score(out: Path, section: AttackConfig) -> dict[str, Any]:
     save_npz(RunDir(out).scores, scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
     write_samples(RunDir(out).samples, pool, own, fits, scores)
+    rehearsal = selection or _rehearse(chosen, matrices.evidence, section)
     public = public_figures(pool, own, section.fpr)
-    metrics = {
-        "attack": chosen.name,
-        "own_code": not is_standard(chosen),
-        "fpr": section.fpr,
-        "models": len(matrices.shadows.model),
-        "missing": missing,
-        "diverged": list(matrices.shadows.diverged),
-        "samples": len(pool),
-        "shadow_accuracy": {
-            "out": _mean(matrices.shadows.accuracy),
-            "in": _mean(matrices.shadows.accuracy_in),
-        },
-        "selection": selection.to_dict() if selection else None,
-        "private": private_estimate(pool, selection),
-        "public": public,
-        "public_by_class": figures_of_classes(pool, own, section.fpr) if public else None,
-        "epsilon": epsilon_bound(pool, own),
-        "vulnerable": most_vulnerable(pool, own, fits),
-    }
-    write_text(RunDir(out).metrics, json.dumps(metrics, indent=2) + "\n")
+    matched = is_matched(out)
+    metrics = RunMetrics(
+        attack=chosen.name,
+        attack_record=record_attack(chosen),
+        fpr=section.fpr,
+        models=len(matrices.shadows.model),
+        missing=tuple(missing),
+        diverged=tuple(int(model) for model in matrices.shadows.diverged),
+        samples=len(pool),
+        shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
+        misalignment=misalignment(matrices.evidence),
+        unlike_shadows=misaligned(matrices.evidence),
+        matched=matched,
+        selection=SelectionSummary.of(selection) if selection else None,
+        private=private_estimate(pool, rehearsal),
+        public=public,
+        public_by_class=figures_of_classes(pool, own, section.fpr) if public else None,
+        epsilon=epsilon_bound(pool, own, matched=matched),
+        vulnerable=most_vulnerable(pool, own, fits),
+    )
+    metrics.write(out)
     submit_private(out, pool, own)
     return metrics
+
+
+def is_matched(out: Path) -> bool:
+    """Whether `jaxmia match` chose the recipe of a run's shadows, as its configuration says."""
+    config = RunDir(out).config
+    return config.exists() and load_config(config).matched
+
+
+def _rehearse(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
+    """How a named attack does on shadows that play the target; None where they cannot."""
+    try:
+        return select(evidence, [attack], section.fpr, targets=section.targets)
+    except InputError:
+        return None
 
 
 def _tell_missing(out: Path, shadows: Chunk) -> list[int]:

@@ -3,17 +3,16 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import FPRS, LEVEL, figures, figures_by_class, next_target
+from jaxmia.evaluation.metrics import FPRS, LEVEL, Figures, false_alarms, figures, figures_by_class, next_target
 from jaxmia.evaluation.selection import Selection
 from jaxmia.files import write_text
+from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary
 
 DELTA = 1e-5
 """Of the (epsilon, delta) that is bounded from below."""
@@ -53,56 +52,65 @@ def write_samples(
         raise InputError(f"{path}: not written: an id holds {error.object[error.start]!r}, no character") from error
 
 
-def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The samples with the highest scores, highest first, with what the models say of them; fit for JSON.
+def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> tuple[SampleSummary, ...]:
+    """The samples with the highest scores, highest first, with what the models say of them.
 
     Args:
         pool: Ids, labels and membership.
         score: Of the attack that counts, `[sample]`.
         fits: As `jaxmia.attacks.sample_fits` gives them, `[sample]` each.
     """
-    return [
-        {
-            "id": str(pool.ids[sample]),
-            "label": int(pool.labels[sample]),
-            "membership": None if pool.membership[sample] == UNKNOWN else int(pool.membership[sample]),
-            **{name: _plain(column[sample].item()) for name, column in {"score": score, **fits}.items()},
-        }
+    return tuple(
+        SampleSummary.model_validate(
+            {
+                "id": str(pool.ids[sample]),
+                "label": int(pool.labels[sample]),
+                "membership": None if pool.membership[sample] == UNKNOWN else int(pool.membership[sample]),
+                **{name: _plain(column[sample].item()) for name, column in {"score": score, **fits}.items()},
+            }
+        )
         for sample in np.argsort(-score, kind="stable")[:MAX_VULNERABLE]
-    ]
+    )
 
 
-def public_figures(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, Any] | None:
+def public_figures(pool: Pool, score: np.ndarray, fpr: float) -> Figures | None:
     """Figures on the public samples at `fpr` and the usual limits; None where they are not of both kinds."""
     members = pool.membership[pool.public] == 1
     if members.all() or not members.any():
         return None
-    return figures(score[pool.public], members, _limits(fpr)).to_dict()
+    return figures(score[pool.public], members, _limits(fpr))
 
 
-def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, dict[str, Any] | None]:
+def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, Figures | None]:
     """Figures on the public samples of each class, by label, each with a threshold of its own; None as above."""
     public = pool.public
     found = figures_by_class(score[public], pool.membership[public] == 1, pool.labels[public], _limits(fpr))
-    return {str(label): entry and entry.to_dict() for label, entry in found.items()}
+    return {str(label): entry for label, entry in found.items()}
 
 
-def private_estimate(pool: Pool, selection: Selection | None) -> dict[str, Any] | None:
+def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate | None:
     """The TPR to expect on the private samples, with its 95 % prediction interval.
 
     It is where one more shadow would come out on as many samples if it played the target, so it supposes a target that
-    was trained as the shadows were. None without a selection, or where half of the private samples, as
+    was trained as the shadows were. None where no shadow played the target, or where half of the private samples, as
     non-members, would allow no false alarm.
     """
     private = int((~pool.public).sum())
-    if selection is None or selection.fpr * private / 2 < 1:
+    if rehearsal is None or false_alarms(rehearsal.fpr, private // 2) < 1:
         return None
-    spread = selection.expected_error * np.sqrt(selection.targets)
-    estimate = next_target(selection.expected, spread, selection.targets, private / len(pool))
-    return {"fpr": selection.fpr, "samples": private, **asdict(estimate)}
+    spread = rehearsal.expected_error * np.sqrt(rehearsal.targets)
+    found = next_target(rehearsal.expected, spread, rehearsal.targets, private / len(pool))
+    return PrivateEstimate(
+        fpr=rehearsal.fpr,
+        samples=private,
+        targets=rehearsal.targets,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+    )
 
 
-def epsilon_bound(pool: Pool, score: np.ndarray) -> dict[str, Any]:
+def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False) -> EpsilonBound:
     """A lower bound on the target's epsilon at `delta`, by the public samples, with 95 % confidence.
 
     The bound is that of auditing in one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846), computed by
@@ -112,21 +120,27 @@ def epsilon_bound(pool: Pool, score: np.ndarray) -> dict[str, Any]:
     Args:
         pool: Membership.
         score: Higher means member, `[sample]`.
-
-    Returns:
-        `lower` (None where there is none), `delta`, `confidence`, and `reason`, why there is none.
+        matched: Whether public labels chose the recipe of the shadows.
     """
-    bound = {"lower": None, "delta": DELTA, "confidence": LEVEL, "reason": None}
     inside, outside = score[pool.membership == 1], score[pool.membership == 0]
     if min(len(inside), len(outside)) < 2:
-        return {**bound, "reason": "there are fewer than two public members or non-members"}
+        return _no_bound("there are fewer than two public members or non-members")
+    if matched:
+        return _no_bound(
+            "`jaxmia match` chose the recipe by the public labels, and the bound holds only for scores in which they "
+            "had no part"
+        )
     try:
         from jax_privacy import auditing  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return {**bound, "reason": "jax-privacy is not installed; `pip install jax-privacy` adds it"}
+        return _no_bound("jax-privacy is not installed; `pip install jax-privacy` adds it")
     auditor = auditing.CanaryScoreAuditor(inside, outside)
     lower = auditor.epsilon_one_run(1 - LEVEL, DELTA, threshold_strategy=auditing.Split(seed=0))
-    return {**bound, "lower": float(lower)}
+    return EpsilonBound(lower=float(lower), delta=DELTA, confidence=LEVEL, reason=None)
+
+
+def _no_bound(reason: str) -> EpsilonBound:
+    return EpsilonBound(lower=None, delta=DELTA, confidence=LEVEL, reason=reason)
 
 
 def _limits(fpr: float) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmia.attacks import Attack, Evidence
 from jaxmia.errors import MissingModels
-from jaxmia.evaluation.metrics import Estimate, tpr_at_fpr
+from jaxmia.evaluation.metrics import Estimate, false_alarms, tpr_at_fpr
 from jaxmia.report.uncertainty import tpr_band
 
 TARGETS = 16
@@ -31,7 +31,7 @@ class Step:
         models: How many.
         trials: Pseudo-targets, scored by as many shadows.
         reached: TPR of each, `[target]`.
-        public: TPR on the public samples with its 95 % interval; None where they are not of both kinds.
+        public: TPR on the public samples with its 95 % interval; None where they are not of both kinds, or too few.
     """
 
     models: int
@@ -99,6 +99,7 @@ def _attack_public(
     # Private samples are scored as well: some attacks fit what they share with the public ones.
     scores, known = attack(some.take(kept)), membership[kept]
     public, members = known >= 0, known == 1
-    if not members.any() or members[public].all():
+    nonmembers = int((known == 0).sum())
+    if not members.any() or false_alarms(fpr, nonmembers) < 1:
         return None
     return tpr_band(scores[public], members[public], [fpr])[0]

@@ -8,24 +8,26 @@ from jaxmia.plots.panels import paint_curves
 from jaxmia.plots.style import IN, INK, OUT, draw
 from jaxmia.report.results import ChunkRecord, Results
 from jaxmia.report.section import Section, Table
+from jaxmia.runs.matrices import Matrices
+from jaxmia.runs.status import ranges
 from jaxmia.runs.store import recorded_number
 
 _RECORDED = ("jaxmia", "commit", "python", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "platform", "device")
 
 
-def show_training(results: Results) -> Section:
+def show_training(matrices: Matrices) -> Section:
     """Training curves of the shadows."""
-    title = "How the shadows learned"
-    curve = results.shadows.extra.get("curve")
+    title = "Training curves"
+    curve = matrices.shadows.extra.get("curve")
     fits = curve is not None and curve.ndim == 3 and curve.shape[1] > 1 and curve.shape[2] == 4
     known = curve[np.isfinite(curve).all((1, 2))] if fits and curve is not None else np.empty((0, 0, 4))
     if not len(known):
-        return Section(title, ("Left out: the shadows' files hold no training curves.",))
+        return Section(title, ("Not shown: the files of the shadows hold no training curves.",))
     epochs = known[0, :, 0]
-    spread = "Mean of the shadows; the band holds 90 of 100."
+    spread = "Mean over the shadows; the band holds the middle 90 %."
     accuracy = draw(
         "accuracy",
-        f"Accuracy on probed samples. {spread}",
+        f"Accuracy on some of the IN and OUT samples. {spread}",
         lambda axes: paint_curves(axes, epochs, [("IN", IN, known[:, :, 2]), ("OUT", OUT, known[:, :, 3])], "accuracy"),
     )
     loss = draw(
@@ -38,10 +40,10 @@ def show_training(results: Results) -> Section:
 
 def show_throughput(results: Results) -> Section:
     """How fast the shadows were trained, by device."""
-    title = "How fast"
+    title = "Training throughput"
     timed = [record for record in results.chunks if _images(record) is not None]
     if not timed:
-        return Section(title, ("Left out: the shadows' files do not say how long training took.",))
+        return Section(title, ("Not shown: the files of the shadows do not say how long training took.",))
     rows = []
     for device in sorted({_device(record) for record in timed}):
         chunks = [record for record in timed if _device(record) == device]
@@ -59,32 +61,36 @@ def show_throughput(results: Results) -> Section:
                 f"{3600 * models / seconds:,.0f}",
             )
         )
-    text = "Training time of each device, compilation included; images/s counts the images of all models."
-    head = ("device", "models", "at once", "training", "images/s", "models/hour")
+    text = "Training time on each device, including compilation; images/s counts the images of all models."
+    head = ("device", "models", "trained together", "training time", "images/s", "models/hour")
     return Section(title, (text,), tables=(Table(head, tuple(rows)),))
 
 
-def show_making(results: Results) -> Section:
+def show_provenance(results: Results) -> Section:
     """Versions, device and configuration."""
-    title = "How it was made"
+    title = "Provenance"
     queried = [recorded_number(record.metadata, "query_seconds") for record in results.chunks]
     rows = [
         ("attack", results.metrics.attack),
         ("false positive rate", f"{results.metrics.fpr:g}"),
-        ("shadow models", f"{len(results.shadows.model)}"),
-        ("samples", f"{int(results.pool.public.sum()):,} public, {int((~results.pool.public).sum()):,} private"),
-        ("views of each sample", f"{len(results.evidence.target)}"),
+        *((f"run {place}", family.run) for place, family in enumerate(results.metrics.families, start=1)),
+        ("shadow models", f"{results.metrics.models}" if results.metrics.models else ""),
+        ("missing shadow models", ranges(list(results.metrics.missing))),
+        ("views of each sample", f"{len(results.matrices.evidence.target)}" if results.matrices else ""),
         *((name, _distinct(results.chunks, name)) for name in _RECORDED),
         ("querying the shadows", _duration(sum(seconds for seconds in queried if seconds)) if any(queried) else ""),
     ]
     tables = [Table(("", ""), tuple(row for row in rows if row[1]))]
     if results.config:
-        lines = tuple((line,) for line in results.config.splitlines())
-        tables.append(Table((), lines, folded="The configuration"))
+        lines = tuple((line,) for line in results.config.text.splitlines())
+        tables.append(Table((), lines, folded="Configuration"))
         return Section(title, tables=tuple(tables))
-    return Section(
-        title, ("No configuration is in the run directory; the matrices were made elsewhere.",), tables=tuple(tables)
+    missing = (
+        "Each of the fused runs has its own configuration and report."
+        if results.metrics.families
+        else "The run directory holds no configuration; its matrices were made elsewhere."
     )
+    return Section(title, (missing,), tables=tuple(tables))
 
 
 def _images(record: ChunkRecord) -> float | None:

@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jaxmia._version import __version__
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
-from jaxmia.report.by_models import rehearse
+from jaxmia.report.by_models import Step, rehearse
 from jaxmia.report.latex import latex_tables
-from jaxmia.report.origin import show_making, show_throughput, show_training
-from jaxmia.report.results import read_results
+from jaxmia.report.origin import show_provenance, show_throughput, show_training
+from jaxmia.report.results import Results, read_results
 from jaxmia.report.section import Section
 from jaxmia.report.sections import (
     show_attacks,
@@ -24,6 +24,7 @@ from jaxmia.report.sections import (
     show_roc,
     show_vulnerable,
 )
+from jaxmia.report.subject import describe_subject
 from jaxmia.report.verdict import reach_verdict
 from jaxmia.runs.rundir import RunDir
 
@@ -70,37 +71,51 @@ def write_report(
     results = read_results(out, truth)
     if images is not None and len(images) != len(results.pool):
         raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.pool)} samples")
-    attack = results.attack
-    steps = rehearse(results.evidence, attack, results.pool.membership, results.metrics.fpr) if attack else []
-    verdict = reach_verdict(results, steps)
-    attacks = show_attacks(results)
-    sections: list[Section] = [
-        show_roc(results, steps),
-        attacks,
-        show_gain(results, steps),
-        show_classes(results),
-        show_margins(results),
-        show_likeness(results),
-        show_vulnerable(results, images, no_images),
-        show_training(results),
-        show_throughput(results),
-        show_making(results),
-    ]
+    verdict = reach_verdict(results)
+    sections = _sections(results, images, no_images)
     folder = RunDir(out).figures
     plots = [plot for section in sections for plot in (*section.plots, *section.files)]
     for plot in (*((verdict.plot,) if verdict.plot else ()), *plots):
         plot.save(folder, paper=paper)
     if paper:
-        write_text(RunDir(out).tables, latex_tables(verdict, (*sections[0].tables, *attacks.tables)))
+        tables = [table for section in sections[:2] for table in section.tables]
+        write_text(RunDir(out).tables, latex_tables(verdict, tables))
     page = RunDir(out).report
     html = _templates.get_template("page.html.jinja").render(
+        subject=describe_subject(results),
         verdict=verdict,
         sections=sections,
         fpr=results.metrics.fpr,
-        attack=results.metrics.attack,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(page, html)
-    logger.info(f"report: {page}, figures in {folder}")
+    figures = f"figures in {folder}" + (f" (PNG and PDF), tables in {RunDir(out).tables}" if paper else "")
+    logger.info(f"report: {page}, {figures}")
     return page
+
+
+def _sections(results: Results, images: np.ndarray | None, no_images: str) -> list[Section]:
+    """The sections of the page; fused runs have no models of their own, so those on models are absent."""
+    steps = _rehearse(results)
+    found = [show_roc(results, steps), show_attacks(results)]
+    classes, vulnerable = show_classes(results), show_vulnerable(results, images, no_images)
+    if results.matrices is None:
+        return [*found, classes, vulnerable, show_provenance(results)]
+    return [
+        *found,
+        show_gain(results, steps),
+        classes,
+        show_margins(results, results.matrices),
+        show_likeness(results, results.matrices),
+        vulnerable,
+        show_training(results.matrices),
+        show_throughput(results),
+        show_provenance(results),
+    ]
+
+
+def _rehearse(results: Results) -> list[Step]:
+    if results.matrices is None or results.attack is None:
+        return []
+    return rehearse(results.matrices.evidence, results.attack, results.pool.membership, results.metrics.fpr)

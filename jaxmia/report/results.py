@@ -5,92 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from jaxmia.attacks import Aligned, Attack, Evidence, Margin, RankFusion
-from jaxmia.attacks.catalogue import standard_attack
-from jaxmia.config import parse_as
+from jaxmia.attacks import Aligned, Attack, Evidence, Margin
+from jaxmia.attacks.record import rebuild_attack
+from jaxmia.config import Config, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation import metrics as measures
-from jaxmia.files import load_npz, read_json
+from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import match_truth, read_truth
-from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.matrices import Matrices, read_matrices
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import Chunk, ScoreStore, metadata_of
-
-_ALIGNED = "-aligned"
-
-
-class _Plain(BaseModel):
-    """Other fields may be there; they are not read."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Interval(_Plain):
-    """A figure and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Tpr(_Plain):
-    """TPR at a limit of the FPR; `resampled` is None where there are too few non-members to measure it."""
-
-    fpr: float
-    resampled: Interval | None
-
-
-class Figures(_Plain):
-    """What was measured on samples of known membership."""
-
-    members: int
-    nonmembers: int
-    auc: Interval
-    tpr: tuple[Tpr, ...]
-
-    def at(self, fpr: float) -> Interval | None:
-        """The TPR at that limit, None where it was not measured."""
-        return next((entry.resampled for entry in self.tpr if entry.fpr == fpr), None)
-
-
-class Candidate(_Plain):
-    """How an attack did on the pseudo-targets; None where it could not be used."""
-
-    name: str
-    tpr: float | None
-    std_error: float | None
-
-
-class Selection(_Plain):
-    """How the attack was chosen."""
-
-    chosen: str
-    targets: int = Field(ge=2)
-    expected: float
-    expected_error: float = Field(ge=0)
-    results: tuple[Candidate, ...]
-
-
-class Epsilon(_Plain):
-    """A lower bound on the target's epsilon at `delta`; None where there is none."""
-
-    lower: float | None
-    delta: float
-    confidence: float
-
-
-class Metrics(_Plain):
-    """`metrics.json`."""
-
-    attack: str
-    own_code: bool = False
-    fpr: float = Field(gt=0, lt=1)
-    selection: Selection | None
-    public: Figures | None
-    epsilon: Epsilon | None = None
+from jaxmia.runs.store import ScoreStore, metadata_of
 
 
 @dataclass(frozen=True)
@@ -124,29 +51,35 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class RunConfig:
+    """A configuration, and its text as the file has it."""
+
+    fields: Config
+    text: str
+
+
+@dataclass(frozen=True)
 class Results:
-    """A scored run.
+    """A scored run, or several runs that were fused.
 
     Attributes:
         pool: Without images.
-        evidence: The target's and the shadows' margins.
-        shadows: All chunks as one.
-        chunks: How each chunk was made.
+        matrices: The target's and the shadows' margins; None for fused runs, which have none of their own.
+        chunks: How each chunk of shadows was made.
         correct: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
         scores: Of each attack by name, float64 `[sample]`.
         metrics: What `metrics.json` says.
-        config: The text of `config.yaml`; empty where there is none.
+        config: The run's configuration; None where it has none.
         truth: Scores and membership of private samples; None where no truth was given.
     """
 
     pool: Pool
-    evidence: Evidence
-    shadows: Chunk
+    matrices: Matrices | None
     chunks: tuple[ChunkRecord, ...]
     correct: np.ndarray | None
     scores: dict[str, np.ndarray]
-    metrics: Metrics
-    config: str
+    metrics: RunMetrics
+    config: RunConfig | None
     truth: Truth | None
 
     @property
@@ -166,18 +99,17 @@ class Results:
 
     @property
     def attack(self) -> Attack | None:
-        """The attack whose scores are submitted; None for one of the user's own: no code that a file names is run."""
-        return None if self.metrics.own_code else recorded_attack(self.metrics.attack)
+        """The attack whose scores are submitted; None for fused runs and for an attack of the user's own."""
+        record = self.metrics.attack_record
+        return rebuild_attack(record) if record else None
 
-    @property
-    def target_margin(self) -> np.ndarray:
-        """The target's margin in view 0, nats, `[sample]`, on the shadows' scale where the attack puts it there."""
-        if not self.metrics.attack.endswith(_ALIGNED):
-            return self.evidence.target[0]
-        first = Evidence(
-            self.evidence.target[:1], self.evidence.shadows[:, :1], self.evidence.mask, self.evidence.labels
-        )
-        return Aligned(Margin())(first)
+
+def target_margin(matrices: Matrices, attack: Attack | None) -> np.ndarray:
+    """The target's margin in view 0, nats, `[sample]`, on the shadows' scale where the attack puts it there."""
+    evidence = matrices.evidence
+    if not isinstance(attack, Aligned):
+        return evidence.target[0]
+    return Aligned(Margin())(Evidence(evidence.target[:1], evidence.shadows[:, :1], evidence.mask, evidence.labels))
 
 
 def read_results(out: Path, truth: Path | None = None) -> Results:
@@ -190,38 +122,24 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
     Raises:
         InputError: A file is missing, damaged, or does not fit the others.
     """
-    path = RunDir(out).metrics
-    metrics = parse_as(Metrics, read_json(path, "jaxmia score"), str(path))
-    matrices = read_matrices(out)
-    scores = _read_scores(RunDir(out).scores, metrics.attack, len(matrices.pool))
-    config = RunDir(out).config
+    run, metrics = RunDir(out), RunMetrics.read(out)
+    matrices = None if metrics.families else read_matrices(out)
+    pool = matrices.pool if matrices else Pool.load(run.pool)
+    scores = _read_scores(run.scores, metrics.attack, len(pool))
     return Results(
-        pool=matrices.pool,
-        evidence=matrices.evidence,
-        shadows=matrices.shadows,
-        chunks=tuple(_read_record(path) for path in ScoreStore(RunDir(out).shadows).paths()),
-        correct=_read_correct(RunDir(out).target, len(matrices.pool)),
+        pool=pool,
+        matrices=matrices,
+        chunks=tuple(_read_record(path) for path in ScoreStore(run.shadows).paths()) if matrices else (),
+        correct=_read_correct(run.target, len(pool)) if matrices else None,
         scores=scores,
         metrics=metrics,
-        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
-        truth=_judge(matrices.pool, scores[metrics.attack], truth, metrics.fpr) if truth else None,
+        config=_read_config(run.config) if run.config.is_file() else None,
+        truth=_judge(pool, scores[metrics.attack], truth, metrics.fpr) if truth else None,
     )
 
 
-def recorded_attack(name: str) -> Attack:
-    """The attack that goes by that name in `metrics.json`: a standard one, a fusion of them, or one put on scale.
-
-    Raises:
-        InputError: There is none.
-    """
-    if name.startswith("fusion(") and name.endswith(")"):
-        return RankFusion(tuple(standard_attack(part) for part in name[len("fusion(") : -1].split("+")))
-    try:
-        return standard_attack(name)
-    except InputError:
-        if not name.endswith(_ALIGNED):
-            raise
-        return Aligned(recorded_attack(name.removesuffix(_ALIGNED)))
+def _read_config(path: Path) -> RunConfig:
+    return RunConfig(load_config(path), path.read_text(encoding="utf-8"))
 
 
 def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float) -> Truth:

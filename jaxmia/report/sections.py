@@ -1,11 +1,11 @@
-"""What was found: one function for each question that the page answers after the verdict."""
+"""What was found: one function for each section of results."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import t as student
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate
+from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
 from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_likeness, paint_rocs
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
@@ -13,6 +13,8 @@ from jaxmia.report.results import Results
 from jaxmia.report.section import Section, Table, spell
 from jaxmia.report.uncertainty import mean_of, tpr_band
 from jaxmia.report.vulnerable import most_and_least_vulnerable, paint_gallery
+from jaxmia.runs.matrices import Matrices
+from jaxmia.runs.store import Chunk
 
 ATTACKS_DRAWN = 12
 CLASSES_DRAWN = 24
@@ -22,36 +24,36 @@ MARGINS_DRAWN = 200_000
 
 def show_roc(results: Results, steps: Sequence[Step]) -> Section:
     """ROC curves on logarithmic axes, and the usual figures."""
-    title = "How many members at how many false alarms"
+    title = "ROC curve"
     smallest = [int((~members).sum()) for _, members in _known(results)]
     smallest += [int((~trial.members).sum()) for trial in (steps[-1].trials if steps else ())]
     if not smallest:
-        return Section(title, ("Left out: there are no samples of known membership and too few shadows to stand in.",))
+        return Section(title, ("Not shown: no membership is known, and no shadow could play the target.",))
     fprs = np.geomspace(1 / min(smallest), 1, 120)
     curves = []
     if steps:
         reached = np.array(
             [[e.value for e in tpr_band(t.scores, t.members, fprs, replicates=2)] for t in steps[-1].trials]
         )
-        curves.append(("shadows as targets", OTHER, [mean_of(values) for values in reached.T]))
+        curves.append(("shadows playing the target", OTHER, [mean_of(values) for values in reached.T]))
     colours = {"public samples": OUT, "private samples": IN}
     curves += [(name, colours[name], tpr_band(*known, fprs)) for name, known in _known_by_name(results).items()]
     caption = (
-        "ROC curves with pointwise 95 % bands; guessing is the dashed diagonal, and the dotted line is at the false "
-        "positive rate that counts. It ends on the left where one false alarm is all there is."
+        "ROC curves on logarithmic axes with pointwise 95 % intervals. The dashed diagonal is guessing; the dotted "
+        "line marks the false positive rate that counts. The curves begin at the rate that allows one false positive."
     )
     plot = draw("roc", caption, lambda axes: paint_rocs(axes, fprs, curves, results.metrics.fpr))
     return Section(title, plots=(plot,), tables=_figures_table(results), wide=True)
 
 
-def show_margins(results: Results) -> Section:
+def show_margins(results: Results, matrices: Matrices) -> Section:
     """Distributions of the logit margin."""
-    phi, mask = results.shadows.phi[:, 0], results.shadows.mask
-    margins = results.evidence.target[0][results.pool.public]
+    phi, mask = matrices.shadows.phi[:, 0], matrices.shadows.mask
+    margins = matrices.evidence.target[0][results.pool.public]
     caption = (
-        "How far the true class leads, for shadows that were trained on a sample (IN) and that were not (OUT), and for "
-        "the target on its public members and non-members. Where IN and OUT lie on each other, a threshold alone tells "
-        "nothing; attacks compare sample by sample."
+        "Logit margins of shadows on samples they were trained on (IN) and were not (OUT), and of the target on public "
+        "members and non-members. Where IN and OUT overlap, no single threshold separates members from non-members; "
+        "the attacks compare each sample with its own shadows."
     )
     plot = draw(
         "margins",
@@ -60,18 +62,18 @@ def show_margins(results: Results) -> Section:
             axes, _some(phi[mask]), _some(phi[~mask]), margins[results.members], margins[~results.members]
         ),
     )
-    return Section("What the models say", plots=(plot,))
+    return Section("Distribution of logit margins", plots=(plot,))
 
 
-def show_likeness(results: Results) -> Section:
+def show_likeness(results: Results, matrices: Matrices) -> Section:
     """How alike shadows and target are: accuracy and quantiles of the margin."""
-    title = "Are the shadows like the target?"
+    title = "Target compared with its shadows"
     if not results.has_public_figures:
-        return Section(title, ("Left out: that needs public members and public non-members.",))
-    some = slice(None, None, -(-len(results.shadows.model) // SHADOWS_COMPARED))
-    phi, mask = results.shadows.phi[some, 0], results.shadows.mask[some]
+        return Section(title, ("Not shown: this needs public members and public non-members.",))
+    some = slice(None, None, -(-len(matrices.shadows.model) // SHADOWS_COMPARED))
+    phi, mask = matrices.shadows.phi[some, 0], matrices.shadows.mask[some]
     levels = np.linspace(0.01, 0.99, 99)
-    margins = results.evidence.target[0][results.pool.public]
+    margins = matrices.evidence.target[0][results.pool.public]
     members = results.members
 
     def of_shadows(trained: np.ndarray) -> np.ndarray:
@@ -80,11 +82,11 @@ def show_likeness(results: Results) -> Section:
 
     inside, outside = of_shadows(mask), of_shadows(~mask)
     if not (len(inside) and len(outside)):
-        return Section(title, ("Left out: no shadow was trained on some samples and not on others.",))
+        return Section(title, ("Not shown: no shadow was trained on some samples and not on others.",))
     target = np.quantile(margins[members], levels), np.quantile(margins[~members], levels)
     caption = (
-        "Quantiles of the target's margins less those of the mean shadow; at each percentile, 95 of 100 shadows lie in "
-        "the band. A target outside of it was trained by another recipe."
+        "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band holds "
+        "95 % of the shadows; a target outside it was probably trained by another recipe."
     )
     sides = [
         (("shadows, IN", "target, members"), IN, "-", inside, target[0]),
@@ -92,17 +94,18 @@ def show_likeness(results: Results) -> Section:
     ]
     plot = draw("likeness", caption, lambda axes: paint_likeness(axes, levels, sides))
     rows = [
-        *_accuracy_rows(results),
+        *_accuracy_rows(results, matrices.shadows),
         _likeness_row("median margin, members / IN (nats)", inside[:, 49], target[0][49]),
         _likeness_row("median margin, non-members / OUT (nats)", outside[:, 49], target[1][49]),
         _likeness_row("99th percentile, members / IN (nats)", inside[:, -1], target[0][-1]),
     ]
-    head = ("", "target", "mean shadow", "95 % of shadows")
+    head = ("", "target", "mean of shadows", "95 % of shadows")
     return Section(title, plots=(plot,), tables=(Table(head, tuple(rows)),))
 
 
 def show_attacks(results: Results) -> Section:
-    """Attacks side by side."""
+    """The attacks compared, the chosen one among them."""
+    title = "Comparison of attacks"
     fpr, chosen = results.metrics.fpr, results.metrics.attack
     selection = results.metrics.selection
     reach = float(student.ppf((1 + LEVEL) / 2, selection.targets - 1)) if selection else 0.0
@@ -112,22 +115,20 @@ def show_attacks(results: Results) -> Section:
         if row.tpr is not None and row.std_error is not None
     }
     public = {}
-    if results.has_public_figures:
+    if results.has_public_figures and false_alarms(fpr, int((~results.members).sum())) >= 1:
         measured = results.pool.public
         public = {
             name: tpr_band(scores[measured], results.members, [fpr])[0] for name, scores in results.scores.items()
         }
     ranked = shadows or public
     if not ranked:
-        return Section("Attacks side by side", ("Left out: nothing tells how good any attack is.",))
-    base = chosen if chosen in ranked else chosen.removesuffix("-aligned")
+        return Section(title, (f"Not shown: no attack could be measured at a false positive rate of {100 * fpr:g} %.",))
+    base = selection.candidate if selection else chosen
     order = sorted(ranked, key=lambda name: -ranked[name].value)
     drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == base]
     rows = [(_short(name), ranked[name]) for name in drawn]
-    where = "shadows that play the target" if shadows else "the public samples"
-    caption = (
-        f"TPR at {100 * fpr:g} % false alarms on {where}, with 95 % intervals; the chosen attack in its own colour."
-    )
+    where = "shadows playing the target" if shadows else "the public samples"
+    caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; the chosen attack is highlighted."
     strong = drawn.index(base) if base in drawn else None
     plot = draw(
         "attacks",
@@ -137,34 +138,36 @@ def show_attacks(results: Results) -> Section:
     )
     names = [*order, *(name for name in public if name not in ranked)]
     table = Table(
-        ("attack", "shadows as targets", "public samples"),
+        ("attack", "shadows playing the target", "public samples"),
         tuple((name, spell(shadows.get(name)), spell(public.get(name))) for name in names),
         strong=chosen if chosen in names else base,
-        folded="All attacks with 95 % intervals",
+        folded="All attacks",
     )
-    return Section("Attacks side by side", _how_chosen(results), (plot,), (table,), wide=True)
+    return Section(title, _how_chosen(results), (plot,), (table,), wide=True)
 
 
 def show_classes(results: Results) -> Section:
     """Figures by class, on the public samples."""
-    title = "Class by class"
+    title = "TPR by class"
     fpr = results.metrics.fpr
     scores, labels = results.score[results.pool.public], results.pool.labels[results.pool.public]
     rows = []
     for label in np.unique(labels):
         chosen = labels == label
         members = results.members[chosen]
-        if members.any() and fpr * (~members).sum() >= 1:
+        if members.any() and false_alarms(fpr, int((~members).sum())) >= 1:
             rows.append((f"class {label}", tpr_band(scores[chosen], members, [fpr])[0]))
     if not rows:
-        return Section(title, (f"Left out: no class has the {1 / fpr:.0f} public non-members that a figure needs.",))
+        return Section(
+            title, (f"Not shown: no class has the {np.ceil(1 / fpr):.0f} public non-members that it needs.",)
+        )
     rows.sort(key=lambda row: -row[1].value)
     half = CLASSES_DRAWN // 2
     drawn = rows if len(rows) <= CLASSES_DRAWN else rows[:half] + rows[-half:]
     caption = (
-        f"TPR at {100 * fpr:g} % false alarms within each class of the public samples, each by a threshold of its own"
+        f"TPR at {100 * fpr:g} % FPR within each class of the public samples, each class with a threshold of its own"
         + ("" if drawn is rows else f"; the {half} highest and the {half} lowest of {len(rows)} classes")
-        + ". Of 95 % intervals, one in twenty misses the true figure by chance."
+        + ". With 95 % intervals, expect one in twenty to miss the true value."
     )
     plot = draw(
         "classes",
@@ -179,14 +182,18 @@ def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str)
     """The samples with the highest and the lowest scores."""
     most, least = most_and_least_vulnerable(results, images)
     text = (
-        "Each dash is a shadow's margin on the sample, more confident to the right: above, shadows trained on "
-        "it (IN); below, shadows that were not (OUT). The long line is the target.",
+        (
+            "Each tick is a shadow's logit margin on the sample, more confident to the right: above, shadows trained "
+            "on it (IN); below, shadows that were not (OUT). The long line is the target.",
+        )
+        if results.matrices
+        else ()
     )
-    if images is None:
-        text += (f"Without pictures: {no_images}",)
+    if images is None and no_images:
+        text += (no_images,)
     galleries = (
-        ("Most vulnerable: called members with the highest scores", tuple(most)),
-        ("Least vulnerable: called non-members with the lowest scores", tuple(least)),
+        ("Most vulnerable: the highest scores", tuple(most)),
+        ("Least vulnerable: the lowest scores", tuple(least)),
     )
     files = ()
     if images is not None and most:
@@ -196,29 +203,32 @@ def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str)
                 "vulnerable", "Most and least vulnerable samples.", lambda axes: paint_gallery(axes, rows), height=2.6
             ),
         )
-    return Section("Most and least vulnerable", text, galleries=galleries, files=files, wide=True)
+    return Section("Most and least vulnerable samples", text, galleries=galleries, files=files, wide=True)
 
 
 def show_gain(results: Results, steps: Sequence[Step]) -> Section:
-    """What more shadow models bring."""
-    title = "What more shadow models bring"
+    """The TPR against the number of shadow models."""
+    title = "TPR by number of shadow models"
     if results.attack is None:
-        return Section(title, ("Left out: the attack is one of your own, and the report runs no code but its own.",))
+        return Section(title, ("Not shown: an attack of your own is not run again for the report.",))
     if not steps:
-        return Section(title, ("Left out: there are too few shadows to let one play the target against four others.",))
+        return Section(title, ("Not shown: there are too few shadows for one to play the target against four others.",))
     fpr = results.metrics.fpr
+    fewest = min(int((~trial.members).sum()) for step in steps for trial in step.trials)
+    if false_alarms(fpr, fewest) < 1:
+        return Section(title, (f"Not shown: {100 * fpr:g} % of {fewest} non-members is less than one false positive.",))
     curves: list[tuple[str, str, Sequence[Estimate | None]]] = [
-        ("shadows as targets", OTHER, [mean_of(step.reached) for step in steps])
+        ("shadows playing the target", OTHER, [mean_of(step.reached) for step in steps])
     ]
     if any(step.public for step in steps):
         curves.append(("public samples", OUT, [step.public for step in steps]))
     caption = (
-        f"The chosen attack with fewer shadows, on {len(steps[-1].trials)} shadows that play the target (mean with its "
-        "95 % interval) and on the public samples (with their 95 % interval, which is much the same chance at each "
-        "step). Samples left without an IN or an OUT model are left out."
+        f"The attack with fewer shadows: mean over {len(steps[-1].trials)} shadows playing the target, and on the "
+        "public samples, with 95 % intervals. The intervals on the public samples share their samples, so they are not "
+        "independent of each other. Samples without IN or without OUT models are left out."
     )
     if results.metrics.selection:
-        caption += " The attack was chosen with all models, so the last step flatters it a little."
+        caption += " The attack was chosen with all models, which favours it a little at the last step."
     models = [step.models for step in steps]
     plot = draw("gain", caption, lambda axes: paint_gain(axes, models, curves, fpr, fpr))
     return Section(title, plots=(plot,))
@@ -246,13 +256,13 @@ def _figures_table(results: Results) -> tuple[Table, ...]:
     tprs = [{entry.fpr: entry.resampled for entry in figures.tpr} for figures in columns.values()]
     rows = [("AUC (guessing: 0.5)", *(spell(figures.auc) for figures in columns.values()))]
     rows += [(f"TPR at {100 * fpr:g} % FPR", *(spell(column.get(fpr)) for column in tprs)) for fpr in tprs[0]]
-    return (Table(("with 95 % intervals", *columns), tuple(rows)),)
+    return (Table(("figure (95 % interval)", *columns), tuple(rows)),)
 
 
-def _accuracy_rows(results: Results) -> list[tuple[str, ...]]:
+def _accuracy_rows(results: Results, shadows: Chunk) -> list[tuple[str, ...]]:
     if results.correct is None:
         return []
-    correct, shadows = results.correct[results.pool.public], results.shadows
+    correct = results.correct[results.pool.public]
     rows = []
     for name, chosen, accuracy in (
         ("accuracy, members / IN", results.members, shadows.accuracy_in),
@@ -271,15 +281,17 @@ def _likeness_row(name: str, shadows: np.ndarray, target: float) -> tuple[str, .
 
 def _how_chosen(results: Results) -> tuple[str, ...]:
     chosen, selection = results.metrics.attack, results.metrics.selection
+    if results.metrics.families:
+        return (f"{chosen} is the mean rank of the {len(results.metrics.families)} runs, with equal weights.",)
     if selection is None:
-        return (f"The attack {chosen} was named by hand. The others are for comparison only.",)
+        return (f"{chosen} was named by hand; the other attacks are shown for comparison only.",)
     text = (
-        f"{chosen} was chosen on {selection.targets} shadows that play the target: the first of all attacks within one "
-        "standard error of the best, simple ones before fusions. The public samples had no part in it; picking the "
-        "best of their column now would report a figure on the data that chose it."
+        f"{selection.candidate} was chosen on {selection.targets} shadows that played the target: among the attacks "
+        "within one standard error of the best, the first, with simple attacks before fusions. The public samples had "
+        "no part in the choice. Picking the best attack of their column now would bias its figure."
     )
-    if chosen.endswith("-aligned"):
-        text += " It then had the target's margins put on the shadows' scale, for the target is unlike its shadows."
+    if selection.aligned:
+        text += " Since the target is unlike its shadows, its logit margins were put on their scale first."
     return (text,)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import t as student
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate
+from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
 
 REPLICATES = 4000
 
@@ -30,7 +30,7 @@ def tpr_band(
     alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
     found = []
     for fpr in fprs:
-        allowed = int(np.floor(fpr * len(alarms) * (1 + 1e-12)))
+        allowed = false_alarms(fpr, len(alarms))
         if allowed >= len(alarms):
             found.append(Estimate(1.0, 1.0, 1.0))
             continue

@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from jaxmia.attacks import misaligned, misalignment
-from jaxmia.evaluation.metrics import Estimate, next_target
+from jaxmia.evaluation.metrics import Estimate
 from jaxmia.plots.panels import paint_intervals
 from jaxmia.plots.style import Plot, draw
-from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
 
 
@@ -18,7 +14,7 @@ class Figure:
     """One answer to the question.
 
     Attributes:
-        name: Where it comes from, in a word or two.
+        name: Where it comes from, in a word: `expected`, `public` or `private`.
         estimate: TPR at the FPR that counts, with its 95 % interval.
         basis: What it was measured on.
     """
@@ -45,42 +41,35 @@ class Verdict:
     plot: Plot | None
 
 
-def reach_verdict(results: Results, steps: Sequence[Step]) -> Verdict:
-    """Weighs what the shadows promise against what public samples, and the truth where it is known, show.
-
-    Args:
-        results: A scored run.
-        steps: The chosen attack on pseudo-targets; the last one stands in where no selection was made.
-    """
+def reach_verdict(results: Results) -> Verdict:
+    """Sets what the shadows promise beside what public samples, and the truth where it is known, show."""
     fpr = results.metrics.fpr
-    figures = [figure for figure in (_promised(results, steps), _public(results), _private(results)) if figure]
+    figures = [figure for figure in (_promised(results), _public(results), _private(results)) if figure]
+    remarks = tuple(_remarks(results, {figure.name: figure for figure in figures}))
     if not figures:
-        unknown = "Nothing is known about how good the attack is: there are neither enough shadows nor public samples."
-        return Verdict(unknown, (), (), None)
+        unknown = f"How strong the attack is at a false positive rate of {_percent(fpr)} could not be measured."
+        return Verdict(unknown, (), remarks, None)
     rows = [(figure.name, figure.estimate) for figure in figures]
     plot = draw(
         "verdict",
-        f"Share of members found (TPR) at {100 * fpr:g} % false alarms, with 95 % intervals.",
-        lambda axes: paint_intervals(axes, rows, fpr, f"TPR at {100 * fpr:g} % FPR"),
+        f"True positive rate at a false positive rate of {_percent(fpr)}, with 95 % intervals.",
+        lambda axes: paint_intervals(axes, rows, fpr, f"TPR at {_percent(fpr)} FPR"),
         height=0.75 + 0.28 * len(rows),
     )
-    return Verdict(_sentence(figures, fpr), tuple(figures), tuple(_remarks(results, figures)), plot)
+    return Verdict(_sentence(figures, fpr), tuple(figures), remarks, plot)
 
 
-def _promised(results: Results, steps: Sequence[Step]) -> Figure | None:
-    private = int((~results.pool.public).sum())
-    share = private / len(results.pool) if private else 1.0
-    selection = results.metrics.selection
-    if selection:
-        spread = selection.expected_error * np.sqrt(selection.targets)
-        estimate = next_target(selection.expected, spread, selection.targets, share)
-        how = "the attack chosen on one half of them and measured on the other"
-        return Figure("expected", estimate, f"{selection.targets} shadows that play the target, {how}")
-    if not steps:
+def _promised(results: Results) -> Figure | None:
+    """What `metrics.json` promises, and nothing else."""
+    private = results.metrics.private
+    if private is None:
         return None
-    reached = steps[-1].reached
-    estimate = next_target(float(reached.mean()), float(reached.std(ddof=1)), len(reached), share)
-    return Figure("expected", estimate, f"{len(reached)} shadows that play the target, the attack named beforehand")
+    how = (
+        "the attack was chosen on one half of them and measured on the other"
+        if results.metrics.selection
+        else "attacked with the attack that was named"
+    )
+    return Figure("expected", private.estimate, f"{private.targets} shadows that played the target; {how}")
 
 
 def _public(results: Results) -> Figure | None:
@@ -88,72 +77,81 @@ def _public(results: Results) -> Figure | None:
     measured = public.at(results.metrics.fpr) if public else None
     if not (public and measured):
         return None
-    basis = f"{public.members:,} public members and {public.nonmembers:,} public non-members"
-    return Figure("public", Estimate(measured.value, measured.low, measured.high), basis)
+    return Figure("public", measured, f"{public.members:,} public members and {public.nonmembers:,} public non-members")
 
 
 def _private(results: Results) -> Figure | None:
     if results.truth is None:
         return None
     figures = results.truth.figures
-    measured = next(entry.resampled for entry in figures.tpr if entry.fpr == results.metrics.fpr)
-    basis = f"{figures.members:,} private members and {figures.nonmembers:,} private non-members, by the given truth"
+    measured = figures.at(results.metrics.fpr)
+    basis = f"{figures.members:,} private members and {figures.nonmembers:,} private non-members, from the given truth"
     return Figure("private", measured, basis) if measured else None
 
 
 def _sentence(figures: Sequence[Figure], fpr: float) -> str:
     first, last = figures[0], figures[-1]
     found = {
-        "expected": "the attack is expected to find",
-        "public": "the attack found, on the public samples,",
-        "private": "the attack found, on the private samples,",
-    }[first.name]
-    sentence = f"Of 100 members, {found} {_percent(first.estimate)} at {100 * fpr:g} false alarms in 100 non-members; "
-    sentence += f"guessing finds {100 * fpr:g}."
+        "expected": "the attack is expected to identify {} of the private members",
+        "public": "the attack identified {} of the public members",
+        "private": "the attack identified {} of the private members",
+    }[first.name].format(_share(first.estimate))
+    sentence = f"At a false positive rate of {_percent(fpr)}, {found}; guessing identifies {_percent(fpr)}."
     if first.estimate.low <= fpr:
-        sentence += " That cannot be told from guessing."
+        sentence += " That is not distinguishable from guessing."
     if last.name == "private" and last is not first:
-        sentence += f" By the truth that was given, it found {_percent(last.estimate)} on the private samples."
+        sentence += f" According to the given truth, it identified {_share(last.estimate)}."
     return sentence
 
 
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} (95 % interval {100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % (95 % interval {100 * estimate.low:.1f} to {100 * estimate.high:.1f} %)"
 
 
-def _remarks(results: Results, figures: Sequence[Figure]) -> list[str]:
-    by_name = {figure.name: figure for figure in figures}
+def _percent(rate: float) -> str:
+    return f"{100 * rate:g} %"
+
+
+def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
+    metrics = results.metrics
     remarks = []
-    if "expected" in by_name:
+    if "expected" in figures:
         remarks.append(
-            "Expected: where one more target would come out if it were trained as the shadows were, on as many samples "
-            "as are in question."
+            "Expected: where the result for one more target would lie if it were trained like the shadows and had as "
+            "many private samples."
         )
-    if "public" in by_name:
+    if "public" in figures:
+        remarks.append(f"Public: measured on the target itself. {_role_of_labels(results)}")
+    if metrics.unlike_shadows:
         remarks.append(
-            "Public: measured on the target itself. These labels had no part in the choice of the attack."
-            if results.metrics.selection
-            else "Public: measured on the target itself, with an attack that was named by hand. It is an honest figure "
-            "only if it was not named by looking at it."
+            f"The target is unlike its shadows: its logit margins lie {metrics.misalignment:.1f} standard deviations "
+            "from theirs, further than chance takes one target in 10,000. What was measured on shadows need not hold "
+            "for it; jaxmia match looks for a recipe that comes closer."
         )
-    if misaligned(results.evidence):
-        remarks.append(
-            f"The target is unlike its shadows: its margins are {misalignment(results.evidence):.1f} of their standard "
-            "deviations away, more than chance makes it once in 10,000 cases. What the shadows promise need not hold "
-            "for it; shadows trained more as it was may do better."
-        )
-    if {"expected", "public"} <= set(by_name):
-        promised, measured = by_name["expected"].estimate, by_name["public"].estimate
-        if measured.high < promised.low:
-            remarks.append("The public figure is below what the shadows promise: rather trust the public one.")
-        elif measured.low > promised.high:
+    if {"expected", "public"} <= set(figures):
+        expected, public = figures["expected"].estimate, figures["public"].estimate
+        if public.high < expected.low:
+            remarks.append("The public figure is below what the shadows promise: trust the public one.")
+        elif public.low > expected.high:
             remarks.append(
                 "The public figure is above what the shadows promise: their recipe differs from the target's."
             )
-    bound = results.metrics.epsilon
-    if bound and bound.lower is not None:
-        remarks.append(
-            f"By the public samples, the target's training leaks at least epsilon {bound.lower:.3f} at delta "
-            f"{bound.delta:g}, with {100 * bound.confidence:g} % confidence, if its members were drawn by a fair coin."
+    if metrics.private is None and (private := int((~results.pool.public).sum())):
+        why = (
+            "fused runs may share masks, so no shadow can play the target"
+            if metrics.families
+            else f"there are too few of them ({private:,}), or no shadow could play the target"
         )
+        remarks.append(f"Nothing is promised for the private samples: {why}.")
     return remarks
+
+
+def _role_of_labels(results: Results) -> str:
+    metrics = results.metrics
+    if metrics.matched:
+        return "jaxmia match chose the shadows' recipe by the public labels, so they had a small part in this figure."
+    if metrics.families:
+        return "Their labels had no part in how the runs were fused."
+    if metrics.selection:
+        return "Their labels had no part in the choice of the attack."
+    return "The attack was named by hand, so the figure is unbiased only if the name was not picked by looking at it."

@@ -10,11 +10,31 @@ from matplotlib.axes import Axes
 from matplotlib.image import imsave
 
 from jaxmia.plots.style import IN, INK, OUT
-from jaxmia.report.results import Results
+from jaxmia.report.results import Results, target_margin
 
 SHOWN = 6
 _MARKS = 100
 """Shadows drawn for a sample, at most on each side."""
+
+
+@dataclass(frozen=True)
+class SampleMargins:
+    """Logit margins of one sample, in nats.
+
+    Attributes:
+        inside: Of shadows trained on it, `[model]`.
+        outside: Of the others.
+        target: Of the target, on the shadows' scale where the attack puts it there.
+    """
+
+    inside: np.ndarray
+    outside: np.ndarray
+    target: float
+
+    def place(self, margin: float) -> float:
+        """Where a margin lies between the lowest and the highest one, from 0 to 1."""
+        everything = np.concatenate([self.inside, self.outside, [self.target]])
+        return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
 
 
 @dataclass(frozen=True)
@@ -25,18 +45,16 @@ class VulnerableSample:
         name: Its id.
         label: Its class.
         status: `member`, `non-member` or `private`.
-        inside: Margins of shadows trained on it, nats, `[model]`.
-        outside: Margins of the others.
-        target: The target's margin, on the shadows' scale where the attack puts it there.
+        score: That the attack gives it.
+        margins: What the models say of it; None for fused runs.
         pixels: In [0, 1], `[height, width, 3]`, or `[height, width]` in shades of grey; None where there is no image.
     """
 
     name: str
     label: int
     status: str
-    inside: np.ndarray
-    outside: np.ndarray
-    target: float
+    score: float
+    margins: SampleMargins | None
     pixels: np.ndarray | None
 
     @property
@@ -47,11 +65,6 @@ class VulnerableSample:
         buffer = io.BytesIO()
         imsave(buffer, self.pixels, format="png", cmap="gray", vmin=0, vmax=1)
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-    def place(self, margin: float) -> float:
-        """Where a margin lies between the sample's lowest and highest one, from 0 to 1."""
-        everything = np.concatenate([self.inside, self.outside, [self.target]])
-        return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
 
 
 def most_and_least_vulnerable(
@@ -65,17 +78,22 @@ def most_and_least_vulnerable(
     """
     order = np.argsort(-results.score, kind="stable")
     count = min(SHOWN, len(order) // 2)
-    margins = results.target_margin
+    matrices = results.matrices
+    targets = target_margin(matrices, results.attack) if matrices else None
+
+    def margins(sample: int) -> SampleMargins | None:
+        if matrices is None or targets is None:
+            return None
+        phi, trained = matrices.shadows.phi[:, 0, sample], matrices.shadows.mask[:, sample]
+        return SampleMargins(_thinned(phi[trained]), _thinned(phi[~trained]), float(targets[sample]))
 
     def shown(sample: int) -> VulnerableSample:
-        phi, trained = results.shadows.phi[:, 0, sample], results.shadows.mask[:, sample]
         return VulnerableSample(
             name=str(results.pool.ids[sample]),
             label=int(results.pool.labels[sample]),
             status={1: "member", 0: "non-member"}.get(int(results.pool.membership[sample]), "private"),
-            inside=_thinned(phi[trained]),
-            outside=_thinned(phi[~trained]),
-            target=float(margins[sample]),
+            score=float(results.score[sample]),
+            margins=margins(sample),
             pixels=None if images is None else _pixels(images[sample]),
         )
 
@@ -110,9 +128,11 @@ def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[VulnerableSampl
             picture = axes.inset_axes((left, base + 0.3 * tall, 0.92 * wide, 0.52 * tall))
             picture.imshow(np.asarray(sample.pixels), cmap="gray", vmin=0, vmax=1)
             picture.set_axis_off()
+            if sample.margins is None:
+                continue
             strip = axes.inset_axes((left, base + 0.06 * tall, 0.92 * wide, 0.2 * tall))
-            for height, margins, colour in ((1, sample.inside, IN), (0, sample.outside, OUT)):
+            for height, margins, colour in ((1, sample.margins.inside, IN), (0, sample.margins.outside, OUT)):
                 strip.plot(margins, np.full(len(margins), height), "|", color=colour, markersize=5, markeredgewidth=0.6)
-            strip.axvline(sample.target, color=INK, linewidth=1)
+            strip.axvline(sample.margins.target, color=INK, linewidth=1)
             strip.set(ylim=(-0.7, 1.7))
             strip.set_axis_off()

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmia.attacks import Aligned, Attack, Calibrated, Evidence, Margin, RankFusion, check_attack, score_all, scores_of
-from jaxmia.attacks.catalogue import is_standard, named_attack, own_attack
+from jaxmia.attacks import Calibrated, Evidence, Margin, check_attack, score_all, scores_of
+from jaxmia.attacks.catalogue import named_attack, own_attack
+from jaxmia.attacks.record import rebuild_attack, record_attack
 from jaxmia.config import AttackConfig, parse_as
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks, select, select_attack
@@ -145,7 +146,7 @@ def test_an_own_attack_takes_part_in_auto_and_wins_where_it_is_stronger():
     selection = select_attack(evidence, AttackConfig(), [strong])
     assert "own" in selection.chosen.name
     assert [row.name for row in selection.results if row.name == "own"] == ["own"]
-    assert not is_standard(selection.chosen)
+    assert rebuild_attack(record_attack(selection.chosen)) is None
 
 
 def test_an_own_attack_that_fails_on_a_pseudo_target_is_named():
@@ -166,11 +167,3 @@ def test_candidates_of_one_name_are_refused():
     evidence, attacks = scripted({"own": ("a", 1.0)})
     with pytest.raises(InputError, match=r"attack\.candidates: 'own' is the name of 2 attacks"):
         select(evidence, [*attacks, *attacks], 0.05)
-
-
-def test_what_is_made_of_standard_attacks_is_standard():
-    own: Attack = Fixed(np.zeros(3))
-    assert is_standard(Aligned(RankFusion((Margin(), Calibrated()))))
-    assert not is_standard(own)
-    assert not is_standard(Aligned(own))
-    assert not is_standard(RankFusion((Margin(), own)))

@@ -1,39 +1,43 @@
 import io
 import logging
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from jaxmia.cli import display
 from jaxmia.cli.display import bench_table, progress_bar, selection_table
+from jaxmia.evaluation.selection import CandidateResult
 from jaxmia.runs import progress
+from jaxmia.runs.metrics import SelectionSummary
 from jaxmia.runs.progress import Progress
 
 
-def shown(selection: dict[str, Any]) -> list[str]:
+def shown(selection: SelectionSummary) -> list[str]:
     """Names and marks of the rows of a selection's table."""
     table = selection_table(selection)
     names, marks = list(table.columns[0].cells), list(table.columns[-1].cells)
     return [f"{name}: {mark}" for name, mark in zip(names, marks, strict=True) if mark]
 
 
-def selection(chosen: str, *names: str, aligned: bool) -> dict[str, Any]:
-    rows = [{"name": name, "tpr": 0.5 - 0.01 * place, "std_error": 0.1, "auc": 0.6} for place, name in enumerate(names)]
-    return {"targets": 4, "fpr": 0.05, "chosen": chosen, "aligned": aligned, "results": rows}
+def selection(candidate: str, *names: str, aligned: bool) -> SelectionSummary:
+    rows = [CandidateResult(name, 0.5 - 0.01 * place, 0.1, 0.6) for place, name in enumerate(names)]
+    chosen = f"{candidate}-aligned" if aligned else candidate
+    return SelectionSummary(
+        chosen=chosen, candidate=candidate, fpr=0.05, targets=4, expected=0.5, expected_error=0.1, results=tuple(rows)
+    )
 
 
 def test_one_attack_is_marked_as_chosen():
     names = ("adaptive", "adaptive-aligned")
     assert shown(selection("adaptive", *names, aligned=False)) == ["adaptive: chosen"]
     assert shown(selection("adaptive-aligned", *names, aligned=False)) == ["adaptive-aligned: chosen"]
-    assert shown(selection("adaptive-aligned", *names, aligned=True)) == ["adaptive: chosen, aligned"]
+    assert shown(selection("adaptive", *names, aligned=True)) == ["adaptive: chosen, aligned"]
 
 
 def test_the_chosen_one_is_shown_however_far_behind():
     names = [f"attack-{number}" for number in range(20)]
     assert shown(selection("attack-19", *names, aligned=False)) == ["attack-19: chosen"]
-    assert shown(selection("attack-19-aligned", *names, aligned=True)) == ["attack-19: chosen, aligned"]
+    assert shown(selection("attack-19", *names, aligned=True)) == ["attack-19: chosen, aligned"]
 
 
 def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):

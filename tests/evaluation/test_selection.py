@@ -1,4 +1,3 @@
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,15 +179,20 @@ def test_candidates_that_cannot_be_used_stay_in_the_table_with_the_reason(monkey
         select(lacking, [LiraOnline()], 0.05)
 
 
-def test_seed_draws_the_pseudo_targets_and_the_result_is_json():
+def test_seed_draws_the_pseudo_targets():
     evidence, attacks = scripted({"only": ("a", 0.5)}, models=20)
     first, again, other = (select(evidence, attacks, 0.05, targets=6, seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert first.results != other.results
     assert first.targets == 6
-    table = json.loads(json.dumps(first.to_dict(), allow_nan=False))
-    assert table["chosen"] == "only"
-    assert table["results"][0]["tpr"] == first.results[0].tpr
+
+
+def test_a_rate_that_allows_no_false_alarm_is_not_chosen_by():
+    evidence, attacks = scripted({"only": ("a", 0.5)}, models=20)
+    fewest = int((~evidence.mask).sum(1).min())
+    with pytest.raises(InputError, match=rf"attack\.fpr: 0\.0001 allows no false alarm among the {fewest} non-members"):
+        select(evidence, attacks, 0.0001)
+    assert select(evidence, attacks, 1 / fewest).chosen.name == "only"
 
 
 def test_too_few_shadows_or_targets_and_a_bad_fpr_are_refused():

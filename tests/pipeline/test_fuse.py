@@ -15,6 +15,7 @@ from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv, to_unit_interval
 from jaxmia.pipeline.fuse import FUSION, fuse
 from jaxmia.pipeline.scoring import score
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import Chunk, ScoreStore
 
 SAMPLES = 600
@@ -65,11 +66,10 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
     np.testing.assert_array_equal(ids, [f"id{i}" for i in range(300, SAMPLES)])
     np.testing.assert_array_equal(submitted, to_unit_interval(scores[FUSION][300:]))
     assert auc(scores[FUSION], members) > max(auc(values, members) for values in own) + 0.03
-    assert metrics["public"]["auc"]["value"] == pytest.approx(auc(scores[FUSION][:300], members[:300]))
-    assert [family["attack"] for family in metrics["families"]] == ["lira-online-global", "rmia-online", "rmia-online"]
-    assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == json.loads(
-        json.dumps(metrics)
-    )
+    assert metrics.public.auc.value == pytest.approx(auc(scores[FUSION][:300], members[:300]))
+    assert [family.attack for family in metrics.families] == ["lira-online-global", "rmia-online", "rmia-online"]
+    assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == metrics.to_dict()
+    assert RunMetrics.read(tmp_path) == metrics
     assert len((tmp_path / "samples.csv").read_text().splitlines()) == SAMPLES + 1
 
 
@@ -79,7 +79,7 @@ def test_a_family_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.nd
     scores = load_npz(runs[1] / "scores.npz")
     np.savez(runs[1] / "scores.npz", **{name: np.arctan(values) * 1e-3 for name, values in scores.items()})
     after = fuse(tmp_path / "after", runs)
-    assert after["public"] == before["public"]
+    assert after.public == before.public
 
 
 def test_the_command_fuses(scored: tuple[list[Path], np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -107,6 +107,14 @@ def metrics_of(text: str):
     return lambda runs: (runs[1] / "metrics.json").write_text(text)
 
 
+def changed(**fields: object):
+    def harm(runs: list[Path]) -> None:
+        path = runs[1] / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return harm
+
+
 def too_short(runs: list[Path]) -> None:
     np.savez(runs[1] / "scores.npz", **{"rmia-online": np.zeros(5)})
 
@@ -123,8 +131,8 @@ def alone(runs: list[Path]) -> None:
         (other_rate, r"b/metrics\.json: fpr: 0\.2 differs from 0\.05 of .*--attack\.fpr$"),
         (lambda runs: (runs[1] / "metrics.json").unlink(), r"b/metrics\.json: no such file; `jaxmia score --out"),
         (metrics_of("{"), r"b/metrics\.json: cannot be read as JSON"),
-        (metrics_of('{"attack": "loss", "fpr": 3}'), r"b/metrics\.json: fpr: 3 must be less than 1"),
-        (metrics_of('{"attack": "lost", "fpr": 0.05}'), r"b/scores\.npz: lacks lost"),
+        (changed(fpr=3), r"b/metrics\.json: fpr: 3 must be less than 1"),
+        (changed(attack="lost"), r"b/scores\.npz: lacks lost"),
         (too_short, r"b/scores\.npz: rmia-online is float64 \[5\], expected 600 numbers"),
         (lambda runs: runs.append(runs[0] / ".." / "a"), r"\.\./a: comes more than once"),
         (lambda runs: runs.append(runs[0].parent / "out"), r"out: comes more than once among --out and the runs"),

@@ -9,6 +9,7 @@ import pytest
 
 from jaxmia.attacks import Calibrated, LiraOnline
 from jaxmia.attacks.catalogue import distinct_attacks, named_attack, standard_attacks
+from jaxmia.attacks.record import AttackRecord, rebuild_attack
 from jaxmia.cli.commands.run import Score
 from jaxmia.cli.display import progress_bar
 from jaxmia.config import AttackConfig, parse_config
@@ -21,6 +22,7 @@ from jaxmia.pipeline.scoring import public_figures, score
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.report import write_report
 from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
 
@@ -42,11 +44,11 @@ def test_matrices_made_elsewhere_become_a_valid_submission_that_beats_chance(pla
     assert all(values.dtype == np.float64 and values.shape == (len(pool),) for values in scores.values())
     np.testing.assert_array_equal(submitted, to_unit_interval(scores["lira-online-global"][private]))
 
-    assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
-    assert (metrics["attack"], metrics["models"], metrics["samples"]) == ("lira-online-global", 24, 400)
-    expected = figures(scores["lira-online-global"][pool.public], members[pool.public]).to_dict()
-    assert metrics["public"]["auc"] == pytest.approx(expected["auc"])
-    assert metrics["public"]["auc"]["low"] > 0.6
+    assert RunMetrics.read(out) == metrics
+    assert (metrics.attack, metrics.models, metrics.samples) == ("lira-online-global", 24, 400)
+    assert metrics.attack_record and rebuild_attack(metrics.attack_record) == LiraOnline("global")
+    assert metrics.public == figures(scores["lira-online-global"][pool.public], members[pool.public])
+    assert metrics.public.auc.low > 0.6
 
 
 def test_scores_do_not_depend_on_private_labels_that_are_not_there(planted: tuple[Path, np.ndarray]):
@@ -66,7 +68,7 @@ def test_scores_do_not_depend_on_private_labels_that_are_not_there(planted: tupl
 def test_the_figures_are_at_the_rate_that_was_asked_for(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     metrics = score(out, AttackConfig(fpr=0.2))
-    assert [entry["fpr"] for entry in metrics["public"]["tpr"]] == [0.2, 0.05, 0.01, 0.001]
+    assert [entry.fpr for entry in metrics.public.tpr] == [0.2, 0.05, 0.01, 0.001]
 
 
 def test_without_both_kinds_of_public_samples_there_are_no_figures(planted: tuple[Path, np.ndarray]):
@@ -106,7 +108,7 @@ def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Pa
         "shadows: 16 models are there, missing are 8-15, 24-27; "
         f"enough to score: each sample has at least {inside} IN and {outside} OUT"
     )
-    assert metrics["missing"] == [*range(8, 16), *range(24, 28)]
+    assert metrics.missing == (*range(8, 16), *range(24, 28))
 
 
 def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.ndarray], messages: list[str]):
@@ -114,7 +116,7 @@ def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.nda
     for config in (None, "shadow: {count: 24}"):
         if config:
             (out / "config.yaml").write_text(config)
-            assert score(out, AttackConfig(name="calibrated"))["missing"] == []
+            assert score(out, AttackConfig(name="calibrated")).missing == ()
         assert not any("missing are" in line for line in messages)
 
 
@@ -245,13 +247,14 @@ def test_an_own_attack_scores_a_run_is_recorded_and_reported(
     monkeypatch.setattr("sys.path", [*sys.path])
     path = "jaxmia_own_attack:Excess"
     metrics = score(out, AttackConfig(name=path))
-    assert (metrics["attack"], metrics["own_code"]) == ("excess", True)
+    assert metrics.attack == "excess"
+    assert metrics.attack_record == AttackRecord("jaxmia_own_attack:Excess", {})
     evidence = read_matrices(out).evidence
     np.testing.assert_array_equal(load_npz(out / "scores.npz")["excess"], Calibrated("identity")(evidence))
-    assert "the report runs no code but its own" in write_report(out).read_text()
+    assert "an attack of your own is not run again" in write_report(out).read_text()
 
     metrics = score(out, AttackConfig(candidates=(path,)))
-    assert "excess" in [row["name"] for row in metrics["selection"]["results"]]
+    assert "excess" in [row.name for row in metrics.selection.results]
     assert "excess" in load_npz(out / "scores.npz")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
@@ -25,6 +26,7 @@ from jaxmia.pipeline.summary import (
     write_samples,
 )
 from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.metrics import RunMetrics
 
 
 def pool_of(membership: list[int], ids: list[str] | None = None, labels: list[int] | None = None) -> Pool:
@@ -91,11 +93,10 @@ def test_the_most_vulnerable_samples_are_those_of_the_highest_scores():
     scores = np.array([3.0, -1.0, 9.0, 3.0, 0.0, np.inf, 2.0])
     fits = {"target": np.arange(7.0), "in_std": np.full(7, np.nan)}
     found = most_vulnerable(pool, scores, fits)
-    assert [sample["id"] for sample in found] == ["id5", "id2", "id0", "id3", "id6"]
-    assert [sample["membership"] for sample in found] == [None, None, 1, 1, 1]
-    assert [sample["score"] for sample in found] == [None, 9.0, 3.0, 3.0, 2.0]
-    assert {sample["in_std"] for sample in found} == {None}
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert [sample.id for sample in found] == ["id5", "id2", "id0", "id3", "id6"]
+    assert [sample.membership for sample in found] == [None, None, 1, 1, 1]
+    assert [sample.score for sample in found] == [None, 9.0, 3.0, 3.0, 2.0]
+    assert {sample.in_std for sample in found} == {None}
 
 
 def test_the_figures_of_a_class_are_those_of_its_public_samples_alone(rng: np.random.Generator):
@@ -108,8 +109,8 @@ def test_the_figures_of_a_class_are_those_of_its_public_samples_alone(rng: np.ra
     assert found["5"] is None
     of_two = (labels == 2) & (membership != UNKNOWN)
     assert found["2"] is not None
-    assert found["2"]["tpr"][0]["fpr"] == 0.2
-    assert found["2"]["tpr"][0]["fixed"]["value"] == tpr_at_fpr(scores[of_two], membership[of_two] == 1, 0.2)
+    assert found["2"].tpr[0].fpr == 0.2
+    assert found["2"].tpr[0].fixed.value == tpr_at_fpr(scores[of_two], membership[of_two] == 1, 0.2)
 
 
 def test_the_private_estimate_holds_for_fresh_targets(rng: np.random.Generator):
@@ -129,15 +130,15 @@ def test_the_private_estimate_holds_for_fresh_targets(rng: np.random.Generator):
     pool = pool_of(np.where(private, UNKNOWN, 1).tolist())
     estimate = private_estimate(pool, selection)
     assert estimate is not None
-    assert (estimate["samples"], estimate["fpr"], estimate["value"]) == (150, 0.1, selection.expected)
+    assert (estimate.samples, estimate.fpr, estimate.value) == (150, 0.1, selection.expected)
     targets, members = drawn(40)
     reached = [
         tpr_at_fpr(attack(evidence.with_target(own))[private], who[private], 0.1)
         for own, who in zip(targets, members, strict=True)
     ]
-    inside = [estimate["low"] <= value <= estimate["high"] for value in reached]
+    inside = [estimate.low <= value <= estimate.high for value in reached]
     assert np.mean(inside) >= 0.85
-    assert estimate["high"] - estimate["low"] < 5 * np.std(reached)
+    assert estimate.high - estimate.low < 5 * np.std(reached)
 
 
 def test_there_is_no_private_estimate_without_private_samples_or_selection(planted: tuple[Path, np.ndarray]):
@@ -152,41 +153,38 @@ def test_there_is_no_private_estimate_without_private_samples_or_selection(plant
 def test_without_the_library_epsilon_is_null_and_says_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "jax_privacy", None)
     bound = epsilon_bound(pool_of([1, 0] * 5), np.arange(10.0))
-    assert bound["lower"] is None
-    assert "pip install jax-privacy` adds it" in bound["reason"]
+    assert bound.lower is None
+    assert "pip install jax-privacy` adds it" in bound.reason
 
 
 def test_epsilon_needs_members_and_nonmembers():
     for membership in ([1, 1, 0], [UNKNOWN] * 3, [1, 0, 0]):
         bound = epsilon_bound(pool_of(membership), np.arange(3.0))
-        assert bound["lower"] is None
-        assert "fewer than two public members or non-members" in bound["reason"]
+        assert bound.lower is None
+        assert "fewer than two public members or non-members" in bound.reason
 
 
 def test_epsilon_of_a_perfect_attack_is_the_closed_form():
     """All 100 guesses of the judged half right: rejected are those epsilon whose chance of it is below 5 %."""
-    pytest.importorskip("jax_privacy", reason="the extra `audit` is not installed", exc_type=ImportError)
     members = np.arange(400) % 2
     bound = epsilon_bound(pool_of(members.tolist()), 10.0 * members + np.linspace(0, 1, 400))
-    assert bound["reason"] is None
-    assert bound["lower"] == pytest.approx(logit(0.05 ** (1 / 100)), rel=0.02)
+    assert bound.reason is None
+    assert bound.lower == pytest.approx(logit(0.05 ** (1 / 100)), rel=0.02)
 
 
 def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator):
-    pytest.importorskip("jax_privacy", reason="the extra `audit` is not installed", exc_type=ImportError)
-    bounds = [
-        epsilon_bound(pool_of(rng.integers(0, 2, 400).tolist()), rng.normal(size=400))["lower"] for _ in range(20)
-    ]
+    bounds = [epsilon_bound(pool_of(rng.integers(0, 2, 400).tolist()), rng.normal(size=400)).lower for _ in range(20)]
     assert np.mean(np.array(bounds) > 0) <= 0.2
 
 
 def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     metrics = score(out, AttackConfig(targets=8))
-    assert json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail) == json.loads(json.dumps(metrics))
-    assert metrics["private"]["samples"] == 200
-    assert set(metrics["public_by_class"]) == {"0", "1", "2", "3"}
-    assert len(metrics["vulnerable"]) == MAX_VULNERABLE
+    assert json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail) == metrics.to_dict()
+    assert RunMetrics.read(out) == metrics
+    assert metrics.private and metrics.private.samples == 200
+    assert metrics.public_by_class and set(metrics.public_by_class) == {"0", "1", "2", "3"}
+    assert len(metrics.vulnerable) == MAX_VULNERABLE
     assert vulnerable_table(metrics).row_count == MAX_VULNERABLE
     assert any(line.startswith("private samples: TPR ") for line in promise_lines(metrics))
 
@@ -194,16 +192,60 @@ def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.n
 def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     near = score(out, AttackConfig(targets=8))
-    assert promise_lines(near)[0].endswith("for a target trained as its shadows")
+    assert promise_lines(near)[0].endswith("for a target trained as its shadows were")
+    assert not any("unlike" in line for line in promise_lines(near))
     np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
     far = score(out, AttackConfig(targets=8))
-    assert re.search(r"as its shadows; this one is \d+\.\d standard deviations from them$", promise_lines(far)[0])
+    assert re.match(
+        r"unlike its shadows: the target's logit margins lie \d+\.\d standard deviations from theirs, .*`jaxmia match`",
+        promise_lines(far)[1],
+    )
 
 
 def test_nothing_is_expected_at_a_rate_that_allows_no_false_alarm(planted: tuple[Path, np.ndarray]):
     """Of 200 private samples about 100 are non-members: 1 % of them is one."""
     out, _ = planted
-    assert score(out, AttackConfig(targets=8, fpr=0.01))["private"] is not None
+    assert score(out, AttackConfig(targets=8, fpr=0.01)).private is not None
     metrics = score(out, AttackConfig(targets=8, fpr=0.009))
-    assert metrics["private"] is None
+    assert metrics.private is None
     assert not any("private" in line for line in promise_lines(metrics))
+
+
+def test_a_named_attack_is_expected_to_do_what_it_did_on_shadows_that_play_the_target(planted: tuple[Path, np.ndarray]):
+    """Mean and Student's prediction interval over the pseudo-targets, by a naive loop."""
+    out, _ = planted
+    expected = score(out, AttackConfig(name="lira-online-global")).private
+    evidence = read_matrices(out).evidence
+    reached = [
+        tpr_at_fpr(LiraOnline("global")(against), members, 0.05)
+        for against, members in evidence.pseudo_targets(range(24))
+    ]
+    # half of the samples are private, so the chance in them is twice as large
+    reach = stats.t.ppf(0.975, 23) * np.std(reached, ddof=1) * np.sqrt(2 + 1 / 24)
+    assert expected and expected.targets == 24
+    assert expected.value == pytest.approx(np.mean(reached))
+    assert (expected.low, expected.high) == pytest.approx((max(0, expected.value - reach), expected.value + reach))
+
+
+def test_nothing_is_promised_of_twenty_private_samples(planted: tuple[Path, np.ndarray]):
+    """Ten non-members or so: 5 % of them is no false alarm."""
+    out, members = planted
+    pool = Pool.load(out / "pool.npz")
+    membership = np.where(np.arange(400) < 380, members, UNKNOWN).astype(np.int8)
+    Pool(None, pool.labels, pool.ids, membership).save(out / "pool.npz")
+    for name in ("auto", "lira-online-global"):
+        assert score(out, AttackConfig(name=name, targets=8)).private is None
+
+
+def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    assert re.match(
+        r"epsilon: at least \d\.\d{3} at delta 1e-05, with 95 % confidence, if a fair coin decided for each public",
+        promise_lines(score(out, AttackConfig(name="calibrated")))[-1],
+    )
+    (out / "config.yaml").write_text("matched: true")
+    metrics = score(out, AttackConfig(name="calibrated"))
+    assert metrics.matched and metrics.epsilon.lower is None
+    assert promise_lines(metrics)[-1].startswith(
+        "epsilon: no bound, since `jaxmia match` chose the recipe by the public"
+    )

@@ -36,11 +36,11 @@ class Evaluate:
 
         path = RunDir(self.scores).submission if self.scores.is_dir() else self.scores
         scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
-        result = figures(scores, members).to_dict()
+        result = figures(scores, members)
         if self.json:
-            output(json.dumps(result, indent=2))
+            output(json.dumps(result.to_dict(), indent=2))
         else:
-            output(figures_table(result, f"{path}: {result['members']} members, {result['nonmembers']} non-members"))
+            output(figures_table(result, f"{path}: {result.members} members, {result.nonmembers} non-members"))
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Fuse:
         from jaxmia.pipeline.fuse import fuse
 
         metrics = fuse(self.out, self.runs)
-        if metrics["public"]:
-            output(figures_table(metrics["public"], f"{len(self.runs)} families fused, on the public samples"))
+        if metrics.public:
+            output(figures_table(metrics.public, f"{len(self.runs)} families fused, on the public samples"))
         for line in promise_lines(metrics):
             output(line)

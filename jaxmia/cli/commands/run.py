@@ -1,6 +1,5 @@
 """Commands that make results: demo, run, train, query, score."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,12 +154,12 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
     from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
 
     if as_json:
-        output(json.dumps(metrics, indent=2))
+        output(metrics.to_json())
         return
-    if metrics["selection"]:
-        output(selection_table(metrics["selection"]))
-    if metrics["public"]:
-        output(figures_table(metrics["public"], f"{metrics['attack']} on the public samples"))
+    if metrics.selection:
+        output(selection_table(metrics.selection))
+    if metrics.public:
+        output(figures_table(metrics.public, f"{metrics.attack} on the public samples"))
     output(vulnerable_table(metrics))
     for line in promise_lines(metrics):
         output(line)

@@ -1,0 +1,68 @@
+"""What was audited, and with what: the rows at the head of the page."""
+
+from jaxmia.report.results import Results
+
+
+def describe_subject(results: Results) -> tuple[tuple[str, str], ...]:
+    """Target, data, shadows, attack and the bound on epsilon, a name and a value each."""
+    rows = (
+        ("Target", _target(results)),
+        ("Data", _data(results)),
+        ("Shadow models", _shadows(results)),
+        ("Attack", _attack(results)),
+        ("Epsilon", _epsilon(results)),
+    )
+    return tuple(row for row in rows if row[1])
+
+
+def _target(results: Results) -> str:
+    challenge = results.config.fields.challenge if results.config else None
+    if challenge is None or challenge.target is None:
+        return ""
+    return f"{challenge.target}, network {challenge.architecture}"
+
+
+def _data(results: Results) -> str:
+    pool = results.pool
+    public, members = int(pool.public.sum()), int(results.members.sum())
+    classes = len(set(pool.labels.tolist()))
+    counts = (
+        f"{len(pool):,} samples of {classes} class{'es' if classes > 1 else ''}: {public:,} public "
+        f"({members:,} members, {public - members:,} non-members), {len(pool) - public:,} private"
+    )
+    challenge = results.config.fields.challenge if results.config else None
+    files = [str(path) for path in (challenge.public, challenge.private) if path] if challenge else []
+    return f"{' and '.join(files)}: {counts}" if files else counts
+
+
+def _shadows(results: Results) -> str:
+    metrics = results.metrics
+    if metrics.families:
+        return "; ".join(f"those of {family.run}" for family in metrics.families)
+    text = f"{metrics.models:,}"
+    if results.config:
+        recipe = results.config.fields.shadow
+        text += f" of network {recipe.architecture}, {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} each"
+    if metrics.matched:
+        text += "; jaxmia match chose the recipe by the public labels"
+    return text
+
+
+def _attack(results: Results) -> str:
+    metrics = results.metrics
+    if metrics.families:
+        each = ", ".join(family.attack for family in metrics.families)
+        return f"mean rank of {len(metrics.families)} runs, each with its own attack: {each}"
+    if metrics.selection:
+        return f"{metrics.attack}, chosen on {metrics.selection.targets} shadows that played the target"
+    return f"{metrics.attack}, named by hand"
+
+
+def _epsilon(results: Results) -> str:
+    bound = results.metrics.epsilon
+    if bound.lower is None:
+        return f"no bound: {(bound.reason or 'not computed').replace('`', '')}"
+    return (
+        f"at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % confidence, if a fair "
+        "coin decided for each public sample whether the target was trained on it"
+    )
