@@ -12,7 +12,7 @@ from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
 from jaxmia.report.section import Section, Table, spell
 from jaxmia.report.uncertainty import mean_of, tpr_band
-from jaxmia.report.vulnerable import most_and_least_vulnerable, paint_gallery
+from jaxmia.report.vulnerable import are_pictures, most_and_least_vulnerable, paint_gallery
 from jaxmia.runs.matrices import Matrices
 from jaxmia.runs.store import Chunk
 
@@ -180,6 +180,8 @@ def show_classes(results: Results) -> Section:
 
 def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str) -> Section:
     """The samples with the highest and the lowest scores."""
+    if images is not None and not are_pictures(images):
+        images, no_images = None, ""
     most, least = most_and_least_vulnerable(results, images)
     text = (
         (

@@ -67,6 +67,11 @@ class VulnerableSample:
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def are_pictures(images: np.ndarray) -> bool:
+    """Whether samples can be shown as pictures: `[sample, height, width, channel]` of more than one row and column."""
+    return images.ndim == 4 and min(images.shape[1:3]) > 1
+
+
 def most_and_least_vulnerable(
     results: Results, images: np.ndarray | None
 ) -> tuple[list[VulnerableSample], list[VulnerableSample]]:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims, Lease
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Entry, ScoreStore, recorded_number
 
@@ -28,6 +29,7 @@ class Status:
         jobs: Who trains what, how far it is, and the seconds since its last sign of life.
         images_per_second: Of all jobs that train; of the stored chunks where none does. None where unknown.
         seconds_left: Until all models are trained at that speed; None where unknown.
+        fused: Directories of the runs that were fused to this one; none for a run of its own.
     """
 
     count: int | None
@@ -41,6 +43,7 @@ class Status:
     jobs: list[dict[str, Any]]
     images_per_second: float | None
     seconds_left: float | None
+    fused: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -82,7 +85,12 @@ def read_status(out: Path) -> Status:
         jobs=[_job(claims.folder, claim) for claim in others],
         images_per_second=speed,
         seconds_left=left / speed if speed and left is not None else None,
+        fused=[] if config.exists() or entries else _fused(out),
     )
+
+
+def _fused(out: Path) -> list[str]:
+    return [family.run for family in RunMetrics.read(out).families] if RunDir(out).metrics.exists() else []
 
 
 def missing_models(out: Path, held: set[int]) -> list[int]:

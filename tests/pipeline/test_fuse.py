@@ -89,6 +89,23 @@ def test_the_command_fuses(scored: tuple[list[Path], np.ndarray], tmp_path: Path
     assert "submission: 300 rows" in captured.err
 
 
+def test_the_report_and_the_status_of_fused_runs_say_what_is_there(
+    scored: tuple[list[Path], np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    runs, _ = scored
+    fuse(tmp_path, runs[:2])
+    main(["status", str(tmp_path)])
+    assert capsys.readouterr().out == f"fused:   the scores of {runs[0]}, {runs[1]}; no models are trained here\n"
+    main(["report", "--out", str(tmp_path)])
+    text = (tmp_path / "report.html").read_text()
+    assert "mean rank of 2 runs, each with its own attack: lira-online-global, rmia-online" in text
+    assert "Each of the fused runs has its own configuration and report" in text
+    assert "fused runs may share masks, so no shadow can play the target" in text
+    for heading in ("ROC curve", "Comparison of attacks", "TPR by class", "Most and least vulnerable samples"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "Training curves" not in text
+
+
 def shuffled_ids(runs: list[Path]) -> None:
     pool = load_npz(runs[1] / "pool.npz")
     np.savez(runs[1] / "pool.npz", **{**pool, "ids": pool["ids"][::-1]})

@@ -12,7 +12,9 @@ from jaxmia.runs.store import Chunk, ScoreStore
 MODELS, SAMPLES, PUBLIC = 12, 400, 200
 
 
-def make_run(out: Path, strength: float, *, name: str = "lira-online-global", recorded: bool = False) -> np.ndarray:
+def make_run(
+    out: Path, strength: float, *, name: str = "lira-online-global", recorded: bool = False, fpr: float = 0.05
+) -> np.ndarray:
     """A scored run of invented margins in which members stand out by `strength` spreads; returns who is a member."""
     rng = np.random.default_rng(11)
     mask = rng.random((MODELS + 1, SAMPLES)) < 0.5
@@ -44,7 +46,7 @@ def make_run(out: Path, strength: float, *, name: str = "lira-online-global", re
                 made if recorded else {},
             )
         )
-    score(out, AttackConfig(name=name))
+    score(out, AttackConfig(name=name, fpr=fpr))
     return mask[-1]
 
 

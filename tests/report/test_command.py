@@ -31,7 +31,7 @@ def test_pictures_come_from_the_files_that_the_configuration_names(challenge: Pa
     (tmp_path / "pub.pt").rename(tmp_path / "moved.pt")
     text = report("--out", challenge)
     assert "data:image/png" not in text
-    assert f"Without pictures: {tmp_path}/pub.pt: " in text
+    assert f"{tmp_path}/pub.pt: " in text
     assert report("--out", challenge, "--challenge.public", tmp_path / "moved.pt").count("data:image/png") == 12
 
 
@@ -49,5 +49,5 @@ def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], caps
         main(["report", "--out", str(run[0])])
     assert stop.value.code == 1
     captured = capsys.readouterr()
-    assert captured.err == f"jaxmia: {run[0]}/metrics.json: no such file; `jaxmia score` makes it\n"
+    assert captured.err == f"jaxmia: {run[0]}/metrics.json: no such file; `jaxmia score --out {run[0]}` makes it\n"
     assert captured.out == ""

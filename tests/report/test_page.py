@@ -86,7 +86,7 @@ def test_figures_take_the_colours_of_light_and_dark(page: Page):
 
 
 def test_every_section_has_its_data(page: Page):
-    assert "Left out" not in page.text
+    assert "Not shown" not in page.text
     assert len(page.all("figure")) == 9
     assert "slide rule" in page.text
     # 400 samples, half of them IN, 8 models, 3 epochs, 2 chunks of 10 s
@@ -107,7 +107,7 @@ def test_pictures_are_those_of_the_highest_and_lowest_scores(full, page: Page):
     out, images, _ = full
     pool = Pool.load(out / "pool.npz")
     scores = load_npz(out / "scores.npz")
-    chosen = re.search(r"inference with (\S+)", page.text)
+    chosen = re.search(r"Attack\s+(\S+), chosen on \d+ shadows that played the target", page.text)
     assert chosen
     order = np.argsort(-scores[chosen[1]], kind="stable")
     expected = [*order[:6], *order[::-1][:6]]
@@ -131,7 +131,8 @@ def test_figures_are_files_fit_for_a_paper(full):
         height, width, _ = imread(out / "figures" / f"{name}.png").shape
         assert width == 1020  # 3.4 inches at 300 dots an inch
         assert 300 < height < 1500
-    assert said == [f"report: {out / 'report.html'}, figures in {out / 'figures'}"]
+    tables = out / "figures" / "tables.tex"
+    assert said == [f"report: {out / 'report.html'}, figures in {out / 'figures'} (PNG and PDF), tables in {tables}"]
 
 
 def test_the_table_in_latex_is_sound(full):
@@ -148,10 +149,10 @@ def test_the_table_in_latex_is_sound(full):
 def test_matrices_alone_are_enough_and_what_is_missing_is_said(run: tuple[Path, np.ndarray]):
     out, _ = run
     page = Page(write_report(out).read_text())
-    assert "the shadows' files hold no training curves" in page.text
+    assert "the files of the shadows hold no training curves" in page.text
     assert "do not say how long training took" in page.text
-    assert "Without pictures: the run directory holds no images" in page.text
-    assert "No configuration is in the run directory" in page.text
+    assert "the run directory holds no images" in page.text
+    assert "The run directory holds no configuration" in page.text
     assert not page.all("img")
     assert not list((out / "figures").glob("*.pdf"))
 
@@ -162,8 +163,8 @@ def test_without_public_labels_the_shadows_still_answer(run: tuple[Path, np.ndar
     Pool(None, pool.labels, pool.ids, np.full(SAMPLES, -1, np.int8)).save(out / "pool.npz")
     change_metrics(out, public=None)
     page = Page(write_report(out).read_text())
-    assert "the attack is expected to find" in page.text
-    assert "needs public members and public non-members" in page.text
+    assert "the attack is expected to identify" in page.text
+    assert "this needs public members and public non-members" in page.text
     assert "no class has the 20 public non-members" in page.text
 
 
@@ -177,8 +178,27 @@ def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, n
     np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 1000)
     page = Page(write_report(out).read_text())
     assert "no shadow was trained on some samples and not on others" in page.text
-    assert "too few shadows to let one play the target" in page.text
-    assert "the attack found, on the public samples," in page.text
+    assert "too few shadows for one to play the target" in page.text
+    assert "of the public members; guessing identifies 5 %" in page.text
+
+
+def test_features_are_not_shown_as_pictures(run: tuple[Path, np.ndarray]):
+    """Also those that come as images of one row."""
+    rng = np.random.default_rng(4)
+    for features in (rng.normal(size=(SAMPLES, 1, 30, 1)), rng.normal(size=(SAMPLES, 30))):
+        page = Page(write_report(run[0], images=features).read_text())
+        assert not page.all("img")
+        assert "holds no images" not in page.text
+        assert not (run[0] / "figures" / "vulnerable.png").exists()
+
+
+def test_a_rate_that_allows_no_false_positive_is_not_shown(tmp_path: Path):
+    make_run(tmp_path, 1.5, fpr=0.0001)
+    page = Page(write_report(tmp_path).read_text())
+    assert "How strong the attack is at a false positive rate of 0.01 % could not be measured." in page.text
+    assert "no attack could be measured at a false positive rate of 0.01 %" in page.text
+    assert re.search(r"Not shown: 0\.01 % of \d+ non-members is less than one false positive", page.text)
+    assert not re.search(r"TPR at 0\.01 % FPR\s+0\.", page.text)
 
 
 def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):

@@ -1,34 +1,17 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxmia.attacks import Aligned, LiraOnline, Margin, RankFusion, Rmia
+from jaxmia.attacks import Aligned, Margin
+from jaxmia.attacks.record import record_attack
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import figures
 from jaxmia.files import load_npz
-from jaxmia.report.results import read_results, recorded_attack
+from jaxmia.report.results import Results, read_results, target_margin
+from jaxmia.runs.matrices import Matrices
 from tests.report.conftest import PUBLIC, change_metrics, make_run, write_truth
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        Margin(),
-        Aligned(LiraOnline("tied")),
-        RankFusion((Margin(), Rmia(offline=0.3))),
-        Aligned(RankFusion((LiraOnline("global", "identity"), Margin()))),
-    ],
-    ids=lambda attack: attack.name,
-)
-def test_an_attack_is_found_by_its_recorded_name(attack):
-    assert recorded_attack(attack.name) == attack
-
-
-@pytest.mark.parametrize("name", ["xyz", "xyz-aligned", "fusion(margin+xyz)", "fusion()"])
-def test_an_unknown_attack_is_named(name: str):
-    with pytest.raises(InputError, match=r"attack\.name: '(xyz)?' is unknown"):
-        recorded_attack(name)
 
 
 def test_the_truth_gives_the_figures_of_evaluate(run: tuple[Path, np.ndarray], tmp_path: Path):
@@ -39,17 +22,27 @@ def test_the_truth_gives_the_figures_of_evaluate(run: tuple[Path, np.ndarray], t
     assert results.truth.figures == figures(scores[PUBLIC:], members[PUBLIC:])
 
 
+def matrices_of(results: Results) -> Matrices:
+    assert results.matrices
+    return results.matrices
+
+
 def test_the_targets_margin_is_put_on_scale_only_where_the_attack_does_so(tmp_path: Path):
     make_run(tmp_path, 1.5)
-    np.testing.assert_array_equal(read_results(tmp_path).target_margin, load_npz(tmp_path / "target.npz")["phi"][0])
+    results = read_results(tmp_path)
+    np.testing.assert_array_equal(
+        target_margin(matrices_of(results), results.attack), load_npz(tmp_path / "target.npz")["phi"][0]
+    )
     target = load_npz(tmp_path / "target.npz")["phi"]
     np.savez(tmp_path / "target.npz", phi=target * 2 + 30)
     scores = load_npz(tmp_path / "scores.npz")
     np.savez(tmp_path / "scores.npz", **scores, **{"margin-aligned": scores["margin"]})
-    change_metrics(tmp_path, attack="margin-aligned")
-    shifted = read_results(tmp_path).target_margin
+    change_metrics(tmp_path, attack="margin-aligned", attack_record=asdict(record_attack(Aligned(Margin()))))
+    results = read_results(tmp_path)
+    assert results.attack == Aligned(Margin())
+    shifted = target_margin(matrices_of(results), results.attack)
     assert np.corrcoef(shifted, target[0])[0, 1] == pytest.approx(1)
-    shadows = read_results(tmp_path).shadows.phi[:, 0]
+    shadows = matrices_of(results).shadows.phi[:, 0]
     assert np.median(shifted) == pytest.approx(np.median(np.median(shadows, axis=1)))
 
 
@@ -67,10 +60,11 @@ def with_metrics(text: str):
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (lambda out: (out / "metrics.json").unlink(), r"metrics\.json: no such file; `jaxmia score` makes it"),
+        (lambda out: (out / "metrics.json").unlink(), r"metrics\.json: no such file; `jaxmia score --out .*run` makes"),
         (with_metrics("{"), r"metrics\.json: cannot be read as JSON: "),
         (with_metrics("[" * 100_000), r"metrics\.json: cannot be read as JSON: "),
         (with_metrics("[]"), r"metrics\.json: .*must be a"),
+        (with_metrics("{}"), r"metrics\.json: attack: is missing\n.*metrics\.json: attack_record: is missing"),
         (lambda out: change_metrics(out, fpr=2), r"metrics\.json: fpr: 2 must be less than 1"),
         (lambda out: change_metrics(out, public={"members": 3}), r"metrics\.json: public\.nonmembers: "),
         (lambda out: change_metrics(out, attack="none"), r"scores\.npz: lacks none; it holds lira-online-global"),

@@ -1,52 +1,55 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
+from jaxmia.config import AttackConfig
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.evaluation.metrics import Estimate, TprAtFpr
 from jaxmia.files import load_npz
-from jaxmia.report.by_models import rehearse
+from jaxmia.pipeline.scoring import score
 from jaxmia.report.results import read_results
 from jaxmia.report.verdict import Verdict, reach_verdict
 from tests.report.conftest import change_metrics, make_run, write_truth
 
 
 def verdict_of(out: Path, truth: Path | None = None) -> Verdict:
-    results = read_results(out, truth)
-    steps = rehearse(results.evidence, results.attack, results.pool.membership, results.metrics.fpr)
-    return reach_verdict(results, steps)
+    return reach_verdict(read_results(out, truth))
 
 
-def test_a_named_attack_is_expected_to_do_what_it_did_on_pseudo_targets(run: tuple[Path, np.ndarray]):
-    results = read_results(run[0])
-    steps = rehearse(results.evidence, results.attack, results.pool.membership, 0.05)
-    reached = steps[-1].reached
-    expected, public = reach_verdict(results, steps).figures
-    # half of the samples are private, so the chance in them is twice as large
-    reach = stats.t.ppf(0.975, len(reached) - 1) * reached.std(ddof=1) * np.sqrt(2 + 1 / len(reached))
-    assert expected.name == "expected"
-    assert (expected.estimate.value, expected.estimate.high) == pytest.approx((reached.mean(), reached.mean() + reach))
-    assert expected.estimate.low == pytest.approx(max(0, reached.mean() - reach))
-    assert results.metrics.public
-    measured = results.metrics.public.at(0.05)
-    assert measured and vars(public.estimate) == measured.model_dump()
+def test_the_page_promises_what_metrics_json_promises(run: tuple[Path, np.ndarray]):
+    metrics = read_results(run[0]).metrics
+    expected, public = verdict_of(run[0]).figures
+    assert (expected.name, public.name) == ("expected", "public")
+    assert metrics.private and metrics.public
+    assert vars(expected.estimate) == {name: getattr(metrics.private, name) for name in ("value", "low", "high")}
+    assert public.estimate == metrics.public.at(0.05)
 
 
-def test_a_selection_says_what_to_expect(run: tuple[Path, np.ndarray]):
-    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "results": []}
-    change_metrics(run[0], selection=chosen)
-    estimate = verdict_of(run[0]).figures[0].estimate
-    reach = stats.t.ppf(0.975, 15) * 0.04 * np.sqrt(2 + 1 / 16)
-    assert vars(estimate) == pytest.approx({"value": 0.3, "low": 0.3 - reach, "high": 0.3 + reach})
+@pytest.mark.parametrize("name", ["auto", "lira-online-global"])
+def test_what_metrics_json_withholds_is_not_promised(tmp_path: Path, name: str):
+    """Twenty private samples are ten non-members or so, of which 5 % is no false alarm."""
+    members = make_run(tmp_path, 1.5)
+    pool = Pool.load(tmp_path / "pool.npz")
+    membership = np.where(np.arange(len(members)) < len(members) - 20, members, UNKNOWN).astype(np.int8)
+    Pool(None, pool.labels, pool.ids, membership).save(tmp_path / "pool.npz")
+    assert score(tmp_path, AttackConfig(name=name)).private is None
+    verdict = verdict_of(tmp_path)
+    assert [figure.name for figure in verdict.figures] == ["public"]
+    assert any(
+        "Nothing is promised for the private samples: there are too few of them (20)" in line
+        for line in verdict.remarks
+    )
 
 
 def test_a_strong_attack_is_told_from_guessing_and_a_void_one_is_not(tmp_path: Path):
     make_run(tmp_path / "strong", 3.0)
     make_run(tmp_path / "void", 0.0)
     strong, void = verdict_of(tmp_path / "strong"), verdict_of(tmp_path / "void")
-    assert "guessing finds 5." in strong.sentence
-    assert "cannot be told from guessing" not in strong.sentence
-    assert "cannot be told from guessing" in void.sentence
+    assert "guessing identifies 5 %." in strong.sentence
+    assert "not distinguishable from guessing" not in strong.sentence
+    assert "not distinguishable from guessing" in void.sentence
 
 
 def test_the_truth_stands_beside_what_was_expected(run: tuple[Path, np.ndarray], tmp_path: Path):
@@ -54,20 +57,22 @@ def test_the_truth_stands_beside_what_was_expected(run: tuple[Path, np.ndarray],
     with_truth = verdict_of(out, write_truth(tmp_path / "truth.csv", out, members))
     assert [figure.name for figure in with_truth.figures] == ["expected", "public", "private"]
     assert with_truth.sentence.startswith(verdict_of(out).sentence)
-    assert f"it found {100 * with_truth.figures[2].estimate.value:.1f} (" in with_truth.sentence
+    assert f"it identified {100 * with_truth.figures[2].estimate.value:.1f} % (" in with_truth.sentence
 
 
 def test_only_a_choice_made_without_them_leaves_the_public_labels_unused(run: tuple[Path, np.ndarray]):
     assert any("named by hand" in remark for remark in verdict_of(run[0]).remarks)
-    chosen = {"chosen": "margin", "targets": 16, "expected": 0.3, "expected_error": 0.01, "results": []}
-    change_metrics(run[0], selection=chosen)
+    score(run[0], AttackConfig())
     assert any("no part in the choice" in remark for remark in verdict_of(run[0]).remarks)
+    change_metrics(run[0], matched=True)
+    assert any("they had a small part in this figure" in remark for remark in verdict_of(run[0]).remarks)
 
 
 def test_a_target_unlike_its_shadows_is_warned_of(run: tuple[Path, np.ndarray]):
     out, _ = run
     assert not any("unlike its shadows" in remark for remark in verdict_of(out).remarks)
     np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 30)
+    score(out, AttackConfig(name="margin"))
     assert any("unlike its shadows" in remark for remark in verdict_of(out).remarks)
 
 
@@ -79,22 +84,15 @@ def test_a_public_figure_that_contradicts_the_shadows_is_pointed_out(
 ):
     results = read_results(run[0])
     assert results.metrics.public
-    public = results.metrics.public.model_dump()
-    public["tpr"] = [{"fpr": 0.05, "resampled": {"value": value, "low": value, "high": value}}]
-    change_metrics(run[0], public=public)
+    estimate = Estimate(value, value, value)
+    figures = replace(results.metrics.public, tpr=(TprAtFpr(0.05, None, estimate, estimate),))
+    change_metrics(run[0], public=figures.to_dict())
     assert any(remark in line for line in verdict_of(run[0]).remarks)
-
-
-def test_a_bound_on_epsilon_is_passed_on_where_there_is_one(run: tuple[Path, np.ndarray]):
-    bound = {"lower": None, "delta": 1e-5, "confidence": 0.95}
-    change_metrics(run[0], epsilon=bound)
-    assert not any("epsilon" in remark for remark in verdict_of(run[0]).remarks)
-    change_metrics(run[0], epsilon={**bound, "lower": 0.25})
-    assert any("at least epsilon 0.250 at delta 1e-05" in remark for remark in verdict_of(run[0]).remarks)
 
 
 def test_without_shadows_and_labels_nothing_is_claimed(run: tuple[Path, np.ndarray]):
     change_metrics(run[0], public=None)
-    nothing = reach_verdict(read_results(run[0]), [])
-    assert nothing.sentence.startswith("Nothing is known")
+    change_metrics(run[0], private=None)
+    nothing = verdict_of(run[0])
+    assert nothing.sentence == "How strong the attack is at a false positive rate of 5 % could not be measured."
     assert (nothing.figures, nothing.plot) == ((), None)

@@ -44,6 +44,8 @@ def describe(status: "Status") -> list[str]:
     """A status in lines."""
     from jaxmia.runs.status import enough, ranges
 
+    if status.fused:
+        return [f"fused:   the scores of {', '.join(status.fused)}; no models are trained here"]
     of = f" of {status.count}" if status.count is not None else ""
     lines = [f"done:    {len(status.done)}{of} models"]
     for job in status.jobs:
