@@ -63,34 +63,37 @@ def show_throughput(results: Results) -> Section:
         )
     text = "Training time on each device, including compilation; images/s counts the images of all models."
     head = ("device", "models", "trained together", "training time", "images/s", "models/hour")
-    return Section(title, (text,), tables=(Table(head, tuple(rows)),))
+    return Section(title, (text,), tables=(Table(head, tuple(rows)),), wide=True)
 
 
 def show_provenance(results: Results) -> Section:
-    """Versions, device and configuration."""
-    title = "Provenance"
-    queried = [recorded_number(record.metadata, "query_seconds") for record in results.chunks]
-    rows = [
-        ("attack", results.metrics.attack),
-        ("false positive rate", f"{results.metrics.fpr:g}"),
-        *((f"run {place}", family.run) for place, family in enumerate(results.metrics.families, start=1)),
-        ("shadow models", f"{results.metrics.models}" if results.metrics.models else ""),
-        ("missing shadow models", ranges(list(results.metrics.missing))),
-        ("views of each sample", f"{len(results.matrices.evidence.target)}" if results.matrices else ""),
-        *((name, _distinct(results.chunks, name)) for name in _RECORDED),
-        ("querying the shadows", _duration(sum(seconds for seconds in queried if seconds)) if any(queried) else ""),
-    ]
-    tables = [Table(("", ""), tuple(row for row in rows if row[1]))]
+    """The run in numbers, versions and device, and the configuration."""
+    run, versions = _run_rows(results), [(name, _distinct(results.chunks, name)) for name in _RECORDED]
+    tables = [Table(("", ""), tuple(row for row in rows if row[1])) for rows in (run, versions)]
+    text = ()
     if results.config:
         lines = tuple((line,) for line in results.config.text.splitlines())
         tables.append(Table((), lines, folded="Configuration"))
-        return Section(title, tables=tuple(tables))
-    missing = (
-        "Each of the fused runs has its own configuration and report."
-        if results.metrics.families
-        else "The run directory holds no configuration; its matrices were made elsewhere."
-    )
-    return Section(title, (missing,), tables=tuple(tables))
+    elif results.metrics.families:
+        text = ("Each of the fused runs has its own configuration and report.",)
+    else:
+        text = ("The run directory holds no configuration; its matrices were made elsewhere.",)
+    return Section("Provenance", text, tables=tuple(table for table in tables if table.rows), wide=True)
+
+
+def _run_rows(results: Results) -> list[tuple[str, str]]:
+    metrics, matrices = results.metrics, results.matrices
+    queried = [recorded_number(record.metadata, "query_seconds") for record in results.chunks]
+    return [
+        ("attack", metrics.attack),
+        ("false positive rate", f"{metrics.fpr:g}"),
+        *((f"run {place}", family.run) for place, family in enumerate(metrics.families, start=1)),
+        ("shadow models", f"{metrics.models}" if metrics.models else ""),
+        ("missing shadow models", ranges(list(metrics.missing))),
+        ("diverged shadow models", ranges(list(metrics.diverged))),
+        ("views of each sample", f"{len(matrices.evidence.target)}" if matrices else ""),
+        ("querying the shadows", _duration(sum(seconds for seconds in queried if seconds)) if any(queried) else ""),
+    ]
 
 
 def _images(record: ChunkRecord) -> float | None:

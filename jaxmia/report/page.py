@@ -1,6 +1,7 @@
 """The report of a run: one HTML page, and its figures for papers."""
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def write_report(
     if images is not None and len(images) != len(results.pool):
         raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.pool)} samples")
     verdict = reach_verdict(results)
-    sections = _sections(results, images, no_images)
+    sections = _fill_rows(_sections(results, images, no_images))
     folder = RunDir(out).figures
     plots = [plot for section in sections for plot in (*section.plots, *section.files)]
     for plot in (*((verdict.plot,) if verdict.plot else ()), *plots):
@@ -113,6 +114,17 @@ def _sections(results: Results, images: np.ndarray | None, no_images: str) -> li
         show_throughput(results),
         show_provenance(results),
     ]
+
+
+def _fill_rows(sections: list[Section]) -> list[Section]:
+    """The same, of which no narrow one is left alone in its row: narrow ones stand in pairs."""
+    filled, waiting = [], False
+    for section, following in zip(sections, [*sections[1:], None], strict=True):
+        waiting = not (section.wide or waiting)
+        alone = waiting and (following is None or following.wide)
+        filled.append(replace(section, wide=True) if alone else section)
+        waiting = waiting and not alone
+    return filled
 
 
 def _rehearse(results: Results) -> list[Step]:

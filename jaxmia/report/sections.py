@@ -100,7 +100,7 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
         _likeness_row("99th percentile, members / IN (nats)", inside[:, -1], target[0][-1]),
     ]
     head = ("", "target", "mean of shadows", "95 % of shadows")
-    return Section(title, plots=(plot,), tables=(Table(head, tuple(rows)),))
+    return Section(title, plots=(plot,), tables=(Table(head, tuple(rows)),), wide=True)
 
 
 def show_attacks(results: Results) -> Section:
