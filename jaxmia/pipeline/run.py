@@ -1,7 +1,6 @@
 """Everything from the three files to a submission and a report, in the order of its stages."""
 
 from pathlib import Path
-from typing import Any
 
 from jaxmia.config import Config
 from jaxmia.errors import InputError
@@ -11,12 +10,13 @@ from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.pipeline.stages import Pipeline, ProgressBar, no_progress_bar
 from jaxmia.report import write_report
 from jaxmia.runs.cleanup import clear_leftovers
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import Entry
 
 
 def run(
     config: Config, out: Path, *, progress_bar: ProgressBar = no_progress_bar, truth: Path | None = None
-) -> dict[str, Any]:
+) -> RunMetrics:
     """Does what `jaxmia run` does; stages whose results are there are not repeated.
 
     Args:

@@ -119,7 +119,7 @@ def _sections(results: Results, images: np.ndarray | None, no_images: str) -> li
 def _fill_rows(sections: list[Section]) -> list[Section]:
     """The same, of which no narrow one is left alone in its row: narrow ones stand in pairs."""
     filled, waiting = [], False
-    for section, following in zip(sections, [*sections[1:], None], strict=True):
+    for section, following in zip(sections, [*sections[1:], None], strict=False):
         waiting = not (section.wide or waiting)
         alone = waiting and (following is None or following.wide)
         filled.append(replace(section, wide=True) if alone else section)

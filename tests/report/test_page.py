@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from jaxmia.config import AttackConfig
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
+from jaxmia.pipeline.scoring import score
 from jaxmia.report import write_report
 from tests.conftest import log_messages
 from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
@@ -176,6 +178,7 @@ def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, n
         arrays = load_npz(path)
         np.savez(path, **{**arrays, "mask": np.full_like(arrays["mask"], share == 1.0)})
     np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 1000)
+    score(out, AttackConfig(name="margin"))
     page = Page(write_report(out).read_text())
     assert "no shadow was trained on some samples and not on others" in page.text
     assert "too few shadows for one to play the target" in page.text

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -12,6 +12,7 @@ from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
     from jaxmia.config import Config
+    from jaxmia.runs.metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool =
     _show(run(config, out, progress_bar=progress_bar, truth=truth), as_json)
 
 
-def _show(metrics: dict[str, Any], as_json: bool) -> None:
+def _show(metrics: "RunMetrics", as_json: bool) -> None:
     from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
 
     if as_json:
