@@ -58,7 +58,7 @@ def rehearse(
 
     Returns:
         Steps of 4, 8, 16, ... and finally all shadows but one; none where that is fewer than 4. A number of models
-        that the attack refuses is left out.
+        that the attack refuses is left out, and so are shadows that were trained on all samples or on none.
     """
     rng = np.random.default_rng(seed)
     models = len(evidence.shadows)
@@ -69,12 +69,14 @@ def rehearse(
     for size in _sizes(models - 1):
         subsets = [rng.permutation(np.delete(np.arange(models), target))[:size] for target in playing]
         try:
-            trials = [_play(evidence, attack, *cast) for cast in zip(playing, subsets, strict=True)]
+            played = [_play(evidence, attack, *cast) for cast in zip(playing, subsets, strict=True)]
+            trials = [trial for trial in played if trial.members.any() and not trial.members.all()]
             reached = np.array([tpr_at_fpr(trial.scores, trial.members, fpr) for trial in trials])
             public = _attack_public(evidence, attack, membership, order[:size], fpr)
         except MissingModels:
             continue
-        steps.append(Step(size, tuple(trials), reached, public))
+        if len(trials) > 1:
+            steps.append(Step(size, tuple(trials), reached, public))
     return steps
 
 
