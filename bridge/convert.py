@@ -1,6 +1,6 @@
-"""PyTorch's `state_dict` to an NNX module and back.
+"""Converts a PyTorch `state_dict` to an NNX module and back.
 
-Both sides name their modules alike, but for three things: the leaves (`weight` and `kernel`), the blocks of a ResNet
+Both sides use the same module names with three exceptions: the leaves (`weight` and `kernel`), the blocks of a ResNet
 (`layer2.0` and the n-th of `blocks`), and the two parts of its shortcut (`downsample.0` and `downsample.conv`).
 """
 
@@ -25,19 +25,19 @@ ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _SHORTCUT = {"conv": "0", "bn": "1"}
-# Counts batches for a momentum of None, which none of these networks has.
+# Batch counter, needed only with a momentum of None, which none of these networks uses.
 _IGNORED = "num_batches_tracked"
 
 
 def describe(architecture: Architecture, shapes: Mapping[str, Shape]) -> Network:
-    """What can be read from the shapes of a `state_dict`: width, depth, stem, classes and channels.
+    """Infers width, depth, stem, classes and channels of a network from the shapes of its `state_dict`.
 
-    Height and width of the input are not to be read: they are 1 here, and for an MLP all its inputs are channels. A
-    missing key, or one of too few axes, leaves the architecture's own; `check_fit` then names it.
+    Height and width of the input cannot be inferred: they are 1 here, and for an MLP all inputs count as channels. If a
+    key is missing or has too few axes, the architecture's default is used, and `check_fit` reports the key later.
 
     Args:
-        architecture: Family and depth.
-        shapes: Shape of each entry, by PyTorch's name.
+        architecture: Name of the architecture.
+        shapes: Shape of each entry, by its PyTorch name.
     """
     first, last = ("fc1.weight", "fc3.weight") if architecture == "mlp" else ("conv1.weight", "fc.weight")
     width, channels, *kernel = _shape(shapes, first, (None, 3))
@@ -57,7 +57,7 @@ def _shape(shapes: Mapping[str, Shape], name: str, default: tuple[int | None, in
 
 
 def torch_shapes(network: Network) -> dict[str, Shape]:
-    """Name and shape of each entry that the network's `state_dict` has in PyTorch, batch counters left out."""
+    """Name and shape of each entry of the network's `state_dict` in PyTorch, without batch counters."""
     _, state = _abstract(network, None)
     return {
         _torch_name(network, path): tuple(leaf.shape[axis] for axis in _to_torch_axes(leaf.ndim))
@@ -66,17 +66,21 @@ def torch_shapes(network: Network) -> dict[str, Shape]:
 
 
 def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], source: str) -> None:
-    """Compares names and shapes; batch counters do not matter.
+    """Checks that names and shapes match, ignoring batch counters.
+
+    Args:
+        expected: Shape of each entry of the network's `state_dict`.
+        given: Shape of each entry of the given `state_dict`.
+        source: Origin of the weights, with which the message begins.
 
     Raises:
-        InputError: They differ; every name that is missing, foreign or of another shape is in the message, which
-            begins with `source`.
+        InputError: They do not match; the message lists every missing or unexpected name and every wrong shape.
     """
     expected, given = ({n: s for n, s in shapes.items() if _IGNORED not in n} for shapes in (expected, given))
     misfits = [f"lacks {name}" for name in expected if name not in given]
-    misfits += [f"has {name}, which the network has not" for name in given if name not in expected]
+    misfits += [f"has {name}, which the network does not have" for name in given if name not in expected]
     misfits += [
-        f"{name} is {tuple(given[name])}, the network's {tuple(shape)}"
+        f"{name} is {tuple(given[name])}, expected {tuple(shape)}"
         for name, shape in expected.items()
         if name in given and tuple(given[name]) != tuple(shape)
     ]
@@ -90,16 +94,16 @@ def to_nnx(
     compute: Compute | None = None,
     source: str = "state_dict",
 ) -> nnx.Module:
-    """The NNX network with PyTorch's weights and batch statistics, float32.
+    """Converts a `state_dict` to an NNX network with float32 weights and batch statistics.
 
     Args:
-        network: What the weights are of.
-        weights: A `state_dict`.
+        network: Network that the weights belong to.
+        weights: PyTorch `state_dict`.
         compute: How the network computes.
-        source: Where the weights come from, for messages.
+        source: Origin of the weights, for error messages.
 
     Raises:
-        InputError: Names or shapes do not fit; all are named.
+        InputError: Names or shapes do not match; the message lists all of them.
     """
     check_fit(torch_shapes(network), {name: tuple(value.shape) for name, value in weights.items()}, source)
     graph, state = _abstract(network, compute)
@@ -109,7 +113,7 @@ def to_nnx(
 
 
 def to_torch(network: Network, model: nnx.Module) -> dict[str, torch.Tensor]:
-    """The `state_dict` of an NNX network, float32 on the CPU, as PyTorch's network of the same description takes it."""
+    """Converts an NNX network to a `state_dict` of float32 CPU tensors for the PyTorch version of the same network."""
     state: dict[str, torch.Tensor] = {}
     for path, leaf in _leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))).items():
         array = np.asarray(leaf, np.float32)
@@ -119,12 +123,12 @@ def to_torch(network: Network, model: nnx.Module) -> dict[str, torch.Tensor]:
 
 
 def _abstract(network: Network, compute: Compute | None) -> tuple[nnx.GraphDef, nnx.State]:
-    """The network's structure and the shapes of its arrays, without computing any."""
+    """Structure of the network and shapes of its arrays, without allocating them."""
     return nnx.split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0), compute)))
 
 
 def _leaves(state: nnx.State) -> dict[_Path, Any]:
-    """Its arrays, or their shapes, by the attributes that lead to them."""
+    """Flattens a state to its arrays, or their shapes, by attribute path."""
     return flatten_dict(nnx.to_pure_dict(state))
 
 
@@ -138,18 +142,18 @@ def _torch_name(network: Network, path: _Path) -> str:
 
 
 def _stage(blocks: tuple[int, ...], index: int) -> list[str]:
-    """Where torchvision keeps the block of this number: stage and place in it."""
+    """Module names of a block in torchvision: its stage and its index in the stage."""
     ends = list(accumulate(blocks))
     stage = next(number for number, end in enumerate(ends) if index < end)
     return [f"layer{stage + 1}", str(index - ends[stage] + blocks[stage])]
 
 
 def _to_torch_axes(ndim: int) -> tuple[int, ...]:
-    """Kernels `[height, width, in, out]` to `[out, in, height, width]`, `[in, out]` to `[out, in]`."""
+    """Axis permutation from `[height, width, in, out]` to `[out, in, height, width]`, or `[in, out]` to `[out, in]`."""
     return {4: (3, 2, 0, 1), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
 
 
 def _from_torch(value: torch.Tensor | np.ndarray) -> jax.Array:
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-    # A copy, for JAX would share memory with a module that may yet be trained.
+    # A copy, since JAX would otherwise share memory with a module that may still be training.
     return jnp.array(array.transpose(np.argsort(_to_torch_axes(array.ndim))), jnp.float32, copy=True)

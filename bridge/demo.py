@@ -1,4 +1,4 @@
-"""A small challenge of real images that ship with scikit-learn, in the course's own format."""
+"""A small demo challenge made of real images that ship with scikit-learn, in the course's file format."""
 
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,19 @@ _RECIPE = TorchRecipe(epochs=40, batch_size=32, learning_rate=0.05, weight_decay
 
 
 def make_demo(out: Path) -> dict[str, Any]:
-    """Writes `pub.pt`, `priv.pt`, `model.pt` and `truth.csv`, where they are not there yet.
+    """Writes `pub.pt`, `priv.pt`, `model.pt` and `truth.csv` unless they all exist already.
 
-    Of scikit-learn's digits, 600 become public and 600 private; half of each are members, on which a small
-    convolutional network is trained in PyTorch. The private truth goes to `truth.csv` only.
+    600 of scikit-learn's digits become public samples and 600 private ones. Half of each are members, on which a small
+    convolutional network is trained in PyTorch. The private membership is written only to `truth.csv`.
 
     Args:
-        out: Folder of the files.
+        out: Directory of the files.
 
     Raises:
         InputError: One of the files is there and is not the demonstration's own, or cannot be written.
 
     Returns:
-        A configuration, as `jaxmia.config.parse_config` takes it, whose shadows are trained by a recipe of their own.
+        A configuration for `jaxmia.config.parse_config`, whose shadow models use a different recipe than the target.
     """
     paths = {"public": out / "pub.pt", "private": out / "priv.pt", "target": out / "model.pt"}
     there = [path for path in (*paths.values(), out / "truth.csv") if path.exists()]

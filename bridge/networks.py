@@ -1,4 +1,4 @@
-"""Every network of `jaxmia.models`, in PyTorch."""
+"""PyTorch versions of the networks in `jaxmia.models`."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from jaxmia.models import STAGES, Network
 
 
 class MLP(nn.Module):
-    """Two hidden layers of `width` units with ReLU on the flattened image."""
+    """Multilayer perceptron on the flattened image, with two hidden layers of `width` units and ReLU."""
 
     def __init__(self, inputs: int, width: int, classes: int) -> None:
         super().__init__()
@@ -19,14 +19,14 @@ class MLP(nn.Module):
         self.fc3 = nn.Linear(width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of `[sample, channel, height, width]`."""
-        # Channels last, as jaxmia flattens, so that the weights of one are the weights of the other.
+        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
+        # Flattened with channels last, as in JAX, so that both versions share their weights.
         outputs = images.permute(0, 2, 3, 1).flatten(1)
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(outputs)))))
 
 
 class CNN(nn.Module):
-    """Three 3x3 convolutions of `width`, 2 `width`, 4 `width` channels with normalisation; the last two stride."""
+    """Three 3x3 convolutions of `width`, 2 and 4 `width` channels with normalisation; the last two have stride 2."""
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class CNN(nn.Module):
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of `[sample, channel, height, width]`."""
+        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
         outputs = F.relu(self.bn1(self.conv1(images)))
         outputs = F.relu(self.bn2(self.conv2(outputs)))
         outputs = F.relu(self.bn3(self.conv3(outputs)))
@@ -48,7 +48,7 @@ class CNN(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block: normalise, ReLU, convolve, twice."""
+    """Pre-activation residual block: twice normalisation, ReLU and convolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class WideBlock(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`[sample, channel, height, width]` to the same, strided."""
+        """Maps `[sample, channel, height, width]` to the same axes, strided."""
         active = F.relu(self.bn1(inputs))
         outputs = F.relu(self.bn2(self.conv1(active)))
         shortcut = inputs if self.shortcut is None else self.shortcut(active)
@@ -69,7 +69,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen (Zagoruyko & Komodakis 2016); `depth` is 6 n + 4."""
+    """Wide residual network WRN-depth-widen (Zagoruyko & Komodakis 2016); `depth` is 6 n + 4."""
 
     def __init__(self, depth: int, widen: int, classes: int, channels: int = 3) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class WideResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of `[sample, channel, height, width]`."""
+        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
         outputs = self.conv1(images)
         for block in self.blocks:
             outputs = block(outputs)
@@ -94,9 +94,9 @@ class WideResNet(nn.Module):
 
 
 def build(network: Network) -> nn.Module:
-    """The PyTorch network that a description stands for, with fresh weights."""
+    """Builds the PyTorch version of a network, with freshly initialised weights."""
     height, width, channels = network.shape
-    # The JAX network's own shapes say how wide it is where the description leaves that open.
+    # If the description leaves the width open, it is read from the shapes of the JAX network.
     features = describe(network.architecture, torch_shapes(network)).width or 0
     if network.architecture == "mlp":
         return MLP(height * width * channels, features, network.classes)

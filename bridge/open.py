@@ -1,4 +1,4 @@
-"""Opens what the `challenge` section of a configuration names: the samples, and the target."""
+"""Opens the samples and the target named in the `challenge` section of a configuration."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from jaxmia.errors import InputError
 
 
 def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
-    """Reads the samples.
+    """Loads the public and private samples.
 
     Args:
-        challenge: Names the files, and what they may hold.
-        classes: Number of classes, where it is known from the target.
+        challenge: Section with the files and the classes that they may contain.
+        classes: Number of classes, if the target tells it.
 
     Raises:
-        InputError: A file is not named or not there; or as `load_challenge`.
+        InputError: A file is not configured or does not exist, or `load_challenge` rejects it.
     """
     return load_challenge(
         named_file(challenge, "public"),
@@ -29,10 +29,10 @@ def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
 
 
 def open_target(challenge: ChallengeConfig) -> Target:
-    """Loads the target, with its preprocessing.
+    """Loads the target together with its preprocessing.
 
     Raises:
-        InputError: The file is not named or not there; or as `load_target`.
+        InputError: The file is not configured or does not exist, or `load_target` rejects it.
     """
     return load_target(
         named_file(challenge, "target"),
@@ -47,14 +47,14 @@ def open_target(challenge: ChallengeConfig) -> Target:
 
 
 def named_file(challenge: ChallengeConfig, field: str) -> Path:
-    """The file that a field of the section names.
+    """Returns the file named by a field of the section.
 
     Raises:
-        InputError: The field is empty, or there is no such file.
+        InputError: The field is not set, or the file does not exist.
     """
     path = getattr(challenge, field)
     if path is None:
-        raise InputError(f"challenge.{field}: no file is named; set it in --config or by --challenge.{field} FILE")
+        raise InputError(f"challenge.{field}: not set; give the file in --config or with --challenge.{field} FILE")
     if not path.is_file():
         raise InputError(f"{path}: no such file (challenge.{field})")
     return path

@@ -1,4 +1,4 @@
-"""`jaxmia.data.preprocessing.Preprocessing` in PyTorch."""
+"""PyTorch version of `jaxmia.data.preprocessing.Preprocessing`."""
 
 import numpy as np
 import torch
@@ -9,18 +9,21 @@ from jaxmia.data.resize import resized_shape
 
 
 def preprocess(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """What a network sees, float32 `[sample, channel, height, width]` on the device.
+    """Resizes and normalises images for a network.
 
     Args:
-        preprocessing: Size, mean and std.
-        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
-        device: Where.
+        preprocessing: Size, mean and standard deviation.
+        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1].
+        device: Device of the result.
+
+    Returns:
+        Network inputs `[sample, channel, height, width]`, float32.
     """
     return normalised(preprocessing, resized(preprocessing, images, device))
 
 
 def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The first half of `preprocess`: pixels in [0, 1]."""
+    """Resizes images, the first half of `preprocess`; returns pixels in [0, 1]."""
     preprocessing.check(images.shape[-1])
     pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
@@ -33,7 +36,7 @@ def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.devi
 
 
 def normalised(preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
-    """The second half of `preprocess`."""
+    """Normalises pixels in [0, 1], the second half of `preprocess`."""
     mean, std = (
         torch.tensor(values, device=pixels.device).reshape(-1, 1, 1)
         for values in (preprocessing.mean, preprocessing.std)

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2015); the first may stride."""
+    """Residual block of two 3x3 convolutions (He et al. 2015); the first may be strided."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class BasicBlock(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`[sample, channel, height, width]` to the same, strided."""
+        """Maps `[sample, channel, height, width]` to the same axes, strided."""
         outputs = self.relu(self.bn1(self.conv1(inputs)))
         outputs = self.bn2(self.conv2(outputs))
         shortcut = inputs if self.downsample is None else self.downsample(inputs)
@@ -34,11 +34,11 @@ class ResNet(nn.Module):
     """A residual network of basic blocks; `(2, 2, 2, 2)` is ResNet-18, `(3, 4, 6, 3)` ResNet-34.
 
     Args:
-        blocks: Blocks in each stage; each stage but the first halves the resolution and doubles the channels.
-        width: Channels of the first stage.
-        classes: Outputs.
-        channels: Channels of the input.
-        stem: `cifar`, a 3x3 convolution; `imagenet`, a 7x7 convolution of stride 2 and a max pool.
+        blocks: Number of blocks in each stage; all stages but the first halve the resolution and double the channels.
+        width: Number of channels of the first stage.
+        classes: Number of classes.
+        channels: Number of channels of the input.
+        stem: First layers: `cifar` is a 3x3 convolution, `imagenet` a 7x7 convolution of stride 2 and a max pool.
     """
 
     def __init__(self, blocks: Sequence[int], width: int, classes: int, channels: int = 3, stem: str = "cifar") -> None:
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of `[sample, channel, height, width]`."""
+        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
         outputs = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in range(self.stages):
             outputs = self.get_submodule(f"layer{stage + 1}")(outputs)
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Draws convolutions from He's normal distribution over the fan out; the rest keeps PyTorch's defaults."""
+    """Initialises convolutions from He's normal distribution over the fan-out; other layers keep PyTorch's defaults."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -4,7 +4,7 @@
 Example:
     pool = load_challenge("pub.pt", "priv.pt")
     target = load_target("model.pt", "resnet18", mean=mean, std=std)
-    shadows = train_shadows(pool, Shadow(count=64), mean=mean, std=std)
+    shadows = train_shadows(pool, Recipe(count=64), target.preprocessing, target.classes)
     result = attack(pool, target.query, shadows)
     result.submit("submission.csv")
 """
@@ -34,13 +34,13 @@ _QUERY_BATCH = 512
 
 @dataclass(frozen=True)
 class TrainedShadows:
-    """What shadow models say of every sample.
+    """Logit margins of trained shadow models on every sample of a pool.
 
     Attributes:
         phi: Logit margins in nats, float32 `[model, view, sample]`.
-        mask: Who was trained on whom, bool `[model, sample]`.
-        views: How each image was shown.
-        preprocessing: What they saw of an image; the target is shown images of the same size.
+        mask: Whether each model was trained on each sample, bool `[model, sample]`.
+        views: Views in which each image was queried.
+        preprocessing: Preprocessing of the shadow models; the target is queried on images of the same size.
     """
 
     phi: NDArray[np.float32]
@@ -51,13 +51,13 @@ class TrainedShadows:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The scores of a pool.
+    """Membership scores of the samples of a pool.
 
     Attributes:
-        pool: Whose samples.
-        scores: float64 `[sample]`; higher means member.
+        pool: The pool that was scored.
+        scores: Membership scores, float64 `[sample]`; higher means member.
         attack: Name of the attack.
-        selection: How it was chosen among all; None where it was named.
+        selection: How `auto` selected the attack; None if the attack was given.
     """
 
     pool: Pool
@@ -67,19 +67,19 @@ class AttackResult:
 
     @property
     def figures(self) -> Figures:
-        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples, with 95 % intervals.
+        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples, with 95 % confidence intervals.
 
         Raises:
-            InputError: There are no public members or no public non-members.
+            InputError: The pool has no public members or no public non-members.
         """
         public = self.pool.public
         return figures(self.scores[public], self.pool.membership[public] == 1)
 
     def submit(self, path: Path | str) -> None:
-        """Writes a CSV of `id,score` of the private samples, scores in [0, 1] by rank.
+        """Writes a CSV `id,score` for the private samples, with scores mapped to [0, 1] by rank.
 
         Raises:
-            InputError: There are no private samples, or the file cannot be written.
+            InputError: The pool has no private samples, or the file cannot be written.
         """
         private = ~self.pool.public
         if not private.any():
@@ -101,25 +101,26 @@ def train_shadows(
 ) -> TrainedShadows:
     """Trains `recipe.count` shadow models together, each on a random half of the pool, and queries them on all of it.
 
-    They are the models that `jaxmia run` trains by the same recipe, preprocessing, classes and seed. Nothing is stored;
-    for runs of hours, `jaxmia run` goes on after an interruption. What happens is logged by `logging` at level INFO.
+    They equal the models that `jaxmia run` trains with the same recipe, preprocessing, classes and seed. Nothing is
+    stored; for runs of hours use `jaxmia run`, which resumes after an interruption. Progress is also logged with
+    `logging` at level INFO.
 
     Args:
-        pool: With images.
-        recipe: How each shadow is trained; by default 64 ResNet-18.
-        preprocessing: Pixels to what a network sees, the target's own (`bridge.target.Target.preprocessing`).
-        classes: Number of classes of the target; by default as many as the labels have.
-        symmetries: How each image is shown in queries; the first is `identity`. `auto` takes the symmetries of the
-            recipe's augmentation, and none for what is no image.
-        shift: Where above 0, each view also moved by so many pixels in the eight directions; `auto` moves automatic
-            views by one where the recipe crops.
-        ensemble: How many are trained together and how; by default measured on this device.
-        seed: Seed of masks, initial weights, orders and augmentation.
-        on_progress: Told after each epoch and each step of a query.
+        pool: Samples to train on and query, with images.
+        recipe: How each shadow model is trained; by default 64 ResNet-18.
+        preprocessing: Preprocessing of images; use the target's own (`bridge.target.Target.preprocessing`).
+        classes: Number of classes of the target; by default that of the labels.
+        symmetries: Symmetries of the image in which each sample is queried; the first is `identity`. `auto` selects
+            those of the recipe's augmentation, and only the identity for inputs that are not images.
+        shift: If above 0, each view is also queried shifted by this many pixels in each of the eight directions. `auto`
+            shifts automatic views by one pixel if the recipe crops.
+        ensemble: How many models are trained together, and how; by default measured on this device.
+        seed: Seed of masks, initial weights, batch order and augmentation.
+        on_progress: Called with the progress after each epoch and each query step.
 
     Raises:
-        InputError: The pool has no images, they are not square but would be turned, a label is no class, mean or std do
-            not fit the channels, or more devices are asked for than there are.
+        InputError: The pool has no images, a recipe or view would rotate images that are not square, a label is out of
+            range, mean or std does not match the number of channels, or more devices are requested than exist.
     """
     from jaxmia.training.devices import prepare_devices
     from jaxmia.training.setup import shadow_setup
@@ -157,21 +158,22 @@ def attack(
     fpr: float = 0.05,
     candidates: Sequence[Attack] = (),
 ) -> AttackResult:
-    """Scores every sample of the pool by how the target speaks of it, against how the shadows do.
+    """Scores every sample of the pool by comparing the target's logit margins with those of the shadow models.
 
     Args:
-        pool: That the shadows were trained on.
-        target: Logits `[sample, class]` of a batch of pool images `[sample, height, width, channel]`, resized where the
-            shadows' preprocessing says so: any model, in any framework; `bridge.target.load_target(...).query` is one.
-        shadows: From `train_shadows`.
-        name: An attack or its name; `auto` chooses the one that is strongest when shadows play the target. The public
-            labels have no part in it.
-        fpr: False positive rate at which it is to be strong.
-        candidates: Attacks of your own that `auto` chooses from beside the standard ones.
+        pool: Pool that the shadow models were trained on, with images.
+        target: Function from a batch of pool images `[sample, height, width, channel]` to logits `[sample, class]`. It
+            may wrap a model of any framework; `bridge.target.load_target(...).query` is such a function. Images are
+            resized first if the shadows' preprocessing resizes.
+        shadows: Result of `train_shadows`.
+        name: Attack or its name; `auto` selects the attack that is strongest when shadow models play the target. It
+            does not use the public membership labels.
+        fpr: False positive rate at which the attack maximises the true positive rate.
+        candidates: Your own attacks that `auto` considers beside the standard ones.
 
     Raises:
-        InputError: The name is unknown, an attack of your own is none, `fpr` is not between 0 and 1, the shadows are
-            too few for the attack, or of another pool.
+        InputError: The name is unknown, an object given as an attack is not one, `fpr` is not between 0 and 1, or the
+            shadow models are too few for the attack or belong to another pool.
     """
     from jaxmia.training.query import query_target
 

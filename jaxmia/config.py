@@ -28,7 +28,7 @@ _PLAINLY = {
     "path_type": "must be a path",
     "invalid_key": "must be text to be a key",
 }
-"""Words of our own where pydantic speaks of Python's types."""
+"""Messages for error types that pydantic would describe in terms of Python's types."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -40,7 +40,7 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads yes, no, on and off as truth values, and Python takes those for 1 and 0."""
+        """Rejects booleans for other types: YAML reads yes, no, on, off as booleans, and Python takes those as 1, 0."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise PydanticCustomError("truth_for_a_number", "must not be true or false (nor yes, no, on, off)")
         return value
@@ -48,90 +48,90 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_value_is_a_list_of_one(cls, value: Any, info: ValidationInfo) -> Any:
-        """So that `--query.views identity` and `mean: 0.5` say what they seem to say."""
+        """Wraps a scalar given for a list, so that `--query.views identity` and `mean: 0.5` mean what they say."""
         listed = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
         return (value,) if listed and isinstance(value, str | int | float) else value
 
 
 class ChallengeConfig(_Section):
-    """The three files and how the target sees an image."""
+    """The challenge's three files and the target's preprocessing."""
 
     public: Path | None = None
-    """File of the samples whose membership is known (pub.pt)."""
+    """File of the public samples, whose membership is known (pub.pt)."""
     private: Path | None = None
-    """File of the samples in question (priv.pt)."""
+    """File of the private samples, whose membership is to be inferred (priv.pt)."""
     target: Path | None = None
-    """The target: a state_dict (model.pt) or an exported program (.pt2)."""
+    """The target model: a state_dict (model.pt) or an exported program (.pt2)."""
     architecture: str = "resnet18"
-    """The target's network: resnet18, resnet34, `exported` (a .pt2 file), or `package.module:factory` of your own."""
+    """The target's network: resnet18, resnet34, `exported` (a .pt2 file), or your own as `package.module:factory`."""
     backend: Literal["jax", "torch"] = "jax"
-    """Query the converted target (jax) or PyTorch itself (torch)."""
+    """Query the target converted to JAX (jax) or in PyTorch itself (torch)."""
     classes: Annotated[int, Field(ge=2)] | None = None
-    """Number of classes; read from the target's weights or the labels when not given."""
+    """Number of classes; by default read from the target's weights or the labels."""
     image_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Side to which images are resized (bilinear, antialiased); not given, they stay as they are."""
+    """Side in pixels to which images are resized (bilinear, antialiased); by default images keep their size."""
     mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5,)
-    """Mean of each channel, of pixels in [0, 1]; one number serves all channels."""
+    """Mean of each channel for pixels in [0, 1]; a single number applies to all channels."""
     std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5,)
-    """Standard deviation of each channel; one number serves all channels."""
+    """Standard deviation of each channel; a single number applies to all channels."""
     dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
-    """Classes that the files may hold, as module.name; stand-ins are read, nothing is imported."""
+    """Dataset classes that the files may contain, as module.name; they are read through stand-ins, never imported."""
     max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
-    """Size of file above which reading is refused."""
+    """Largest file that is read, in bytes."""
 
 
 class Augment(_Section):
-    """Random changes to each training image."""
+    """Random augmentation of each training image."""
 
     crop: Annotated[int, Field(ge=0)] = 0
-    """Pixels by which the image may move in each direction; black comes in."""
+    """Largest random shift in each direction, in pixels; the border is filled with black."""
     flip: bool = False
-    """Mirror left and right half of the time."""
+    """Flip images horizontally with probability 1/2."""
     dihedral: bool = False
-    """One of the eight symmetries of the square."""
+    """Apply a random one of the eight symmetries of the square."""
 
 
 class Recipe(_Section):
     """How each shadow model is trained."""
 
     architecture: Architecture = "resnet18"
-    """The shadows' network; the target's own attacks best."""
+    """Network of the shadow models; the attack is strongest when it is the target's own."""
     width: Annotated[int, Field(ge=1)] | None = None
-    """Channels of the first stage (cnn, resnets), hidden units (mlp), widening factor (wideresnet)."""
+    """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10)] = 28
-    """Layers of a wideresnet: 6 n + 4."""
+    """Number of layers of a wideresnet: 6 n + 4."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Number of shadow models."""
     epochs: Annotated[int, Field(ge=1)] = 60
-    """Passes over a model's own IN samples."""
+    """Number of passes over each model's IN samples."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Samples a step."""
+    """Number of samples in a training step of one model."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd has Nesterov momentum."""
+    """Optimizer; sgd uses Nesterov momentum."""
     learning_rate: Positive = 0.1
     """Peak learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd, first decay rate of adamw."""
+    """Momentum of sgd, or first-moment decay rate (beta1) of adamw."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Added to the gradient (sgd) or decoupled from it (adamw)."""
+    """Weight decay, added to the gradient (sgd) or decoupled from it (adamw)."""
     decay_norm_and_bias: bool = False
-    """Decay the weights of normalisation layers and biases as well, as PyTorch's optimizers do by default."""
+    """Also apply weight decay to normalisation layers and biases, as PyTorch's optimizers do by default."""
     schedule: Literal["cosine", "piecewise", "constant"] = "cosine"
-    """Course of the learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs over which the learning rate rises from 0."""
+    """Number of epochs over which the learning rate rises linearly from 0."""
     milestones: tuple[Share, ...] = (0.5, 0.75)
-    """Shares of the training after which a piecewise schedule drops."""
+    """Fractions of the training at which a piecewise schedule drops."""
     drop: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Factor of each drop of a piecewise schedule."""
+    """Factor by which a piecewise schedule multiplies the learning rate at each milestone."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the label spread evenly over all classes."""
+    """Probability mass of the label that is spread evenly over all classes."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential moving average of the weights, which is then queried; 0 for none."""
+    """Decay of an exponential moving average of the weights, which is queried in their place; 0 disables it."""
     augment: Augment = Augment()
-    """Random changes to each training image."""
+    """Random augmentation of each training image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations; auto is bfloat16 where the device has it."""
+    """Type of activations; auto selects bfloat16 where the device supports it natively."""
 
     @model_validator(mode="after")
     def _depth_of_wideresnet(self) -> "Recipe":
@@ -143,30 +143,30 @@ class Recipe(_Section):
 
 
 class EnsembleConfig(_Section):
-    """How many models are trained together, and how."""
+    """How shadow models are trained together as an ensemble."""
 
     width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Models trained together."""
+    """Number of models trained together; auto measures which is fastest."""
     conv: Lowering | Literal["sequential", "auto"] = "auto"
-    """What the convolutions of an ensemble become."""
+    """How the convolutions of an ensemble are lowered; auto measures which is fastest."""
     devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
-    """Local devices over which the models are spread."""
+    """Number of local devices over which the models are sharded."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds between two checkpoints of a chunk in training; 0 for none but the last, when told to stop."""
+    """Seconds between checkpoints during training; 0 saves a checkpoint only when the run is stopped."""
     keep_weights: bool = False
-    """Keep the trained weights, so that the shadows can be asked again, in other views."""
+    """Keep the trained weights, so that the shadow models can be queried again in other views."""
 
 
 class QueryConfig(_Section):
-    """How models are asked about each sample."""
+    """How models are queried on each sample."""
 
     views: tuple[QueryView, ...] = ("auto",)
-    """Symmetries under which each image is shown, the first identity; auto takes those of the training augmentation."""
+    """Symmetries in which each image is queried, beginning with identity; auto selects those of the augmentation."""
     shift: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Where above 0, each view also moved by so many pixels in the eight directions; auto moves automatic views by one
-    where training moved images too."""
+    """If above 0, also query each view shifted by this many pixels in each of the eight directions; auto shifts
+    automatic views by one pixel if the augmentation crops."""
     batch_size: Annotated[int, Field(ge=1)] = 512
-    """Images a step."""
+    """Number of images in a query step of one model."""
 
     @model_validator(mode="after")
     def _identity_first(self) -> "QueryConfig":
@@ -178,17 +178,17 @@ class QueryConfig(_Section):
 
 
 class AttackConfig(_Section):
-    """How scores are made of logit margins."""
+    """How membership scores are computed from logit margins."""
 
     name: str = "auto"
-    """The attack whose scores are submitted; auto chooses it by letting shadows play the target; `package.module:Class`
-    is one of your own."""
+    """Attack whose scores are submitted; auto selects it by letting shadow models play the target;
+    `package.module:Class` names your own."""
     candidates: tuple[str, ...] = ()
-    """Attacks of your own, `package.module:Class`, that auto chooses from beside the standard ones."""
+    """Your own attacks, as `package.module:Class`, that auto considers beside the standard ones."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """False positive rate at which the attack is to be strong."""
+    """False positive rate at which the attack maximises the true positive rate."""
     targets: Annotated[int, Field(ge=4)] = 32
-    """Shadows that play the target, at most, to choose the attack."""
+    """Largest number of shadow models that play the target when the attack is selected."""
 
     @field_validator("name")
     @classmethod
@@ -209,80 +209,80 @@ class AttackConfig(_Section):
 
 
 class MatchConfig(_Section):
-    """Which recipes `jaxmia match` tries; a list that is not given spreads around the shadow section."""
+    """Search space of `jaxmia match`; fields that are not given default to values around the shadow section's."""
 
     epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Passes; not given: a quarter, half, once and twice the shadow section's. The warm-up keeps its share of them."""
+    """Numbers of epochs; by default 1/4, 1/2, 1 and 2 times the shadow section's. The warm-up scales with them."""
     learning_rate: tuple[Positive, ...] = ()
-    """Peaks; not given: 0.1, 0.3, 1 and 3 times the shadow section's."""
+    """Peak learning rates; by default 0.1, 0.3, 1 and 3 times the shadow section's."""
     weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    """Not given: none, the shadow section's (or 5e-4), and five times that."""
+    """Weight decays; by default 0, the shadow section's (or 5e-4), and five times that."""
     label_smoothing: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
-    """Not given: 0, 0.05, 0.1 and the shadow section's."""
+    """Label smoothings; by default 0, 0.05, 0.1 and the shadow section's."""
     augment: tuple[Augment, ...] = ()
-    """Not given: none, crops by an eighth of the side with flips, and the shadow section's."""
+    """Augmentations; by default none, crops by 1/8 of the image's side with flips, and the shadow section's."""
     width: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Widths of the network; not given: the shadow section's alone, since each further one is a program of its own."""
+    """Widths of the network; by default only the shadow section's, since every width compiles a program of its own."""
     models: Annotated[int, Field(ge=2)] = 4
-    """Models trained by each recipe."""
+    """Number of models trained by each recipe."""
     trials: Annotated[int, Field(ge=1)] = 24
-    """Combinations to try beside the configured recipe: all where they are no more, else as many drawn at random."""
+    """Largest number of combinations tried beside the configured recipe; if there are more, a random draw of them."""
 
 
 class Config(_Section):
-    """A whole run."""
+    """Configuration of a run."""
 
     challenge: ChallengeConfig = ChallengeConfig()
-    """The three files and how the target sees an image."""
+    """The challenge's three files and the target's preprocessing."""
     shadow: Recipe = Recipe()
     """How each shadow model is trained."""
     ensemble: EnsembleConfig = EnsembleConfig()
-    """How many models are trained together, and how."""
+    """How shadow models are trained together as an ensemble."""
     query: QueryConfig = QueryConfig()
-    """How models are asked about each sample."""
+    """How models are queried on each sample."""
     attack: AttackConfig = AttackConfig()
-    """How scores are made of logit margins."""
+    """How membership scores are computed from logit margins."""
     match: MatchConfig = MatchConfig()
-    """Which recipes `jaxmia match` tries."""
+    """Search space of `jaxmia match`."""
     matched: bool = False
-    """Set by `jaxmia match` in what it writes: public labels chose the shadow section."""
+    """Set by `jaxmia match` in the configuration that it writes: public labels selected the shadow section."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of masks, initial weights, orders and augmentation."""
+    """Random seed of membership masks, initial weights, batch order and augmentation."""
 
 
 def load_config(path: Path) -> Config:
-    """Reads a configuration; paths in it are relative to the working directory.
+    """Loads a configuration from a YAML file; paths in it are relative to the working directory.
 
     Raises:
-        InputError: The file is missing, is no YAML mapping, or holds an unknown key, a wrong type or a value out of
-            bounds; every one of them is named.
+        InputError: The file is missing, is not a YAML mapping, or contains an unknown key, a wrong type or a value out
+            of bounds; the message lists every such problem.
     """
     return parse_config(read_yaml(path), str(path))
 
 
 def parse_config(content: Mapping[str, Any], source: str) -> Config:
-    """Checks a mapping of sections.
+    """Validates a mapping of sections as a configuration.
 
     Args:
-        content: Section names to their fields.
-        source: Where it comes from, for messages.
+        content: Mapping from section names to their fields.
+        source: Origin of the content, such as a file name, for error messages.
 
     Raises:
-        InputError: One line for each thing that is wrong.
+        InputError: The content is invalid; the message has one line for each problem.
     """
     return parse_as(Config, content, source)
 
 
 def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Checks a mapping against any kind of model, as `parse_config` does.
+    """Validates a mapping as an instance of any pydantic model, as `parse_config` does for `Config`.
 
     Args:
-        kind: What it must be.
-        content: Fields, nested as the model is.
-        source: Where it comes from, for messages.
+        kind: Model class to validate against.
+        content: Mapping of fields, nested as in the model.
+        source: Origin of the content, such as a file name, for error messages.
 
     Raises:
-        InputError: One line for each thing that is wrong.
+        InputError: The content is invalid; the message has one line for each problem.
     """
     try:
         return kind.model_validate(content)
@@ -291,7 +291,7 @@ def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Mode
 
 
 def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str) -> list[str]:
-    """One line for each thing that is wrong: file, field, value, what is allowed."""
+    """Formats one line for each problem: file, field, value and what is allowed."""
     lines: dict[str, str] = {}
     for problem in error.errors():
         location = [str(part) for part in problem["loc"] if part != "[key]"]
@@ -316,23 +316,23 @@ def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str)
 
 
 def _shown(value: Any) -> str:
-    """A value in one short line, however large, deep or strange it is."""
+    """Formats a value in one short line, however large or deeply nested it is."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
     try:
         return brief.repr(value)
-    except ValueError:  # Python writes no integer of more than some thousand digits
-        return "a number of very many digits"
+    except ValueError:  # Python refuses to format integers of more than a few thousand digits
+        return "a number with too many digits to show"
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Writes every field, defaults too, as YAML that `load_config` reads back to an equal configuration."""
+    """Writes every field, defaults included, as YAML that `load_config` reads back to an equal configuration."""
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _suggestion(location: list[str], section: type[BaseModel]) -> str:
     for part in location[:-1]:
-        if not part.isdecimal():  # a place in a list of sections
+        if not part.isdecimal():  # an index into a list of sections
             kind: Any = section.model_fields[part].annotation
             section = get_args(kind)[0] if get_origin(kind) is tuple else kind
     names = list(section.model_fields)

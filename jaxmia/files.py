@@ -195,10 +195,10 @@ def read_json(path: Path, maker: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds, unchecked; empty for an empty file.
+    """Reads the mapping in a YAML file without validating it; an empty file gives an empty mapping.
 
     Raises:
-        InputError: The file is missing or no YAML mapping, or a key comes twice in a mapping.
+        InputError: The file is missing or is not a YAML mapping, or a mapping contains a key twice.
     """
     try:
         size = regular_size(Path(path))
@@ -213,11 +213,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except _RefusedYaml as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a value that is not what its tag says raises whatever PyYAML trips over
-        raise InputError(f"{path}: is no YAML: {printable(' '.join(str(error).split()))}") from error
+        raise InputError(f"{path}: is not valid YAML: {printable(' '.join(str(error).split()))}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected a mapping of fields")
+        raise InputError(f"{path}: contains a {type(content).__name__}, expected a mapping of fields")
     return content
 
 

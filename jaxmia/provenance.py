@@ -1,4 +1,4 @@
-"""What a result can be traced by: versions, device, commit, and digests of what went in."""
+"""Provenance of results: versions, device, commit, and digests of the inputs."""
 
 import hashlib
 import platform
@@ -15,7 +15,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def origin() -> dict[str, Any]:
-    """Versions, device and commit that a result was made with, as plain JSON."""
+    """Versions, device and commit that produce a result, as plain JSON."""
     import jax
 
     device = jax.local_devices()[0]
@@ -32,7 +32,7 @@ def origin() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Name of this machine's processor and its number of cores, where the system tells them."""
     lines = _cpu_lines()
     if lines is None:
         return platform.processor() or platform.machine()
@@ -41,12 +41,12 @@ def processor() -> str:
 
 
 def instruction_set() -> str:
-    """What this machine's processor can do, for what was compiled for it; its family where the system does not tell."""
+    """Instruction set of this machine's processor, to key compiled code by; its family where the system hides it."""
     return next((line for line in _cpu_lines() or () if line.startswith(("flags", "Features"))), platform.machine())
 
 
 def _cpu_lines() -> list[str] | None:
-    """What Linux says of the processor; None elsewhere."""
+    """Lines of Linux's `/proc/cpuinfo`; None on other systems."""
     try:
         return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -54,7 +54,7 @@ def _cpu_lines() -> list[str] | None:
 
 
 def commit() -> str | None:
-    """The commit of jaxmia's own checkout, with `+` where files differ from it; None outside of one."""
+    """Commit of jaxmia's own checkout, with `+` appended if files were modified; None outside a checkout."""
     folder = Path(__file__).parent
     try:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
@@ -67,7 +67,7 @@ def commit() -> str | None:
 
 
 def digest(*parts: np.ndarray | bytes) -> str:
-    """A short hash of arrays (type, shape and bytes) or bytes."""
+    """Returns a short hash of arrays (dtype, shape and bytes) and byte strings, as 16 hexadecimal digits."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -78,7 +78,7 @@ def digest(*parts: np.ndarray | bytes) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """A short hash of a file's bytes."""
+    """Returns a short hash of a file's bytes, as 16 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

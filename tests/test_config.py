@@ -116,7 +116,7 @@ def test_every_error_is_told_at_once():
         ("challenge: {std: [0.1, 0]}", "challenge.std.1: 0 must be greater than 0"),
         ("challenge: {public: 3}", "challenge.public: 3 must be a path"),
         ("seed: 4294967296", "seed: 4294967296 must be less than 4294967296"),
-        ("seed: 0x" + "f" * 9000, "seed: a number of very many digits must be less than 4294967296"),
+        ("seed: 0x" + "f" * 9000, "seed: a number with too many digits to show must be less than 4294967296"),
         ("shadow: {optimizer: " + "x" * 500 + "}", "shadow.optimizer: 'xxx"),
     ],
 )
@@ -152,20 +152,23 @@ def test_what_yaml_takes_for_text_or_for_nothing(text: str, field: str, value: o
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (b"shadow:\n\tcount: 3\n", "is no YAML: .*cannot start any token"),
-        (b"shadow: {count: 3\n", "is no YAML: .*expected ',' or '}'"),
-        (b"a: 1\nb", "is no YAML"),
-        (b"- shadow\n- seed\n", "holds a list, expected a mapping of fields"),
-        (b"hello\n", "holds a str, expected a mapping of fields"),
-        (b"3", "holds a int, expected a mapping of fields"),
-        (b"a: &a [*a]\nseed: *b\n", "is no YAML: .*undefined alias"),
-        (b"seed: !!python/object/apply:os.system ['false']\n", "is no YAML: .*could not determine a constructor"),
-        (b"seed: 2024-13-45\n", "is no YAML: month must be in 1..12"),
-        (b"a: " + b"[" * 4000, "is no YAML"),
+        (b"shadow:\n\tcount: 3\n", "is not valid YAML: .*cannot start any token"),
+        (b"shadow: {count: 3\n", "is not valid YAML: .*expected ',' or '}'"),
+        (b"a: 1\nb", "is not valid YAML"),
+        (b"- shadow\n- seed\n", "contains a list, expected a mapping of fields"),
+        (b"hello\n", "contains a str, expected a mapping of fields"),
+        (b"3", "contains a int, expected a mapping of fields"),
+        (b"a: &a [*a]\nseed: *b\n", "is not valid YAML: .*undefined alias"),
+        (
+            b"seed: !!python/object/apply:os.system ['false']\n",
+            "is not valid YAML: .*could not determine a constructor",
+        ),
+        (b"seed: 2024-13-45\n", "is not valid YAML: month must be in 1..12"),
+        (b"a: " + b"[" * 4000, "is not valid YAML"),
         (b"\xff\xfe\x00", "cannot be read: is not UTF-8 text"),
-        (b"\x00", "is no YAML: .*special characters are not allowed"),
-        (b"seed: " + b"9" * 5000, "is no YAML: Exceeds the limit"),
-        (b"? [a, b]\n: 1\n", "must be text to be a key|is no YAML"),
+        (b"\x00", "is not valid YAML: .*special characters are not allowed"),
+        (b"seed: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
+        (b"? [a, b]\n: 1\n", "must be text to be a key|is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_of_sections_is_named(tmp_path: Path, data: bytes, complaint: str):
@@ -283,6 +286,6 @@ def test_any_file_is_a_configuration_or_an_input_error(tmp_path_factory, data: b
 def test_a_line_about_yaml_shows_no_character_that_could_disguise_it(tmp_path: Path):
     for text in ("!\u058c", "!\u202e", "[\u200b: \u2066"):
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(InputError, match=r"a\.yaml: is no YAML: ") as refusal:
+        with pytest.raises(InputError, match=r"a\.yaml: is not valid YAML: ") as refusal:
             load_config(tmp_path / "a.yaml")
         assert str(refusal.value).isprintable()

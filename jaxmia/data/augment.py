@@ -1,6 +1,7 @@
-"""Training augmentation and query views: where each pixel of an image is read from.
+"""Training augmentation and query views.
 
-Both are maps of coordinates, so that a batch is augmented by the one gather that reads it from the pool.
+Augmentation maps the coordinates of output pixels to those of input pixels, so that a batch is augmented by the same
+gather that reads it from the pool.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from jaxmia.config import Augment, Dihedral, QueryView
 
 DIHEDRAL: tuple[Dihedral, ...] = get_args(Dihedral)
 
-# Each symmetry of the square as (transpose, then flip rows, then flip columns).
+# Each symmetry of the square as (transpose, flip rows, flip columns), applied in this order.
 _SYMMETRY: dict[str, tuple[bool, bool, bool]] = {
     "identity": (False, False, False),
     "hflip": (False, False, True),
@@ -29,12 +30,12 @@ _SYMMETRY: dict[str, tuple[bool, bool, bool]] = {
 
 @dataclass(frozen=True)
 class View:
-    """One fixed way to look at every image.
+    """A fixed transformation of every image: a symmetry of the square, then a shift.
 
     Attributes:
         symmetry: One of the eight symmetries of the square; `rot90` is counter-clockwise.
-        down: Rows that the image moves down; what leaves is lost, what enters is black.
-        right: Columns that the image moves to the right.
+        down: Shift downwards in pixels; pixels shifted out are lost, and the border is filled with black.
+        right: Shift to the right in pixels.
     """
 
     symmetry: Dihedral = "identity"
@@ -46,7 +47,7 @@ class View:
 
 
 def views(symmetries: tuple[Dihedral, ...], shift: int = 0) -> tuple[View, ...]:
-    """The views of a query: each symmetry, and where `shift` > 0 each also moved by it in the eight directions."""
+    """Views of a query: each symmetry and, if `shift` > 0, each also shifted by that much in the eight directions."""
     moves = [(0, 0)]
     if shift:
         moves += [(down, right) for down in (-shift, 0, shift) for right in (-shift, 0, shift) if down or right]
@@ -90,7 +91,7 @@ def query_views(
 
 
 def apply_view(images: jax.Array, view: View) -> jax.Array:
-    """`[sample, height, width, channel]` as seen in `view`."""
+    """Applies a view to images `[sample, height, width, channel]`."""
     transpose, flip_rows, flip_columns = _SYMMETRY[view.symmetry]
     if transpose:
         images = images.swapaxes(1, 2)
@@ -110,19 +111,19 @@ def apply_view(images: jax.Array, view: View) -> jax.Array:
 def gather_augmented(
     key: jax.Array, pool: jax.Array, index: jax.Array, *, crop: int, flip: bool, dihedral: bool
 ) -> jax.Array:
-    """Reads a batch from the pool, each sample augmented by chance of its own.
+    """Gathers a batch from the pool and augments each sample independently.
 
     Args:
-        key: Source of chance.
-        pool: `[sample, height, width, channel]`.
-        index: int32 `[batch]`, which samples.
-        crop: Pixels by which the image may move in each direction; black comes in (a random crop of the image
-            padded by as much).
-        flip: Mirror left and right with probability 1/2.
-        dihedral: One of the eight symmetries of the square, all as likely; needs square images.
+        key: Random key.
+        pool: Images `[sample, height, width, channel]`.
+        index: Indices of the samples in the batch, int32 `[batch]`.
+        crop: Largest random shift in each direction, in pixels, with the border filled with black; equal to a random
+            crop after zero padding by as much.
+        flip: Flip horizontally with probability 1/2.
+        dihedral: Apply one of the eight symmetries of the square, each equally likely; requires square images.
 
     Returns:
-        `[batch, height, width, channel]`, in the pool's type.
+        Augmented images `[batch, height, width, channel]`, in the pool's dtype.
     """
     height, width = pool.shape[1:3]
     batch = index.shape[0]

@@ -1,4 +1,4 @@
-"""Which model trains on which sample, and in which order."""
+"""Membership masks and batch order: which model trains on which samples, and in which order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWN = -1
-"""In `Masks.fixed`: the sample is drawn for each model."""
+"""Value in `Masks.fixed` of a sample whose membership is drawn for each model."""
 
 _MASK, _ORDER = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Who trains on whom: a function of the seed, a model's number and what is fixed for all models.
+    """Membership masks as a function of the seed, a model's number and what is fixed for all models.
 
     Attributes:
-        seed: Seed of the run, 0 or more.
-        fixed: int8 `[sample]`: 1 trains every model, 0 none, -1 is drawn for each model by a fair coin of its own.
+        seed: Seed of the run, at least 0.
+        fixed: int8 `[sample]`: 1 if the sample is IN for every model, 0 if it is OUT for every model, and -1 if its
+            membership is drawn independently for each model with probability 1/2.
     """
 
     seed: int
@@ -25,25 +26,25 @@ class Masks:
 
     @classmethod
     def random(cls, seed: int, samples: int) -> "Masks":
-        """Every sample is drawn."""
+        """Masks in which the membership of every sample is drawn for each model."""
         return cls(seed, np.full(samples, DRAWN, np.int8))
 
     def __call__(self, models: Sequence[int]) -> np.ndarray:
-        """The masks of these models, bool `[model, sample]`."""
+        """Masks of the given models, bool `[model, sample]`; True is IN."""
         drawn = membership_masks(self.seed, models, len(self.fixed))
         return np.where(self.fixed == DRAWN, drawn, self.fixed == 1)
 
 
 def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarray:
-    """Draws who is IN: bool `[model, sample]`, independent Bernoulli(1/2).
+    """Draws membership masks, bool `[model, sample]` with independent Bernoulli(1/2) entries.
 
-    Bits come from a counter-based generator keyed by the seed and the model's number, so that a model's row depends on
-    nothing else, and the first samples of a row stay what they are when the pool grows.
+    The bits come from a counter-based generator keyed by the seed and the model's number, so that a model's row depends
+    on nothing else, and its first entries do not change when the pool grows.
 
     Args:
-        seed: Seed of the run, 0 or more.
-        models: Numbers of the models, 0 or more.
-        samples: Size of the pool.
+        seed: Seed of the run, at least 0.
+        models: Numbers of the models, at least 0.
+        samples: Number of samples in the pool.
     """
     words = -(-samples // 64)
     rows = [_generator(seed, model, _MASK).random_raw(words) for model in models]
@@ -52,17 +53,17 @@ def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarr
 
 
 def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_size: int) -> np.ndarray:
-    """The batches of one epoch of one model: a permutation of its IN set, int32 `[step, batch]`.
+    """Draws the batches of one epoch of one model: a permutation of its IN set, int32 `[step, batch]`.
 
-    The last batch is filled up from the front of the permutation (again and again where the IN set is smaller than a
-    batch), so that every batch is full and holds the model's own samples only.
+    The last batch is filled up from the front of the permutation (repeatedly if the IN set is smaller than a batch), so
+    that every batch is full and contains only the model's own samples.
 
     Args:
         seed: Seed of the run.
         model: Number of the model.
         members: Indices of the model's IN samples, `[member]`, at least one.
-        epoch: Number of the epoch, 0 or more.
-        batch_size: Samples a step.
+        epoch: Number of the epoch, from 0.
+        batch_size: Number of samples in a batch.
     """
     keys = _generator(seed, model, _ORDER, epoch).random_raw(len(members))
     permutation = members[np.argsort(keys, kind="stable")]
@@ -71,10 +72,10 @@ def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_si
 
 
 def steps_per_epoch(members: int, batch_size: int) -> int:
-    """Steps that show each of `members` samples at least once."""
+    """Number of steps in an epoch that visits each of `members` samples at least once."""
     return -(-members // batch_size)
 
 
 def _generator(seed: int, model: int, purpose: int, epoch: int = 0) -> np.random.Philox:
-    """A stream of its own for each (seed, model, purpose, epoch)."""
+    """Creates an independent random stream for each (seed, model, purpose, epoch)."""
     return np.random.Philox(key=[seed, model], counter=[0, 0, purpose, epoch])

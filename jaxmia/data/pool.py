@@ -1,4 +1,4 @@
-"""The samples in question: public first, then private."""
+"""The pool of samples under attack: public samples first, then private ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Pool:
-    """Every sample of a challenge, public samples first.
+    """All samples of a challenge, public samples first.
 
     Attributes:
-        images: uint8 in [0, 255] where that is exact, else float32 in [0, 1]; `[sample, height, width, channel]`.
-            None where only matrices are scored.
-        labels: int32 `[sample]`, counted from 0.
-        ids: str `[sample]`, unique.
-        membership: int8 `[sample]`: 1 member, 0 non-member, -1 unknown (private).
+        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] where that is exact, otherwise float32 in
+            [0, 1]. None if only stored matrices are scored.
+        labels: Class labels from 0, int32 `[sample]`.
+        ids: Unique ids, str `[sample]`.
+        membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
     """
 
     images: np.ndarray | None
@@ -40,20 +40,20 @@ class Pool:
 
     @property
     def public(self) -> np.ndarray:
-        """Bool `[sample]`: membership is known."""
+        """Whether each sample is public, that is, its membership is known; bool `[sample]`."""
         return self.membership != UNKNOWN
 
     def save(self, path: Path) -> None:
-        """Writes ids, labels and membership (not the images) to an `.npz`."""
+        """Writes ids, labels and membership (not the images) to an `.npz` file."""
         save_npz(path, {"ids": self.ids, "labels": self.labels, "membership": self.membership})
 
     @classmethod
     def load(cls, path: Path) -> "Pool":
-        """Reads what `save` wrote; `images` is None.
+        """Loads a pool written by `save`; its `images` are None.
 
         Raises:
-            InputError: The file is missing or damaged, a field has another shape, length or type, an id comes twice, a
-                label is negative, or a membership is none of 1, 0, -1.
+            InputError: The file is missing or damaged, an array has the wrong shape, length or dtype, an id is
+                repeated, a label is negative, or a membership is not one of 1, 0, -1.
         """
         arrays = load_npz(path, required=("ids", "labels", "membership"))
         for name in ("ids", "labels", "membership"):
@@ -62,20 +62,20 @@ class Pool:
         try:
             ids = arrays["ids"].astype(np.str_)
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: ids: {error.object!r} is no ASCII text") from error
+            raise InputError(f"{path}: ids: {error.object!r} is not ASCII text") from error
         values, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
-            raise InputError(f"{path}: ids: {str(values[counts > 1][0])!r} comes {counts.max()} times, expected once")
+            raise InputError(f"{path}: ids: {str(values[counts > 1][0])!r} occurs {counts.max()} times, expected once")
         for name in ("labels", "membership"):
             if arrays[name].dtype.kind not in "iub":
                 raise InputError(f"{path}: {name} is {arrays[name].dtype}, expected integers")
         labels, membership = arrays["labels"], arrays["membership"]
         strange = (labels < 0) | (labels > np.iinfo(np.int32).max)
         if strange.any():
-            raise InputError(f"{path}: labels: {labels[strange][0]} is no class; classes are counted from 0")
+            raise InputError(f"{path}: labels: {labels[strange][0]} is not a class; classes are counted from 0")
         strange = ~np.isin(membership, (UNKNOWN, 0, 1))
         if strange.any():
-            raise InputError(f"{path}: membership: {membership[strange][0]} is none of 1, 0, -1 (unknown)")
+            raise InputError(f"{path}: membership: {membership[strange][0]} is not one of 1, 0, -1 (unknown)")
         try:
             return cls(None, labels.astype(np.int32), ids, membership.astype(np.int8))
         except InputError as error:

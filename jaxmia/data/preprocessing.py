@@ -1,4 +1,4 @@
-"""What a network sees of an image: its size, and its colours normalised."""
+"""Preprocessing of images for a network: resizing and normalisation."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ _IMAGES_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizes an image, then normalises each channel: `(pixel - mean) / std`, of pixels in [0, 1].
+    """Resizes images, then normalises each channel as `(pixel - mean) / std` for pixels in [0, 1].
 
     Attributes:
-        size: Length of the shorter side after resizing, as torchvision's `Resize(size)`; None keeps the image.
-        mean: Of each channel; one number serves all channels.
-        std: Of each channel; one number serves all channels.
+        size: Length in pixels of the shorter side after resizing, as in torchvision's `Resize(size)`; None keeps the
+            image's size.
+        mean: Mean of each channel; a single number applies to all channels.
+        std: Standard deviation of each channel; a single number applies to all channels.
     """
 
     size: int | None = None
@@ -27,10 +28,10 @@ class Preprocessing:
     std: tuple[float, ...] = (0.5,)
 
     def check(self, channels: int) -> None:
-        """Refuses a mean or std that fits no image of so many channels.
+        """Checks that `mean` and `std` match the number of channels of an image.
 
         Raises:
-            InputError: There are neither one nor `channels` values.
+            InputError: One of them has neither 1 nor `channels` values.
         """
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
@@ -39,14 +40,14 @@ class Preprocessing:
                 )
 
     def resized(self, images: np.ndarray) -> np.ndarray:
-        """The pool at the size that models see, ready to be put on a device once.
+        """Resizes a pool in batches on the host, so that it is moved to the devices only once.
 
         Args:
-            images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+            images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1].
 
         Returns:
-            The same images where they have that size already, else float32 in [0, 1]: rounding to uint8 would not be
-            what the target sees.
+            The given images if they already have that size, otherwise float32 images in [0, 1]: the target does not
+            round resized images to uint8.
         """
         if self.size is None or self._fits(images):
             return images
@@ -59,7 +60,7 @@ class Preprocessing:
         return ((pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)).astype(dtype)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """What a network sees, float32 `[sample, height, width, channel]`, of uint8 in [0, 255] or floats in [0, 1]."""
+        """Resizes and normalises images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1]."""
         pixels = images if self.size is None or self._fits(images) else resize(images, self.size)
         return self.normalised(pixels, jnp.dtype(jnp.float32))
 

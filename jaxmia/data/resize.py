@@ -1,4 +1,4 @@
-"""Antialiased bilinear resizing as two small matrices."""
+"""Antialiased bilinear resizing as a product with two small matrices."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ import numpy as np
 def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
     """Weights of bilinear resizing along one axis, float32 `[size_out, size_in]`; each row sums to 1.
 
-    A triangle around each output's centre reaches one pixel to either side when enlarging, and one *output* pixel when
-    shrinking, which is the antialiasing. At the border the triangle is cut and normalised again. That is what
-    `torch.nn.functional.interpolate(mode="bilinear", antialias=True, align_corners=False)` computes, and with it
-    torchvision's `Resize`.
+    The weights form a triangle around the centre of each output pixel. Its half-width is one input pixel when enlarging
+    and one *output* pixel when shrinking, which is the antialiasing. At the border the triangle is truncated and
+    renormalised. This matches `torch.nn.functional.interpolate(mode="bilinear", antialias=True, align_corners=False)`
+    and therefore torchvision's `Resize`.
 
     Args:
-        size_in: Pixels before.
-        size_out: Pixels after.
+        size_in: Number of pixels before resizing.
+        size_out: Number of pixels after resizing.
     """
     scale = size_in / size_out
     centre = (np.arange(size_out)[:, None] + 0.5) * scale
@@ -25,21 +25,21 @@ def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width after torchvision's `Resize(size)`: the shorter side becomes `size`, the aspect is kept."""
+    """Height and width after torchvision's `Resize(size)`: the shorter side becomes `size`, keeping the aspect."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
 
 
 def resize(images: jax.Array | np.ndarray, size: int) -> jax.Array:
-    """What torchvision's `Resize(size)` makes of float images, in float32 whatever the device's default precision.
+    """Resizes images as torchvision's `Resize(size)` does, in float32 whatever the device's default precision.
 
     Args:
-        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
-        size: Length of the shorter side after.
+        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1].
+        size: Length in pixels of the shorter side after resizing.
 
     Returns:
-        Float32 in [0, 1], `[sample, height, width, channel]`: rounding to uint8 would not be what a target sees.
+        Images `[sample, height, width, channel]`, float32 in [0, 1], never rounded to uint8.
     """
     height, width = resized_shape(images.shape[1], images.shape[2], size)
     pixels = jnp.asarray(images, jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)

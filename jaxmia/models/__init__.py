@@ -23,16 +23,16 @@ _WIDTH = {"mlp": 256, "cnn": 16, "resnet8": 16, "resnet14": 16, "resnet20": 16, 
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is, apart from how it computes.
+    """Description of a network, independent of how it computes.
 
     Attributes:
-        architecture: Its family and depth.
+        architecture: Name of the architecture, such as `resnet18`.
         shape: Height, width and channels of an input image.
-        classes: Outputs.
+        classes: Number of classes.
         width: Channels of the first stage (cnn, resnets; 16 for the CIFAR resnets, 64 for resnet18 and 34), hidden
-            units (mlp) or widening factor (wideresnet); None takes the architecture's own.
-        depth: Layers of a wideresnet.
-        stem: First layers of resnet18 and resnet34.
+            units (mlp) or widening factor (wideresnet); None selects the architecture's default.
+        depth: Number of layers of a wideresnet.
+        stem: First layers of a resnet: `cifar` or `imagenet`.
     """
 
     architecture: Architecture
@@ -44,11 +44,11 @@ class Network:
 
     @property
     def convolutional(self) -> bool:
-        """Whether there is a convolution, so that its lowering matters."""
+        """Whether the network has convolutions, so that their lowering matters."""
         return self.architecture != "mlp"
 
     def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
-        """A network with fresh weights."""
+        """Builds the network with freshly initialised weights."""
         compute = compute or Compute()
         width = self.width or _WIDTH.get(self.architecture, 64)
         height, breadth, channels = self.shape

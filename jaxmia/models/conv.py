@@ -1,6 +1,6 @@
-"""A convolution that stays fast when `jax.vmap` gives each model of an ensemble a kernel of its own.
+"""A convolution that stays fast under `jax.vmap` over models, each of which has its own kernel.
 
-`vmap` over a convolution with a batched kernel yields a grouped convolution, the slow path of every XLA back end.
+`vmap` over a convolution with a batched kernel yields a grouped convolution, the slow path of every XLA backend.
 Here the three linear parts of a convolution (output, input gradient, kernel gradient) are each a
 `jax.custom_batching.custom_vmap`, so that each has its own batching rule. Differentiation happens inside `vmap`
 through a `jax.custom_vjp`, so the rules themselves are never differentiated.
@@ -27,15 +27,14 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 @functools.cache
 def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
-    """Returns a stand-in for `lax.conv_general_dilated` that batches over models by `lowering`.
+    """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    It goes to `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is the library's convolution.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution.
 
     Args:
-        lowering: What a convolution of K inputs with K kernels becomes: `grouped`, one convolution with K feature
-            groups (what plain `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix
-            product of patches and kernels; `native`, kernels of our own for CPUs (`jaxmia.models.native`), which must
-            be available.
+        lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
+            `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix product of patches and
+            kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available.
     """
 
     def conv(
@@ -53,7 +52,7 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     ) -> jax.Array:
         if (*lhs_dilation, *rhs_dilation, feature_group_count) != (1, 1, 1, 1, 1):
             raise ValueError(
-                f"Expected an undilated, ungrouped convolution, given lhs_dilation={tuple(lhs_dilation)}, "
+                f"Expected an undilated, ungrouped convolution, got lhs_dilation={tuple(lhs_dilation)}, "
                 f"rhs_dilation={tuple(rhs_dilation)}, feature_group_count={feature_group_count}."
             )
         if isinstance(padding, str):
@@ -67,7 +66,7 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
 
 @functools.cache
 def _convolution(lowering: Lowering, window: Window) -> _Product:
-    """The convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h, w, d]` of one stride and padding."""
+    """Returns the convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h', w', d]` for a fixed window."""
     forward = _batched(
         functools.partial(_library, window=window),
         functools.partial(_FORWARD[lowering], window=window),
@@ -84,8 +83,8 @@ def _convolution(lowering: Lowering, window: Window) -> _Product:
     def pull(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs, kernel = saved
         input_gradient, kernel_gradient = _gradients(lowering, window, inputs.shape[1:3], kernel.shape[:2])
-        # Without the barrier XLA's CPU back end computes what comes before inside the transpositions that the kernel
-        # gradient needs, in their bad order of memory: a tenth of a step of a small ResNet.
+        # Without the barrier, XLA's CPU backend fuses the preceding operations into the transpositions that the kernel
+        # gradient needs, with poor memory order: this costs a tenth of a training step of a small ResNet.
         return input_gradient(cotangent, kernel), kernel_gradient(*lax.optimization_barrier((inputs, cotangent)))
 
     convolution.defvjp(save, pull)
@@ -96,7 +95,7 @@ def _convolution(lowering: Lowering, window: Window) -> _Product:
 def _gradients(
     lowering: Lowering, window: Window, spatial: tuple[int, int], taps: tuple[int, int]
 ) -> tuple[_Product, _Product]:
-    """Input gradient of `(cotangent, kernel)` and kernel gradient of `(inputs, cotangent)`."""
+    """Returns the input gradient of `(cotangent, kernel)` and the kernel gradient of `(inputs, cotangent)`."""
 
     def input_gradient(product: _Product, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
         shape = (*cotangent.shape[:-3], *spatial, kernel.shape[-2])
@@ -129,7 +128,10 @@ def _batched(
     many: _Product,
     shared_input: _Product | None = None,
 ) -> _Product:
-    """`solo`, with `many` in its place under `vmap`, where both operands carry the model axis in front."""
+    """Returns `solo` with `many` as its rule under `vmap`, whose operands both have a leading model axis.
+
+    `shared_input`, where given, is the rule when only the right operand has a model axis.
+    """
     function = custom_vmap(solo)
 
     @function.def_vmap
@@ -146,7 +148,7 @@ def _batched(
 
 
 def _unroll(function: _Product) -> _Product:
-    """Maps over the leading axis of both operands by writing the calls out."""
+    """Maps over the leading axis of both operands with one call for each model in the graph."""
 
     def unrolled(left: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.stack([function(left[i], right[i]) for i in range(left.shape[0])])
@@ -160,7 +162,7 @@ def _library(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
 
 def _wide(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
-    """K kernels on one input are one convolution with K times the output channels."""
+    """Convolves one input with K kernels, as one convolution with K times the output channels."""
     models, *taps, channels, features = kernels.shape
     wide = jnp.moveaxis(kernels, 0, -2).reshape(*taps, channels, models * features)
     outputs = _library(inputs, wide, window)
@@ -168,7 +170,7 @@ def _wide(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
 
 
 def _patches(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
-    """`[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
+    """Convolves `[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
     (down, across), (vertical, horizontal) = window
     models, rows, columns, channels, features = kernels.shape
     padded = jnp.pad(inputs, ((0, 0), (0, 0), vertical, horizontal, (0, 0)))

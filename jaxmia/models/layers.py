@@ -1,4 +1,4 @@
-"""What every network shares: how it computes, and PyTorch's initial weights."""
+"""Layers shared by all networks, with PyTorch's initialisation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from jaxmia.models.norm import BatchNorm
 
 @dataclass(frozen=True)
 class Compute:
-    """How a network computes; its weights are float32 whatever this says.
+    """How a network computes; its weights are always stored as float32.
 
     Attributes:
-        dtype: Type of activations and of the weights as they are read.
-        conv: Stand-in for `lax.conv_general_dilated`.
+        dtype: Type of activations, to which weights are cast when they are used.
+        conv: Replacement for `lax.conv_general_dilated`.
     """
 
     dtype: jnp.dtype = field(default_factory=lambda: jnp.dtype(jnp.float32))
@@ -31,7 +31,7 @@ _TORCH_LINEAR = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 def conv(
     channels_in: int, channels_out: int, size: int, *, stride: int = 1, padding: int, compute: Compute, rngs: nnx.Rngs
 ) -> nnx.Conv:
-    """A square convolution without bias, weights from He's normal distribution over the fan out."""
+    """Creates a square convolution without bias, initialised from He's normal distribution over the fan-out."""
     return nnx.Conv(
         channels_in,
         channels_out,
@@ -47,12 +47,12 @@ def conv(
 
 
 def batch_norm(features: int, *, compute: Compute) -> BatchNorm:
-    """Batch normalisation in the network's compute type."""
+    """Creates a batch normalisation layer in the network's compute type."""
     return BatchNorm(features, dtype=compute.dtype)
 
 
 def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer, weights and biases uniform within 1/sqrt(fan in) as PyTorch's are."""
+    """Creates a dense layer with weights and biases uniform within 1/sqrt(fan-in), as in PyTorch."""
     bound = features_in**-0.5
 
     def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
@@ -65,9 +65,9 @@ def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.R
 
 @jax.custom_vjp
 def add_relu(left: jax.Array, right: jax.Array) -> jax.Array:
-    """`relu(left + right)`, whose gradient looks at the result, which is kept for the next layer anyway.
+    """Computes `relu(left + right)` with a gradient masked by the result, which is kept for the next layer anyway.
 
-    XLA would add once more, and read two arrays for one, to find out what had been positive.
+    XLA would instead recompute the sum in the backward pass, reading two arrays rather than one.
     """
     return jax.nn.relu(left + right)
 

@@ -8,12 +8,12 @@ from flax import nnx
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` computes it.
 
-    Training normalises by the batch's mean and biased variance and moves the running statistics by
-    `momentum` towards the batch's mean and *unbiased* variance; Flax's own module keeps the biased one. Statistics
-    are float32 whatever the compute type.
+    In training it normalises by the batch's mean and biased variance, and moves the running statistics by `momentum`
+    towards the batch's mean and *unbiased* variance; Flax's own module uses the biased one. Statistics are float32
+    whatever the compute type.
 
     Args:
-        features: Channels.
+        features: Number of channels.
         momentum: Weight of the new batch in the running statistics (PyTorch's convention).
         epsilon: Added to the variance.
         dtype: Compute type of the output.
@@ -29,7 +29,7 @@ class BatchNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
-        """Normalises `[..., channel]`; in training also moves the running statistics."""
+        """Normalises inputs `[..., channel]`; in training it also updates the running statistics."""
         wide = inputs.astype(jnp.float32)
         if train:
             axes = tuple(range(inputs.ndim - 1))
@@ -47,14 +47,14 @@ class BatchNorm(nnx.Module):
 
 
 def _moments(values: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over `axes`, in one pass over the values.
+    """Computes mean and biased variance over `axes` in one pass over the values.
 
-    The variance is mean(x^2) - mean(x)^2 of distances from the first value, so that a mean far from zero does not
-    swallow it.
+    The variance is mean(x^2) - mean(x)^2 of differences from the first value, so that it does not cancel when the mean
+    is far from zero.
     """
     origin = jax.lax.stop_gradient(values[(0,) * len(axes)])
     distance = values - origin
     mean = distance.mean(axes)
-    # Rounding can leave less than nothing of a channel that hardly varies.
+    # Rounding can make the variance of a nearly constant channel negative.
     var = jnp.maximum(jnp.square(distance).mean(axes) - jnp.square(mean), 0)
     return mean + origin, var

@@ -12,7 +12,7 @@ Stem = Literal["cifar", "imagenet"]
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2015); the first may stride."""
+    """Residual block of two 3x3 convolutions (He et al. 2015); the first may be strided."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
         self.conv1 = conv(channels_in, channels, 3, stride=stride, padding=1, compute=compute, rngs=rngs)
@@ -26,7 +26,7 @@ class BasicBlock(nnx.Module):
         )
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
-        """`[sample, height, width, channel]` to the same, strided."""
+        """Maps `[sample, height, width, channel]` to the same axes, strided."""
         outputs = jax.nn.relu(self.bn1(self.conv1(inputs), train=train))
         outputs = self.bn2(self.conv2(outputs), train=train)
         shortcut = inputs if self.downsample is None else self.downsample(inputs, train=train)
@@ -34,14 +34,14 @@ class BasicBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """A 1x1 convolution and normalisation on the shortcut."""
+    """Shortcut of a block that changes shape: a 1x1 convolution and batch normalisation."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
         self.conv = conv(channels_in, channels, 1, stride=stride, padding=0, compute=compute, rngs=rngs)
         self.bn = batch_norm(channels, compute=compute)
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
-        """`[sample, height, width, channel]` to the block's output shape."""
+        """Maps `[sample, height, width, channel]` to the shape of the block's output."""
         return self.bn(self.conv(inputs), train=train)
 
 
@@ -49,13 +49,13 @@ class ResNet(nnx.Module):
     """A residual network of basic blocks.
 
     Args:
-        blocks: Blocks in each stage; each stage but the first halves the resolution and doubles the channels.
-        width: Channels of the first stage.
-        classes: Outputs.
-        channels: Channels of the input.
-        stem: `cifar`, a 3x3 convolution; `imagenet`, a 7x7 convolution of stride 2 and a max pool.
-        compute: Types and convolution.
-        rngs: Source of the initial weights.
+        blocks: Number of blocks in each stage; all stages but the first halve the resolution and double the channels.
+        width: Number of channels of the first stage.
+        classes: Number of classes.
+        channels: Number of channels of the input.
+        stem: First layers: `cifar` is a 3x3 convolution, `imagenet` a 7x7 convolution of stride 2 and a max pool.
+        compute: Types and convolution to compute with.
+        rngs: Random streams of the initial weights.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ResNet(nnx.Module):
         self.fc = linear(channels_in, classes, compute=compute, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
         outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
         if self.stem == "imagenet":
             outputs = nnx.max_pool(outputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]

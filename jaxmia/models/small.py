@@ -1,4 +1,4 @@
-"""Networks for small images and quick trials."""
+"""Small networks for small images and quick experiments."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxmia.models.layers import Compute, batch_norm, conv, linear
 
 
 class MLP(nnx.Module):
-    """Two hidden layers of `width` units with ReLU on the flattened image."""
+    """Multilayer perceptron on the flattened image, with two hidden layers of `width` units and ReLU."""
 
     def __init__(self, inputs: int, width: int, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
         self.fc1 = linear(inputs, width, compute=compute, rngs=rngs)
@@ -16,8 +16,8 @@ class MLP(nnx.Module):
         self.fc3 = linear(width, classes, compute=compute, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
-        del train  # nothing here behaves differently in training
+        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
+        del train  # the network computes the same in training
         outputs = images.reshape(images.shape[0], -1)
         outputs = jax.nn.relu(self.fc1(outputs))
         outputs = jax.nn.relu(self.fc2(outputs))
@@ -25,7 +25,7 @@ class MLP(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """Three 3x3 convolutions of `width`, 2 `width`, 4 `width` channels with normalisation; the last two stride."""
+    """Three 3x3 convolutions of `width`, 2 and 4 `width` channels with normalisation; the last two have stride 2."""
 
     def __init__(self, channels: int, width: int, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
         self.conv1 = conv(channels, width, 3, padding=1, compute=compute, rngs=rngs)
@@ -37,7 +37,7 @@ class CNN(nnx.Module):
         self.fc = linear(4 * width, classes, compute=compute, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
         outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
         outputs = jax.nn.relu(self.bn2(self.conv2(outputs), train=train))
         outputs = jax.nn.relu(self.bn3(self.conv3(outputs), train=train))

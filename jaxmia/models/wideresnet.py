@@ -8,7 +8,7 @@ from jaxmia.models.layers import Compute, batch_norm, conv, linear
 
 
 class WideBlock(nnx.Module):
-    """Pre-activation block: normalise, ReLU, convolve, twice."""
+    """Pre-activation residual block: twice normalisation, ReLU and convolution."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
         self.bn1 = batch_norm(channels_in, compute=compute)
@@ -22,7 +22,7 @@ class WideBlock(nnx.Module):
         )
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
-        """`[sample, height, width, channel]` to the same, strided."""
+        """Maps `[sample, height, width, channel]` to the same axes, strided."""
         active = jax.nn.relu(self.bn1(inputs, train=train))
         outputs = jax.nn.relu(self.bn2(self.conv1(active), train=train))
         shortcut = inputs if self.shortcut is None else self.shortcut(active)
@@ -30,15 +30,15 @@ class WideBlock(nnx.Module):
 
 
 class WideResNet(nnx.Module):
-    """WRN-depth-widen.
+    """Wide residual network WRN-depth-widen.
 
     Args:
-        depth: Layers with weights, 6 n + 4 for whole n.
-        widen: Factor on the channels 16, 32, 64 of the three stages.
-        classes: Outputs.
-        channels: Channels of the input.
-        compute: Types and convolution.
-        rngs: Source of the initial weights.
+        depth: Number of layers with weights, 6 n + 4 for an integer n.
+        widen: Factor by which the 16, 32 and 64 channels of the three stages are multiplied.
+        classes: Number of classes.
+        channels: Number of channels of the input.
+        compute: Types and convolution to compute with.
+        rngs: Random streams of the initial weights.
 
     Raises:
         ValueError: `depth` is not 6 n + 4.
@@ -48,7 +48,7 @@ class WideResNet(nnx.Module):
         self, depth: int, widen: int, classes: int, *, channels: int = 3, compute: Compute, rngs: nnx.Rngs
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"Expected depth 6 n + 4 (10, 16, 22, 28, ...), given {depth}.")
+            raise ValueError(f"Expected depth 6 n + 4 (10, 16, 22, 28, ...), got {depth}.")
         self.conv1 = conv(channels, 16, 3, padding=1, compute=compute, rngs=rngs)
         blocks, channels_in = [], 16
         for stage in range(3):
@@ -62,7 +62,7 @@ class WideResNet(nnx.Module):
         self.fc = linear(channels_in, classes, compute=compute, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Float32 logits `[sample, class]` of `[sample, height, width, channel]`."""
+        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
         outputs = self.conv1(images)
         for block in self.blocks:
             outputs = block(outputs, train=train)

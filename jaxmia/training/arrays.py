@@ -1,4 +1,4 @@
-"""Trees of arrays, such as the state of an ensemble, as named NumPy arrays, and back."""
+"""Converts trees of arrays, such as the state of an ensemble, to named NumPy arrays and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from jaxmia.errors import InputError
 
 
 def named_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """Copies of the arrays of a tree, by their path in it, as `state/params/conv/kernel`.
+    """Copies the arrays of a tree to NumPy, named by their paths, such as `state/params/conv/kernel`.
 
-    They are copies because the next training step takes over the memory of the state.
+    They must be copies because the next training step reuses the memory of the state.
     """
     return {_name(path): np.array(value) for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def tree_of(arrays: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
-    """The tree of these arrays; those that are on devices in `like` are put on the same.
+    """Restores a tree from named arrays, placing each on the devices of its counterpart in `like`.
 
     Args:
-        arrays: What `named_arrays` gave.
-        like: A tree of the same program; its values are not used.
-        source: Where the arrays come from, for messages.
+        arrays: Result of `named_arrays`.
+        like: Tree with the same structure, shapes and dtypes; its values are not used.
+        source: Origin of the arrays, for error messages.
 
     Raises:
-        InputError: An array is missing, or has another shape or type; every difference is named.
+        InputError: An array is missing, unexpected, or of the wrong shape or dtype; the message lists every difference.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     wanted = {_name(path): value for path, value in paths}
@@ -36,7 +36,7 @@ def tree_of(arrays: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
         if (there := _described(arrays.get(name))) != (here := _described(wanted.get(name)))
     ]
     if differences:
-        raise InputError(f"{source}: is of another program: {'; '.join(differences)}")
+        raise InputError(f"{source}: does not match this program: {'; '.join(differences)}")
     return structure.unflatten(
         [
             jax.device_put(arrays[name], value.sharding) if isinstance(value, jax.Array) else arrays[name]
@@ -46,7 +46,7 @@ def tree_of(arrays: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
 
 
 def pick(arrays: Mapping[str, np.ndarray], models: Sequence[int], wanted: Sequence[int]) -> dict[str, np.ndarray]:
-    """The rows of the `wanted` models, of arrays whose rows are those of `models`."""
+    """Selects the rows of the `wanted` models from arrays whose rows belong to `models`."""
     row = {model: index for index, model in enumerate(models)}
     rows = [row[model] for model in wanted]
     return {name: array[rows] for name, array in arrays.items()}

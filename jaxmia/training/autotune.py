@@ -1,4 +1,4 @@
-"""Finds by trial how many models to train together and how their convolutions run."""
+"""Measures how many models to train together and how to lower their convolutions."""
 
 import json
 import logging
@@ -45,17 +45,17 @@ def make_plan(
     count: int,
     samples: int,
 ) -> Plan:
-    """The plan that the configuration asks for; what it leaves to `auto` is measured on the device at hand.
+    """Makes the configured plan; what is set to `auto` is measured on the available devices.
 
     Args:
-        section: Width, convolution and devices asked for.
+        section: Configured width, convolution and devices.
         trainer: How one model trains.
-        count: Models to train.
-        samples: Samples of the pool, half of which a model sees in an epoch: measuring ends after about a fifth of
-            the time that training takes.
+        count: Number of models to train.
+        samples: Number of samples in the pool, half of which a model sees in an epoch. The measurement is limited to
+            about a fifth of the resulting training time.
 
     Raises:
-        InputError: More devices are asked for than there are, or kernels that cannot be had.
+        InputError: More devices are requested than exist, or the native kernels are requested but unavailable.
     """
     devices = make_devices(section)[:count]
     if section.conv == "native" and (reason := _no_kernels(trainer, devices[0].platform)):
@@ -88,7 +88,7 @@ def make_plan(
             path, json.dumps({"width": width, "conv": conv, "trials": trials, "cache_key": key}, indent=2) + "\n"
         )
     except InputError as error:
-        logger.warning(f"plan: not kept: {error}")
+        logger.warning(f"plan: not cached: {error}")
     return plan_of(width, conv, devices)
 
 
@@ -108,7 +108,7 @@ def _kept_plan(path: Path) -> _KeptPlan | None:
 
 
 def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
-    """What `ensemble.conv` may be on a platform, the likeliest first; loops inside a program are slow on a CPU."""
+    """Candidates for `ensemble.conv` on a platform, the most promising first; loops in a program are slow on CPUs."""
     if not trainer.network.convolutional:
         return ("unrolled",)
     if platform != "cpu":
@@ -119,11 +119,11 @@ def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
 
 
 def _no_kernels(trainer: Trainer, platform: str) -> str | None:
-    """Why the kernels of `jaxmia.models.native` do not serve; None where they do."""
+    """Why the kernels of `jaxmia.models.native` cannot be used; None if they can."""
     if platform != "cpu":
-        return f"its kernels are for CPUs, this is a {platform}"
+        return f"its kernels are for CPUs, this device is a {platform}"
     if trainer.compute.dtype != jnp.float32:
-        return f"its kernels compute float32, asked for is {trainer.compute.dtype}"
+        return f"its kernels compute float32, but the precision is {trainer.compute.dtype}"
     return native.unavailable()
 
 
@@ -135,17 +135,17 @@ def _search(
     most: int,
     images: int,
 ) -> tuple[int, str, list[dict[str, Any]]]:
-    """Width and convolution by trial: the best convolution at a small width, then twice as wide while that pays."""
+    """Searches for the fastest width and convolution: first the convolution at a small width, then doubling widths."""
     platform = devices[0].platform
     started, patience = time.monotonic(), _SEARCH_SECONDS_ON_CPU if platform == "cpu" else _SEARCH_SECONDS
-    logger.info("plan: measuring which way of training together is fastest here")
+    logger.info("plan: measuring the fastest way to train models together")
     trials: list[dict[str, Any]] = []
 
     def rate(width: int, conv: str) -> float:
         plan = plan_of(width, conv, devices)
         found = attempt(lambda: images_per_second(StepTimer(trainer, plan)))
         trials.append({"width": width, "conv": conv, "images_per_second": found})
-        logger.info(f"plan: {conv} {width} wide: " + (f"{found:,.0f} images/s" if found else "too little memory"))
+        logger.info(f"plan: {conv}, width {width}: " + (f"{found:,.0f} images/s" if found else "out of memory"))
         return found or 0.0
 
     def worth_it() -> bool:

@@ -1,4 +1,4 @@
-"""Which samples each model of an ensemble sees at each step."""
+"""Training batches of the models of an ensemble."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from jaxmia.errors import InputError
 
 
 class Batches:
-    """The batches of an ensemble, step by step, made as they are asked for.
+    """Batches of an ensemble for each step, generated on demand.
 
-    Epochs of different models need not begin at the same step, since IN sets differ in size.
+    Epochs of different models may begin at different steps, since their IN sets differ in size.
 
     Args:
         seed: Seed of the run.
         models: Numbers of the models.
-        mask: Who is IN, bool `[model, sample]`.
-        epochs: Passes over each IN set.
-        batch_size: Samples a step.
+        mask: Membership masks, bool `[model, sample]`; True is IN.
+        epochs: Number of passes over each IN set.
+        batch_size: Number of samples in a batch.
 
     Raises:
-        InputError: A model has no IN sample.
+        InputError: A model has no IN samples.
     """
 
     def __init__(self, seed: int, models: Sequence[int], mask: np.ndarray, epochs: int, batch_size: int) -> None:
@@ -31,24 +31,24 @@ class Batches:
         self._batch_size = batch_size
         for model, members in zip(models, self._members, strict=True):
             if not len(members):
-                raise InputError(f"model {model} has no IN sample among {mask.shape[1]}; a larger pool is needed")
+                raise InputError(f"model {model} has no IN samples among {mask.shape[1]}; use a larger pool")
         self._per_epoch = np.array([steps_per_epoch(len(members), batch_size) for members in self._members])
         self.total = (epochs * self._per_epoch).astype(np.int32)
-        """Steps of each model's training, int32 `[model]`."""
+        """Number of training steps of each model, int32 `[model]`."""
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     @property
     def steps(self) -> int:
-        """Steps until the last model is done."""
+        """Number of steps until the last model has finished."""
         return int(self.total.max())
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of the longest epoch among the models."""
+        """Number of steps of the longest epoch among the models."""
         return int(self._per_epoch.max())
 
     def block(self, first: int, count: int) -> np.ndarray:
-        """Batches of `count` steps from step `first` on, int32 `[step, model, batch]`."""
+        """Batches of `count` steps starting at step `first`, int32 `[step, model, batch]`."""
         index = np.empty((count, len(self._models), self._batch_size), np.int32)
         for position in range(len(self._models)):
             for step in range(count):

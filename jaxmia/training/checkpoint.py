@@ -1,4 +1,4 @@
-"""Checkpoints of chunks in training: what was done is not done again, whenever the run is ended."""
+"""Checkpoints of chunks in training, from which an interrupted run resumes."""
 
 import functools
 import json
@@ -29,12 +29,12 @@ _ABOUT = "about.json"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the training of some models stands.
+    """Snapshot of the training of some models.
 
     Attributes:
-        step: Steps done.
-        seconds: Time spent on them so far.
-        arrays: The state and the training curve by name, axis 0 the model.
+        step: Number of completed steps.
+        seconds: Training time so far, in seconds.
+        arrays: State and training curve as named arrays, with a leading model axis.
     """
 
     step: int
@@ -56,20 +56,20 @@ class _Begun:
     cache_key: Mapping[str, Any]
 
     def steps(self) -> list[Path]:
-        """Whole checkpoints, the latest first; Orbax gives a checkpoint its name when all of it is written."""
+        """Complete checkpoints, the latest first; Orbax names a checkpoint only once it is completely written."""
         whole = (path for path in self.folder.iterdir() if path.name.isdecimal())
         return sorted(whole, key=lambda path: -int(path.name))
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: for each chunk in training a folder with its last two checkpoints.
+    """The directory `checkpoints/` of a run, with the last two checkpoints of each chunk in training.
 
-    A checkpoint belongs to its models, not to the chunk's width: chunks of other widths pick their models out of it.
+    A checkpoint belongs to its models, not to a chunk: chunks of other widths pick their models from it.
 
     Args:
-        folder: Where.
-        cache_key: What the models' scores depend on; a checkpoint that was asked for something else is refused.
-        every: Seconds between checkpoints; 0 for none but the last, when the run is told to stop.
+        folder: Directory of the checkpoints.
+        cache_key: Everything that the models' scores depend on; checkpoints with another key are rejected.
+        every: Seconds between checkpoints; 0 saves a checkpoint only when the run is stopped.
     """
 
     def __init__(self, folder: Path, cache_key: Mapping[str, Any], every: float) -> None:
@@ -78,10 +78,10 @@ class Checkpoints:
         self._every = every
 
     def resumable(self, missing: Sequence[int]) -> list[list[int]]:
-        """Which of the missing models have been begun together, the furthest first; each model once.
+        """Groups of missing models that share a checkpoint, the most advanced first; each model occurs once.
 
         Raises:
-            InputError: A checkpoint was made by another configuration; the difference is named.
+            InputError: A checkpoint was made with another configuration; the message names the difference.
         """
         left = set(missing)
         groups = []
@@ -93,9 +93,9 @@ class Checkpoints:
         return groups
 
     def restore(self, models: Sequence[int]) -> Snapshot | None:
-        """The furthest whole checkpoint that holds all of these models; None if there is none.
+        """Loads the most advanced complete checkpoint that contains all of these models; None if there is none.
 
-        A damaged one is set aside, with a line, and the one before it is taken.
+        A damaged checkpoint is set aside with a warning, and the one before it is used.
         """
         for resumable in self._all():
             if not set(models) <= set(resumable.models):
@@ -103,7 +103,7 @@ class Checkpoints:
             for path in resumable.steps():
                 try:
                     return _load(path, resumable.models, models)
-                except Exception as error:  # Orbax and TensorStore raise whatever they happen to trip over
+                except Exception as error:  # Orbax and TensorStore raise many kinds of exceptions
                     aside = path.with_name(f"{path.name}.damaged")
                     shutil.rmtree(aside, ignore_errors=True)
                     path.rename(aside)
@@ -111,12 +111,12 @@ class Checkpoints:
         return None
 
     def writer(self, models: Sequence[int]) -> "CheckpointWriter":
-        """What saves the checkpoints of a chunk."""
+        """Creates the writer of a chunk's checkpoints."""
         folder = self.folder / f"{min(models):05d}-{max(models):05d}"
         return CheckpointWriter(folder, models, self._cache_key, self._every)
 
     def forget(self, stored: Collection[int]) -> None:
-        """Removes the checkpoints of which every model is stored."""
+        """Removes the checkpoints all of whose models are stored."""
         for resumable in self._all():
             if set(resumable.models) <= set(stored):
                 shutil.rmtree(resumable.folder, ignore_errors=True)
@@ -128,15 +128,15 @@ class Checkpoints:
                 about = parse_as(_About, json.loads(path.read_text()), _ABOUT)
                 resumable = _Begun(path.parent, about.models, about.cache_key)
                 steps = resumable.steps()
-            except FileNotFoundError:  # another process has stored these models and removed this
+            except FileNotFoundError:  # another process has stored these models and removed their checkpoint
                 continue
             except (OSError, ValueError, RecursionError, InputError) as error:
                 raise InputError(f"{path}: cannot be read ({_brief(error)}); remove {path.parent}") from error
             difference = describe_difference({"cache_key": resumable.cache_key}, {"cache_key": self._cache_key})
             if difference:
                 raise InputError(
-                    f"{path.parent}: was made by another configuration: {difference}; use another --out or remove the "
-                    f"folder {self.folder}"
+                    f"{path.parent}: was made with another configuration: {difference}; use another --out or remove "
+                    f"{self.folder}"
                 )
             if steps:
                 found.append((-int(steps[0].name), resumable))
@@ -144,10 +144,10 @@ class Checkpoints:
 
 
 class CheckpointWriter:
-    """Saves the checkpoints of one chunk in the background, the last two kept.
+    """Saves the checkpoints of one chunk in the background and keeps the last two.
 
-    A checkpoint that cannot be saved does not end the training: it is told in a line and tried again when the next is
-    due.
+    A checkpoint that cannot be saved does not end the training: it is logged as a warning, and the next one is saved
+    when it is due.
     """
 
     def __init__(
@@ -165,14 +165,14 @@ class CheckpointWriter:
         self._checkpointer: Any = None
 
     def due(self) -> bool:
-        """Whether it is time for the next."""
+        """Whether the next checkpoint is due."""
         return 0 < self._every <= time.monotonic() - self._last
 
     def save(self, moment: Snapshot, *, wait: bool = False) -> bool:
-        """Saves a checkpoint; returns once the arrays are copied, or, with `wait`, once they are on the disk.
+        """Saves a checkpoint; returns once the arrays are copied or, with `wait`, once they are on disk.
 
         Returns:
-            Whether, as far as is known, it worked.
+            Whether the checkpoint was saved, as far as is known when this returns.
         """
         try:
             checkpointer = self._open()
@@ -180,7 +180,7 @@ class CheckpointWriter:
                 checkpointer.save_async(moment.step, _tree(moment))
             if wait:
                 self._close()
-        except Exception as error:  # of the file system, wrapped by Orbax in this or that
+        except Exception as error:  # file system errors, which Orbax wraps in various exceptions
             logger.warning(f"{self._folder}: the checkpoint at step {moment.step} cannot be saved: {_brief(error)}")
             self._checkpointer = None
             return False
@@ -189,7 +189,7 @@ class CheckpointWriter:
         return True
 
     def close(self) -> None:
-        """Waits for the checkpoint that is being saved."""
+        """Waits until the checkpoint being saved is on disk."""
         try:
             self._close()
         except Exception as error:
@@ -202,12 +202,12 @@ class CheckpointWriter:
             self._describe()
             self._checkpointer = training.Checkpointer(
                 self._folder.absolute(),
-                # Where a folder cannot be made in the background, threads wait for it for many minutes, and so would
+                # If a directory cannot be created in the background, threads wait for it for many minutes and delay
                 # the end of the process.
                 context=orbax.Context(
                     async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False)
                 ),
-                # The default drops a checkpoint without a word while another is being saved.
+                # The default silently drops a checkpoint while another is being saved.
                 save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=training.preservation_policies.LatestN(_KEPT),
                 cleanup_tmp_directories=True,
@@ -218,7 +218,7 @@ class CheckpointWriter:
         path = self._folder / _ABOUT
         about = json.dumps({"models": self._models, "cache_key": self._cache_key}, sort_keys=True)
         if self._folder.exists() and not (path.exists() and path.read_text() == about):
-            shutil.rmtree(self._folder)  # of other models between the same first and last
+            shutil.rmtree(self._folder)  # of other models with the same first and last number
         write_text(path, about)
 
     def _close(self) -> None:
@@ -229,9 +229,9 @@ class CheckpointWriter:
 
 @functools.cache
 def _orbax() -> Any:
-    """Orbax, which takes seconds to import; a short training never needs it.
+    """Imports Orbax on first use, since the import takes seconds and a short training never needs it.
 
-    Its own tracebacks are not shown: whatever fails is said in one line.
+    Its own tracebacks are suppressed: failures are logged in one line instead.
     """
     from orbax.checkpoint.experimental import v1
 
@@ -239,7 +239,7 @@ def _orbax() -> Any:
     shown = sys.unraisablehook
 
     def show(error: "sys.UnraisableHookArgs") -> None:
-        # When a checkpoint fails, callbacks of its other arrays find that Orbax has closed its event loop.
+        # When a checkpoint fails, the callbacks of its other arrays find Orbax's event loop closed.
         if str(error.exc_value) != "Event loop is closed":
             shown(error)
 
@@ -256,7 +256,7 @@ def _tree(moment: Snapshot) -> dict[str, Any]:
 
 
 def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Snapshot:
-    # Without a template nothing is cast on the way; who uses the arrays compares their types.
+    # Loaded without a template, so that nothing is cast; `tree_of` compares the dtypes later.
     tree = _orbax().load(str(path.absolute()))
     arrays = {name: np.asarray(array) for name, array in tree["arrays"].items()}
     if not np.array_equal(_checksums(arrays), tree["checksums"]):
@@ -265,7 +265,7 @@ def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Snapshot:
 
 
 def _checksums(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """CRC-32 of each array in the order of names, uint32 `[array]`."""
+    """Computes the CRC-32 of each array in the order of their names, uint32 `[array]`."""
     return np.array([zlib.crc32(_bytes(arrays[name])) for name in sorted(arrays)], np.uint32)
 
 
@@ -274,7 +274,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _brief(error: BaseException) -> str:
-    """The first line of what went wrong, of the operating system's own words where it has some."""
+    """First line of an error message, preferring the operating system's own message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

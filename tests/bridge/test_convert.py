@@ -150,8 +150,8 @@ def test_every_misfit_is_named():
     del state["bn1.running_var"], state["fc.bias"]
     with pytest.raises(
         InputError,
-        match=r"^m\.pt: lacks bn1\.running_var; lacks fc\.bias; has layer9\.extra, which the network has not; "
-        r"layer2\.0\.conv1\.weight is \(8, 4, 5, 5\), the network's \(8, 4, 3, 3\)$",
+        match=r"^m\.pt: lacks bn1\.running_var; lacks fc\.bias; has layer9\.extra, which the network does not have; "
+        r"layer2\.0\.conv1\.weight is \(8, 4, 5, 5\), expected \(8, 4, 3, 3\)$",
     ):
         to_nnx(network, state, source="m.pt")
 

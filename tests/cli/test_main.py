@@ -147,7 +147,7 @@ def test_files_that_are_not_there_are_bad_input(capsys, tmp_path: Path):
     assert "no such file" in refusal(capsys, "run", *options, "--challenge.target", tmp_path / "none.pt", code=1)
     (tmp_path / "empty.yaml").write_text("")
     line = refusal(capsys, "query", "--config", tmp_path / "empty.yaml", "--out", tmp_path / "out", code=1)
-    assert re.match(r"challenge\.\w+: no file is named; set it in --config or by --challenge\.\w+ FILE", line)
+    assert re.match(r"challenge\.\w+: not set; give the file in --config or with --challenge\.\w+ FILE", line)
 
 
 @pytest.mark.parametrize("shard", ["", "3", "4/3", "-1/3", "a/b", "1/0", "1/2/3", "1.0/2"])

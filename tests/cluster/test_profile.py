@@ -33,8 +33,8 @@ def test_an_empty_profile_is_the_defaults(tmp_path: Path):
         ('requirements: "a\\nqueue 99"', HTCondorProfile, r"p.yaml: requirements: .* must match pattern"),
         ('attributes: {"a = 1": "2"}', HTCondorProfile, r"p.yaml: attributes.a = 1: 'a = 1' must match pattern"),
         ("options: [exclude=node7]", SlurmProfile, r"p.yaml: options.0: 'exclude=node7' must match pattern"),
-        ("- gpus", SlurmProfile, r"p.yaml: holds a list, expected a mapping"),
-        ("gpus: [", SlurmProfile, r"p.yaml: is no YAML"),
+        ("- gpus", SlurmProfile, r"p.yaml: contains a list, expected a mapping"),
+        ("gpus: [", SlurmProfile, r"p.yaml: is not valid YAML"),
     ],
 )
 def test_a_bad_profile_is_refused_in_one_line(tmp_path: Path, text: str, kind: type, message: str):

@@ -281,7 +281,7 @@ def test_a_large_yaml_is_not_parsed(tmp_path: Path):
 def test_values_that_are_not_what_their_tag_says(tmp_path: Path, value: str):
     path = tmp_path / "config.yaml"
     path.write_text(f"a: {value}\n")
-    refused(lambda: load_config(path), r"config\.yaml: is no YAML: ")
+    refused(lambda: load_config(path), r"config\.yaml: is not valid YAML: ")
 
 
 def test_status_of_a_run_that_asks_for_very_many_models(tmp_path: Path):

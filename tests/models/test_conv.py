@@ -183,5 +183,5 @@ def test_flax_modules_take_it(lowering: Lowering):
 )
 def test_what_no_lowering_can_do_is_refused(lowering: Lowering, options: dict, named: str):
     inputs, kernel = (value[0] for value in operands(COMMON[0]))
-    with pytest.raises(ValueError, match=f"undilated, ungrouped convolution, given .*{named}"):
+    with pytest.raises(ValueError, match=f"undilated, ungrouped convolution, got .*{named}"):
         ensemble_conv(lowering)(inputs, kernel, (1, 1), "SAME", **options)

@@ -79,5 +79,5 @@ def test_initial_weights_are_pytorchs():
 
 @pytest.mark.parametrize("depth", [9, 11, 4, 0])
 def test_a_depth_that_no_wideresnet_has_is_refused(depth: int):
-    with pytest.raises(ValueError, match=rf"Expected depth 6 n \+ 4 .*, given {depth}\."):
+    with pytest.raises(ValueError, match=rf"Expected depth 6 n \+ 4 .*, got {depth}\."):
         WideResNet(depth, 1, 10, compute=Compute(), rngs=nnx.Rngs(0))

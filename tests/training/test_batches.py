@@ -69,5 +69,5 @@ def test_fewer_samples_than_a_batch_are_shown_again_and_again():
 
 
 def test_a_model_without_samples_is_named():
-    with pytest.raises(InputError, match="model 9 has no IN sample among 60; a larger pool is needed"):
+    with pytest.raises(InputError, match="model 9 has no IN samples among 60; use a larger pool"):
         Batches(0, MODELS, MASK & (np.array(MODELS) != 9)[:, None], 1, 8)

@@ -205,7 +205,9 @@ def test_arrays_of_another_type_or_shape_are_refused_by_name(ensemble: Ensemble,
     name = next(name for name in found.arrays if name.startswith("state/params"))
     arrays = {**found.arrays, name: found.arrays[name].astype(np.float16), "curve": found.arrays["curve"][:, :1]}
     checkpoints(tmp_path / "other").writer([0, 1]).save(Snapshot(3, 1.0, arrays), wait=True)
-    match = rf"models 0-1: is of another program: curve is float32 \[2, 1, 4\] there .*{name} is float16 .* float32"
+    match = (
+        rf"models 0-1: does not match this program: curve is float32 \[2, 1, 4\] there .*{name} is float16 .* float32"
+    )
     with pytest.raises(InputError, match=match):
         shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path / "other"))
 

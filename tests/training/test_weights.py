@@ -85,8 +85,10 @@ def test_what_does_not_fit_is_refused_by_name(trained: State, ensemble_of: Calla
     arrays = weights.read(MODELS, kept)
     wider, plain = ensemble_of(make_trainer(ema=0.9, width=4)), ensemble_of(make_trainer())
     with pytest.raises(
-        InputError, match=r"there: is of another program: .*kernel is float32 \[3, .* there and float32"
+        InputError, match=r"there: does not match this program: .*kernel is float32 \[3, .* there and float32"
     ):
         state_of(arrays, MODELS, MODELS, wider.init, "there")
-    with pytest.raises(InputError, match=r"there: is of another program: average/\S+ is float32 .* there and missing"):
+    with pytest.raises(
+        InputError, match=r"there: does not match this program: average/\S+ is float32 .* there and missing"
+    ):
         state_of(arrays, MODELS, MODELS, plain.init, "there")

@@ -1,1 +1,1 @@
-"""Kernels in C++ for ensembles on CPUs, compiled for this very machine when they are first needed."""
+"""C++ kernels for ensembles on CPUs, compiled for the local machine when they are first needed."""

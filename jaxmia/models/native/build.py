@@ -1,4 +1,4 @@
-"""Compiles the kernels and makes them known to XLA."""
+"""Compiles the C++ kernels and registers them with XLA."""
 
 import ctypes
 import functools
@@ -19,7 +19,7 @@ _SOURCE = Path(__file__).with_name("kernels.cc")
 _TARGETS = ("jaxmia_conv_forward", "jaxmia_conv_input_gradient", "jaxmia_conv_kernel_gradient")
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
-# The first that the compiler takes: Clang on Arm knows only the second.
+# The first that the compiler accepts is used: Clang on Arm knows only the second.
 _MACHINES = ("-march=native", "-mcpu=native")
 _PATIENCE = 120
 _SEAL_BYTES = 32
@@ -27,58 +27,58 @@ _SEAL_BYTES = 32
 
 @functools.cache
 def unavailable() -> str | None:
-    """Why the kernels cannot be used here; None once they are compiled and XLA knows them.
+    """Compiles and registers the kernels; returns why they are unavailable, or None if they are available.
 
-    Compiling takes some seconds, once for each kind of machine; what came of it stays in the cache folder. The
-    compiler is `$CXX`, or the first of c++, g++ and clang++ that is found.
+    Compiling takes some seconds, once for each type of machine; the library is kept in the cache folder. The compiler
+    is `$CXX`, or the first of c++, g++ and clang++ that is found.
     """
     compiler = _compiler()
     if compiler is None:
-        return f"no C++ compiler: none of $CXX, {', '.join(_COMPILERS)} is found"
+        return f"no C++ compiler found among $CXX, {', '.join(_COMPILERS)}"
     try:
         library = ctypes.CDLL(str(_compiled(compiler)))
     except subprocess.SubprocessError as error:
         last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        return f"{compiler} does not compile the kernels: {last}"
+        return f"{compiler} cannot compile the kernels: {last}"
     except (OSError, InputError) as error:
-        return f"the compiled kernels cannot be kept or loaded: {error}"
+        return f"the compiled kernels cannot be saved or loaded: {error}"
     for name in _TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return None
 
 
 def _compiler() -> str | None:
-    asked = os.environ.get("CXX")
-    return next((name for name in ((asked,) if asked else _COMPILERS) if shutil.which(name)), None)
+    chosen = os.environ.get("CXX")
+    return next((name for name in ((chosen,) if chosen else _COMPILERS) if shutil.which(name)), None)
 
 
 def _compiled(compiler: str) -> Path:
-    """The library of these sources for this machine, made where it is not there yet.
+    """Path of the kernels' library for this machine, which is compiled if the cache has none.
 
     Raises:
         subprocess.SubprocessError: The compiler fails.
         OSError, InputError: The cache folder cannot be read or written to.
     """
-    made_of = (_SOURCE.read_text(), compiler, *_FLAGS, instruction_set(), jax.__version__)
-    path = cache_folder() / f"kernels-{digest(chr(0).join(made_of).encode())}.so"
+    key = (_SOURCE.read_text(), compiler, *_FLAGS, instruction_set(), jax.__version__)
+    path = cache_folder() / f"kernels-{digest(chr(0).join(key).encode())}.so"
     if _is_whole(path):
         return path
     with tempfile.TemporaryDirectory(prefix="jaxmia-kernels-") as folder:
-        made = Path(folder) / path.name
+        library = Path(folder) / path.name
         for machine in _MACHINES:
-            command = [compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(made)]
+            command = [compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(library)]
             result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
             if result.returncode == 0:
                 break
         result.check_returncode()
-        compiled = made.read_bytes()
+        compiled = library.read_bytes()
     with atomic_write(path) as file:
         file.write(compiled + _seal(compiled))
     return path
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a library is there with all its bytes: loading a damaged one would end the program."""
+    """Whether a compiled library exists and is complete; loading a damaged one would crash the process."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -87,5 +87,5 @@ def _is_whole(path: Path) -> bool:
 
 
 def _seal(compiled: bytes) -> bytes:
-    """What stands behind the bytes of a library, where no loader looks."""
+    """Checksum that is appended to a library, where the loader ignores it."""
     return hashlib.sha256(compiled).digest()

@@ -1,6 +1,6 @@
-"""The three parts of a convolution of many models, by the kernels, which compute float32 on a CPU.
+"""The three linear parts of a convolution of many models, computed in float32 by the C++ kernels on a CPU.
 
-Each raises RuntimeError where there are no kernels.
+Each raises RuntimeError if the kernels are unavailable.
 """
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jaxmia.models.native.build import unavailable
 
 Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
-"""Strides, and padding before and after, of rows and of columns."""
+"""Strides of rows and columns, and their padding as `(before, after)` pairs."""
 
 
 def forward(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
@@ -23,13 +23,13 @@ def forward(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
 
 
 def input_gradient(cotangents: jax.Array, kernels: jax.Array, window: Window, spatial: tuple[int, int]) -> jax.Array:
-    """Gradient of inputs of height and width `spatial`, `[model, n, h, w, c]`."""
+    """Gradient with respect to inputs of height and width `spatial`, `[model, n, h, w, c]`."""
     shape = (*cotangents.shape[:2], *spatial, kernels.shape[-2])
     return _call("input_gradient", shape, cotangents, kernels, window)
 
 
 def kernel_gradient(inputs: jax.Array, cotangents: jax.Array, window: Window, taps: tuple[int, int]) -> jax.Array:
-    """Gradient of kernels of height and width `taps`, `[model, i, j, c, d]`."""
+    """Gradient with respect to kernels of height and width `taps`, `[model, i, j, c, d]`."""
     shape = (inputs.shape[0], *taps, inputs.shape[-1], cotangents.shape[-1])
     return _call("kernel_gradient", shape, inputs, cotangents, window)
 

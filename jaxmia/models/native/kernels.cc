@@ -1,10 +1,11 @@
-// Convolutions of many models at once for XLA on CPUs: float32, channels last, the model axis in front of every array.
+// Convolutions of many models at once for XLA on CPUs: float32, channels last, the model axis first in every array.
 //
-// A convolution reads, for each output pixel, `rows` runs of `run` neighbouring numbers from a padded image: a row of
-// the kernel covers neighbouring columns, and channels come last. So all three parts of a convolution are one of
+// For each output pixel, a convolution reads `rows` runs of `run` contiguous numbers from a padded image, since a row
+// of the kernel covers adjacent columns and channels come last. All three parts of a convolution are therefore one of
 //   product:  out[pixel, f]   = sum over r, q of image[start[pixel] + r * pitch + q] * weights[r, q, f]
 //   moment:   weights[r, q, f] = sum over pixels of image[start[pixel] + r * pitch + q] * cotangent[pixel, f]
-// The input gradient of a strided convolution is one product for each remainder of the input's place by the stride.
+// The input gradient of a strided convolution is one product for each remainder of the input's position modulo the
+// stride.
 
 #include <algorithm>
 #include <cstdint>
@@ -27,8 +28,8 @@ constexpr int kLanes = 4;
 #endif
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
-// Padded images of as many samples as stay in a core's second-level cache are worked on together, and as many as have
-// enough pixels for what it costs to fetch the weights.
+// Samples are processed in groups: small enough for their padded images to stay in a core's L2 cache, and large enough
+// to have the pixels that amortise fetching the weights.
 constexpr int64_t kGroupFloats = 1 << 15, kGroupPixels = 256;
 
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
@@ -43,7 +44,8 @@ void Store(float* to, Vector value, int64_t count) {
   }
 }
 
-// An image [height, width, channels] put at (top, left) of zeros [rows, columns, channels]; what sticks out is cut.
+// An image [height, width, channels] placed at (top, left) in a frame of zeros [rows, columns, channels]; what exceeds
+// the frame is clipped.
 struct Frame {
   int64_t height, width, channels, rows, columns, top, left;
 
@@ -60,7 +62,7 @@ struct Frame {
   }
 };
 
-// Where each pixel of a group of samples begins in the padded images, and where it is in the output.
+// Offset of each pixel of a group of samples in the padded images, and in the output.
 struct Pixels {
   std::vector<int64_t> start, place;
   int64_t a_sample;
@@ -79,7 +81,7 @@ struct Pixels {
   }
 };
 
-// The numbers that a window reads, and its weights [rows, run, features], features filled up to whole vectors.
+// Sizes of a window and its weights [rows, run, features], with features padded to whole vectors.
 struct Window {
   int64_t rows, run, pitch, features;
 
@@ -200,7 +202,7 @@ int64_t GroupOf(const Frame& frame, int64_t pixels, int64_t samples) {
   return std::clamp<int64_t>(group, 1, samples);
 }
 
-// Calls work(first sample, samples, their frames) for all samples of one model, group by group.
+// Calls work(first sample, samples, their frames) for each group of samples of one model.
 template <typename Work>
 void InGroups(const Frame& frame, const float* images, int64_t samples, int64_t group, std::vector<float>& frames,
               Work work) {
@@ -212,7 +214,7 @@ void InGroups(const Frame& frame, const float* images, int64_t samples, int64_t 
   }
 }
 
-// Rows [count, features] with each row filled up with zeros to whole vectors; the given ones where they are whole.
+// Rows [count, features] with each row zero-padded to whole vectors; returns the given rows if none needs padding.
 const float* Filled(const float* rows, int64_t count, const Window& window, std::vector<float>& room) {
   if (window.filled() == window.features) return rows;
   room.assign(count * window.filled(), 0.f);
@@ -268,8 +270,8 @@ ffi::Error KernelGradient(Array inputs, Array cotangents, Result kernels, int64_
   return ffi::Error::Success();
 }
 
-// Along one axis, for the input places that leave `rest` when divided by the stride: the taps that reach them, last
-// first, so that the outputs they come from are neighbours in rising order, and the first of these for place `rest`.
+// Along one axis, for the input positions whose remainder modulo the stride is `rest`: the taps that reach them, last
+// first, so that the outputs they read are adjacent in ascending order, and the first of these for position `rest`.
 struct Taps {
   std::vector<int64_t> taps;
   int64_t first = 0;
@@ -289,7 +291,7 @@ ffi::Error InputGradient(Array cotangents, Array kernels, Result inputs, int64_t
   const Shape shape(inputs->dimensions(), kernels.dimensions(), cotangents.dimensions(), down, across, top, left);
   const int64_t models = shape.models, samples = shape.samples, channels = shape.channels, features = shape.features;
   float* gradients = inputs->typed_data();
-  if (shape.tall < down || shape.wide < across)  // some places are reached by no tap
+  if (shape.tall < down || shape.wide < across)  // some positions are reached by no tap
     std::fill(gradients, gradients + models * samples * shape.input(), 0.f);
   for (int64_t y = 0; y < down; ++y) {
     for (int64_t x = 0; x < across; ++x) {

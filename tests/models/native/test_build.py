@@ -26,20 +26,20 @@ def fresh(tmp_path, monkeypatch):
 
 def test_without_a_compiler(fresh, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "no C++ compiler: none of $CXX, c++, g++, clang++ is found" in str(build.unavailable())
+    assert "no C++ compiler found among $CXX, c++, g++, clang++" in str(build.unavailable())
     assert not fresh.exists()
 
 
 def test_a_compiler_that_fails_leaves_nothing(fresh, monkeypatch):
     monkeypatch.setenv("CXX", "false")
-    assert "false does not compile the kernels" in str(build.unavailable())
+    assert "false cannot compile the kernels" in str(build.unavailable())
     assert not fresh.exists()
 
 
 def test_a_damaged_library_is_told(fresh, monkeypatch):
     monkeypatch.setattr(build, "_compiled", lambda compiler: build.Path(__file__))
     monkeypatch.setattr(build, "_compiler", lambda: "c++")
-    assert "cannot be kept or loaded" in str(build.unavailable())
+    assert "cannot be saved or loaded" in str(build.unavailable())
 
 
 @needs_kernels
