@@ -1,4 +1,4 @@
-"""The two attacks to be at least as strong as, written as their authors publish them."""
+"""The two attacks to be at least as strong as, in the forms that their sources compute."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from jaxmia.attacks.moments import log_probability
 class LiraPublished:
     """LiRA online with fixed variance (Carlini et al., 2022): medians of IN and OUT, one variance for both.
 
-    That variance is of all raw margins of IN models, across samples, as in the authors' program. Unlike there no
-    sample's models are left out so that all have equally many, which makes it stronger. Log-ratios are averaged over
-    the views.
+    That variance is of all raw margins of IN models, across samples, as in the authors' program (`plot.py`), where it
+    serves both sides. Unlike there no sample's models are left out so that all have equally many, which makes it
+    stronger. Log-ratios are averaged over the views. LeakPro computes another form: means, and a raw spread a side.
     """
 
     name: str = "LiRA as published"
@@ -35,7 +35,8 @@ class LiraPublished:
 class RmiaPublished:
     """RMIA online (Zarifzadeh et al., 2024): share of samples z with `ratio(x) / ratio(z) > gamma`, ties as they come.
 
-    `ratio` is `p / pbar`, `pbar` the mean over IN and OUT models. The share is averaged over the views.
+    `ratio` is `p / pbar`, `pbar` the mean over IN and OUT models. The share is averaged over the views; as published,
+    the views of a sample vote by majority.
     """
 
     gamma: float = 2.0
