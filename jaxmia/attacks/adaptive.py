@@ -34,6 +34,13 @@ class Adaptive:
 
     With many models it turns into per-example LiRA, with few into global LiRA around the pooled mean. A sample without
     IN or without OUT models is scored by its prior.
+
+    >>> rng = np.random.default_rng(0)
+    >>> mask = rng.random((16, 500)) < 0.5
+    >>> phi = rng.normal(size=(16, 1, 500)) + 2 * mask[:, None]
+    >>> scores = Adaptive()(Evidence(phi[0], phi[1:], mask[1:], np.zeros(500, int)))
+    >>> bool(scores[mask[0]].mean() > 1 > -1 > scores[~mask[0]].mean())
+    True
     """
 
     views: Views = "mean"

@@ -76,6 +76,12 @@ class Aligned:
     """Another attack, after each view of the target was shifted and stretched to the shadows' typical scale.
 
     It supposes that the samples are members of the target about as often as of a shadow.
+
+    >>> from jaxmia.attacks import Margin
+    >>> shadows = np.array([[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]])
+    >>> evidence = Evidence(np.array([[10.0, 30.0, 50.0]]), shadows, np.eye(2, 3, dtype=bool), np.zeros(3, int))
+    >>> Aligned(Margin())(evidence)
+    array([0., 1., 2.])
     """
 
     attack: Attack

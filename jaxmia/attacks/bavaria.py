@@ -21,6 +21,13 @@ class Bavaria:
 
     `student` is the posterior predictive Student t; `normal` the Gaussian with the posterior center and variance
     `beta / alpha`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> mask = rng.random((16, 500)) < 0.5
+    >>> phi = rng.normal(size=(16, 1, 500)) + 2 * mask[:, None]
+    >>> scores = Bavaria()(Evidence(phi[0], phi[1:], mask[1:], np.zeros(500, int)))
+    >>> bool(scores[mask[0]].mean() > 1 > -1 > scores[~mask[0]].mean())
+    True
     """
 
     predictive: Predictive = "student"

@@ -11,7 +11,14 @@ from jaxmia.attacks.signal import VIEWS, Views, project, weights
 
 @dataclass(frozen=True)
 class Calibrated:
-    """`phi_target - mean(phi_out)`, in nats: what the target knows of a sample beyond models that did not see it."""
+    """`phi_target - mean(phi_out)`, in nats: what the target knows of a sample beyond models that did not see it.
+
+    >>> mask = np.array([[True], [True], [False], [False]])
+    >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
+    >>> evidence = Evidence(np.array([[3.0]]), shadows, mask, np.array([0]))
+    >>> Calibrated()(evidence)
+    array([3.])
+    """
 
     views: Views = "mean"
 

@@ -18,7 +18,14 @@ def mean_rank(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankFusion:
-    """Mean of the ranks that several attacks give a sample, with equal weights."""
+    """Mean of the ranks that several attacks give a sample, with equal weights.
+
+    >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
+    >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))
+    >>> from jaxmia.attacks import Loss, Margin
+    >>> RankFusion((Loss(), Margin()))(evidence)
+    array([0.5, 1. ])
+    """
 
     attacks: tuple[Attack, ...]
 
@@ -45,6 +52,12 @@ class PerClass:
     """Another attack's scores less their class's median, in interquartile ranges of the class.
 
     One threshold then raises about as many false alarms in each class. Supposes that members are as frequent in each.
+
+    >>> from jaxmia.attacks import Margin
+    >>> none = np.zeros((0, 1, 6)), np.zeros((0, 6), bool)
+    >>> evidence = Evidence(np.array([[0.0, 1.0, 2.0, 10.0, 20.0, 30.0]]), *none, np.array([0, 0, 0, 1, 1, 1]))
+    >>> PerClass(Margin())(evidence)
+    array([-1.,  0.,  1., -1.,  0.,  1.])
     """
 
     attack: Attack

@@ -23,6 +23,12 @@ class LiraOnline:
     """`log N(phi; mean_in, var_in) - log N(phi; mean_out, var_out)`, in nats, averaged over the signals.
 
     A sample with a single model on a side takes that side's variance over all samples, where its own is undefined.
+
+    >>> mask = np.array([[True], [True], [False], [False]])
+    >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
+    >>> evidence = Evidence(np.array([[3.0]]), shadows, mask, np.array([0]))
+    >>> LiraOnline("per-example")(evidence)  # means 3 and 0, variances 2 and 2: 9 / 4
+    array([2.25])
     """
 
     variance: Variance = "shrunk"
@@ -55,6 +61,12 @@ class LiraOffline:
 
     `one-sided`: `(phi - mean_out) / std_out`, which ranks as the published `1 - Pr[OUT > phi]` without rounding to 1.
     `two-sided`: `-log N(phi; mean_out, var_out)`, in nats, for which a margin far below is suspicious too.
+
+    >>> mask = np.array([[True], [True], [False], [False]])
+    >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
+    >>> evidence = Evidence(np.array([[3.0]]), shadows, mask, np.array([0]))
+    >>> LiraOffline("per-example")(evidence)  # 3 / sqrt(2)
+    array([2.121])
     """
 
     variance: Variance = "shrunk"

@@ -22,6 +22,12 @@ class Rmia:
     Attributes:
         gamma: How much more likely than z the sample must be.
         offline: The slope `a` of `pbar = ((1 + a) p_out + (1 - a)) / 2`; None where IN models are used.
+
+    >>> mask = np.array([[True, True], [False, False]])
+    >>> shadows = np.array([[[1.0, 1.0]], [[0.0, 0.0]]])
+    >>> scores = Rmia()(Evidence(np.array([[3.0, -3.0]]), shadows, mask, np.array([0, 1])))
+    >>> bool(scores[0] > scores[1])
+    True
     """
 
     gamma: float = 2.0

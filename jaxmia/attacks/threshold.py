@@ -10,7 +10,13 @@ from jaxmia.attacks.moments import log_probability
 
 @dataclass(frozen=True)
 class Loss:
-    """Minus the cross-entropy, `log p_y`, in nats, averaged over the views."""
+    """Minus the cross-entropy, `log p_y`, in nats, averaged over the views.
+
+    >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
+    >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))
+    >>> Loss()(evidence).round(3) + 0
+    array([-0.693,  0.   ])
+    """
 
     @property
     def name(self) -> str:
@@ -24,7 +30,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The probability of the label, averaged over the views."""
+    """The probability of the label, averaged over the views.
+
+    >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
+    >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))
+    >>> Confidence()(evidence)
+    array([0.5, 1. ])
+    """
 
     @property
     def name(self) -> str:
@@ -38,7 +50,13 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Margin:
-    """The logit margin in nats, averaged over the views; it ranks where confidence has long rounded to 1."""
+    """The logit margin in nats, averaged over the views; it ranks where confidence has long rounded to 1.
+
+    >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
+    >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))
+    >>> Margin()(evidence)
+    array([  0., 100.])
+    """
 
     @property
     def name(self) -> str:

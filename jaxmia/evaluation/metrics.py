@@ -83,6 +83,10 @@ def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
 
     Raises:
         InputError: A score is NaN, shapes differ, or there are no members or no non-members.
+
+    >>> curve = roc(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    >>> curve.fpr, curve.tpr
+    (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
     """
     levels, hits, alarms = _counts(scores, members)
     return Roc(
@@ -97,6 +101,9 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
 
     Raises:
         InputError: As `roc`.
+
+    >>> tpr_at_fpr(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]), 0.05)
+    0.5
     """
     scores, members = _checked(scores, members)
     _some_of_both(members)
@@ -114,13 +121,20 @@ def auc(scores: np.ndarray, members: np.ndarray) -> float:
 
     Raises:
         InputError: As `roc`.
+
+    >>> auc(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    0.75
     """
     _, hits, alarms = _counts(scores, members)
     return float(_auc(hits[None], alarms[None])[0])
 
 
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
-    """Exact 95 % interval of a binomial proportion (Clopper and Pearson, 1934)."""
+    """Exact 95 % interval of a binomial proportion (Clopper and Pearson, 1934).
+
+    >>> [round(end, 3) for end in clopper_pearson(5, 100)]
+    [0.016, 0.113]
+    """
     outside = (1 - LEVEL) / 2
     low = beta.ppf(outside, successes, trials - successes + 1) if successes > 0 else 0.0
     high = beta.ppf(1 - outside, successes + 1, trials - successes) if successes < trials else 1.0
@@ -161,6 +175,10 @@ def figures(
 
     Raises:
         InputError: As `roc`; or a limit is not between 0 and 1.
+
+    >>> found = figures(np.arange(200.0), np.arange(200) >= 100, (0.05,), replicates=10)
+    >>> found.auc.value, found.tpr[0].fixed.value, found.members
+    (1.0, 1.0, 100)
     """
     for fpr in fprs:
         if not 0 < fpr < 1:

@@ -147,7 +147,11 @@ def select(
 
 
 def choose(tprs: np.ndarray) -> int:
-    """The first candidate within one standard error of the best; `tprs` is `[candidate, target]`."""
+    """The first candidate within one standard error of the best; `tprs` is `[candidate, target]`.
+
+    >>> choose(np.array([[0.1, 0.1], [0.2, 0.3], [0.3, 0.2]]))
+    1
+    """
     best = tprs[tprs.mean(1).argmax()]
     return next(index for index, own in enumerate(tprs) if (best - own).mean() <= _std_error(best - own) + 1e-12)
 
