@@ -18,16 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmia.config import Recipe
 from jaxmia.files import atomic_write, write_text
 
-_SAMPLES, _EPOCHS, _BATCH = 1200, 25, 64
+_SAMPLES = 1200
+_RECIPE = Recipe(architecture="cnn", epochs=25, batch_size=64)
 _WAYS = ("first", "again", "pytorch")
 
 
 def train_together(count: int) -> None:
     """Trains `count` models on half of the samples each."""
     from jaxmia.api import train_shadows
-    from jaxmia.config import Recipe
     from jaxmia.data.pool import Pool
     from jaxmia.training.devices import prepare_devices
 
@@ -35,20 +36,18 @@ def train_together(count: int) -> None:
     prepare_devices()
     names = np.arange(len(images)).astype(np.str_)
     pool = Pool(images, labels, names, np.full(len(images), -1, np.int8))
-    recipe = Recipe(architecture="cnn", count=count, epochs=_EPOCHS, batch_size=_BATCH)
-    train_shadows(pool, recipe, symmetries=("identity",))
+    train_shadows(pool, _RECIPE.model_copy(update={"count": count}), symmetries=("identity",))
 
 
 def train_in_turn(count: int) -> None:
     """The same in PyTorch, one model after the other."""
-    from bridge.trainer import TorchRecipe, train_target
+    from bridge.trainer import train_target
     from jaxmia.models import Network
 
     images, labels = made_up()
     for seed in range(count):
         members = np.random.default_rng(seed).permutation(len(images))[: len(images) // 2]
-        recipe = TorchRecipe(epochs=_EPOCHS, batch_size=_BATCH, seed=seed)
-        train_target(images[members], labels[members], Network("cnn", (8, 8, 1), 10), recipe)
+        train_target(images[members], labels[members], Network("cnn", (8, 8, 1), 10), _RECIPE, seed=seed)
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +85,8 @@ def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str
         [
             "# Wall time against the number of models",
             "",
-            f"Whole trainings of the demo's network (8 x 8 x 1, {_EPOCHS} epochs of {_SAMPLES // 2} samples, batch "
-            f"{_BATCH}) and the query of all {_SAMPLES} samples, in seconds.",
+            f"Whole trainings of the demo's network (8 x 8 x 1, {_RECIPE.epochs} epochs of {_SAMPLES // 2} samples, "
+            f"batch {_RECIPE.batch_size}) and the query of all {_SAMPLES} samples, in seconds.",
             "`first` includes compiling and measuring the plan with empty caches; `again` has both in the cache.",
             f"{origin['device']}; jax {origin['jax']}, torch {origin['torch']}, jaxmia {origin['commit']}. "
             "Made by `python benchmarks/scaling.py`.",

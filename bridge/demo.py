@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import save_target
-from bridge.trainer import TorchRecipe, train_target
+from bridge.trainer import train_target
+from jaxmia.config import Recipe
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
@@ -19,7 +20,9 @@ _MARK = ".jaxmia-demo"
 _SEED = 20
 _SIDE = 600
 _PREPROCESSING = Preprocessing(mean=(0.3053,), std=(0.3761,))
-_RECIPE = TorchRecipe(epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, seed=_SEED)
+_RECIPE = Recipe(
+    architecture="cnn", epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, decay_norm_and_bias=True
+)
 
 
 def make_demo(out: Path) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def _write(out: Path, public: Path, private: Path, target: Path) -> None:
     ids = np.array([f"digit-{number}" for number in generator.permutation(10 * len(chosen))[: len(chosen)]])
     membership = np.where(np.arange(2 * _SIDE) < _SIDE, members, UNKNOWN).astype(np.int8)
     network = Network("cnn", (8, 8, 1), 10)
-    module, _ = train_target(images[members], labels[members], network, _RECIPE, _PREPROCESSING)
+    module, _ = train_target(images[members], labels[members], network, _RECIPE, _PREPROCESSING, seed=_SEED)
     save_challenge(Pool(images, labels, ids, membership), public, private)
     save_truth(out / "truth.csv", ids[_SIDE:], members[_SIDE:])
     save_target(module, target)

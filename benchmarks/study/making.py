@@ -12,7 +12,7 @@ from benchmarks.make_challenge import make_pool
 from benchmarks.study.presets import Preset, target_recipe
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import save_target
-from bridge.trainer import TorchRecipe, train_target
+from bridge.trainer import train_target
 from jaxmia.cli.display import progress_bar
 from jaxmia.config import ChallengeConfig, Config, Recipe, load_config
 from jaxmia.data.preprocessing import Preprocessing
@@ -113,8 +113,10 @@ class Study:
             pool.images[members],
             pool.labels[members],
             Network(shadow.architecture, (side, side, channels), int(pool.labels.max()) + 1, shadow.width),
-            in_torch(shadow, self.seed + case.number),
+            shadow,
             Preprocessing(preset.image_size, MEAN, STD),
+            seed=self.seed + case.number,
+            device="cuda" if jax.default_backend() == "gpu" else "cpu",
         )
         save_challenge(pool, case.folder / "pub.pt", case.folder / "priv.pt")
         save_truth(case.truth / "truth.csv", pool.ids, membership)
@@ -150,26 +152,6 @@ class Study:
             return config
         seed = REPLICAS_SEED + self.seed if name == "replicas" else config.seed
         return config.model_copy(update={"shadow": case.recipe(), "seed": seed})
-
-
-def in_torch(shadow: Recipe, seed: int) -> TorchRecipe:
-    """The same recipe for PyTorch, on the accelerator where JAX has one."""
-    gpu = jax.default_backend() == "gpu"
-    return TorchRecipe(
-        epochs=shadow.epochs,
-        batch_size=shadow.batch_size,
-        optimizer=shadow.optimizer,
-        learning_rate=shadow.learning_rate,
-        momentum=shadow.momentum,
-        weight_decay=shadow.weight_decay,
-        decay_norm_and_bias=shadow.decay_norm_and_bias,
-        label_smoothing=shadow.label_smoothing,
-        crop=shadow.augment.crop,
-        flip=shadow.augment.flip,
-        seed=seed,
-        device="cuda" if gpu else "cpu",
-        precision="bfloat16" if gpu else "float32",
-    )
 
 
 def truth_of(case: Case, ids: np.ndarray) -> np.ndarray:

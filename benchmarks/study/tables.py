@@ -245,7 +245,7 @@ def throughput(result: dict[str, Any]) -> list[str]:
 
 def _throughput_row(row: dict[str, Any]) -> list[str]:
     if not row["images_per_second"]:
-        return [row["name"], str(row["width"]), "too little memory", "", "", "", ""]
+        return [row["name"], str(row["width"]), row["failure"], "", "", "", ""]
     return [
         row["name"],
         str(row["width"]),

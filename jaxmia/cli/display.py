@@ -240,19 +240,22 @@ def _printable(name: str) -> Text:
 
 def bench_table(result: dict[str, Any]) -> Table:
     """What `jaxmia.machine.bench.describe` gives, a row a contender."""
-    from jaxmia.machine.bench import memory
+    from jaxmia.machine.bench import memory, products, verdict
 
-    origin, scale = result["origin"], result["scale"]
+    rows = result["rows"]
+    failures = [f"{row['name']}, {row['width']} models: {row['failure']}" for row in rows if row["failure"]]
     table = Table(
-        title=f"{result['subject']['shadow']['architecture']} on {origin['device']}: {result['subject']['dtype']}, "
-        f"matrix product {scale['ceiling'] / 1e9:,.0f} GFLOP/s",
+        title=f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}: matrix products "
+        f"{products(result['scale'])}",
         title_justify="left",
+        caption=Text("\n".join([*filter(None, [verdict(rows)]), *failures])),
+        caption_justify="left",
     )
     for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "memory", "peak"):
         table.add_column(column, justify="left" if column == "how" else "right", no_wrap=True)
-    for row in result["rows"]:
+    for row in rows:
         if row["images_per_second"] is None:
-            table.add_row(row["name"], str(row["width"]), "too little memory")
+            table.add_row(row["name"], str(row["width"]), row["failure"].partition(":")[0])
             continue
         table.add_row(
             row["name"],

@@ -16,29 +16,24 @@ from jaxmia.provenance import origin
 logger = logging.getLogger(__name__)
 
 
-PEER = "peer"
-OURS = "jaxmia"
+OURS, PYTORCH, OTHER = "jaxmia", "PyTorch", "other"
+"""Kinds of contenders."""
 
 
 class Timed(Protocol):
-    """Something that trains `images` images a call and can say how long that took."""
-
-    @property
-    def images(self) -> int:
-        """Images a call, once warmed up."""
-        ...
+    """Something that trains, and whose speed can be taken."""
 
     @property
     def bytes(self) -> int | None:
-        """Memory of a call; None where it is not known."""
+        """Memory that training takes; None where it is not known."""
         ...
 
     def warm_up(self) -> float:
-        """Makes the first calls; the seconds that are spent only once."""
+        """Makes the first steps; the seconds that are spent only once."""
         ...
 
-    def seconds(self) -> float:
-        """Time of one call."""
+    def images_per_second(self, seconds: float) -> float:
+        """Speed in steady state, over as many steps as fill the seconds."""
         ...
 
 
@@ -48,14 +43,16 @@ class Contender:
 
     Attributes:
         name: What it is.
-        kind: `jaxmia` or `peer`.
+        kind: `jaxmia`, `PyTorch` or `other`.
         width: Models trained together.
+        precision: Type of activations, float32 or bfloat16.
         make: Builds it; may raise when memory does not suffice.
     """
 
     name: str
     kind: str
     width: int
+    precision: str
     make: Callable[[], Timed]
 
 
@@ -65,13 +62,15 @@ class Row:
 
     Attributes:
         name: What it is.
-        kind: `jaxmia` or `peer`.
+        kind: `jaxmia`, `PyTorch` or `other`.
         width: Models trained together.
-        images_per_second: Over all models: median of the repeats; None where memory did not suffice.
+        precision: Type of activations.
+        failure: Why there is no figure; None where there is one.
+        images_per_second: Over all models: median of the repeats.
         low: Slowest repeat.
         high: Fastest repeat.
         models_per_hour: Of `samples` IN samples and `epochs` passes each.
-        share_of_ceiling: Share of the device's own matrix-multiply rate.
+        share_of_ceiling: Share of the largest rate of multiplication seen here in that precision.
         compile_seconds: Once.
         bytes: Memory that training takes, states and pool included; None where it is not known.
         peak_bytes: Largest use of device memory so far in the process; None where the device does not tell.
@@ -80,7 +79,9 @@ class Row:
     name: str
     kind: str
     width: int
-    images_per_second: float | None
+    precision: str
+    failure: str | None = None
+    images_per_second: float | None = None
     low: float | None = None
     high: float | None = None
     models_per_hour: float | None = None
@@ -96,51 +97,94 @@ class Scale:
 
     Attributes:
         flops_per_image: Floating-point operations of training on one image.
-        ceiling: Floating-point operations a second of a large matrix product on this device.
+        ceilings: By precision, the floating-point operations a second of the fastest matrix product on this device.
         model_images: Images that training one model takes.
     """
 
     flops_per_image: float
-    ceiling: float
+    ceilings: dict[str, float]
     model_images: int
 
 
-def run(
-    contenders: Sequence[Contender],
-    scale: Scale,
-    *,
-    repeats: int = 5,
-) -> list[Row]:
+def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seconds: float = 1.0) -> list[Row]:
     """Times every contender `repeats` times, in turns, so that a drift of the machine's speed hits all alike.
 
-    A contender for which memory does not suffice has no figure.
+    Only one of them works at a time, and each is in steady state before its clock starts. A contender that crashes, or
+    for which memory does not suffice, has no figure.
+
+    Args:
+        contenders: Ways to train.
+        scale: What figures are computed with.
+        repeats: Timed repeats of each.
+        seconds: Least duration of a repeat.
     """
-    from jaxmia.training.measure import attempt
-
-    ready: dict[int, Timed] = {}
-    compiled: dict[int, float] = {}
-    for number, contender in enumerate(contenders):
-        logger.info(f"{contender.name}, {contender.width} wide: compiling")
-
-        def prepare(number: int = number, contender: Contender = contender) -> float:
-            rig = contender.make()
-            compiled[number] = rig.warm_up()
-            ready[number] = rig
-            return 0.0
-
-        if attempt(prepare) is None:
-            logger.info(f"{contender.name}, {contender.width} wide: too little memory")
-    rates: dict[int, list[float]] = {number: [] for number in ready}
+    trials = [_Trial(contender) for contender in contenders]
+    for trial in trials:
+        logger.info(f"{trial}: compiling")
+        trial.attempt(trial.prepare)
     for repeat in range(repeats):
         logger.info(f"repeat {repeat + 1} of {repeats}")
-        for number, rig in ready.items():
-            rates[number].append(rig.images / rig.seconds())
-    return [
-        _row(contender, rates[number], compiled[number], ready[number].bytes, scale)
-        if number in ready
-        else Row(contender.name, contender.kind, contender.width, None)
-        for number, contender in enumerate(contenders)
-    ]
+        for trial in trials:
+            trial.attempt(lambda trial=trial: trial.measure(seconds))
+    return [trial.row(scale) for trial in trials]
+
+
+class _Trial:
+    """One contender while it is measured."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+        self._timed: Timed | None = None
+        self._compile_seconds = 0.0
+        self._rates: list[float] = []
+        self._failure: str | None = None
+
+    def __str__(self) -> str:
+        count = self._contender.width
+        return f"{self._contender.name}, {count} model{'s' if count > 1 else ''}"
+
+    def prepare(self) -> None:
+        self._timed = self._contender.make()
+        self._compile_seconds = self._timed.warm_up()
+
+    def measure(self, seconds: float) -> None:
+        if self._timed:
+            self._rates.append(self._timed.images_per_second(seconds))
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Takes one of the two steps, unless one has failed before."""
+        from jaxmia.training.measure import out_of_memory
+        from jaxmia.training.speed import PeerError
+
+        if self._failure:
+            return
+        try:
+            action()
+        except Exception as error:
+            if not isinstance(error, PeerError) and not out_of_memory(error):
+                raise
+            self._failure = str(error) if isinstance(error, PeerError) else "out of memory"
+            self._timed = None
+            logger.warning(f"{self}: {self._failure}")
+
+    def row(self, scale: Scale) -> Row:
+        contender = self._contender
+        about = contender.name, contender.kind, contender.width, contender.precision
+        if self._failure or not self._timed:
+            return Row(*about, self._failure)
+        rate = float(np.median(self._rates))
+        return Row(
+            *about,
+            None,
+            rate,
+            min(self._rates),
+            max(self._rates),
+            3600 * rate / scale.model_images,
+            rate * scale.flops_per_image / scale.ceilings[contender.precision],
+            self._compile_seconds,
+            self._timed.bytes,
+            _peak_bytes(),
+        )
 
 
 def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict[str, Any]:
@@ -161,33 +205,54 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """A measurement as Markdown: how, a table, and what the best of jaxmia is to each peer."""
+    """A measurement as Markdown: how, a table, and what the best of jaxmia is to the best of PyTorch."""
     subject, here = result["subject"], result["origin"]
     shadow, size = subject["shadow"], " x ".join(map(str, subject["shape"]))
-    measured = [row for row in result["rows"] if row["images_per_second"]]
-    ours = [row["images_per_second"] for row in measured if row["kind"] == OURS]
-    peers = [row for row in measured if row["kind"] == PEER]
     width = f" of width {shadow['width']}" if shadow["width"] else ""
-    lines = [
-        f"# Training throughput: {shadow['architecture']}{width} on {here['device']}",
-        "",
-        f"Training on images of {size}, batch {shadow['batch_size']}, {subject['dtype']}: medians over all models, "
-        "the ways of training in turns within one run, each peer in a process of its own.",
-        f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}; a large matrix product reaches "
-        f"{result['scale']['ceiling'] / 1e9:,.0f} GFLOP/s.",
-        "",
-        "| how | models | images/s | range | share of ceiling | compiling | memory |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *map(_line, measured),
-        "",
-    ]
-    if ours and peers:
-        ratios = (f"{max(ours) / row['images_per_second']:.2f} over {row['name']}" for row in peers)
-        lines += [f"The best of jaxmia: {', '.join(ratios)}.", ""]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"# Training throughput: {shadow['architecture']}{width} on {here['device']}",
+            "",
+            f"Training on images of {size}, batch {shadow['batch_size']}: images a second over all models, median and "
+            f"range of {subject['repeats']} repeats of {subject['seconds']:g} s or more, in turns, one way at a time, "
+            "each in steady state before its clock starts; each peer in processes of its own.",
+            f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}. The fastest matrix products reach "
+            f"{products(result['scale'])}; shares are of these.",
+            "",
+            "| how | models | images/s | range | share of ceiling | compiling | memory |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *map(_line, result["rows"]),
+            "",
+            *((f"{said}.", "") if (said := verdict(result["rows"])) else ()),
+        ]
+    )
+
+
+def products(scale: dict[str, Any]) -> str:
+    """The ceilings in words."""
+    return ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in scale["ceilings"].items())
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
+    """What the fastest way of jaxmia is to the fastest of PyTorch; None where one of them was not measured."""
+    ours, theirs = _fastest(rows, OURS), _fastest(rows, PYTORCH)
+    if not ours or not theirs:
+        return None
+    speed, peer = ours["images_per_second"], theirs["images_per_second"]
+    return (
+        f"jaxmia at its fastest ({ours['name']}, {ours['width']} models, {speed:,.0f} images/s) reaches "
+        f"{speed / peer:.2f} times the speed of PyTorch at its fastest ({theirs['name']}, {peer:,.0f} images/s)"
+    )
+
+
+def _fastest(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    measured = [row for row in rows if row["kind"] == kind and row["images_per_second"]]
+    return max(measured, key=lambda row: row["images_per_second"], default=None)
 
 
 def _line(row: dict[str, Any]) -> str:
+    if not row["images_per_second"]:
+        return f"| {row['name']} | {row['width']} | {row['failure']} | | | | |"
     rates = f"{row['images_per_second']:,.0f} | {row['low']:,.0f} - {row['high']:,.0f}"
     compiling = f"{row['compile_seconds']:.1f} s | {memory(row['bytes'])}"
     return f"| {row['name']} | {row['width']} | {rates} | {row['share_of_ceiling']:.0%} | {compiling} |"
@@ -199,7 +264,7 @@ def memory(count: int | None) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Draws images a second against width to a PNG; peers are horizontal lines."""
+    """Draws images a second against width to a PNG; the fastest peer of each kind is a horizontal line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -210,33 +275,16 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for name in dict.fromkeys(row["name"] for row in measured if row["kind"] == OURS):
         points = [row for row in measured if row["name"] == name]
         axes.plot([row["width"] for row in points], [row["images_per_second"] for row in points], "o-", label=name)
-    for style, row in zip(
-        ("--", "-.", ":", (0, (1, 3))), (row for row in measured if row["kind"] == PEER), strict=False
-    ):
-        axes.axhline(row["images_per_second"], color="0.4", linestyle=style, label=f"{row['name']} ({row['width']})")
+    best = (_fastest(measured, PYTORCH), _fastest(measured, OTHER))
+    for style, row in zip(("--", ":"), best, strict=True):
+        if row:
+            axes.axhline(row["images_per_second"], color="0.4", linestyle=style, label=row["name"])
     axes.set(xscale="log", yscale="log", xlabel="models trained together", ylabel="training images a second")
     axes.set_title(f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150)
-
-
-def _row(contender: Contender, rates: list[float], compile_seconds: float, memory: int | None, scale: Scale) -> Row:
-    rate = float(np.median(rates))
-    return Row(
-        contender.name,
-        contender.kind,
-        contender.width,
-        rate,
-        min(rates),
-        max(rates),
-        3600 * rate / scale.model_images,
-        rate * scale.flops_per_image / scale.ceiling,
-        compile_seconds,
-        memory,
-        _peak_bytes(),
-    )
 
 
 def _peak_bytes() -> int | None:

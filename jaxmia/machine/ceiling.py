@@ -1,27 +1,25 @@
 """What the device could do at best, and what one image costs."""
 
-import time
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.speed import SIZES, fastest
 from jaxmia.training.trainer import Trainer
 
 
-def matmul_flops_per_second(dtype: jnp.dtype, size: int | None = None, repeats: int = 10) -> float:
-    """Rate of a large square matrix product on the first device, random data, median of some."""
-    size = size or (8192 if jax.default_backend() != "cpu" else 1024)
-    left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
+def product_flops_per_second(dtype: jnp.dtype) -> float:
+    """The most that a square matrix product in XLA reached on the first device, over several sizes.
+
+    Other libraries may be faster; `bridge.product` asks PyTorch's.
+    """
     multiply = jax.jit(jnp.matmul)
-    multiply(left, right).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        multiply(left, right).block_until_ready()
-        times.append(time.perf_counter() - started)
-    return 2 * size**3 / float(np.median(times))
+
+    def rate(size: int) -> float:
+        left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
+        return 2 * size**3 / fastest(lambda: multiply(left, right).block_until_ready())
+
+    return max(map(rate, SIZES["cpu" if jax.default_backend() == "cpu" else "gpu"]))
 
 
 def training_flops_per_image(trainer: Trainer) -> float:

@@ -33,7 +33,7 @@ def prepare_devices() -> None:
         "XLA_FLAGS", ""
     ):
         with suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", min(_cores(), _MOST_CPU_DEVICES))
+            jax.config.update("jax_num_cpu_devices", min(core_count(), _MOST_CPU_DEVICES))
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         # Programs for one CPU may not run on another that shares the home folder.
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"xla-{digest(processor().encode())}"))
@@ -51,7 +51,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_ARENA_MAX, 1)
 
 
-def _cores() -> int:
+def core_count() -> int:
     """Cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -12,6 +12,7 @@ from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
 from jaxmia.training.programs import footprint
+from jaxmia.training.speed import steady_rate
 from jaxmia.training.trainer import Trainer
 
 _POOL = 1024
@@ -79,6 +80,10 @@ class StepTimer:
         jax.block_until_ready((self._state, metrics))
         self._done += len(self._index)
         return time.perf_counter() - started
+
+    def images_per_second(self, seconds: float) -> float:
+        """Speed in steady state over all models, over as many calls as fill the seconds."""
+        return steady_rate(self, seconds)
 
 
 def images_per_second(rig: StepTimer, repeats: int = 3) -> float:

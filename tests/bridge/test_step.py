@@ -9,7 +9,7 @@ from flax import nnx
 
 from bridge.convert import to_nnx, to_torch
 from bridge.networks import build
-from bridge.trainer import TorchRecipe, cosine, make_optimizer, train_step
+from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
@@ -89,13 +89,12 @@ def test_weights_and_statistics_after_some_steps(network, optimizer, decay_norm_
     hyper = hyper_of(one.recipe)
     state = {"params": params, "stats": stats, "optimizer": init(one.recipe, params)}
     step = jax.jit(one.step)
-    recipe = TorchRecipe(label_smoothing=SMOOTHING, learning_rate=0.1, **settings)
-    chooser = make_optimizer(module, recipe)
+    chooser = make_optimizer(module, one.recipe)
     for number, index in enumerate(batches):
         state, metrics = step(state, hyper, jax.random.key(0), images, labels, index, number, STEPS)
         for group in chooser.param_groups:
-            group["lr"] = cosine(recipe.learning_rate, number, STEPS)
-        loss, logits = train_step(module, chooser, seen(images[index]), torch.tensor(labels[index]), recipe)
+            group["lr"] = learning_rate(one.recipe, number, STEPS)
+        loss, logits = train_step(module, chooser, seen(images[index]), torch.tensor(labels[index]), one.recipe)
         assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-3)
         assert float(metrics["accuracy"]) == (logits.argmax(1).numpy() == labels[index]).mean()
     ours = in_torch(network, graph, state["params"], state["stats"])

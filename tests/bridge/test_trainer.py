@@ -1,9 +1,7 @@
-import dataclasses
 import functools
 import math
 
 import numpy as np
-import optax
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,12 +9,19 @@ from torch import nn
 
 from bridge.networks import build
 from bridge.target import load_target, save_target
-from bridge.trainer import Epoch, TorchRecipe, augment, cosine, epoch_batches, make_optimizer, train_step, train_target
+from bridge.trainer import Epoch, augment, epoch_batches, learning_rate, make_optimizer, train_step, train_target
+from jaxmia.config import Augment, Recipe
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.errors import InputError
 from jaxmia.models import Network
+from jaxmia.training import optimizer as in_jax
 
 NETWORK = Network("cnn", (8, 8, 1), 3, width=4)
-RECIPE = TorchRecipe(epochs=8, batch_size=16, learning_rate=0.1, crop=1, flip=True, label_smoothing=0.1)
+RECIPE = Recipe(architecture="cnn", epochs=8, batch_size=16, label_smoothing=0.1, augment=Augment(crop=1, flip=True))
+
+
+def changed(**fields):
+    return RECIPE.model_copy(update=fields)
 
 
 def stripes(count=90, seed=0):
@@ -47,11 +52,7 @@ def test_it_learns_and_the_history_says_so(tmp_path):
 
 def test_a_seed_is_a_training():
     images, labels = stripes()
-    recipe = dataclasses.replace(RECIPE, epochs=2)
-    states = [
-        train_target(images, labels, NETWORK, dataclasses.replace(recipe, seed=seed))[0].state_dict()
-        for seed in (0, 0, 1)
-    ]
+    states = [train_target(images, labels, NETWORK, changed(epochs=2), seed=seed)[0].state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
 
@@ -61,7 +62,7 @@ def test_the_caller_s_random_numbers_are_untouched():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_target(images, labels, NETWORK, dataclasses.replace(RECIPE, epochs=1))
+    train_target(images, labels, NETWORK, changed(epochs=1))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -74,25 +75,47 @@ def test_batches_hold_every_sample_and_are_filled_from_the_front():
     assert epoch_batches(3, 8, torch.Generator().manual_seed(0)).shape == (1, 8)
 
 
-def test_the_learning_rate_is_optax_s_cosine():
-    schedule = optax.cosine_decay_schedule(0.3, 50)
-    for step in range(50):
-        assert cosine(0.3, step, 50) == pytest.approx(np.asarray(schedule(step)).item(), abs=1e-7)
+@pytest.mark.parametrize("warmup_epochs", [0.0, 1.5, 2.0])
+@pytest.mark.parametrize("schedule", ["cosine", "piecewise", "constant"])
+def test_the_learning_rate_is_that_of_the_shadows(schedule, warmup_epochs):
+    recipe = Recipe(
+        epochs=5, learning_rate=0.3, schedule=schedule, warmup_epochs=warmup_epochs, milestones=(0.5, 0.8), drop=0.2
+    )
+    for steps in (5, 35):
+        expected = in_jax.learning_rate(recipe, 0.3, np.arange(steps), np.array(steps))
+        found = [learning_rate(recipe, step, steps) for step in range(steps)]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_of_the_weights_is_the_one_written_out():
+    """With a constant rate and one step an epoch, shorter trainings are the steps of the longer one."""
+    images, labels = stripes(16)
+
+    def weights(epochs, ema=0.0):
+        recipe = changed(epochs=max(epochs, 1), schedule="constant", ema=ema, learning_rate=0.1 if epochs else 1e-30)
+        module, _ = train_target(images, labels, NETWORK, recipe.model_copy(update={"weight_decay": 0.0}))
+        return torch.cat([value.detach().flatten() for value in module.parameters()])
+
+    expected = weights(0)
+    for epochs in (1, 2, 3):
+        expected = 0.7 * expected + 0.3 * weights(epochs)
+    torch.testing.assert_close(weights(3, ema=0.7), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(weights(3), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_each_image_is_one_of_its_crops(flip):
     images = torch.rand(200, 2, 5, 4, generator=torch.manual_seed(0)) + 0.1
-    changed = augment(images, 2, flip, torch.Generator().manual_seed(0))
+    moved = augment(images, Augment(crop=2, flip=flip), torch.Generator().manual_seed(0))
     padded = F.pad(images, (2, 2, 2, 2))
     found = set()
     for number in range(200):
         for top in range(5):
             for left in range(5):
                 crop = padded[number, :, top : top + 5, left : left + 4]
-                if torch.equal(changed[number], crop):
+                if torch.equal(moved[number], crop):
                     found.add((top, left, False))
-                elif torch.equal(changed[number], crop.flip(2)):
+                elif torch.equal(moved[number], crop.flip(2)):
                     found.add((top, left, True))
                 else:
                     continue
@@ -109,13 +132,27 @@ def test_each_image_is_one_of_its_crops(flip):
 
 def test_nothing_asked_changes_nothing():
     images = torch.rand(3, 1, 4, 4)
-    assert torch.equal(augment(images, 0, False, torch.Generator()), images)
+    assert torch.equal(augment(images, Augment(), torch.Generator()), images)
+
+
+def test_each_image_is_one_of_the_square_s_symmetries():
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    turned = augment(image.expand(80, 1, 3, 3), Augment(dihedral=True), torch.Generator().manual_seed(0))
+    found = {tuple(one.flatten().tolist()) for one in turned}
+    eight = [image.rot90(turns, (2, 3)) for turns in range(4)]
+    assert found == {tuple(one.flatten().tolist()) for one in (*eight, *(one.flip(3) for one in eight))}
+
+
+def test_symmetries_of_the_square_need_square_images():
+    images, labels = np.zeros((4, 6, 8, 1), np.uint8), np.zeros(4, np.int64)
+    with pytest.raises(InputError, match=r"augment\.dihedral: needs square images, these are 6 x 8"):
+        train_target(images, labels, NETWORK, changed(augment=Augment(dihedral=True)))
 
 
 def test_decay_of_norm_and_bias_is_a_switch():
     for decayed in (True, False):
         module = build(NETWORK)
-        optimizer = make_optimizer(module, TorchRecipe(weight_decay=0.25, decay_norm_and_bias=decayed))
+        optimizer = make_optimizer(module, changed(weight_decay=0.25, decay_norm_and_bias=decayed))
         decay = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
         for name, value in module.named_parameters():
             assert decay[id(value)] == (0.25 if decayed or value.ndim > 1 else 0), name
@@ -127,7 +164,7 @@ def test_a_step_by_hand(optimizer):
     layer = nn.Linear(4, 3, bias=False)
     module = nn.Sequential(nn.Flatten(), layer)
     weight = layer.weight.detach().double().clone()
-    recipe = TorchRecipe(optimizer=optimizer, learning_rate=0.1, weight_decay=0.01, label_smoothing=0.3)
+    recipe = Recipe(optimizer=optimizer, learning_rate=0.1, weight_decay=0.01, label_smoothing=0.3)
     images, labels = torch.randn(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
     chooser = make_optimizer(module, recipe)
     loss, logits = train_step(module, chooser, images, labels, recipe)
@@ -146,10 +183,9 @@ def test_a_step_by_hand(optimizer):
 
 def test_bfloat16_computes_in_half_and_keeps_float32_weights():
     images, labels = stripes()
-    recipe = dataclasses.replace(RECIPE, precision="bfloat16", epochs=2)
-    module, history = train_target(images, labels, NETWORK, recipe)
+    module, history = train_target(images, labels, NETWORK, changed(precision="bfloat16", epochs=2))
     assert all(value.dtype == torch.float32 for value in module.parameters())
-    full = train_target(images, labels, NETWORK, dataclasses.replace(recipe, precision="float32"))[1]
+    full = train_target(images, labels, NETWORK, changed(precision="float32", epochs=2))[1]
     assert history[0].loss != full[0].loss
     assert history[0].loss == pytest.approx(full[0].loss, rel=0.05)
     assert math.isfinite(history[1].loss)
@@ -161,9 +197,8 @@ def test_a_compiled_network_trains_the_same(monkeypatch):
     # The graph is captured as ever, and then run as it is: code for this CPU would take a minute to make.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     images, labels = stripes(32)
-    recipe = dataclasses.replace(RECIPE, epochs=1)
     plain, compiled = (
-        train_target(images, labels, NETWORK, dataclasses.replace(recipe, compile=flag))[1] for flag in (False, True)
+        train_target(images, labels, NETWORK, changed(epochs=1), compile=flag)[1] for flag in (False, True)
     )
     assert compiled[0].loss == pytest.approx(plain[0].loss, rel=1e-4)
 
@@ -172,7 +207,6 @@ def test_a_compiled_network_trains_the_same(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 def test_it_learns_on_an_accelerator():
     images, labels = stripes()
-    recipe = dataclasses.replace(RECIPE, device="cuda", precision="bfloat16")
-    module, history = train_target(images, labels, NETWORK, recipe)
+    module, history = train_target(images, labels, NETWORK, changed(precision="bfloat16"), device="cuda")
     assert history[-1].loss < 0.8 * history[0].loss
     assert next(module.parameters()).device.type == "cpu"

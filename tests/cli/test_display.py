@@ -62,13 +62,12 @@ def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("rate", "written"), [(1013.4, "1,010"), (742.9, "743"), (0.0314159, "0.0314")])
 def test_models_an_hour_have_three_digits_that_count(rate: float, written: str):
     row = {"name": "native", "width": 2, "images_per_second": 5.0, "models_per_hour": rate, "share_of_ceiling": 0.5}
-    row |= {"compile_seconds": 1.0, "bytes": None, "peak_bytes": None}
+    row |= {"compile_seconds": 1.0, "bytes": None, "peak_bytes": None, "kind": "jaxmia", "failure": None}
     origin = {"device": "a device"}
     result = {
         "origin": origin,
-        "scale": {"ceiling": 1e9},
+        "scale": {"ceilings": {"float32": 1e9}},
         "subject": {"shadow": {"architecture": "cnn"}},
         "rows": [row],
     }
-    result["subject"]["dtype"] = "float32"
     assert list(bench_table(result).columns[3].cells) == [written]

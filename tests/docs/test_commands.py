@@ -34,7 +34,7 @@ TINY = SMALL + shlex.split("""
 """)
 REDUCED = {
     "demo": SMALL,
-    "bench": [*SMALL, "--shape", "8", "8", "1", "--widths", "1", "--repeats", "1"],
+    "bench": [*SMALL, "--shape", "8", "8", "1", "--widths", "1", "--repeats", "1", "--seconds", "0.01"],
     **dict.fromkeys(("run", "train", "query", "match", "doctor"), TINY),
 }
 RUN = (

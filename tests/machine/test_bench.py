@@ -1,67 +1,121 @@
 import json
 
+import jax.numpy as jnp
 import pytest
 
+from bridge.product import product_flops_per_second as in_torch
 from jaxmia.errors import InputError
-from jaxmia.machine.bench import OURS, PEER, Contender, Scale, describe, load, memory, page, plot, run
+from jaxmia.machine.bench import (
+    OTHER,
+    OURS,
+    PYTORCH,
+    Contender,
+    Scale,
+    describe,
+    load,
+    memory,
+    page,
+    plot,
+    run,
+    verdict,
+)
+from jaxmia.machine.ceiling import product_flops_per_second
+from jaxmia.training.speed import PeerError
 
-SCALE = Scale(flops_per_image=100.0, ceiling=10_000.0, model_images=1_000)
+SCALE = Scale(flops_per_image=100.0, ceilings={"float32": 10_000.0, "bfloat16": 20_000.0}, model_images=1_000)
+SUBJECT = {
+    "shape": (8, 8, 1),
+    "shadow": {"architecture": "mlp", "width": 64, "batch_size": 32},
+    "repeats": 3,
+    "seconds": 1.0,
+}
 
 
-class Clock:
-    """Takes the given times, in turns with others."""
+class Meter:
+    """Shows the given speeds, in turns with others; raises those that are errors."""
 
-    def __init__(self, images, times, log, name):
-        self.images, self._times, self._log, self._name = images, iter(times), log, name
+    def __init__(self, rates, log=None, name=""):
+        self._rates, self._log, self._name = iter(rates), [] if log is None else log, name
 
     bytes = 2**20
 
     def warm_up(self):
         return 7.0
 
-    def seconds(self):
-        self._log.append(self._name)
-        return next(self._times)
+    def images_per_second(self, seconds):
+        self._log.append((self._name, seconds))
+        rate = next(self._rates)
+        if isinstance(rate, Exception):
+            raise rate
+        return rate
+
+
+def contender(name, kind, rates, width=1, precision="float32", log=None):
+    return Contender(name, kind, width, precision, lambda: Meter(rates, log, name))
 
 
 def test_medians_of_turns():
     log = []
     contenders = [
-        Contender("a", OURS, 4, lambda: Clock(20, [1.0, 4.0, 2.0], log, "a")),
-        Contender("b", PEER, 1, lambda: Clock(10, [1.0, 1.0, 1.0], log, "b")),
+        contender("a", OURS, [20.0, 5.0, 10.0], 4, log=log),
+        contender("b", PYTORCH, [10.0, 10.0, 10.0], log=log),
     ]
-    first, second = run(contenders, SCALE, repeats=3)
-    assert log == ["a", "b"] * 3
+    first, second = run(contenders, SCALE, repeats=3, seconds=0.25)
+    assert log == [("a", 0.25), ("b", 0.25)] * 3
     assert (first.images_per_second, first.low, first.high) == (10.0, 5.0, 20.0)
     assert first.models_per_hour == pytest.approx(36.0)
-    assert first.share_of_ceiling == pytest.approx(0.1)
-    assert (first.compile_seconds, first.bytes) == (7.0, 2**20)
+    assert (first.compile_seconds, first.bytes, first.failure) == (7.0, 2**20, None)
     assert second.images_per_second == 10.0
+
+
+def test_the_ceiling_is_that_of_the_precision():
+    contenders = [contender(name, PYTORCH, [50.0], precision=name) for name in SCALE.ceilings]
+    assert [row.share_of_ceiling for row in run(contenders, SCALE, repeats=1)] == [0.5, 0.25]
 
 
 def test_a_contender_that_does_not_fit_has_no_figure():
     def fail():
         raise MemoryError
 
-    (row,) = run([Contender("big", OURS, 64, fail)], SCALE, repeats=1)
-    assert row.images_per_second is None
+    (row,) = run([Contender("big", OURS, 64, "float32", fail)], SCALE, repeats=1)
+    assert (row.images_per_second, row.failure) == (None, "out of memory")
 
 
-def test_a_page_tells_rates_and_ratios():
+def test_a_crash_is_told_and_the_others_go_on():
+    died = PeerError("crashed: ImportError: no compiler")
     contenders = [
-        Contender("a", OURS, 4, lambda: Clock(20, [1.0], [], "a")),
-        Contender("b", PEER, 1, lambda: Clock(8, [1.0], [], "b")),
+        contender("a", OURS, [20.0, 20.0]),
+        contender("b", PYTORCH, [10.0, died]),
     ]
-    subject = {
-        "shape": (8, 8, 1),
-        "shadow": {"architecture": "mlp", "width": 64, "batch_size": 32},
-        "dtype": "float32",
-    }
-    text = page(describe(run(contenders, SCALE, repeats=1), SCALE, subject))
+    rows = run(contenders, SCALE, repeats=2)
+    assert [(row.images_per_second, row.failure) for row in rows] == [(20.0, None), (None, str(died))]
+    assert "| b | 1 | crashed: ImportError: no compiler | | | | |" in page(describe(rows, SCALE, SUBJECT))
+
+
+def test_a_mistake_of_our_own_is_no_crash_of_a_peer():
+    with pytest.raises(KeyError, match="typo"):
+        run([contender("a", OURS, [KeyError("typo")])], SCALE, repeats=1)
+
+
+def test_a_page_tells_rates_and_the_ratio_of_the_fastest():
+    contenders = [
+        contender("a", OURS, [20.0], 4),
+        contender("c", OURS, [15.0], 8),
+        contender("eager", PYTORCH, [8.0]),
+        contender("compiled", PYTORCH, [40.0], precision="bfloat16"),
+        contender("plain", OTHER, [80.0]),
+    ]
+    text = page(describe(run(contenders, SCALE, repeats=1), SCALE, SUBJECT))
     assert text.startswith("# Training throughput: mlp of width 64 on ")
-    assert "images of 8 x 8 x 1, batch 32, float32" in text
+    assert "images of 8 x 8 x 1, batch 32: images a second" in text
     assert "| a | 4 | 20 | 20 - 20 | 20% | 7.0 s | 1 MiB |" in text
-    assert "The best of jaxmia: 2.50 over b." in text
+    assert "jaxmia at its fastest (a, 4 models, 20 images/s) reaches 0.50 times" in text
+    assert "PyTorch at its fastest (compiled, 40 images/s)." in text
+
+
+def test_without_pytorch_there_is_no_ratio():
+    result = describe(run([contender("a", OURS, [20.0])], SCALE, repeats=1), SCALE, SUBJECT)
+    assert verdict(result["rows"]) is None
 
 
 def test_memory_in_words():
@@ -69,8 +123,8 @@ def test_memory_in_words():
 
 
 def test_what_is_written_is_read_back_and_drawn(tmp_path):
-    rows = run([Contender("a", OURS, 4, lambda: Clock(20, [1.0], [], "a"))], SCALE, repeats=1)
-    result = describe(rows, SCALE, {"shadow": {"architecture": "cnn"}, "dtype": "float32"})
+    rows = run([contender("a", OURS, [20.0], 4), contender("b", PYTORCH, [10.0])], SCALE, repeats=1)
+    result = describe(rows, SCALE, {"shadow": {"architecture": "cnn"}})
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(result))
     assert load(path) == result
@@ -96,3 +150,15 @@ def test_what_is_no_measurement_is_refused(tmp_path, text, reason):
 def test_a_missing_measurement_is_named_with_what_makes_it(tmp_path):
     with pytest.raises(InputError, match=r"y.json: no such file; `jaxmia bench --out DIR` makes it"):
         load(tmp_path / "y.json")
+
+
+@pytest.mark.slow
+def test_ceilings_come_from_two_libraries(monkeypatch):
+    monkeypatch.setattr("jaxmia.machine.ceiling.SIZES", {"cpu": (64,)})
+    monkeypatch.setattr("jaxmia.machine.ceiling.fastest", lambda action: action() is not None and 1e-9)
+    assert product_flops_per_second(jnp.dtype("float32")) == pytest.approx(2 * 64**3 * 1e9)
+    theirs = in_torch("cpu")
+    assert theirs.keys() == {"float32", "bfloat16"}
+    assert min(theirs.values()) > 1e8
+    with pytest.raises(PeerError, match=r"crashed: .*nowhere"):
+        in_torch("nowhere")

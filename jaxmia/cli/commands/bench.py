@@ -2,8 +2,9 @@
 
 import functools
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from jaxmia.machine.bench import Contender, Scale
     from jaxmia.training.trainer import Trainer
 
-_PEERS_TOGETHER = 8
+logger = logging.getLogger(__name__)
 
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -40,8 +41,10 @@ class Bench:
     """Models together; by default 1, 2, 4, ... as far as is sensible here."""
     repeats: int = 5
     """Timed repeats of everything, in turns."""
+    seconds: float = 1.0
+    """Least duration of a repeat."""
     peers: Switch = False
-    """Also time plain vmap, PyTorch one model after the other, and torch.func's vmap."""
+    """Also time plain vmap and PyTorch: eager, compiled, float32, bfloat16, one process a core, torch.func."""
     json: Switch = False
     """Print JSON instead of a table."""
     compare: tuple[Path, ...] = ()
@@ -56,8 +59,8 @@ class Bench:
 
             output(comparison_table([load(path) for path in self.compare]))
             return
-        if self.repeats < 1 or min((*self.widths, *self.shape, self.classes - 1)) < 1:
-            raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more")
+        if min((self.repeats, *self.widths, *self.shape, self.classes - 1)) < 1 or not 0 < self.seconds < 3600:
+            raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more, --seconds above 0")
         from jaxmia.cli.overrides import configure
         from jaxmia.data.preprocessing import Preprocessing
         from jaxmia.files import write_text
@@ -69,12 +72,13 @@ class Bench:
         prepare_devices()
         trainer = make_trainer(config.shadow, self.shape, self.classes, Preprocessing())
         scale = _scale(trainer, config)
-        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats)
+        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats, seconds=self.seconds)
         subject = {
             "shape": self.shape,
             "classes": self.classes,
             "shadow": config.shadow.model_dump(mode="json"),
-            "dtype": str(trainer.compute.dtype),
+            "repeats": self.repeats,
+            "seconds": self.seconds,
         }
         result = describe(rows, scale, subject)
         if self.out:
@@ -84,8 +88,6 @@ class Bench:
         output(json.dumps(result, indent=2) if self.json else bench_table(result))
 
     def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
-        import jax
-
         from jaxmia.machine.bench import OURS, Contender
         from jaxmia.training.autotune import conv_choices
         from jaxmia.training.devices import make_devices
@@ -104,47 +106,53 @@ class Bench:
                 plan = plan_of(width, conv, used)
                 name = conv if trainer.network.convolutional else "vmap"
                 make = functools.partial(StepTimer, trainer, plan)
-                contenders.append(Contender(name, OURS, plan.width, make))
+                contenders.append(Contender(name, OURS, plan.width, str(trainer.compute.dtype), make))
         if self.peers:
-            contenders += _peers(trainer, config, "cuda" if jax.default_backend() == "gpu" else "cpu")
+            contenders += _peers(trainer, config)
         return contenders
 
 
-def _peers(trainer: "Trainer", config: "Config", device: str) -> list["Contender"]:
-    from bridge.peers import SubprocessPeer, Way
-    from bridge.trainer import TorchRecipe
-    from jaxmia.machine.bench import PEER, Contender
+def _peers(trainer: "Trainer", config: "Config") -> list["Contender"]:
+    from bridge.peers import find_peers
+    from jaxmia.machine.bench import OTHER, PYTORCH, Contender
+    from jaxmia.training.devices import core_count
 
-    shadow = config.shadow
-    recipe = TorchRecipe(
-        batch_size=shadow.batch_size,
-        optimizer=shadow.optimizer,
-        crop=shadow.augment.crop,
-        flip=shadow.augment.flip,
-        device=device,
-        precision="bfloat16" if str(trainer.compute.dtype) == "bfloat16" else "float32",
-    )
-    compiled: list[tuple[str, Way, int, TorchRecipe]] = (
-        [("PyTorch torch.compile", "one by one", 1, replace(recipe, compile=True))] if device == "cuda" else []
-    )
-    ways: list[tuple[str, Way, int, TorchRecipe]] = [
-        ("plain vmap (JAX)", "vmap", _PEERS_TOGETHER, recipe),
-        ("PyTorch eager, channels-last", "one by one", 1, recipe),
-        *compiled,
-        ("torch.func vmap", "torch.func", _PEERS_TOGETHER, recipe),
-    ]
+    recipe = config.shadow.model_copy(update={"precision": str(trainer.compute.dtype)})
     return [
-        Contender(name, PEER, width, functools.partial(SubprocessPeer, way, trainer.network, chosen, width))
-        for name, way, width, chosen in ways
+        Contender(
+            peer.name, OTHER if peer.way == "vmap" else PYTORCH, peer.width, str(peer.recipe.precision), peer.start
+        )
+        for peer in find_peers(trainer.network, recipe, _torch_device(), core_count())
     ]
 
 
 def _scale(trainer: "Trainer", config: "Config") -> "Scale":
     from jaxmia.machine.bench import Scale
-    from jaxmia.machine.ceiling import matmul_flops_per_second, training_flops_per_image
+    from jaxmia.machine.ceiling import training_flops_per_image
 
-    return Scale(
-        training_flops_per_image(trainer),
-        matmul_flops_per_second(trainer.compute.dtype),
-        14_000 * config.shadow.epochs,
-    )
+    return Scale(training_flops_per_image(trainer), _ceilings(), 14_000 * config.shadow.epochs)
+
+
+def _ceilings() -> dict[str, float]:
+    """What this device can multiply a second, by precision: the best of two libraries."""
+    import jax.numpy as jnp
+
+    from bridge.product import product_flops_per_second as in_torch
+    from jaxmia.machine.ceiling import product_flops_per_second
+    from jaxmia.training.speed import PeerError
+
+    logger.info("ceiling: multiplying matrices")
+    ceilings = {name: product_flops_per_second(jnp.dtype(name)) for name in ("float32", "bfloat16")}
+    try:
+        theirs = in_torch(_torch_device())
+    except PeerError as error:
+        logger.warning(f"ceiling: PyTorch's matrix product {error}")
+        return ceilings
+    return {name: max(rate, theirs[name]) for name, rate in ceilings.items()}
+
+
+def _torch_device() -> str:
+    """PyTorch's name of the kind of device that JAX uses."""
+    import jax
+
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
