@@ -3,7 +3,9 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import jax
@@ -107,8 +109,10 @@ class OneByOne:
         self._forward = torch.compile(self._module) if peer.way == "torch.compile" else self._module
         self._optimizer = make_optimizer(self._module, self._recipe, fused=True)
         self._generator = torch.Generator(self._device).manual_seed(0)
-        self._epochs = 2 if self._device.type == "cuda" else 1
-        self.images = 0
+        self._batches = self._epochs()
+        # Waiting for a GPU after each step would leave it idle.
+        self._steps = 20 if self._device.type == "cuda" else 1
+        self.images = self._steps * self._recipe.batch_size
         """Images a call."""
 
     def warm_up(self) -> float:
@@ -116,17 +120,19 @@ class OneByOne:
         return _warm_up(self)
 
     def seconds(self) -> float:
-        """Time of one call, an epoch or two of a small pool."""
-        size = self._recipe.batch_size
+        """Time of one call."""
         _wait(self._device)
         started = time.perf_counter()
-        batches = torch.cat([epoch_batches(max(_POOL, size), size, self._generator) for _ in range(self._epochs)])
-        for index in batches % _POOL:
+        for index in islice(self._batches, self._steps):
             batch = augment(self._pixels[index], self._recipe.augment, self._generator)
             train_step(self._forward, self._optimizer, batch, self._labels[index], self._recipe)
         _wait(self._device)
-        self.images = batches.numel()
         return time.perf_counter() - started
+
+    def _epochs(self) -> Iterator[torch.Tensor]:
+        """Batches of the pool, epoch after epoch."""
+        while True:
+            yield from epoch_batches(_POOL, self._recipe.batch_size, self._generator)
 
 
 class FuncVmap:
