@@ -79,7 +79,7 @@ def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> lis
 
     Args:
         network: What is trained.
-        recipe: How; plain `vmap` is tried in its precision alone, which is that of jaxmia.
+        recipe: How; `torch.func` and plain `vmap` are tried in its precision alone, which is that of jaxmia.
         device: PyTorch's name of the device.
         cores: Cores of the CPU.
     """
@@ -89,11 +89,9 @@ def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> lis
     for precision in ("float32", "bfloat16"):
         exact = recipe.model_copy(update={"precision": precision})
         found += [Peer(way, network, exact, device, 1, count) for count in processes for way in ways]
-        if recipe.optimizer == "sgd":
-            found.append(Peer("torch.func", network, exact, device, _TOGETHER))
-        if recipe.precision == precision:
-            found.append(Peer("vmap", network, exact, device, _TOGETHER))
-    return found
+    if recipe.optimizer == "sgd":
+        found.append(Peer("torch.func", network, recipe, device, _TOGETHER))
+    return [*found, Peer("vmap", network, recipe, device, _TOGETHER)]
 
 
 class OneByOne:

@@ -10,7 +10,7 @@ import time
 from jaxmia.training.speed import serve
 
 class Sleeper:
-    '''Takes 1 ms a call; after a rest, 40 ms at each of the first ten calls.'''
+    '''Takes 1 ms a call; after a rest of half a second, 40 ms at each of the first ten calls.'''
     images = 1
     slow, last = 0, 0.0
 
@@ -19,7 +19,7 @@ class Sleeper:
 
     def seconds(self):
         started = time.perf_counter()
-        if started - self.last > 0.02:
+        if started - self.last > 0.5:
             self.slow = 10
         time.sleep(0.04 if self.slow > 0 else 0.001)
         self.slow -= 1
@@ -84,14 +84,14 @@ def test_a_peer_that_wakes_up_slowly_is_timed_awake():
     peer = script(SLEEPER)
     assert peer.warm_up() == 0.25
     for _ in range(2):
-        time.sleep(0.1)
-        # 38 calls a second with the slow start, if half a second were timed.
-        assert peer.images_per_second(0.1) > 200
+        time.sleep(0.6)
+        # 25 calls a second, if the start were timed.
+        assert peer.images_per_second(0.1) > 100
 
 
 @pytest.mark.slow
 def test_rates_of_several_processes_are_added():
-    assert script(SLEEPER, 3).images_per_second(0.1) > 600
+    assert script(SLEEPER, 3).images_per_second(0.1) > 300
 
 
 @pytest.mark.parametrize(
