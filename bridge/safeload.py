@@ -4,6 +4,7 @@ Container and records are read by Python's `zipfile` alone, so no two readers ca
 pickle by `bridge.unpickle`.
 """
 
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,9 @@ def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
         except Exception as error:  # a damaged record raises what its reader trips over
             raise _damaged(path, error) from error
         try:
-            content = reader.load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch's, of types that it has yet to support
+                content = reader.load()
         except Exception as error:  # a damaged or hostile pickle can raise anything
             raise _foreign(path, reader) or _damaged(path, error) from error
     if foreign := _foreign(path, reader):

@@ -66,7 +66,9 @@ class Target:
         try:
             self.preprocessing.check(images.shape[-1])
             logits = self.logits(images)
-        except (InputError, RuntimeError, TypeError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of a program or a network of the user's own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"{self.source}: cannot take images of {images.shape[1:]} [height, width, channel]: {reason}"
@@ -240,7 +242,13 @@ def _from_factory(name: str) -> nn.Module:
         raise InputError(
             f"challenge.architecture: cannot import {name!r} ({error}); install it or put its folder on PYTHONPATH"
         ) from error
-    module = factory() if callable(factory) else factory
+    try:
+        module = factory() if callable(factory) else factory
+    except Exception as error:  # it is the user's code
+        reason = printable((str(error).splitlines() or [""])[0])
+        raise InputError(
+            f"challenge.architecture: {name!r} fails when called without arguments: {type(error).__name__}: {reason}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise InputError(
             f"challenge.architecture: {name!r} gives a {type(module).__name__}, expected a torch.nn.Module"

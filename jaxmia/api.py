@@ -141,6 +141,8 @@ def train_shadows(
     )
     trainer = setup.shadow_trainer(setup.plan(ensemble or EnsembleConfig(), recipe.count))
     chunks = list(replace(trainer, on_progress=on_progress).train(range(recipe.count)))
+    if not any(chunk.model.size for chunk in chunks):
+        raise InputError(f"shadows: all {recipe.count} diverged; lower learning_rate ({recipe.learning_rate:g})")
     return TrainedShadows(
         np.concatenate([chunk.phi for chunk in chunks]),
         np.concatenate([chunk.mask for chunk in chunks]),

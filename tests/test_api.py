@@ -162,3 +162,9 @@ def test_the_examples_run(name: str, tmp_path: Path):
     )
     assert re.search(r"AUC 0\.\d{3}, 95 % interval", done.stdout)
     assert len((tmp_path / "runs/library/submission.csv").read_text().splitlines()) == 601
+
+
+def test_shadows_that_all_diverge_are_refused(pool: Pool):
+    hot = RECIPE.model_copy(update={"count": 2, "learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"shadows: all 2 diverged; lower learning_rate \(1e\+30\)$"):
+        train_shadows(pool, hot, ensemble=BY_HAND)

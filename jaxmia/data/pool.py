@@ -29,6 +29,14 @@ class Pool:
     membership: np.ndarray
 
     def __post_init__(self) -> None:
+        for name in ("labels", "ids", "membership"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise InputError(f"pool: {name} is a {type(getattr(self, name)).__name__}, expected a NumPy array")
+        if self.images is not None and np.ndim(self.images) != 4:
+            raise InputError(
+                f"pool: images have shape {list(np.shape(self.images))}, expected [sample, height, width, channel]; "
+                "rows of features are images of height 1 and width 1"
+            )
         sizes = {"labels": len(self.labels), "ids": len(self.ids), "membership": len(self.membership)}
         if self.images is not None:
             sizes["images"] = len(self.images)

@@ -271,3 +271,56 @@ def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"model\.pt: names posix\.mkdir, allowed are tensors; nothing of it was run$"):
         load_target(tmp_path / "model.pt", "resnet18")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_exported_program_of_another_image_size_is_one_line(tmp_path):
+    module = trained(SMALL)
+    program = torch.export.export(module, (torch.zeros(2, *images().shape[:0:-1]),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    target = load_target(tmp_path / "model.pt2", "exported", image_size=images().shape[1] + 3)
+    with pytest.raises(InputError, match=r"model\.pt2: cannot take images of .*: ") as caught:
+        target.query(images())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_factory_that_takes_an_argument_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "networks_of_mine.py").write_text("def make(classes):\n    return None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = saved(trained(SMALL), tmp_path)
+    with pytest.raises(InputError, match=r"'networks_of_mine:make' fails when called without arguments: TypeError: "):
+        load_target(path, "networks_of_mine:make")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (torch.float8_e4m3fn, r"fc\.weight is a tensor of torch\.float8_e4m3fn, expected plain numbers"),
+        (torch.complex32, r"fc\.weight is a tensor of torch\.complex32, expected plain numbers"),
+    ],
+)
+def test_types_that_hold_no_plain_numbers_are_one_line(tmp_path, dtype, message):
+    weights = trained(SMALL).state_dict()
+    torch.save(weights | {"fc.weight": torch.zeros(3, 2).to(dtype)}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"model\.pt: {message}"):
+        load_target(tmp_path / "model.pt", "resnet8")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_quantised_or_meta_tensor_is_named(tmp_path):
+    quantised = torch.quantize_per_tensor(torch.zeros(3, 2), 0.1, 0, torch.qint8)
+    for value, kind in ((quantised, "quantised tensor"), (torch.zeros(3, device="meta"), "meta tensor")):
+        torch.save({"fc.weight": value}, tmp_path / "model.pt")
+        with pytest.raises(InputError, match=rf"model\.pt: fc\.weight is a {kind}"):
+            load_target(tmp_path / "model.pt", "resnet8")
+
+
+def test_bfloat16_weights_are_those_numbers(tmp_path):
+    rounded = {
+        name: value.bfloat16() if value.is_floating_point() else value
+        for name, value in trained(SMALL).state_dict().items()
+    }
+    torch.save(rounded, tmp_path / "half.pt")
+    torch.save({name: value.float() for name, value in rounded.items()}, tmp_path / "whole.pt")
+    half, whole = (load_target(tmp_path / f"{name}.pt", "resnet8").query(images()) for name in ("half", "whole"))
+    np.testing.assert_array_equal(half, whole)

@@ -74,3 +74,16 @@ def test_a_missing_field_is_named(tmp_path: Path):
 def test_images_must_be_as_many_as_the_rest():
     with pytest.raises(InputError, match="lengths differ: labels 3, ids 3, membership 3, images 2"):
         Pool(np.zeros((2, 4, 4, 1), np.uint8), **GOOD)
+
+
+def test_arrays_of_another_kind_are_refused():
+    images, labels, ids, membership = (
+        np.zeros((2, 3), np.uint8),
+        np.zeros(2, int),
+        np.array(["a", "b"]),
+        np.ones(2, int),
+    )
+    with pytest.raises(InputError, match=r"pool: images have shape \[2, 3\], expected \[sample, height, width"):
+        Pool(images, labels, ids, membership)
+    with pytest.raises(InputError, match="pool: labels is a list, expected a NumPy array"):
+        Pool(None, [0, 1], ids, membership)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ import tyro
 from jaxmia.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxmia.config import Config
     from jaxmia.machine.doctor import Finding
 
@@ -60,17 +62,20 @@ def _files(config: "Config") -> list["Finding"]:
     from jaxmia.machine.doctor import check_file
 
     section = config.challenge
+    seen: list[np.ndarray] = []
 
     def samples(path: Path, known: bool) -> str:
         pool = load_split(path, known=known, classes=section.dataset_classes, max_bytes=section.max_bytes)
         assert pool.images is not None
+        seen.append(pool.images[:2])
         height, width, channels = pool.images.shape[1:]
         return f"{len(pool)} images of {height} x {width} x {channels}, {int(pool.labels.max()) + 1} classes"
 
     def target(path: Path) -> str:
         del path
         found = open_target(section)
-        return f"{section.architecture}" + (f", {found.classes} classes" if found.classes else "")
+        classes = found.query(seen[0]).shape[1] if seen else found.classes
+        return f"{section.architecture}" + (f", {classes} classes" if classes else "")
 
     return [
         check_file("challenge.public", section.public, lambda path: samples(path, known=True)),
