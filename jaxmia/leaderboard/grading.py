@@ -3,7 +3,7 @@
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,8 @@ import numpy as np
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Estimate, figures
 from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
-from jaxmia.leaderboard.submission import COLUMNS, broken_rules, match_truth, parse_table
+from jaxmia.leaderboard.submission import match_truth, parse_submission, text_ids
+from jaxmia.leaderboard.table import Table
 
 FPR = 0.05
 PUBLIC_SHARE = 0.3
@@ -20,15 +21,15 @@ PUBLIC_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Standing:
-    """The best submission of a team so far, best by its public figure.
+    """The submission of a team with the highest public score so far.
 
     Attributes:
-        team: Its name.
-        submission_id: Which submission.
+        team: Name of the team.
+        submission_id: Name of the submission.
         public: TPR at 5 % FPR on the public share, with its 95 % interval.
-        final: The same on the rest.
+        final: The same on all other private samples.
         time: When it was accepted.
-        accepted: How many submissions of the team were, this one among them.
+        accepted: Number of accepted submissions of the team, this one included.
     """
 
     team: str
@@ -41,7 +42,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Grade:
-    """What the referee answers: `wait` is set if the cooldown is not over, `broken` if the file breaks rules."""
+    """Outcome of one submission.
+
+    Attributes:
+        wait: How long the team's cooldown still lasts, if the submission came too early to be graded.
+        broken: Rules that the file breaks.
+        submission_id: Name of the submission, if it was accepted.
+        public: TPR at 5 % FPR on the public share, if it was accepted.
+    """
 
     wait: timedelta = timedelta(0)
     broken: tuple[str, ...] = ()
@@ -50,26 +58,26 @@ class Grade:
 
 
 class Grader:
-    """Judges submissions of several teams, from several threads.
+    """Grades the submissions of several teams; may be called from several threads.
 
     Args:
-        private_ids: The ids that a submission has to score.
-        truth_ids: The ids of the truth; ids that are not private are left out.
-        members: bool, of `truth_ids`.
-        key_of: The key of each team.
-        seed: Of the split into a public and a final share.
+        private_ids: Ids that a submission must score, text or integers.
+        truth_ids: Ids of the truth; those that are not private are left out.
+        members: bool, membership of each of `truth_ids`.
+        key_of: Key of each team.
+        seed: Seed for drawing the public share.
         cooldowns: How long a team waits after a submission.
-        clock: The time, with its zone.
+        clock: Tells the time, with its time zone.
 
     Raises:
-        InputError: A private id has no truth, a share has too few non-members to measure an FPR of 5 % (20) or no
-            member, there is no team, or two teams share a key.
+        InputError: A private id is not in the truth, a share has no member or fewer than the 20 non-members that an FPR
+            of 5 % needs, there is no team, or two teams share a key.
     """
 
     def __init__(
         self,
-        private_ids: Sequence[str],
-        truth_ids: np.ndarray,
+        private_ids: Iterable[object],
+        truth_ids: Iterable[object],
         members: np.ndarray,
         key_of: Mapping[str, str],
         *,
@@ -81,16 +89,15 @@ class Grader:
             raise InputError("teams: there is none")
         if len(set(key_of.values())) < len(key_of):
             raise InputError("teams: two share a key, expected one for each")
-        self._private_ids = list(private_ids)
-        self._ids = np.array(self._private_ids, np.str_)
-        member_of = dict(zip(truth_ids.tolist(), np.asarray(members, bool).tolist(), strict=True))
-        unknown = [id_ for id_ in self._private_ids if id_ not in member_of]
+        self._ids = text_ids(private_ids)
+        member_of = dict(zip(text_ids(truth_ids), np.asarray(members, bool).tolist(), strict=True))
+        unknown = [id_ for id_ in self._ids if id_ not in member_of]
         if unknown:
             raise InputError(
                 f"truth: {len(unknown)} of {len(self._ids)} private ids are not in it, e.g. {unknown[0]!r}"
             )
-        self._members = np.array([member_of[id_] for id_ in self._private_ids], bool)
-        self._public = split(self._private_ids, seed)
+        self._members = np.array([member_of[id_] for id_ in self._ids], bool)
+        self._public = split(self._ids, seed)
         for name, share in (("public", self._public), ("final", ~self._public)):
             kinds = (self._members[share].sum(), (~self._members[share]).sum())
             if kinds[0] < 1 or kinds[1] * FPR < 1:
@@ -114,39 +121,47 @@ class Grader:
 
     def wait(self, team: str) -> timedelta:
         """How long a team's cooldown still lasts."""
-        return max(timedelta(0), self._not_before.get(team, self._clock()) - self._clock())
+        now = self._clock()
+        return max(timedelta(0), self._not_before.get(team, now) - now)
 
     def fail(self, team: str) -> None:
-        """Begins the cooldown after a failure, for a request that did not get as far as a file."""
-        self._not_before[team] = self._clock() + self._cooldowns.failure
+        """Begins the cooldown after a failure; one that lasts longer goes on."""
+        with self._lock:
+            self._begin_cooldown(team, self._cooldowns.failure)
 
     def grade(self, team: str, data: bytes) -> Grade:
-        """Judges the bytes of a submission and begins the team's cooldown."""
+        """Grades the bytes of a submission and begins the team's cooldown."""
+        if wait := self.wait(team):
+            return Grade(wait=wait)
+        # Outside the lock, which the ranking waits for too.
+        table = parse_submission(data, self._ids)
+        standing = None if table.broken else self._standing(team, table)
         with self._lock:
-            if wait := self.wait(team):
+            if wait := self.wait(team):  # another submission of the team was quicker
                 return Grade(wait=wait)
-            broken = broken_rules(data, self._private_ids)
-            if broken:
-                self.fail(team)
-                return Grade(broken=tuple(broken))
-            standing = self._standing(team, data)
+            if standing is None:
+                self._begin_cooldown(team, self._cooldowns.failure)
+                return Grade(broken=tuple(table.broken))
             self._accepted[team] = self._accepted.get(team, 0) + 1
             best = self._best.get(team)
             if best is None or standing.public.value > best.public.value:
                 self._best[team] = standing
-            self._not_before[team] = standing.time + self._cooldowns.success
+            self._begin_cooldown(team, self._cooldowns.success)
             return Grade(submission_id=standing.submission_id, public=standing.public.value)
 
     def ranking(self) -> list[Standing]:
-        """The best of each team, the best team first by its public figure; of equals, the earlier one."""
+        """The best submission of each team, by public score; of two that are equal the earlier comes first."""
         with self._lock:
             standings = [replace(best, accepted=self._accepted[team]) for team, best in self._best.items()]
         return sorted(standings, key=lambda standing: (-standing.public.value, standing.time))
 
-    def _standing(self, team: str, data: bytes) -> Standing:
-        rows = parse_table(data, COLUMNS).rows
-        ids, scores = np.array([row.id for row in rows], np.str_), np.array([row.value for row in rows], np.float64)
-        scores, members = match_truth(ids, scores, self._ids, self._members)
+    def _begin_cooldown(self, team: str, span: timedelta) -> None:
+        until = self._clock() + span
+        self._not_before[team] = max(until, self._not_before.get(team, until))
+
+    def _standing(self, team: str, table: Table) -> Standing:
+        scores = np.array(table.values, np.float64)
+        scores, members = match_truth(table.ids, scores, self._ids, self._members)
         return Standing(
             team,
             secrets.token_hex(6),
@@ -157,7 +172,7 @@ class Grader:
 
 
 def split(private_ids: Sequence[str], seed: int) -> np.ndarray:
-    """The public share, 30 % of the private ids drawn by the seed: bool `[sample]`.
+    """Draws the public share, 30 % of the private samples: bool `[sample]`.
 
     It depends on the ids and the seed, not on the order of the ids.
     """
@@ -170,6 +185,6 @@ def split(private_ids: Sequence[str], seed: int) -> np.ndarray:
 
 def _tpr(scores: np.ndarray, members: np.ndarray) -> Estimate:
     measured = figures(scores, members, (FPR,)).tpr[0].resampled
-    if measured is None:  # shares with so few non-members are refused at the beginning
+    if measured is None:  # the constructor refuses shares with so few non-members
         raise ValueError(f"{(~members).sum()} non-members cannot measure an FPR of {FPR}")
     return measured

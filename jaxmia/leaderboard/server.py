@@ -1,4 +1,4 @@
-"""A practice leaderboard on this machine: the interface, the rules and the cooldowns of the real one."""
+"""A practice leaderboard on this machine, with the interface, the rules and the cooldowns of the real one."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import math
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jaxmia.errors import InputError
 from jaxmia.leaderboard.grading import FPR, PUBLIC_SHARE, Grader, Standing
 from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
-from jaxmia.leaderboard.submission import parse_table, read_bytes, read_truth
+from jaxmia.leaderboard.submission import read_truth
+from jaxmia.leaderboard.table import parse_table, read_bytes, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,11 @@ _DRAINED_BYTES = 4 * MAX_BODY_BYTES
 _BOUNDARY = re.compile(r"""multipart/form-data\s*;(?:.*;)?\s*boundary="?([!#-+\--:<-~]{1,70})"?""", re.IGNORECASE)
 _FILE_FIELD = re.compile(rb"""^content-disposition:\s*form-data\s*;(?:.*;)?\s*name="?file"?\s*(?:;|$)""", re.I | re.M)
 _MAX_PARTS = 16
+_MAX_HEAD = 2**13
 
 
 def serve(
-    private_ids: Sequence[str],
+    private_ids: Iterable[object],
     truth: Path,
     *,
     announce: Callable[[str], None],
@@ -48,13 +50,13 @@ def serve(
     """Runs the practice leaderboard on loopback until Ctrl-C, and returns the ranking by the final share.
 
     Args:
-        private_ids: The ids that a submission has to score.
+        private_ids: Ids that a submission must score.
         truth: CSV of `id,membership`; ids that are not private are left out.
         announce: Shows a line to the user. Not a log: one of them may hold the key of the only team.
-        teams: CSV of `team,key`; without it there is one team, whose key is made up and shown.
-        port: To listen on; 0 takes a free one.
+        teams: CSV of `team,key`; without it there is one team, with a new key that is announced.
+        port: Port to listen on; 0 takes a free one.
         task: Name of the task.
-        seed: Of the split into a public and a final share.
+        seed: Seed for drawing the public share.
         cooldowns: How long a team waits after a submission.
 
     Raises:
@@ -73,29 +75,28 @@ def serve(
 
 
 def read_teams(path: Path) -> dict[str, str]:
-    """Reads `team,key` rows.
+    """Reads the key of each team from `team,key` rows.
 
     Raises:
-        InputError: The file cannot be read, a team comes twice, or a key is empty.
+        InputError: The file cannot be read, a team occurs twice, or a key is empty.
     """
     table = parse_table(read_bytes(path), ("team", "key"))
-    broken = table.broken + [f"line {row.line}: has no key" for row in table.rows if not row.value]
-    key_of = {row.id: row.value or "" for row in table.rows}
-    if len(key_of) < len(table.rows):
-        broken.append("a team comes more than once, expected once")
-    if broken:
-        raise InputError("\n".join(f"{path}: {rule}" for rule in broken))
+    broken = table.broken + [f"line {row.line}: has no key" for row in table.rows() if not row.value]
+    key_of = {row.id: row.value or "" for row in table.rows()}
+    if len(key_of) < len(table.ids):
+        broken.append("a team occurs more than once, expected once")
+    refuse(path, broken)
     return key_of
 
 
 class PracticeServer(ThreadingHTTPServer):
-    """Listens on loopback; `serve_forever` answers, each request in a thread of its own.
+    """HTTP server on the loopback interface that answers each request in a thread of its own.
 
     Args:
-        grader: Knows the rules.
+        grader: Grades the submissions.
         task: Name of the task, the last part of the address that takes a file.
-        port: To listen on; 0 takes a free one.
-        max_body: Bytes above which an upload is answered with 413.
+        port: Port to listen on; 0 takes a free one.
+        max_body: Largest upload in bytes; a larger one is answered with 413.
 
     Raises:
         InputError: The port cannot be listened on.
@@ -124,14 +125,14 @@ class PracticeServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of clients that hang up."""
+        """Ignores clients that hang up."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def answering(server: PracticeServer) -> Iterator[PracticeServer]:
-    """Answers in a thread until the block ends."""
+    """Runs a server in a thread until the block ends."""
     with server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -143,7 +144,7 @@ def answering(server: PracticeServer) -> Iterator[PracticeServer]:
 
 
 def page(standings: Sequence[Standing]) -> str:
-    """The ranking by the public share, as HTML."""
+    """The page that shows the ranking by the public share, as HTML."""
     environment = Environment(
         loader=PackageLoader("jaxmia.leaderboard", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -219,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _drain(self, length: int) -> None:
-        # Closing on a client that still sends makes it lose the answer.
+        # A client that is still sending when the connection closes would lose the answer.
         left = min(length, _DRAINED_BYTES)
         while left > 0 and (chunk := self.rfile.read(min(left, 2**16))):
             left -= len(chunk)
@@ -263,6 +264,6 @@ def file_of(content_type: str, body: bytes) -> bytes | None:
     files = []
     for part in parts[:-1]:
         head, found, content = part.partition(b"\r\n\r\n")
-        if found and _FILE_FIELD.search(head):
+        if found and len(head) <= _MAX_HEAD and _FILE_FIELD.search(head):
             files.append(content)
     return files[0] if len(files) == 1 else None

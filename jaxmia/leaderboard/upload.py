@@ -4,54 +4,33 @@ import io
 import json
 import math
 import ssl
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.filepost import encode_multipart_formdata
 from urllib3.util.retry import Retry
 
-from jaxmia.leaderboard.ledger import Outcome
-
-MAX_ANSWER_BYTES = 2**20
-MAX_RETRY_AFTER = timedelta(hours=6)
-"""A server that asks for more locks nobody out."""
+from jaxmia.leaderboard.ledger import MAX_WAIT, Outcome
+from jaxmia.leaderboard.transport import MAX_ANSWER_BYTES, Limits, Response, post
 
 _FAILURES = ("error", "fail", "failed", "failure", "rejected", "invalid")
 _EXPLANATIONS = ("message", "detail", "error", "errors", "reason")
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds to wait for a connection, for the next bytes, and for all of an upload."""
-
-    connect: float = 10
-    read: float = 60
-    total: float = 180
-
-
-DEFAULT_LIMITS = Limits()
-
 
 @dataclass(frozen=True)
 class Answer:
-    """What one upload came to.
+    """Outcome of one upload.
 
     Attributes:
         outcome: What is known about it.
         message: One line for the user. Holds no key and no control characters, whatever the server sent.
         retry_after: How long the server asks to wait, if it does.
-        submission_id: As the server named it.
-        score: As the server told it.
+        submission_id: Name that the server gave it.
+        score: Score that the server told.
     """
 
     outcome: Outcome
@@ -59,15 +38,6 @@ class Answer:
     retry_after: timedelta | None = None
     submission_id: str | None = None
     score: float | None = None
-
-
-@dataclass(frozen=True)
-class _Response:
-    """What came back: at most one byte more than `MAX_ANSWER_BYTES`."""
-
-    status: int
-    headers: Mapping[str, str]
-    payload: bytes
 
 
 def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer:
@@ -92,8 +62,10 @@ def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer
         "Accept-Encoding": "identity",  # an answer that unpacks to gigabytes stays packed
     }
     try:
-        response = _within(limits.total, lambda: _exchange(endpoint, stream, headers, (limits.connect, limits.read)))
+        response = post(endpoint, stream, headers, limits)
     except TimeoutError:
+        if stream.tell() < len(body):
+            return Answer(Outcome.UNSENT, f"not sent: the file had not left whole after {limits.total:g} s")
         return Answer(Outcome.UNKNOWN, f"no whole answer within {limits.total:g} s; the file may have been accepted")
     except (requests.RequestException, HTTPError) as error:
         reason = _clean(_reason(error), key)
@@ -103,37 +75,7 @@ def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer
     return _interpret(response, key)
 
 
-def _exchange(endpoint: str, stream: io.BytesIO, headers: dict[str, str], timeout: tuple[float, float]) -> _Response:
-    connect_only = Retry(total=None, connect=3, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=connect_only))
-        with session.post(
-            endpoint, data=stream, headers=headers, timeout=timeout, allow_redirects=False, stream=True
-        ) as response:
-            try:
-                payload = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
-            except HTTPError:
-                payload = b""  # the status is known, the rest is no JSON
-            return _Response(response.status_code, response.headers, payload)
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call, or TimeoutError: socket timeouts alone never end an answer of one byte a minute."""
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    # Unlike an executor's, a daemon thread does not hold up the end of the program.
-    threading.Thread(target=work, daemon=True).start()
-    return future.result(seconds)
-
-
-def _interpret(response: _Response, key: SecretStr) -> Answer:
+def _interpret(response: Response, key: SecretStr) -> Answer:
     status, answer = response.status, _json(response.payload)
     explanation = _clean(_explanation(answer), key)
     said = f": {explanation}" if explanation else ""
@@ -173,7 +115,7 @@ def _interpret_success(status: int, answer: dict[str, Any], said: str, key: Secr
     return Answer(Outcome.ACCEPTED, f"accepted as {name}{told}{said}", submission_id=name, score=score)
 
 
-def _no_json(response: _Response) -> str:
+def _no_json(response: Response) -> str:
     if len(response.payload) > MAX_ANSWER_BYTES:
         return f"more than {MAX_ANSWER_BYTES:,} bytes"
     if "html" in response.headers.get("Content-Type", "") or response.payload.lstrip().startswith(b"<"):
@@ -213,7 +155,7 @@ def _retry_after(value: str | None) -> timedelta | None:
         seconds = Retry().parse_retry_after(value)
     except (InvalidHeader, ValueError, OverflowError):
         return None
-    return timedelta(seconds=min(seconds, MAX_RETRY_AFTER.total_seconds()))
+    return timedelta(seconds=min(seconds, MAX_WAIT.total_seconds()))
 
 
 def _reason(error: BaseException) -> str:

@@ -2,9 +2,13 @@ import gzip
 import io
 import json
 import logging
+import os
 import re
 import socket
+import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,11 +21,23 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from bridge.challenge import save_challenge
-from jaxmia.cli.commands.leaderboard import Submit
+from jaxmia.cli.main import main
 from jaxmia.errors import InputError
-from jaxmia.leaderboard.client import Leaderboard, dry_run, read_settings, submit
-from jaxmia.leaderboard.ledger import Cooldowns, Outcome, Record, read_ledger, time_left, unanswered, write_ledger
-from jaxmia.leaderboard.upload import Limits, _interpret, _Response, upload
+from jaxmia.leaderboard import client
+from jaxmia.leaderboard.ledger import (
+    Cooldowns,
+    Outcome,
+    Record,
+    append_to_ledger,
+    ledger_lock,
+    read_ledger,
+    time_left,
+    unanswered,
+)
+from jaxmia.leaderboard.settings import Leaderboard, Settings, find_settings, read_settings
+from jaxmia.leaderboard.submission import read_submission
+from jaxmia.leaderboard.transport import Limits, Response
+from jaxmia.leaderboard.upload import _interpret, upload
 from tests.challenge import make_pool
 from tests.hostile import Unread, answer, hang_up, hostile, raw, stay_silent, trickle
 
@@ -32,11 +48,6 @@ SHORT_READ = replace(PATIENT, read=0.4)
 SHORT_TOTAL = replace(PATIENT, total=0.8)
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 GOOD = '{"submission_id": "s1", "status": "success"}'
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture
@@ -55,6 +66,14 @@ def board(url, task="01-mia"):
     return Leaderboard(url, task, SecretStr(KEY))
 
 
+def submit(csv, ids, board, **options):
+    return client.submit(read_submission(csv, ids), board, **options)
+
+
+def dry_run(csv, url, **options):
+    return client.dry_run(read_submission(csv, IDS), Settings(url, "01-mia", SecretStr(KEY)), **options)
+
+
 def refusal(csv, url, ledger, **options):
     """The one line that a user reads when a submission is not accepted."""
     options = {"limits": PATIENT, "clock": lambda: NOW, "confirm": lambda question: False} | options
@@ -62,6 +81,16 @@ def refusal(csv, url, ledger, **options):
         submit(csv, IDS, board(url), ledger=ledger, **options)
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
+
+
+def slowly(act):
+    """The same half a second later."""
+
+    def later(connection):
+        time.sleep(0.5)
+        act(connection)
+
+    return later
 
 
 # What the server answers, what is known then, and what the user reads.
@@ -232,7 +261,7 @@ def test_no_network_is_told_and_is_no_attempt(csv, ledger):
     )
     assert [record.outcome for record in read_ledger(ledger)] == [Outcome.UNSENT, Outcome.UNSENT]
     with hostile(answer(200, GOOD)) as server:
-        write_ledger(ledger, [replace(record, url=server.url) for record in read_ledger(ledger)])
+        append_to_ledger(ledger, [replace(record, url=server.url) for record in read_ledger(ledger)])
         assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
 
 
@@ -393,31 +422,291 @@ def test_nothing_is_sent_that_the_ledger_cannot_hold(csv, tmp_path):
 
 def test_dry_run_sends_nothing(csv, ledger):
     with hostile(answer(200, GOOD)) as server:
-        line = dry_run(csv, IDS, board(server.url), ledger=ledger)
+        line = dry_run(csv, server.url, ledger=ledger)
         assert line == f"{csv}: valid, 23 bytes; would go to {server.url}/submit/01-mia now; nothing was sent"
         submit(csv, IDS, board(server.url), ledger=ledger, clock=lambda: NOW)
-        line = dry_run(csv, IDS, board(server.url), ledger=ledger, clock=lambda: NOW)
+        line = dry_run(csv, server.url, ledger=ledger, clock=lambda: NOW)
         assert "once the cooldown is over, in 60 min 0 s; nothing was sent" in line
         assert len(server.requests) == 1
     csv.write_text("id,score\n")
     with pytest.raises(InputError, match="has no row below the header"):
-        dry_run(csv, IDS, board("http://x"), ledger=ledger)
+        dry_run(csv, "http://x", ledger=ledger)
 
 
-@pytest.mark.parametrize("dry", [False, True])
-def test_the_command_checks_the_file_before_the_settings(tmp_path, csv, monkeypatch, dry):
-    monkeypatch.chdir(tmp_path)  # where no .env lies
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs `jaxmia submit` on a valid file in a directory of its own; returns its exit code."""
+    monkeypatch.chdir(tmp_path)
     for name in ("JAXMIA_API_KEY", "JAXMIA_LEADERBOARD_URL", "JAXMIA_TASK"):
         monkeypatch.delenv(name, raising=False)
     pool = make_pool()
     save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
-    command = Submit(csv, tmp_path / "priv.pt", dry_run=dry)
-    csv.write_text("id,score\na,nan\n")
-    with pytest.raises(InputError, match=r"submission\.csv: .*nan"):
-        command([])
-    csv.write_text("id,score\n" + "".join(f"{name},0.5\n" for name in pool.ids[~pool.public]))
-    with pytest.raises(InputError, match="JAXMIA_API_KEY is not set"):
-        command([])
+    text = "id,score\n" + "".join(f"{name},0.5\n" for name in pool.ids[~pool.public])
+    (tmp_path / "valid.csv").write_text(text)
+
+    def run(*options, file="valid.csv"):
+        try:
+            main(["submit", str(file), "--private", "priv.pt", *options])
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    loggers = [logging.getLogger(name) for name in ("jaxmia", "bridge", "benchmarks")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield run
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+def test_the_command_checks_the_file_before_the_settings(command, tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("id,score\na,nan\n")
+    assert command(file="bad.csv") == 1
+    assert re.search(r"jaxmia: bad\.csv: .*nan", capsys.readouterr().err)
+    assert command() == 1
+    assert "jaxmia: JAXMIA_API_KEY is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({}, "the leaderboard once JAXMIA_LEADERBOARD_URL and JAXMIA_API_KEY are set"),
+        ({"JAXMIA_API_KEY": KEY}, "the leaderboard once JAXMIA_LEADERBOARD_URL is set"),
+        ({"JAXMIA_LEADERBOARD_URL": "http://x"}, "http://x/submit/01-mia once JAXMIA_API_KEY is set"),
+        ({"JAXMIA_LEADERBOARD_URL": "http://x", "JAXMIA_API_KEY": KEY}, "http://x/submit/01-mia now"),
+    ],
+)
+def test_a_dry_run_says_what_is_known_without_key_or_address(command, monkeypatch, capsys, settings, where):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert command("--dry-run") == 0
+    said = capsys.readouterr()
+    size = Path("valid.csv").stat().st_size
+    assert said.out == f"valid.csv: valid, {size:,} bytes; would go to {where}; nothing was sent\n"
+    assert not Path("submissions.jsonl").exists()
+
+
+def test_the_key_meets_no_proxy_and_netrc_adds_no_header(command, tmp_path, monkeypatch, capsys):
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with hostile(answer(200, GOOD)) as proxy, hostile(answer(200, GOOD)) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.setenv("JAXMIA_LEADERBOARD_URL", server.url)
+        monkeypatch.setenv("JAXMIA_API_KEY", KEY)
+        assert command() == 0
+        assert (len(proxy.requests), len(server.requests)) == (0, 1)
+        head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
+    assert capsys.readouterr().out == "accepted as s1\n"
+    assert [line.split(b":")[0] for line in head.splitlines()[1:] if b"authorization" in line] == []
+
+
+def test_a_file_in_the_working_directory_does_not_redirect_a_key(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXMIA_API_KEY", KEY)
+    with hostile(answer(200, GOOD)) as server:
+        (tmp_path / ".env").write_text(f"JAXMIA_LEADERBOARD_URL={server.url}\n")
+        for options in ((), ("--dry-run",)):
+            assert command(*options) == 1
+            assert capsys.readouterr().err == (
+                "jaxmia: JAXMIA_LEADERBOARD_URL comes from .env, but JAXMIA_API_KEY from the environment; set both in "
+                "one of them, or name the address with --url, so that the key goes where you mean it to\n"
+            )
+        assert server.requests == []
+        assert command("--url", server.url) == 0
+        assert len(server.requests) == 1
+
+
+def test_the_file_is_read_once(command, tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    content = (tmp_path / "valid.csv").read_bytes()
+    threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True).start()
+    monkeypatch.setenv("JAXMIA_API_KEY", KEY)
+    with hostile(answer(200, GOOD)) as server:
+        assert command("--url", server.url, file=pipe) == 0
+        assert content in server.requests[0]
+
+
+def test_a_path_that_is_no_text_is_submitted(command, tmp_path, monkeypatch, capsys):
+    path = (tmp_path / "valid.csv").rename(os.fsdecode(b"caf\xe9.csv"))
+    monkeypatch.setenv("JAXMIA_API_KEY", KEY)
+    with hostile(answer(200, GOOD)) as server:
+        assert command("--url", server.url, "--dry-run", file=path) == 0
+        assert command("--url", server.url, file=path) == 0
+    assert capsys.readouterr().out.startswith("caf?.csv: valid, ")
+    assert [record.file for record in read_ledger(tmp_path / "submissions.jsonl")] == ["caf?.csv"]
+
+
+# Several processes, links, clocks
+
+
+def test_of_two_that_wait_with_one_file_one_uploads(csv, ledger, messages):
+    with hostile(slowly(answer(200, GOOD))) as server:
+        now = datetime.now(UTC)
+        other = Record(now, server.url, "01-mia", "x", "0", Outcome.ACCEPTED, now + timedelta(seconds=1), id="other")
+        append_to_ledger(ledger, [other])
+        results = []
+
+        def upload_it():
+            console = Console(file=io.StringIO())
+            results.append(submit(csv, IDS, board(server.url), ledger=ledger, wait=True, console=console))
+
+        threads = [threading.Thread(target=upload_it) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.requests) == 1
+    assert [result.submission_id for result in results] == ["s1", "s1"]
+    assert [record.outcome for record in read_ledger(ledger)] == [Outcome.ACCEPTED, Outcome.ACCEPTED]
+    assert messages == [f"{csv}: not sent: another process has uploaded this file in the meantime"]
+
+
+def test_without_wait_a_submission_under_way_is_not_waited_for(csv, ledger):
+    def fail():
+        pytest.fail("nobody holds the lock")
+
+    with ledger_lock(ledger, fail):
+        line = refusal(csv, "http://x", ledger)
+    assert line == f"{csv}: not sent: another submission is under way; --wait waits for its end"
+
+
+def test_the_lock_of_a_killed_process_holds_up_nobody(csv, ledger):
+    code = (
+        "import sys, time; from pathlib import Path; from jaxmia.leaderboard.ledger import ledger_lock\n"
+        "with ledger_lock(Path(sys.argv[1]), print): print('locked', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(ledger)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        assert "another submission is under way" in refusal(csv, "http://x", ledger)
+        process.kill()
+    with hostile(answer(200, GOOD)) as server:
+        assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
+
+
+def test_a_ledger_is_appended_to_through_a_link(csv, ledger, tmp_path):
+    shared = tmp_path / "team" / "shared.jsonl"
+    shared.parent.mkdir()
+    append_to_ledger(shared, [record(url="http://other")])
+    shared.write_bytes(shared.read_bytes().removesuffix(b"\n"))  # as an editor may leave it
+    shared.chmod(0o664)
+    ledger.symlink_to(shared)
+    before, inode = shared.read_bytes(), shared.stat().st_ino
+    with hostile(answer(200, GOOD)) as server:
+        submit(csv, IDS, board(server.url), ledger=ledger)
+    assert ledger.readlink() == shared
+    assert shared.read_bytes().startswith(before + b"\n")
+    assert (shared.stat().st_ino, shared.stat().st_mode & 0o777) == (inode, 0o664)
+    assert [entry.outcome for entry in read_ledger(shared)] == [Outcome.ACCEPTED, Outcome.ACCEPTED]
+
+
+def test_a_link_to_nothing_makes_the_ledger(csv, ledger, tmp_path):
+    ledger.symlink_to(tmp_path / "shared.jsonl")
+    with hostile(answer(200, GOOD)) as server:
+        submit(csv, IDS, board(server.url), ledger=ledger)
+    assert ledger.is_symlink()
+    assert len(read_ledger(tmp_path / "shared.jsonl")) == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_ledger_that_is_no_file_is_refused(csv, ledger, make):
+    make(ledger)
+    with hostile(answer(200, GOOD)) as server:
+        assert refusal(csv, server.url, ledger) == (
+            f"{ledger}: is no regular file, expected one that can be appended to"
+        )
+        assert server.requests == []
+
+
+def test_an_answer_that_the_ledger_cannot_hold_is_told(csv, ledger, messages):
+    def take_the_ledger_away(connection):
+        ledger.unlink()
+        ledger.mkdir()
+        answer(200, GOOD)(connection)
+
+    with hostile(take_the_ledger_away) as server:
+        assert submit(csv, IDS, board(server.url), ledger=ledger).submission_id == "s1"
+    assert messages == [
+        f"{ledger}: cannot be opened: Is a directory; it does not hold this outcome of the upload: accepted as s1"
+    ]
+
+
+def test_lines_of_a_clock_that_ran_ahead_lock_for_one_cooldown_only(csv, ledger):
+    ahead = NOW + timedelta(days=4000)
+    with hostile(answer(200, GOOD)) as server:
+        append_to_ledger(ledger, [record(time=ahead, minutes=60, url=server.url, task="01-mia")])
+        assert "the cooldown lasts another 60 min 0 s" in refusal(csv, server.url, ledger)
+        later = NOW + timedelta(minutes=20)
+        assert "the cooldown lasts another 40 min 0 s" in refusal(csv, server.url, ledger, clock=lambda: later)
+        end = NOW + timedelta(minutes=60)
+        assert submit(csv, IDS, board(server.url), ledger=ledger, clock=lambda: end).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_the_ends_of_the_calendar_are_times_too(csv, ledger, year):
+    line = {"url": "http://127.0.0.1:1", "task": "01-mia", "file": "f", "sha256": "0", "outcome": "accepted"}
+    line |= {"time": f"{year}-12-31T23:59:59-14:00", "not_before": "9999-12-31T23:59:59-14:00"}
+    ledger.write_text(json.dumps(line) + "\n")
+    assert "not sent: Connection refused" in refusal(csv, "http://127.0.0.1:1", ledger)
+
+
+def test_a_clock_set_back_does_not_prolong_the_countdown(csv, ledger):
+    start = time.monotonic()
+
+    def clock():
+        return NOW if time.monotonic() < start + 0.5 else NOW - timedelta(hours=1)
+
+    with hostile(answer(200, GOOD)) as server:
+        earlier = NOW - timedelta(minutes=60, seconds=-1)
+        append_to_ledger(ledger, [record(time=earlier, minutes=60, url=server.url, task="01-mia")])
+        submit(csv, IDS, board(server.url), ledger=ledger, wait=True, clock=clock, console=Console(file=io.StringIO()))
+    assert 0.9 < time.monotonic() - start < 60
+
+
+# The end of an upload
+
+
+def test_an_upload_that_takes_too_long_is_over_before_the_user_is_asked(csv, ledger):
+    closed = threading.Event()
+
+    def trickle_until_closed(connection):
+        with suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                connection.sendall(b"X-A: b\r\n")
+                time.sleep(0.05)
+        closed.set()
+
+    def confirm(question):
+        assert "no whole answer within 0.8 s" in question
+        assert closed.wait(20)
+        return True
+
+    with hostile(trickle_until_closed, answer(200, GOOD)) as server:
+        record = submit(csv, IDS, board(server.url), ledger=ledger, limits=SHORT_TOTAL, confirm=confirm)
+        assert len(server.requests) == 2
+    assert record.outcome is Outcome.ACCEPTED
+
+
+def test_a_file_that_leaves_too_slowly_is_not_sent():
+    got = []
+
+    def read_slowly(connection):
+        with suppress(OSError):
+            while data := connection.recv(2**12):
+                got.append(len(data))
+                time.sleep(0.02)
+
+    with hostile(Unread(read_slowly)) as server:
+        result = upload(f"{server.url}/submit/x", SecretStr(KEY), b"x" * 30_000_000, SHORT_TOTAL)
+    assert (result.outcome, result.message) == (Outcome.UNSENT, "not sent: the file had not left whole after 0.8 s")
+    assert sum(got) < 30_000_000
 
 
 def test_the_key_is_found_nowhere(tmp_path, csv, ledger, capfd, caplog, monkeypatch):
@@ -473,6 +762,29 @@ def test_settings_come_from_argument_environment_and_file_in_this_order(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("environ", "text", "sources"),
+    [
+        ({"JAXMIA_API_KEY": "k"}, "JAXMIA_LEADERBOARD_URL=http://x", (".env", "the environment")),
+        ({"JAXMIA_LEADERBOARD_URL": "http://x"}, "JAXMIA_API_KEY=k", ("the environment", ".env")),
+        ({"JAXMIA_API_KEY": "k"}, "JAXMIA_LEADERBOARD_URL=http://x\nJAXMIA_API_KEY=j", (".env", "the environment")),
+    ],
+)
+def test_key_and_address_of_different_sources_are_refused(tmp_path, environ, text, sources):
+    env_file = tmp_path / ".env"
+    env_file.write_text(text)
+    names = [re.escape(source).replace(r"\.env", r".*/\.env") for source in sources]
+    message = f"^JAXMIA_LEADERBOARD_URL comes from {names[0]}, but JAXMIA_API_KEY from {names[1]}; set both"
+    with pytest.raises(InputError, match=message):
+        find_settings(environ=environ, env_file=env_file)
+    assert find_settings("http://named", environ=environ, env_file=env_file).url == "http://named"
+
+
+def test_a_virtual_environment_named_env_is_no_settings_file(tmp_path):
+    (tmp_path / ".env").mkdir()
+    assert find_settings("http://x", environ={}, env_file=tmp_path / ".env").missing == ["JAXMIA_API_KEY"]
+
+
+@pytest.mark.parametrize(
     ("url", "task", "key", "message"),
     [
         ("", "t", KEY, "JAXMIA_LEADERBOARD_URL is not set"),
@@ -485,7 +797,7 @@ def test_settings_come_from_argument_environment_and_file_in_this_order(tmp_path
         ("http://a\r\nX: y", "t", KEY, r"'http://a\\r\\nX: y' is no address"),
         ("http://user:pass@host", "t", KEY, "holds a user, a query or a fragment"),
         ("http://host/?a=b", "t", KEY, "holds a user, a query or a fragment"),
-        (f"http://host/{KEY}", "t", KEY, "holds the key, which belongs into JAXMIA_API_KEY alone"),
+        (f"http://host/{KEY}", "t", KEY, "holds the key, which belongs in JAXMIA_API_KEY alone"),
         ("http://host", "a/b", KEY, "JAXMIA_TASK: 'a/b' is no task"),
         ("http://host", "..", KEY, "JAXMIA_TASK: '..' is no task"),
         ("http://host", "t", "", "JAXMIA_API_KEY is not set"),
@@ -536,7 +848,7 @@ def test_the_ledger_reads_back_what_was_written(tmp_path):
     path = tmp_path / "ledger.jsonl"
     assert read_ledger(path) == []
     records = [record(), replace(record(Outcome.UNKNOWN), score=0.1, submission_id="é\n", answer='"')]
-    write_ledger(path, records)
+    append_to_ledger(path, records)
     assert read_ledger(path) == records
     assert len(path.read_text().splitlines()) == 2
 
@@ -593,7 +905,7 @@ JSON = st.recursive(
     st.binary() | JSON.map(json.dumps).map(str.encode) | JSON.map(lambda value: json.dumps({"error": value}).encode()),
 )
 def test_any_answer_is_one_clean_line(status, headers, payload):
-    result = _interpret(_Response(status, headers, payload), SecretStr(KEY))
+    result = _interpret(Response(status, headers, payload), SecretStr(KEY))
     assert result.message.isprintable()
     assert len(result.message) < 500
     assert KEY not in repr(result)

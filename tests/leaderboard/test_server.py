@@ -3,7 +3,10 @@ import io
 import json
 import re
 import socket
+import sys
 import threading
+import time
+import traceback
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from urllib.error import HTTPError
@@ -17,11 +20,13 @@ from rich.console import Console
 
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import tpr_at_fpr
-from jaxmia.leaderboard.client import Leaderboard, submit
+from jaxmia.leaderboard import client
 from jaxmia.leaderboard.grading import Grader, split
 from jaxmia.leaderboard.ledger import Cooldowns, Outcome, read_ledger
 from jaxmia.leaderboard.server import PracticeServer, answering, file_of, page, read_teams, serve
-from jaxmia.leaderboard.submission import to_unit_interval, write_submission
+from jaxmia.leaderboard.settings import Leaderboard
+from jaxmia.leaderboard.submission import parse_submission, read_submission, to_unit_interval, write_submission
+from tests.leaderboard.memory import traced
 
 IDS = [f"p{i}" for i in range(400)]
 TRUTH = np.random.default_rng(0).permutation(400) < 200
@@ -29,9 +34,8 @@ KEYS = {"red": "key-red", "blue": "key-blue"}
 NO_COOLDOWN = Cooldowns(timedelta(0), timedelta(0))
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
+def submit(path, ids, board, **options):
+    return client.submit(read_submission(path, ids), board, **options)
 
 
 def grader(**options):
@@ -68,6 +72,19 @@ def fetch(request):
     except HTTPError as error:
         with error:
             return error.code, error.headers, json.load(error)
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def threads_in(function):
+    """Whether a thread is within a function of this name."""
+    frames = [summary.name for frame in sys._current_frames().values() for summary in traceback.extract_stack(frame)]
+    return function in frames
 
 
 # Rules
@@ -161,6 +178,15 @@ def test_one_of_many_at_once_is_judged():
 def test_a_challenge_that_cannot_be_ranked_is_refused(ids, truth_ids, members, key_of, message):
     with pytest.raises(InputError, match=message):
         Grader(ids, np.array(truth_ids), members, key_of)
+
+
+def test_ids_may_be_integers_in_lists_or_arrays():
+    ids = list(range(400))
+    data = csv_bytes(attack(1, 2.0)).replace(b"\np", b"\n")
+    expected = grader().grade("red", csv_bytes(attack(1, 2.0)))
+    for private_ids, truth_ids in ((ids, np.array(ids)), (np.array(ids), ids), ([str(i) for i in ids], ids)):
+        grade = Grader(private_ids, truth_ids, TRUTH.tolist(), KEYS).grade("red", data)
+        assert (grade.broken, grade.public > 0) == (expected.broken, expected.public > 0)
 
 
 def test_truth_beyond_the_private_ids_is_left_out():
@@ -284,6 +310,48 @@ def test_failed_requests_begin_the_short_cooldown_and_strangers_none():
         assert post(server, b"junk")[0] == 400
         status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))))
         assert (status, 110 < int(headers["Retry-After"]) <= 120) == (429, True)
+
+
+def test_a_held_upload_that_ends_as_a_bad_form_does_not_shorten_a_cooldown():
+    head = b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-red\r\nContent-Length: 5\r\n\r\n"
+    with answering(PracticeServer(grader())) as server:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as held:
+            held.sendall(head + b"pla")
+            wait_until(lambda: threads_in("_body"))  # the server has let it in, and waits for the rest
+            assert post(server, form(csv_bytes(attack(1, 2.0))))[0] == 200
+            held.sendall(b"in")
+            with held.makefile("rb") as file:
+                assert b" 400 " in file.readline()
+        status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))))
+        assert (status, int(headers["Retry-After"]) > 3500) == (429, True)
+
+
+def test_an_upload_of_millions_of_lines_takes_little_memory():
+    body = form(b"a\n" * (8 * 2**20 - 200))
+    with answering(PracticeServer(grader())) as server, traced() as peak:
+        status, _, told = post(server, body)
+    assert status == 422
+    assert told["message"] == "has 8,388,408 lines, expected 401: the header and one for each private sample"
+    assert peak() < 8 * len(body)
+
+
+def test_the_page_is_shown_while_an_upload_is_parsed(monkeypatch):
+    parsing, shown = threading.Event(), threading.Event()
+
+    def parse_slowly(*arguments):
+        parsing.set()
+        assert shown.wait(20)
+        return parse_submission(*arguments)
+
+    monkeypatch.setattr("jaxmia.leaderboard.grading.parse_submission", parse_slowly)
+    with answering(PracticeServer(grader())) as server:
+        upload = threading.Thread(target=post, args=(server, form(csv_bytes(attack(1, 2.0)))))
+        upload.start()
+        assert parsing.wait(20)
+        assert fetch(urllib.request.Request(server.url + "/leaderboard.json"))[2] == []
+        shown.set()
+        upload.join()
+        assert len(fetch(urllib.request.Request(server.url + "/leaderboard.json"))[2]) == 1
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

@@ -1,6 +1,8 @@
 import csv
 import math
+import os
 import re
+import time
 
 import numpy as np
 import pytest
@@ -8,16 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmia.errors import InputError
-from jaxmia.leaderboard import submission
+from jaxmia.leaderboard import table
 from jaxmia.leaderboard.submission import (
     broken_rules,
     match_truth,
     read_scores_csv,
+    read_submission,
     read_truth,
     to_unit_interval,
     validate_submission,
     write_submission,
 )
+from tests.leaderboard.memory import traced
 
 IDS = ["a", "b", "c"]
 VALID = "id,score\na,0\nb,0.5\nc,1\n"
@@ -166,12 +170,86 @@ def test_a_long_id_is_cut_short():
 
 
 def test_a_huge_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "MAX_BYTES", 10)
+    monkeypatch.setattr(table, "MAX_BYTES", 10)
     path = tmp_path / "submission.csv"
     path.write_text(VALID)
     assert validate_submission(path, IDS) == [f"{path}: is larger than 10 bytes, which no submission needs"]
     with pytest.raises(InputError, match="is larger than 10 bytes"):
         read_scores_csv(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\n" * 2**17,
+        b"a,1\n" * 2**17,
+        b"\n" * 2**17,
+        b"".join(b"%x,\n" % i for i in range(2**16)),
+        b"ab," * 2**16,
+        b'"\n",' * 2**17,
+        b"a,0\n" * 2**16 + b"x" * 130_000 + b",0\n",
+    ],
+    ids=["one column", "one id", "blank", "many ids", "one row", "one row of many lines", "one long id"],
+)
+@pytest.mark.parametrize("read", [read_truth, read_scores_csv])
+def test_any_table_takes_a_small_multiple_of_its_size(tmp_path, read, data):
+    path = tmp_path / "table.csv"
+    path.write_bytes((b"id,membership\n" if read is read_truth else b"id,score\n") + data)
+    with traced() as peak, pytest.raises(InputError, match=r"table\.csv: "):
+        read(path)
+    assert peak() < 30 * len(data)
+
+
+def test_ids_of_unequal_length_take_no_more_room_than_their_text(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("id,membership\n" + "".join(f"{i},1\n" for i in range(20_000)) + "x" * 100_000 + ",0\n")
+    with traced() as peak:
+        ids, _ = read_truth(path)
+    assert ids.tolist()[-1] == "x" * 100_000
+    assert peak() < 50 * path.stat().st_size
+
+
+def test_far_too_many_lines_are_one_broken_rule():
+    rule = "has 1,010 lines, expected 4: the header and one for each private sample"
+    assert broken_rules(b"id,score\n" + b"a,0\n" * 1009, IDS) == [rule]
+    assert rule not in broken_rules(b"id,score\n" + b"a,0\n" * 1007, IDS)
+    names = ["\n" * 2000, "\r\n" * 2000]
+    assert broken_rules(b'id,score\n"%s",0\n"%s",1\n' % tuple(map(str.encode, names)), names) == []
+    assert broken_rules(b"id,score\n" + b"x" * 2**18 + b"y\n", IDS)[0] == (
+        "line 2: cannot be read as CSV, nor what follows: line longer than 262,144 characters"
+    )
+
+
+@pytest.mark.parametrize("digits", [b"1" * 131_000 + b"x", b"." + b"1" * 131_000 + b"x", b"1e" + b"1" * 131_000 + b"x"])
+def test_a_long_row_of_digits_is_refused_at_once(digits):
+    start = time.process_time()
+    assert broken_rules(b"id,score\na," + digits + b"\n", ["a"])[0].startswith("1 score not a number: line 2 (id 'a')")
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2], np.array([3, 1, 2]), np.array(["3", "1", "2"]), ("3", 1, np.int8(2))])
+def test_ids_are_text_or_integers_in_any_sequence(tmp_path, ids):
+    path = tmp_path / "submission.csv"
+    write_submission(path, ids, [0.0, 0.5, 1.0])
+    assert path.read_text() == "id,score\n3,0.0\n1,0.5\n2,1.0\n"
+    assert validate_submission(path, ids) == []
+    assert read_submission(path, ids).data == path.read_bytes()
+    scores, members = match_truth(ids, [0.1, 0.2, 0.3], [1, "2", "3"], [1, 0, 1])
+    assert (scores.tolist(), members.tolist()) == ([0.2, 0.3, 0.1], [True, False, True])
+
+
+@pytest.mark.parametrize(("ids", "entry"), [([None], "None"), ([1.0], "1.0"), (["a", True], "True"), ([b"a"], "b'a'")])
+def test_ids_of_another_kind_are_refused(ids, entry):
+    with pytest.raises(InputError, match=f"ids: entry {len(ids) - 1} is .{entry}., expected text or an integer"):
+        broken_rules(b"id,score\na,0\n", ids)
+
+
+def test_a_path_that_is_no_text_is_shown_as_far_as_it_is(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9\n.csv")
+    path.write_text(VALID)
+    assert read_submission(path, IDS).name == f"{tmp_path}/caf??.csv"
+    with pytest.raises(InputError, match=r"/caf\?\?\.csv: 1 private id without a row: 'd'"):
+        read_submission(path, [*IDS, "d"])
 
 
 def test_a_field_too_long_for_csv_is_one_line():

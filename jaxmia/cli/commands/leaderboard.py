@@ -14,7 +14,7 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 @dataclass
 class Submit:
-    """Validates a submission, then uploads it; knows the cooldown and never sends twice what may have arrived.
+    """Checks a submission, then uploads it; keeps to the cooldown and asks before it sends again what may have arrived.
 
     The key is read from JAXMIA_API_KEY, in the environment or in a file .env, never from the command line.
 
@@ -24,57 +24,60 @@ class Submit:
     submission: Annotated[Path, tyro.conf.Positional]
     """CSV of id,score."""
     private: Path
-    """File of the samples in question (priv.pt)."""
+    """File of the private samples (priv.pt)."""
     url: str | None = None
     """Address of the leaderboard; by default JAXMIA_LEADERBOARD_URL."""
     task: str | None = None
     """Name of the task; by default JAXMIA_TASK, else 01-mia."""
     wait: Switch = False
-    """Wait for the end of a cooldown, with a countdown."""
+    """Wait for the end of the cooldown, with a countdown, and for other submissions with the same ledger."""
     dry_run: Switch = False
-    """Do everything but send."""
+    """Check the file and say where and when it would go; needs neither key nor address."""
     resend: Switch = False
-    """You looked: an earlier upload of this file that had no answer did not arrive."""
+    """Send again a file whose earlier upload was not answered, because the leaderboard does not show it."""
     ledger: Path = Path("submissions.jsonl")
-    """Where submissions are remembered."""
+    """JSON lines in which uploads are recorded; a team may share the file."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Submits."""
         refuse_overrides(overrides)
         from bridge.challenge import load_split
         from jaxmia.cli.display import output
-        from jaxmia.leaderboard.client import dry_run, read_settings, read_valid, submit
+        from jaxmia.leaderboard.client import dry_run, submit
+        from jaxmia.leaderboard.settings import find_settings
+        from jaxmia.leaderboard.submission import read_submission
 
-        ids = load_split(self.private, known=False).ids.tolist()
-        read_valid(self.submission, ids)  # before the settings, so that a file can be put right without a key
-        board = read_settings(self.url, self.task)
+        private = load_split(self.private, known=False)
+        submission = read_submission(self.submission, private.ids.tolist())
+        settings = find_settings(self.url, self.task)
         if self.dry_run:
-            output(dry_run(self.submission, ids, board, ledger=self.ledger))
+            output(dry_run(submission, settings, ledger=self.ledger))
             return
-        record = submit(self.submission, ids, board, ledger=self.ledger, wait=self.wait, resend=self.resend)
+        board = settings.leaderboard()
+        record = submit(submission, board, ledger=self.ledger, wait=self.wait, resend=self.resend)
         output(record.answer)
 
 
 @dataclass
 class Leaderboard:
-    """A practice leaderboard on this machine, with the course's interface, rules and cooldowns; Ctrl-C ends it.
+    """Runs a practice leaderboard on this machine, with the course's interface, rules and cooldowns, until Ctrl-C.
 
     Example: jaxmia leaderboard --private runs/demo/priv.pt --truth runs/demo/truth.csv
     """
 
     private: Path
-    """File of the samples in question (priv.pt)."""
+    """File of the private samples (priv.pt)."""
     truth: Path
     """CSV of id,membership."""
     teams: Path | None = None
-    """CSV of team,key; without it there is one team, whose key is made up and shown."""
+    """CSV of team,key; without it there is one team, with a new key that is shown."""
     port: int = 8026
-    """Port on loopback; 0 takes a free one."""
+    """Port on the loopback interface; 0 takes a free one."""
     seed: int = 0
-    """Seed of the split into a public and a final share."""
+    """Seed for drawing the public share."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Serves."""
+        """Runs the server."""
         refuse_overrides(overrides)
         from bridge.challenge import load_split
         from jaxmia.cli.display import announce, output, ranking_table

@@ -1,0 +1,206 @@
+"""Where to submit and as whom: settings from the command line, the environment or a file `.env`."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from jaxmia.errors import InputError, printable
+
+URL, KEY, TASK = "JAXMIA_LEADERBOARD_URL", "JAXMIA_API_KEY", "JAXMIA_TASK"
+DEFAULT_TASK = "01-mia"
+
+_MAX_ENV_BYTES = 2**20
+# Quotes and backslashes change when text is quoted, and a key that has changed could not be found and cut out.
+_KEY = re.compile(r"""[^\x00-\x20"'\\\x7f-\U0010ffff]+""")
+_TASK = re.compile(r"[A-Za-z0-9._-]+")
+_ENV_LINE = re.compile(r"""(?:export\s+)?(JAXMIA_\w+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']*))(?:\s+#.*)?""")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where submissions go.
+
+    Attributes:
+        url: Base address; the file goes to `{url}/submit/{task}`.
+        task: Name of the task.
+
+    Raises:
+        InputError: A setting is missing or malformed.
+    """
+
+    url: str
+    task: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", _checked_url(self.url))
+        if not _TASK.fullmatch(self.task) or self.task.strip(".") == "":
+            raise InputError(f"{TASK}: {self.task!r} is no task, expected letters, digits, '.', '_', '-'")
+
+    @property
+    def endpoint(self) -> str:
+        """The address that takes the file."""
+        return f"{self.url}/submit/{self.task}"
+
+
+@dataclass(frozen=True)
+class Leaderboard(Address):
+    """Where to submit and as whom.
+
+    Attributes:
+        key: The team's key; `repr`, logs and dumps show asterisks.
+
+    Raises:
+        InputError: A setting is missing or malformed. The message never quotes the key.
+    """
+
+    key: SecretStr
+
+    def __post_init__(self) -> None:
+        key = self.key.get_secret_value()
+        if not key:
+            raise InputError(f"{KEY} is not set; set it in the environment or in a file .env, one line {KEY}=...")
+        if not _KEY.fullmatch(key):
+            raise InputError(f"{KEY}: holds a space, a quote, a backslash or a character outside ASCII; copy it again")
+        if key in self.url:
+            raise InputError(f"{URL}: holds the key, which belongs in {KEY} alone")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings as they were found; empty where they are not set.
+
+    Attributes:
+        url: Base address.
+        task: Name of the task.
+        key: The team's key.
+    """
+
+    url: str
+    task: str
+    key: SecretStr
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the settings without which nothing can be sent."""
+        return [name for name, value in ((URL, self.url), (KEY, self.key.get_secret_value())) if not value]
+
+    def leaderboard(self) -> Leaderboard:
+        """The leaderboard that they name.
+
+        Raises:
+            InputError: A setting is missing or malformed.
+        """
+        return Leaderboard(self.url, self.task, self.key)
+
+    def address(self) -> Address | None:
+        """Where submissions would go, as far as it is known without a key.
+
+        Raises:
+            InputError: A setting is malformed.
+        """
+        if not self.missing:
+            return self.leaderboard()
+        return Address(self.url, self.task) if self.url else None
+
+
+def find_settings(
+    url: str | None = None,
+    task: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path = Path(".env"),
+) -> Settings:
+    """Gathers the settings: an argument wins over the environment, the environment over the file.
+
+    There is no argument for the key, as command lines are public on a shared machine. Key and address must come from
+    the same source unless the address is an argument: the file lies in the working directory, and whoever wrote it must
+    not decide where a key from the environment is sent.
+
+    Args:
+        url: Base address, instead of `JAXMIA_LEADERBOARD_URL`.
+        task: Task, instead of `JAXMIA_TASK`, which is `01-mia` by default.
+        environ: The environment.
+        env_file: Lines `NAME=value`, of which those named `JAXMIA_...` are read. It need not exist.
+
+    Raises:
+        InputError: Key and address come from different sources, or the file cannot be read.
+    """
+    sources = {"the environment": environ, printable(str(env_file)): _read_env_file(env_file)}
+
+    def find(name: str) -> tuple[str, str]:
+        return next(((source, values[name]) for source, values in sources.items() if values.get(name)), ("", ""))
+
+    (url_source, found_url), (key_source, key) = find(URL), find(KEY)
+    if not url and url_source and key_source and url_source != key_source:
+        raise InputError(
+            f"{URL} comes from {url_source}, but {KEY} from {key_source}; "
+            "set both in one of them, or name the address with --url, so that the key goes where you mean it to"
+        )
+    return Settings(url or found_url, task or find(TASK)[1] or DEFAULT_TASK, SecretStr(key))
+
+
+def read_settings(
+    url: str | None = None,
+    task: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    env_file: Path = Path(".env"),
+) -> Leaderboard:
+    """The leaderboard that `find_settings` finds.
+
+    Raises:
+        InputError: A setting is missing or malformed, or `find_settings` refuses.
+    """
+    return find_settings(url, task, environ, env_file).leaderboard()
+
+
+def _checked_url(url: str) -> str:
+    if not url:
+        raise InputError(f"{URL} is not set; set it to the leaderboard's address, https://...")
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        named = False
+    if not named or not url.isprintable() or " " in url:
+        raise InputError(f"{URL}: {url!r} is no address, expected https://host or https://host:port/path")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise InputError(f"{URL}: holds a user, a query or a fragment; expected https://host or https://host:port/path")
+    return url.rstrip("/")
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for number, line in enumerate(map(str.strip, _env_text(path).splitlines()), 1):
+        if not line.removeprefix("export").lstrip().startswith("JAXMIA_"):
+            continue
+        match = _ENV_LINE.fullmatch(line)
+        # The line is not quoted: it may hold the key.
+        if not match:
+            raise InputError(f"{path}: line {number}: expected NAME=value, with quotes around a value that has spaces")
+        name, *values = match.groups()
+        if name in settings:
+            raise InputError(f"{path}: line {number}: {name} is set a second time")
+        settings[name] = next((value for value in values if value is not None), "")
+    return settings
+
+
+def _env_text(path: Path) -> str:
+    """Text of the file; empty if there is none, or if it is a directory, as a virtual environment may be."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return ""
+        with path.open("rb") as file:
+            content = file.read(_MAX_ENV_BYTES + 1)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(content) > _MAX_ENV_BYTES:
+        raise InputError(f"{path}: is larger than {_MAX_ENV_BYTES:,} bytes")
+    return content.decode("utf-8-sig", "replace")
