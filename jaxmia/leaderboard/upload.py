@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 from pydantic import SecretStr
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError
 from urllib3.filepost import encode_multipart_formdata
 from urllib3.util.retry import Retry
 
@@ -164,6 +164,8 @@ def _reason(error: BaseException) -> str:
         return "no connection in time; is there a network?"
     if isinstance(error, requests.exceptions.ReadTimeout):
         return "read time-out"
+    if isinstance(error, requests.exceptions.InvalidURL | LocationParseError):
+        return "the address names no host that can be looked up"
     innermost: BaseException | None = error
     reason = ""
     while innermost is not None:

@@ -265,6 +265,12 @@ def test_no_network_is_told_and_is_no_attempt(csv, ledger):
         assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
 
 
+@pytest.mark.parametrize("host", ["a..b", ".example", "a" * 64 + ".example"])
+def test_a_host_that_cannot_be_looked_up_is_told(csv, ledger, host):
+    url = f"http://{host}"
+    assert refusal(csv, url, ledger) == f"{csv}: {url}: not sent: the address names no host that can be looked up"
+
+
 def test_plain_http_behind_an_https_address_is_told(csv, ledger):
     with hostile(Unread(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"))) as server:
         line = refusal(csv, server.url.replace("http:", "https:"), ledger)
