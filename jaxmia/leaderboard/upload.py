@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import requests
 from pydantic import SecretStr
@@ -107,10 +108,11 @@ def _interpret(response: Response, key: SecretStr) -> Answer:
 def _interpret_success(status: int, answer: dict[str, Any], said: str, key: SecretStr) -> Answer:
     if str(answer.get("status", "")).lower() in _FAILURES or ("error" in answer and "submission_id" not in answer):
         return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
-    if not isinstance(answer.get("submission_id"), str | int):
+    named = answer.get("submission_id")
+    if isinstance(named, bool) or not isinstance(named, str | int) or named == "":
         message = f"the answer ({status}) names no submission_id{said}; the file may have been accepted"
         return Answer(Outcome.UNKNOWN, message)
-    name, score = _clean(str(answer["submission_id"]), key), _score(answer.get("score"))
+    name, score = _clean(str(named), key), _score(answer.get("score"))
     told = "" if score is None else f", score {score:.4f}"
     return Answer(Outcome.ACCEPTED, f"accepted as {name}{told}{said}", submission_id=name, score=score)
 
@@ -180,5 +182,7 @@ def _reason(error: BaseException) -> str:
 def _clean(text: str, key: SecretStr) -> str:
     """One short line that is safe on a terminal and holds no key."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(printable.split()).replace(key.get_secret_value(), "***")
+    line, secret = " ".join(printable.split()), key.get_secret_value()
+    for form in (secret, quote(secret, safe=""), quote_plus(secret)):
+        line = line.replace(form, "***")
     return line if len(line) <= 200 else f"{line[:197]}..."

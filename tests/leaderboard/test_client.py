@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -126,6 +128,10 @@ ANSWERS = {
     "empty": (answer(200), Outcome.UNKNOWN, NO_JSON),
     "no id": (answer(200, '{"status": "success"}'),
               Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
+    "empty id": (answer(200, '{"submission_id": ""}'),
+                 Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
+    "id is true": (answer(200, '{"submission_id": true}'),
+                   Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
     "huge": (
         answer(200, b" " * 3_000_000),
         Outcome.UNKNOWN, "the answer (200) is more than 1,048,576 bytes" + MAYBE,
@@ -596,6 +602,16 @@ def test_the_lock_of_a_killed_process_holds_up_nobody(csv, ledger):
         assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
 
 
+def test_without_locks_there_is_a_warning(csv, ledger, messages, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with hostile(answer(200, GOOD)) as server:
+        assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
+    assert messages == [f"{ledger}: its file system has no locks; do not submit twice at the same time"]
+
+
 def test_a_ledger_is_appended_to_through_a_link(csv, ledger, tmp_path):
     shared = tmp_path / "team" / "shared.jsonl"
     shared.parent.mkdir()
@@ -728,6 +744,7 @@ def test_the_key_is_found_nowhere(tmp_path, csv, ledger, capfd, caplog, monkeypa
         answer(400, json.dumps({"message": spread})),
         answer(307, Location=f"http://elsewhere/{KEY}"),
         answer(307, Location=f"http://elsewhere/?k={KEY[:200]}" + "x" * 300),
+        answer(307, Location=f"http://elsewhere/?k={quote(KEY, safe='')}"),
         raw(f"HTTP/1.1 {KEY}\r\n\r\n".encode()),
         raw(KEY.encode()),
     ]
@@ -744,7 +761,7 @@ def test_the_key_is_found_nowhere(tmp_path, csv, ledger, capfd, caplog, monkeypa
     seen += [*capfd.readouterr(), caplog.text, str(sys.argv)]
     seen += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(read_ledger(ledger)) == len(cases)
-    assert [text for text in seen if KEY in text] == []
+    assert [text for text in seen if KEY in text or quote(KEY, safe="") in text] == []
 
 
 # Settings
