@@ -200,7 +200,7 @@ def test_teams_are_read(tmp_path):
     path.write_text('team,key\nred,k1\n"blue, the",k2\n')
     assert read_teams(path) == {"red": "k1", "blue, the": "k2"}
     path.write_text("team,key\nred,\nred,k2\n")
-    with pytest.raises(InputError, match=r"line 2: has no key\n.*a team comes more than once"):
+    with pytest.raises(InputError, match=r"line 2: has no key\n.*a team occurs more than once"):
         read_teams(path)
 
 
