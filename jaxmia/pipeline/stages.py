@@ -193,7 +193,7 @@ def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
         difference = describe_difference(chunk.metadata, {"cache_key": cache_key})
         if difference:
             raise InputError(
-                f"{path}: was made by another configuration: {difference}; use another --out or remove the folder "
+                f"{path}: was made with another configuration: {difference}; use another --out or remove the folder "
                 f"{store.folder}"
             )
         present.update(chunk.model.tolist(), chunk.diverged)

@@ -93,14 +93,14 @@ def make_plan(
 
 
 class _KeptPlan(BaseModel):
-    """What is kept of a search, beside how it went."""
+    """Result of a search as it is read from the cache."""
 
     width: Annotated[int, Field(ge=1, strict=True)]
     conv: str
 
 
 def _kept_plan(path: Path) -> _KeptPlan | None:
-    """None where it is not there, or not what was written there."""
+    """Reads a cached result; None if there is none or it is not valid."""
     try:
         return parse_as(_KeptPlan, read_json(path, "jaxmia run"), str(path))
     except InputError:

@@ -1,4 +1,4 @@
-"""Trains shadow models a chunk at a time and queries each chunk at once."""
+"""Trains shadow models in chunks and queries each chunk once it is trained."""
 
 import logging
 import time
@@ -27,30 +27,31 @@ logger = logging.getLogger(__name__)
 _PROBES = 20
 _PROBE_SAMPLES = 256
 _STEPS_A_CALL = 64
-"""At most, where many steps run in one call: a call cannot be interrupted."""
+"""Largest number of steps in one call, since a call cannot be interrupted."""
 
 
 def split(models: Sequence[int], width: int) -> list[list[int]]:
-    """Parts of at most `width` models, as few and as even as can be, the larger first.
+    """Splits models into as few chunks of at most `width` as possible, of nearly equal size, the larger ones first.
 
-    Without its first parts the rest is split as before: a run that goes on makes the chunks that it would have made.
+    Splitting what remains after the first chunks gives the same chunks, so that a resumed run trains the chunks that it
+    would have trained without the interruption.
     """
     return [part.tolist() for part in np.array_split(np.asarray(models), -(-len(models) // width))] if models else []
 
 
 @dataclass(frozen=True)
 class ShadowTrainer:
-    """Makes chunks of shadow models.
+    """Trains and queries chunks of shadow models.
 
     Attributes:
-        ensemble: Trains them.
-        masks: Who trains on whom; their seed is that of orders too.
-        views: How each image is shown in the query.
-        query_batch: Images a step of the query.
-        metadata: What to keep with each chunk.
-        on_progress: Told after each epoch and each step of the query.
-        stop_signal: The number of the signal that came, or None; asked after each step.
-        keep: Given the models and their trained state; names what it kept.
+        ensemble: Ensemble that trains the models.
+        masks: Membership masks; their seed also determines the batch order.
+        views: Views in which each image is queried.
+        query_batch: Number of images in a query step.
+        metadata: Metadata stored with each chunk.
+        on_progress: Called with the progress after each epoch and each query step.
+        stop_signal: Returns the number of a received signal, or None; called after each step.
+        keep: Called with the models and their trained state to keep weights; returns their digest, or None.
     """
 
     ensemble: Ensemble
@@ -63,10 +64,10 @@ class ShadowTrainer:
     keep: Callable[[Sequence[int], State], str | None] = lambda models, state: None
 
     def train_chunk(self, models: Sequence[int], checkpoints: Checkpoints | None = None) -> Chunk:
-        """Trains the models together and queries them; goes on from a checkpoint where there is one.
+        """Trains the models together and queries them, resuming from a checkpoint if there is one.
 
         Raises:
-            Interrupted: A signal came; what was done is saved.
+            Interrupted: A signal was received; the progress so far is saved.
         """
         padded_models = self.padded_models(models)
         snapshot = checkpoints.restore(models) if checkpoints else None
@@ -80,12 +81,12 @@ class ShadowTrainer:
                 writer.close()
 
     def train(self, models: Sequence[int]) -> Iterator[Chunk]:
-        """Trains the given models, at most as many at a time as the plan is wide, and yields each chunk."""
+        """Trains the given models in chunks of at most the plan's width, and yields each chunk."""
         for chunk in split(models, self.ensemble.plan.width):
             yield self.train_chunk(chunk)
 
     def padded_models(self, models: Sequence[int]) -> list[int]:
-        """The models and as many copies of the last as make them a multiple of the devices."""
+        """Pads the models to a multiple of the number of devices by repeating the last one."""
         surplus = -len(models) % len(self.ensemble.plan.devices)
         return [*models, *[models[-1]] * surplus]
 
@@ -95,13 +96,13 @@ class ShadowTrainer:
         """Queries trained models on the whole pool.
 
         Args:
-            padded_models: Numbers of the models of the state.
-            state: Of these models.
-            leave: Called after each step; raises to end the query.
+            padded_models: Numbers of the models, padded to a multiple of the number of devices.
+            state: State of these models.
+            leave: Called after each step; may raise to end the query.
 
         Returns:
-            Logit margins in nats, float32 `[model, view, sample]`, and whether the class of the first view is right,
-            bool `[model, sample]`.
+            Logit margins in nats, float32 `[model, view, sample]`, and whether the prediction in the first view is
+            correct, bool `[model, sample]`.
         """
         epochs = self.ensemble.trainer.recipe.epochs
         total = len(self.ensemble.images) * len(self.views) * len(padded_models)
@@ -149,12 +150,12 @@ class _Training:
 
     Attributes:
         models: Numbers of the models.
-        padded_models: The same and those that fill the devices.
-        mask: Who is IN, bool `[model, sample]`, of those together.
-        state: Of those together.
-        curve: float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`.
-        images: Images that the training shows to all of them.
-        seconds: Time spent, before the last interruption too.
+        padded_models: The same models, padded to a multiple of the number of devices.
+        mask: Membership masks of the padded models, bool `[model, sample]`; True is IN.
+        state: State of the padded models.
+        curve: Training curve, float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`.
+        images: Number of images in the whole training, over all padded models.
+        seconds: Training time in seconds, including that before an interruption.
     """
 
     def __init__(
@@ -176,15 +177,15 @@ class _Training:
         self._probes = np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:].tolist()
         self._step = 0
         self._losses = np.zeros(len(padded_models))
-        """Sum of the losses of this epoch's steps, nats `[model]`."""
+        """Sum of the losses over the steps of the current epoch in nats, `[model]`."""
         self._pending: list[tuple[int, jax.Array]] = []
-        """Steps and mean losses of calls that may still be running."""
+        """Number of steps and mean losses of calls that may still be running."""
         self.curve = np.full((len(padded_models), len(self._probes), 4), np.nan, np.float32)
         self.state = self._ensemble.init(padded_models)
         self.seconds = 0.0
 
     def run(self, snapshot: Snapshot | None) -> None:
-        """Trains to the end, from where the models were begun."""
+        """Trains to the end, from the snapshot if there is one."""
         if snapshot:
             self._restore(snapshot)
         per_epoch = self._batches.steps_per_epoch
@@ -200,7 +201,7 @@ class _Training:
             index = self._batches.block(self._step, count)
             self.state, metrics = self._ensemble.run(self.state, hyper, keys, index, self._step, self._batches.total)
             if self._pending:
-                # At most one call waits behind the one that runs, so that a signal is heard within a step or two.
+                # At most one call is queued behind the running one, so that a signal is handled within a call or two.
                 self._pending[-1][1].block_until_ready()
             self._pending.append((count, metrics["loss"]))
             self._step += count
@@ -212,7 +213,7 @@ class _Training:
                 self._writer.save(self._snapshot())
 
     def raise_if_stopped(self) -> None:
-        """Saves and raises `Interrupted` if a signal came."""
+        """Saves a checkpoint and raises `Interrupted` if a signal was received."""
         number = self._shadows.stop_signal()
         if number is not None:
             self._save_and_stop(number)
@@ -276,12 +277,12 @@ class _Training:
         self._step, self.seconds = snapshot.step, snapshot.seconds
 
     def _tree(self) -> dict[str, Any]:
-        """All that changes from step to step, axis 0 the model."""
+        """Everything that changes from step to step, with a leading model axis."""
         return {"state": self.state, "curve": self.curve, "losses": self._losses}
 
 
 def accuracy(correct: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Share of `correct` among the chosen samples, both bool `[model, sample]`: float32 `[model]`, nan for none."""
+    """Fraction of `correct` where `among`, both bool `[model, sample]`: float32 `[model]`, NaN where none is chosen."""
     count = among.sum(1)
     share = (correct & among).sum(1) / np.maximum(count, 1)
     return np.where(count > 0, share, np.nan).astype(np.float32)

@@ -14,14 +14,14 @@ from jaxmia.training.trainer import State, Trainer
 
 
 class Ensemble:
-    """K models side by side on one pool; every array of a state has the model axis in front.
+    """K models trained together on one pool; every array of their state has a leading model axis.
 
     Args:
         trainer: How one model trains.
-        plan: How they run together.
+        plan: How the models run together.
         seed: Seed of the run.
-        images: The pool, uint8 or float `[sample, height, width, channel]`; moved to the devices once.
-        labels: int `[sample]`.
+        images: Images of the pool, uint8 or float `[sample, height, width, channel]`; moved to the devices once.
+        labels: Labels of the pool, int `[sample]`.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Ensemble:
         self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.replicated)
 
     def keys(self, models: Sequence[int]) -> jax.Array:
-        """The key of each model, `[model]`; it depends on the seed and the model's number only."""
+        """Random key of each model, `[model]`, which depends only on the seed and the model's number."""
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._seed), jnp.asarray(models, jnp.uint32))
 
     def init(self, models: Sequence[int]) -> State:
-        """Fresh states; each model's is computed alone, so that rounding cannot depend on the width."""
+        """Initialises the states of models; each is computed alone, so that rounding cannot depend on the width."""
         keys = self.keys(models)
         states = [self.programs.init(keys[i]) for i in range(len(models))]
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *states)
@@ -55,15 +55,15 @@ class Ensemble:
         """Trains each model on its own batches; the given state's memory is reused.
 
         Args:
-            state: Of all models.
-            hyper: `[model]` each.
-            keys: `[model]`.
-            index: Batches, int32 `[step, model, batch]`.
-            first: Number of the first of these steps.
-            total: Steps of each model's whole training, `[model]`; beyond them a model stays as it is.
+            state: State of all models.
+            hyper: Hyperparameters, `[model]` each.
+            keys: Random keys, `[model]`.
+            index: Sample indices of the batches, int32 `[step, model, batch]`.
+            first: Number of the first step.
+            total: Number of steps of each model's whole training, `[model]`; later steps leave a model unchanged.
 
         Returns:
-            The new state, and means over these steps of `loss` and `accuracy`, `[model]`.
+            The new state, and the means of `loss` and `accuracy` over these steps, `[model]`.
         """
         if self.programs.steps_in_one_call:
             return self.programs.steps(state, hyper, keys, self.images, self.labels, index, np.int32(first), total)
@@ -76,15 +76,15 @@ class Ensemble:
         return state, jax.tree.map(lambda *values: jnp.stack(values).mean(0), *metrics)
 
     def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
-        """Asks every model about pool samples, seen in `view`, in eval mode.
+        """Queries every model on pool samples in one view, in eval mode.
 
         Args:
-            state: Of all models.
-            index: Which samples, int `[sample]`.
-            view: How they are seen.
+            state: State of all models.
+            index: Indices of the samples, int `[sample]`.
+            view: View in which they are queried.
 
         Returns:
-            Logit margins in nats, float32, and whether the predicted class is right, both `[model, sample]`.
+            Logit margins in nats, float32, and whether the prediction is correct, bool, both `[model, sample]`.
         """
         images, labels = self.programs.gather_view(self.images, self.labels, index, view)
         return self.programs.margins(state, images, labels)

@@ -1,21 +1,21 @@
-"""The signal of every attack: how far the true class leads."""
+"""The logit margin of the true class, on which every attack is based."""
 
 import jax
 import jax.numpy as jnp
 
 
 def logit_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Logit margin phi = z_y - logsumexp(z_j, j != y), in nats.
+    """Computes the logit margin phi = z_y - logsumexp(z_j, j != y), in nats.
 
     It equals log(p_y / (1 - p_y)) of the softmax, without the cancellation that 1 - p_y suffers where p_y is near 1
     (Carlini et al. 2022).
 
     Args:
-        logits: Float32 `[..., sample, class]`.
-        labels: int `[sample]`.
+        logits: Logits, float32 `[..., sample, class]`.
+        labels: True classes, int `[sample]`.
 
     Returns:
-        Float32 `[..., sample]`.
+        Logit margins, float32 `[..., sample]`.
     """
     own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     true = jnp.where(own, logits, 0).sum(-1)

@@ -1,4 +1,4 @@
-"""Times training steps of an ensemble on made-up images."""
+"""Measures the speed of an ensemble's training steps on synthetic images."""
 
 import time
 from collections.abc import Callable
@@ -21,11 +21,11 @@ _SECONDS_A_CALL = 0.25
 
 
 class StepTimer:
-    """An ensemble that can be timed; what it learns is of no use.
+    """Times training steps of an ensemble on random images.
 
     Args:
         trainer: How each model trains.
-        plan: How many train together, and how.
+        plan: How many models train together, and how.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
@@ -44,23 +44,23 @@ class StepTimer:
 
     @property
     def images(self) -> int:
-        """Images a call."""
+        """Number of images in a call, over all models."""
         return self._index.size
 
     @property
     def bytes(self) -> int:
-        """Memory of a call: states, pool, batches and what the program works in."""
+        """Memory of a call in bytes over all devices: states, pool, batches and temporaries."""
         return footprint(self.program) * len(self._ensemble.plan.devices)
 
     @cached_property
     def program(self) -> Compiled:
-        """What a call runs."""
+        """Compiled program of a call."""
         return self._ensemble.programs.lower(len(self._keys), _POOL, _STEPS_A_CALL).compile()
 
     def warm_up(self) -> float:
-        """Makes the first calls, which compile; the time of the first less that of the second.
+        """Runs the first calls, which compile; returns the compile time in seconds, first call minus second.
 
-        Where a call is one step, later calls make as many, one behind the other as in a run, as take a fair time.
+        Where one step is one call, later measurements run as many consecutive steps as take a measurable time.
         """
         index = self._index
         one_by_one = not self._ensemble.programs.steps_in_one_call
@@ -72,7 +72,7 @@ class StepTimer:
         return max(first - second, 0.0)
 
     def seconds(self) -> float:
-        """Time of one call."""
+        """Runs one call and returns its time in seconds."""
         started = time.perf_counter()
         self._state, metrics = self._ensemble.run(
             self._state, self._hyper, self._keys, self._index, self._done, self._total
@@ -87,13 +87,13 @@ class StepTimer:
 
 
 def images_per_second(rig: StepTimer, repeats: int = 3) -> float:
-    """Images a second over all models: the median of some calls after the first."""
+    """Measures images per second over all models, as the median of several calls after the warm-up."""
     rig.warm_up()
     return rig.images / float(np.median([rig.seconds() for _ in range(repeats)]))
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or this machine, had too little memory."""
+    """Whether an error means that a device or the host ran out of memory."""
     return isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError)
         and any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
@@ -101,7 +101,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def attempt(action: Callable[[], float]) -> float | None:
-    """What `action` returns; None where memory does not suffice."""
+    """Returns the result of `action`, or None if it runs out of memory."""
     try:
         return action()
     except (MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The optimizer and the course of its learning rate."""
+"""Optimizer and learning rate schedule."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from jaxmia.config import Recipe
 
 
 class Hyper(NamedTuple):
-    """What may differ between the models of one ensemble: scalars for one model, `[model]` for all."""
+    """Hyperparameters that may differ between the models of an ensemble: scalars for one model, `[model]` for all."""
 
     learning_rate: jax.Array | float
     weight_decay: jax.Array | float
@@ -18,21 +18,21 @@ class Hyper(NamedTuple):
 
 
 def hyper_of(recipe: Recipe) -> Hyper:
-    """The recipe's own values."""
+    """Hyperparameters of a recipe."""
     return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
 
 
 def init(recipe: Recipe, params: optax.Params) -> optax.OptState:
-    """The optimizer's state before the first step."""
+    """Initialises the optimizer's state."""
     return _memory(recipe).init(params)
 
 
 def direction(
     recipe: Recipe, hyper: Hyper, gradients: optax.Updates, state: optax.OptState, params: optax.Params
 ) -> tuple[optax.Updates, optax.OptState]:
-    """The direction of descent before the learning rate, and the optimizer's new state.
+    """Computes the descent direction, before the learning rate is applied, and the optimizer's new state.
 
-    SGD is PyTorch's: decay is added to the gradient, momentum is Nesterov's. AdamW decouples the decay.
+    SGD follows PyTorch: weight decay is added to the gradient, and momentum is Nesterov's. AdamW decouples the decay.
     """
     mask = None if recipe.decay_norm_and_bias else _decayed
     decay = optax.add_decayed_weights(hyper.weight_decay, mask)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def direction(
 
 
 def _memory(recipe: Recipe) -> optax.GradientTransformation:
-    """What the optimizer remembers of earlier gradients."""
+    """Part of the optimizer that accumulates earlier gradients."""
     if recipe.optimizer == "sgd":
         return optax.trace(recipe.momentum)
     return optax.scale_by_adam(b1=recipe.momentum)
@@ -54,8 +54,8 @@ def _memory(recipe: Recipe) -> optax.GradientTransformation:
 def learning_rate(recipe: Recipe, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:
     """Learning rate at `step` of `total`.
 
-    It rises linearly over the warm-up; then `cosine` falls to 0 as (1 + cos(pi x)) / 2 over the rest, `piecewise`
-    drops at each milestone (a share of the whole), `constant` stays.
+    It rises linearly during the warm-up. Then `cosine` decays to 0 as (1 + cos(pi x)) / 2, `piecewise` drops at each
+    milestone (a fraction of the whole training), and `constant` stays at the peak.
     """
     step, total = jnp.asarray(step, jnp.float32), jnp.asarray(total, jnp.float32)
     warmup = total * (recipe.warmup_epochs / recipe.epochs)
@@ -66,11 +66,11 @@ def learning_rate(recipe: Recipe, peak: jax.Array | float, step: jax.Array, tota
         course = jnp.power(recipe.drop, drops)
     else:
         course = jnp.ones(())
-    # A warm-up that ends between two steps would otherwise overshoot in its last.
+    # Otherwise a warm-up that ends between two steps would overshoot in its last step.
     rise = jnp.minimum((step + 1) / jnp.maximum(warmup, 1), 1)
     return peak * jnp.where(step < warmup, rise, course)
 
 
 def _decayed(params: optax.Params) -> optax.Params:
-    """True for kernels; scales and biases of any layer are vectors."""
+    """Mask of the parameters to decay: kernels, but not scales and biases, which are vectors in every layer."""
     return jax.tree.map(lambda value: value.ndim > 1, params)

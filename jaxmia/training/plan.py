@@ -1,4 +1,4 @@
-"""How many models to train together, and how their convolutions run."""
+"""Plans how many models train together, and how their convolutions are lowered."""
 
 from dataclasses import dataclass, replace
 from typing import cast
@@ -10,13 +10,13 @@ from jaxmia.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Plan:
-    """How an ensemble runs; changes no result.
+    """How an ensemble runs, without effect on the results beyond rounding.
 
     Attributes:
-        width: Models trained together.
-        lowering: What convolutions become.
-        sequential: Models one after the other inside the program.
-        devices: Where.
+        width: Number of models trained together.
+        lowering: How convolutions are lowered.
+        sequential: Whether the program computes the models one after another.
+        devices: Devices over which the models are sharded.
     """
 
     width: int
@@ -30,12 +30,12 @@ class Plan:
         return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
     def lower(self, trainer: Trainer) -> Trainer:
-        """The trainer, its convolutions as this plan has them."""
+        """Returns the trainer with its convolutions lowered according to this plan."""
         return replace(trainer, compute=Compute(trainer.compute.dtype, ensemble_conv(self.lowering)))
 
 
 def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:
-    """A plan of at most that width, on at most as many devices, evenly; `conv` as in `ensemble.conv`."""
+    """Makes a plan of at most the given width, a multiple of the devices used; `conv` is as in `ensemble.conv`."""
     devices = devices[:width]
     width -= width % len(devices)
     lowering = cast(Lowering, conv) if conv in LOWERINGS else "unrolled"

@@ -1,4 +1,4 @@
-"""The programs that train and ask many models at once; they hold no arrays, so they compile without any."""
+"""Compiled programs that train and query many models at once; they hold no arrays, so they compile without data."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -19,16 +19,16 @@ from jaxmia.training.trainer import State, Trainer
 
 _AXIS = "model"
 _OF_STEP, _OF_STEPS = (0, 0, 0, None, None, 0, None, 0), (0, 0, 0, None, None, 1, None, 0)
-"""Where the model axis is in the arguments of one and of many steps: state, hyper, key, images, labels, batches, step,
-total."""
+"""Position of the model axis in the arguments of one and of many steps: state, hyper, key, images, labels, batches,
+step, total."""
 
 
 class Programs:
-    """What an ensemble runs; every array of a state has the model axis in front.
+    """Programs of an ensemble; every array of its state has a leading model axis.
 
     Args:
         trainer: How one model trains.
-        plan: How they run together; the models are spread evenly over its devices.
+        plan: How the models run together; they are sharded evenly over its devices.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
@@ -36,15 +36,15 @@ class Programs:
         self._sequential = plan.sequential
         self._mesh = Mesh(np.array(plan.devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self.sharded = NamedSharding(self._mesh, P(_AXIS))
-        """How an array lies on the devices whose first axis is that of models."""
+        """Sharding of arrays whose first axis is the model axis."""
         self.replicated = NamedSharding(self._mesh, P())
-        """How one lies that all models read."""
+        """Sharding of arrays that all models share."""
         self.steps_in_one_call = plan.devices[0].platform != "cpu"
-        """Whether many steps run in one call; on a CPU one call is one step, since XLA's loops are slow there."""
+        """Whether one call runs many steps; on a CPU each call is one step, since XLA's loops are slow there."""
 
     @cached_property
     def init(self) -> Callable[[jax.Array], State]:
-        """A fresh state of one model, of its key."""
+        """Initialises the state of one model from its key."""
         return jax.jit(self._trainer.init)
 
     @cached_property
@@ -54,7 +54,7 @@ class Programs:
 
     @cached_property
     def steps(self) -> Callable[..., Any]:
-        """Many steps: batches are `[step, model, batch]`, the metrics their means."""
+        """Many steps of all models: batches are `[step, model, batch]`, and metrics are means over the steps."""
 
         def steps(state, hyper, key, images, labels, index, first, total):
             def body(carry, batch):
@@ -69,7 +69,7 @@ class Programs:
 
     @cached_property
     def gather_view(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """Samples of the pool as seen in a view, and their labels."""
+        """Gathers samples of the pool in a view, and their labels."""
 
         def gather_view(
             images: jax.Array, labels: jax.Array, index: jax.Array, view: View
@@ -80,7 +80,7 @@ class Programs:
 
     @cached_property
     def margins(self) -> Callable[..., Any]:
-        """Logit margins of all models on images, and whether the predicted class is right."""
+        """Logit margins of all models on images, and whether their predictions are correct."""
 
         def margins(state: State, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = self._trainer.logits(state, images)
@@ -89,12 +89,12 @@ class Programs:
         return self._of_all(margins, (0, None, None))
 
     def lower(self, width: int, samples: int, steps: int) -> Lowered:
-        """The program of a call that trains on a pool of uint8 images, ready to be compiled.
+        """Lowers the training program for a pool of uint8 images, ready to be compiled.
 
         Args:
-            width: Models together.
-            samples: Of the pool.
-            steps: Of a call, where many run in one.
+            width: Number of models trained together.
+            samples: Number of samples in the pool.
+            steps: Number of steps in a call, where one call runs many.
         """
         trainer, many = self._trainer, self.steps_in_one_call
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), width))
@@ -116,7 +116,7 @@ class Programs:
         return (self.steps if many else self.step).lower(*placed)
 
     def _of_all(self, function: Callable[..., Any], axes: tuple[int | None, ...], donate: bool = False) -> Any:
-        """`function` of one model as a jitted program over all models on all devices; `axes` as for `jax.vmap`."""
+        """Makes a jitted program over all models and devices from a function of one model; `axes` as in `jax.vmap`."""
         many = _one_by_one(function, axes) if self._sequential else jax.vmap(function, axes)
         if self._mesh.size > 1:
             sharded = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
@@ -125,7 +125,7 @@ class Programs:
 
 
 def _one_by_one(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """What `jax.vmap(function, axes)` computes, as a loop over the model axis inside the program."""
+    """Computes what `jax.vmap(function, axes)` does, with a loop over the model axis inside the program."""
 
     def mapped(*arguments: Any) -> Any:
         moving = [
@@ -146,7 +146,7 @@ def _one_by_one(function: Callable[..., Any], axes: tuple[int | None, ...]) -> C
 
 
 def footprint(program: Compiled) -> int:
-    """Bytes that a call of a program takes on one device, arguments included, by the compiler's account."""
+    """Memory in bytes that a call takes on one device, arguments included, according to the compiler."""
     account: Any = program.memory_analysis()
     return (
         account.argument_size_in_bytes

@@ -1,4 +1,4 @@
-"""Asks models about every sample in every view."""
+"""Queries models on every sample in every view."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,15 +22,15 @@ def query(
     """Queries every model on the whole pool.
 
     Args:
-        ensemble: The models and the pool.
-        state: Their state.
-        views: How each image is shown; the first is the identity.
-        batch_size: Images a step.
-        on_images: Told the number of images of each step, when all before it are done.
+        ensemble: Ensemble with the pool.
+        state: State of the models.
+        views: Views in which each image is queried; the first is the identity.
+        batch_size: Number of images in a step.
+        on_images: Called with the number of images of each step, once all steps before it are done.
 
     Returns:
-        Logit margins in nats, float32 `[model, view, sample]`, and whether the class of the first view is right, bool
-        `[model, sample]`.
+        Logit margins in nats, float32 `[model, view, sample]`, and whether the prediction in the first view is correct,
+        bool `[model, sample]`.
     """
     samples = len(ensemble.images)
     batches = fixed_batches(samples, batch_size)
@@ -41,7 +41,7 @@ def query(
             margins.append(margin)
             hits.append(correct)
             if len(margins) > 1:
-                # At most one step waits behind the one that runs, so that what is told is done, or nearly.
+                # At most one step is queued behind the running one, so that the reported progress is almost exact.
                 margins[-2].block_until_ready()
             on_images(min(len(index), samples - int(index[0])))
     per_view = len(batches)
@@ -63,14 +63,14 @@ def query_target(
     """Queries one model, given as a function, on the whole pool.
 
     Args:
-        logits_of: Float32 logits `[sample, class]` of pool images `[sample, height, width, channel]`.
-        images: The pool.
-        labels: int `[sample]`.
-        views: How each image is shown; the first is the identity.
-        batch_size: Images a step.
+        logits_of: Function from pool images `[sample, height, width, channel]` to float32 logits `[sample, class]`.
+        images: Images of the pool.
+        labels: Labels, int `[sample]`.
+        views: Views in which each image is queried; the first is the identity.
+        batch_size: Number of images in a step.
 
     Returns:
-        Logit margins in nats, float32 `[view, sample]`, and whether the class of the first view is right, bool
+        Logit margins in nats, float32 `[view, sample]`, and whether the prediction in the first view is correct, bool
         `[sample]`.
 
     Raises:
@@ -90,9 +90,9 @@ def query_target(
 
 
 def fixed_batches(samples: int, batch_size: int) -> list[np.ndarray]:
-    """Indices of all samples in batches of one size, int32 `[batch]` each; the last one repeats the last sample.
+    """Splits the indices of all samples into batches of one size, int32 `[batch]`; the last repeats the last sample.
 
-    So every batch has one shape and one program serves all; in eval mode no sample sees another.
+    All batches have the same shape, so that one program serves all; in eval mode samples do not affect each other.
     """
     size = min(batch_size, samples)
     starts = range(0, samples, size)

@@ -1,4 +1,4 @@
-"""All that decides what a shadow model is, beside its number."""
+"""Everything that determines a shadow model, apart from its number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,21 +23,21 @@ from jaxmia.training.trainer import Trainer, make_trainer
 
 @dataclass(frozen=True)
 class ShadowSetup:
-    """A recipe, the samples it trains on, and what trained models are asked about them.
+    """A recipe, the samples to train on, and how trained models are queried on them.
 
-    The Python API, the pipeline, asking kept models again and the search for a recipe all train by it, so that one seed
-    gives the same shadows in each. `shadow_setup` makes it of a pool.
+    The Python API, the pipeline, queries of kept models and the search for a recipe all use it, so that one seed gives
+    the same shadow models in each. `shadow_setup` creates it from a pool.
 
     Attributes:
         recipe: How each model is trained.
-        images: The pool at the size that models see, `[sample, height, width, channel]`.
-        labels: int32 `[sample]`.
+        images: Images of the pool after resizing, `[sample, height, width, channel]`.
+        labels: Labels, int32 `[sample]`.
         classes: Number of classes.
-        preprocessing: Pixels to what a network sees.
-        masks: Who trains on whom.
-        views: How each image is shown in queries.
-        query_batch: Images a step of a query.
-        pool_digest: Tells the pool, as it was before resizing, from others.
+        preprocessing: Preprocessing of images.
+        masks: Membership masks.
+        views: Views in which each image is queried.
+        query_batch: Number of images in a query step.
+        pool_digest: Digest of the pool before resizing.
     """
 
     recipe: Recipe
@@ -52,40 +52,40 @@ class ShadowSetup:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """How one model trains.
+        """Trainer of one model.
 
         Raises:
-            InputError: As `make_trainer`.
+            InputError: `make_trainer` rejects the setup.
         """
         height, width, channels = self.images.shape[1:]
         symmetries = [view.symmetry for view in self.views]
         return make_trainer(self.recipe, (height, width, channels), self.classes, self.preprocessing, symmetries)
 
     def with_recipe(self, recipe: Recipe) -> "ShadowSetup":
-        """The same samples and queries, another recipe."""
+        """Returns the same setup with another recipe."""
         return replace(self, recipe=recipe)
 
     def plan(self, section: EnsembleConfig, count: int) -> Plan:
-        """How `count` models are trained together; what the section leaves open is measured.
+        """Plans how `count` models are trained together; what the section sets to `auto` is measured.
 
         Raises:
-            InputError: As `make_plan`.
+            InputError: `make_plan` rejects the section.
         """
         return make_plan(section, self.trainer, count, len(self.labels))
 
     def ensemble(self, plan: Plan) -> Ensemble:
-        """Models that train together by this plan, with the pool on their devices."""
+        """Creates the ensemble that trains by this plan, with the pool on its devices."""
         return Ensemble(self.trainer, plan, self.masks.seed, self.images, self.labels)
 
     def shadow_trainer(self, plan: Plan) -> ShadowTrainer:
-        """Trains and queries chunks of models by this plan."""
+        """Creates what trains and queries chunks of models by this plan."""
         return ShadowTrainer(self.ensemble(plan), self.masks, self.views, self.query_batch)
 
     def cache_key(self) -> dict[str, Any]:
-        """What a model's scores depend on beside its number, as plain JSON named by the fields of a configuration.
+        """Everything that a model's scores depend on beside its number, as plain JSON named like configuration fields.
 
-        Precision is the one that `auto` comes to on this device, so that models of devices that differ in it are not
-        taken for each other.
+        The precision is the one that `auto` selects on this device, so that models trained in different precisions are
+        not mixed.
         """
         recipe = self.recipe.model_dump(mode="json", exclude={"count"})
         seen = self.preprocessing
@@ -112,16 +112,16 @@ def shadow_setup(
     """Prepares a pool for shadow models of a recipe.
 
     Args:
-        pool: With images.
+        pool: Samples with images.
         recipe: How each model is trained.
-        preprocessing: Pixels to what a network sees, the target's own.
-        classes: Number of classes, the target's own.
-        views: How each image is shown in queries; the first is the identity.
-        seed: Seed of masks, initial weights, orders and augmentation.
-        query_batch: Images a step of a query.
+        preprocessing: Preprocessing of images; use the target's own.
+        classes: Number of classes of the target.
+        views: Views in which each image is queried; the first is the identity.
+        seed: Seed of masks, initial weights, batch order and augmentation.
+        query_batch: Number of images in a query step.
 
     Raises:
-        InputError: The pool has no images, or a label is no class of the target.
+        InputError: The pool has no images, or a label is not a class of the target.
     """
     images = pool.images
     if images is None:

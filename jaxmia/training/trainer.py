@@ -1,4 +1,4 @@
-"""One model: its initial state, a training step and its logits, all pure functions of arrays."""
+"""Training of one model: initialisation, training step and logits as pure functions of arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,20 +18,20 @@ from jaxmia.training.devices import compute_dtype
 from jaxmia.training.optimizer import Hyper, direction, init, learning_rate
 
 State = dict[str, Any]
-"""`params`, `stats` (batch statistics), `optimizer`, and `average` where weights are averaged: pure dicts."""
+"""Pure dicts `params`, `stats` (batch statistics), `optimizer`, and `average` if weights are averaged."""
 
 _INIT, _AUGMENT = 0, 1
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How one model trains. Holds no arrays.
+    """How one model trains; it holds no arrays.
 
     Attributes:
-        network: What is trained.
-        recipe: How.
-        preprocessing: Pixels to what it sees; the pool has been resized already.
-        compute: Types and convolution.
+        network: Network to train.
+        recipe: How the network is trained.
+        preprocessing: Preprocessing of images; only its normalisation is used, since the pool is already resized.
+        compute: Types and convolution to compute with.
     """
 
     network: Network
@@ -40,7 +40,7 @@ class Trainer:
     compute: Compute = field(default_factory=Compute)
 
     def init(self, key: jax.Array) -> State:
-        """Fresh weights, statistics and optimizer state of the model whose key this is."""
+        """Initialises weights, batch statistics and optimizer state of the model with this key."""
         model = self.network.build(nnx.Rngs(jax.random.fold_in(key, _INIT)), self.compute)
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         weights = nnx.to_pure_dict(params)
@@ -64,20 +64,20 @@ class Trainer:
         step: jax.Array,
         total: jax.Array,
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step of SGD on one batch; after `total` steps the state stays as it is.
+        """Performs one training step on one batch; from step `total` on, the state stays unchanged.
 
         Args:
-            state: Of the model.
-            hyper: Its scalars.
-            key: The model's own.
-            images: The pool, `[sample, height, width, channel]`.
-            labels: int `[sample]`.
-            index: The batch, int `[batch]`.
+            state: State of the model.
+            hyper: Hyperparameters of the model, scalars.
+            key: Random key of the model.
+            images: Images of the pool, `[sample, height, width, channel]`.
+            labels: Labels of the pool, int `[sample]`.
+            index: Sample indices of the batch, int `[batch]`.
             step: Number of the step, from 0.
-            total: Steps of this model's training.
+            total: Number of steps of this model's training.
 
         Returns:
-            The new state, and the batch's `loss` (nats, smoothed labels) and `accuracy` before the step.
+            The new state, and the batch's `loss` (in nats, with smoothed labels) and `accuracy` before the step.
         """
         batch = self._batch(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step), images, index)
         (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
@@ -96,7 +96,7 @@ class Trainer:
     def loss(
         self, params: State, stats: State, batch: jax.Array, labels: jax.Array, smoothing: jax.Array | float
     ) -> tuple[jax.Array, tuple[jax.Array, State]]:
-        """Mean cross-entropy in nats with label smoothing, in training mode; also logits and moved statistics."""
+        """Mean cross-entropy in nats with label smoothing, in training mode; also logits and updated statistics."""
         model = nnx.merge(self._graph(), params, stats)
         logits = model(batch, train=True)
         smooth = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class Trainer:
         return loss, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     def logits(self, state: State, images: jax.Array) -> jax.Array:
-        """Float32 logits `[sample, class]` of pool images in eval mode, by the averaged weights where there are."""
+        """Float32 logits `[sample, class]` of pool images in eval mode, with averaged weights if there are any."""
         model = nnx.merge(self._graph(), state.get("average", state["params"]), state["stats"])
         return model(self.preprocessing.normalised(images, self.compute.dtype), train=False)
 
@@ -114,7 +114,7 @@ class Trainer:
         return self.preprocessing.normalised(batch, self.compute.dtype)
 
     def _graph(self) -> nnx.GraphDef:
-        """The network without its arrays, made without computing any."""
+        """Structure of the network, without allocating its arrays."""
         model = nnx.eval_shape(lambda: self.network.build(nnx.Rngs(0), self.compute))
         return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
 
@@ -130,18 +130,18 @@ def make_trainer(
     preprocessing: Preprocessing,
     symmetries: Sequence[str] = ("identity",),
 ) -> Trainer:
-    """The trainer of a recipe, computing in the type that suits the first device.
+    """Makes the trainer of a recipe, with the precision that suits the first device.
 
     Args:
-        recipe: Network and training.
+        recipe: Network and how it is trained.
         shape: Height, width and channels of an image.
-        classes: Number of them.
-        preprocessing: Pixels to what the network sees.
-        symmetries: How each image will be shown in queries.
+        classes: Number of classes.
+        preprocessing: Preprocessing of images.
+        symmetries: Symmetries in which images will be queried.
 
     Raises:
-        InputError: Images are not square, and the recipe or a symmetry would exchange height and width; or mean or std
-            fit no image of so many channels.
+        InputError: Images are not square, but the recipe or a symmetry exchanges height and width; or mean or std does
+            not match the number of channels.
     """
     height, width, channels = shape
     preprocessing.check(channels)

@@ -1,4 +1,4 @@
-"""Trained weights that are kept, so that shadow models can be asked again."""
+"""Stores trained weights, so that shadow models can be queried again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from jaxmia.training.trainer import State
 
 
 class Weights:
-    """The folder `weights/` of a run: one `.npz` a chunk with `model [m]` and each array of its models, by name.
+    """The directory `weights/` of a run: one `.npz` for each chunk, with `model [model]` and its named arrays.
 
-    What only training needs, the memory of the optimizer, is not kept.
+    The optimizer's state, which only training needs, is not kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,14 +28,14 @@ class Weights:
         return _digest(arrays)
 
     def read(self, models: Sequence[int], kept: str) -> dict[str, np.ndarray]:
-        """The arrays of a chunk's models, by name.
+        """Reads the named arrays of a chunk's models.
 
         Args:
-            models: The chunk's.
-            kept: The digest that `write` returned.
+            models: Numbers of the chunk's models.
+            kept: Digest that `write` returned.
 
         Raises:
-            InputError: The file is missing or damaged, or holds other models or other weights.
+            InputError: The file is missing or damaged, or contains other models or other weights.
         """
         path = self.path(models)
         arrays = load_npz(path, required=("model",))
@@ -47,7 +47,7 @@ class Weights:
         return arrays
 
     def path(self, models: Sequence[int]) -> Path:
-        """The file of a chunk."""
+        """Path of a chunk's file."""
         return self.folder / f"{min(models):05d}-{max(models):05d}.npz"
 
 
@@ -58,23 +58,23 @@ def state_of(
     init: Callable[[Sequence[int]], State],
     source: str,
 ) -> State:
-    """The state of some models, fit for queries.
+    """Restores the state of some models for queries.
 
     Args:
-        arrays: As `Weights.read` returns them.
-        models: Whose they are.
-        together: The models of the state, each of `models`.
-        init: Makes a state of the same program; its values are not used.
-        source: Where the arrays come from, for messages.
+        arrays: Named arrays, as `Weights.read` returns them.
+        models: Numbers of the models that the arrays belong to.
+        together: Numbers of the models of the state, each one of `models`.
+        init: Initialises a state of the same structure; its values are not used.
+        source: Origin of the arrays, for error messages.
 
     Raises:
-        InputError: They are of another network; every difference is named.
+        InputError: The arrays belong to another network; the message lists every difference.
     """
     return tree_of(pick(arrays, models, together), _queried(init(together)), source)
 
 
 def _queried(state: State) -> State:
-    """What queries need."""
+    """Part of the state that queries need."""
     return {name: part for name, part in state.items() if name != "optimizer"}
 
 

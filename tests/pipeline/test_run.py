@@ -122,6 +122,6 @@ def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path)
     about = out / "checkpoints" / "00000-00001" / "about.json"
     about.parent.mkdir(parents=True)
     about.write_text(json.dumps({"models": [0, 1], "cache_key": {"seed": 4}}))
-    with pytest.raises(InputError, match="00000-00001: was made by another configuration: "):
+    with pytest.raises(InputError, match="00000-00001: was made with another configuration: "):
         run(config, out)
     assert [path.name for path in out.iterdir()] == ["checkpoints"]

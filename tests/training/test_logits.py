@@ -23,7 +23,7 @@ def query(answer: object) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("scale", [1, 30])
 def test_probabilities_are_refused_and_their_log_is_what_the_logits_are(kind: type, scale: float):
-    with pytest.raises(InputError, match=r"target: answers probabilities .* sum to 1\), expected logits: .* log$"):
+    with pytest.raises(InputError, match=r"target: returned probabilities .* sum to 1\), expected logits: .* log$"):
         query(softmax(scale * LOGITS).astype(kind))
     phi, correct = query(LOGITS)
     again, same = query(np.log(softmax(LOGITS)))
@@ -39,14 +39,14 @@ def test_logits_that_lie_in_0_to_1_are_no_probabilities():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (LOGITS[:, :2], r"answers 2 classes, the labels have 3 \(0 to 2\)$"),
-        (LOGITS[:, 0], r"answers an array of \[20\] to 20 images, expected logits \[sample, class\]$"),
-        (LOGITS.T, r"answers an array of \[3, 20\] to 20 images"),
-        (LOGITS[:19], r"answers an array of \[19, 3\] to 20 images"),
-        (LOGITS[:, :, None], r"answers an array of \[20, 3, 1\] to 20 images"),
-        ("yes", r"answers a str that is no array of numbers"),
-        (None, r"answers a NoneType that is no array of numbers|answers an array of \[\]"),
-        ([{}], r"answers a list that is no array of numbers"),
+        (LOGITS[:, :2], r"returned 2 classes, the labels have 3 \(0 to 2\)$"),
+        (LOGITS[:, 0], r"returned an array of \[20\] for 20 images, expected logits \[sample, class\]$"),
+        (LOGITS.T, r"returned an array of \[3, 20\] for 20 images"),
+        (LOGITS[:19], r"returned an array of \[19, 3\] for 20 images"),
+        (LOGITS[:, :, None], r"returned an array of \[20, 3, 1\] for 20 images"),
+        ("yes", r"returned a str that is not an array of numbers"),
+        (None, r"returned a NoneType that is not an array of numbers|returned an array of \[\]"),
+        ([{}], r"returned a list that is not an array of numbers"),
     ],
 )
 def test_what_are_no_logits_of_these_samples(answer: object, message: str):

@@ -137,7 +137,7 @@ def test_kernels_that_cannot_be_had(monkeypatch):
 
 
 def test_more_devices_than_there_are():
-    with pytest.raises(InputError, match=r"ensemble.devices: 99 asked for, \d+ found"):
+    with pytest.raises(InputError, match=r"ensemble.devices: 99 requested, \d+ found"):
         make_plan(EnsembleConfig(devices=99), trainer(), 8, LARGE)
 
 
