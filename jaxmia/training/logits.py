@@ -29,8 +29,8 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
         except Exception as error:  # frameworks raise exceptions of their own
             reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise InputError(
-                f"target: returned a {type(answer).__name__} that is not an array of numbers ({reason}); return a NumPy "
-                "array, as by logits.detach().cpu().numpy()"
+                f"target: returned a {type(answer).__name__} that is not an array of numbers ({reason}); return a "
+                "NumPy array, as by logits.detach().cpu().numpy()"
             ) from error
         _refuse_shape(logits, len(images), classes)
         _refuse_probabilities(logits)
