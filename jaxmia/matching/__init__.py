@@ -1,4 +1,4 @@
-"""Which training recipe makes shadows that look like the target."""
+"""Finds the training recipe whose shadow models resemble the target most."""
 
 from jaxmia.matching.search import match
 

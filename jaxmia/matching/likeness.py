@@ -1,4 +1,4 @@
-"""How alike the margins of shadows and of a target are distributed."""
+"""Compares the distributions of logit margins of shadow models and of a target."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -7,19 +7,19 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 MIN_PER_SIDE = 20
-"""Public members, and as many non-members, of a class that is compared on its own."""
+"""Smallest number of public members, and of non-members, for which a class is compared on its own."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How far models of one recipe are from the target, and from each other. Distances are in nats.
+    """Distances in nats of the models of one recipe from the target and from each other.
 
     Attributes:
-        in_: Distance of each model's IN margins to the target's on members, `[model]`.
-        out: Distance of each model's OUT margins to the target's on non-members, `[model]`.
-        peers: Mean distance of each model to the others of the recipe, of both sides, `[model]`.
-        accuracy_in: Share of IN samples classified rightly, mean over models.
-        accuracy_out: The same of OUT samples.
+        in_: Distance of each model's IN margins from the target's on members, `[model]`.
+        out: Distance of each model's OUT margins from the target's on non-members, `[model]`.
+        peers: Mean distance of each model from the recipe's other models, averaged over IN and OUT, `[model]`.
+        accuracy_in: Accuracy on IN samples, averaged over models.
+        accuracy_out: Accuracy on OUT samples, averaged over models.
     """
 
     in_: np.ndarray
@@ -30,22 +30,22 @@ class Likeness:
 
     @property
     def distances(self) -> np.ndarray:
-        """To the target, mean of both sides, `[model]`."""
+        """Distance of each model from the target, averaged over IN and OUT, `[model]`."""
         return (self.in_ + self.out) / 2
 
     @property
     def energy_scores(self) -> np.ndarray:
-        """Energy score of the target, one term a model, `[model]`: its distance less half of that to its peers.
+        """Terms of the target's energy score, `[model]`: each model's distance minus half of that from its peers.
 
-        The mere distance would favour recipes whose models are all alike and lie in the middle of others. The mean of
-        this is least for the recipe that made the target (Gneiting and Raftery, 2007; the Wasserstein-1 distance on the
-        line is of negative type).
+        The distance alone would favour recipes whose models are all alike and lie between those of others. The expected
+        energy score is smallest for the recipe that trained the target (Gneiting and Raftery, 2007), since the
+        Wasserstein-1 distance on the line is of negative type.
         """
         return self.distances - self.peers / 2
 
     @property
     def energy_score(self) -> float:
-        """Mean over models; NaN where a training diverged."""
+        """Mean energy score over models; NaN if a model diverged."""
         return float(self.energy_scores.mean())
 
 
@@ -61,11 +61,11 @@ def likeness(
 
     Args:
         target: The target's margins in nats, `[sample]`.
-        members: On which of them it was trained, bool `[sample]`.
-        phi: The models' margins, `[model, sample]`, two models or more.
-        mask: Who was trained on whom, bool `[model, sample]`.
-        correct: Whether the models' classes are right, bool `[model, sample]`.
-        labels: int `[sample]`.
+        members: Whether the target was trained on each sample, bool `[sample]`.
+        phi: The models' margins in nats, `[model, sample]`, of at least two models.
+        mask: Membership masks of the models, bool `[model, sample]`.
+        correct: Whether the models' predictions are correct, bool `[model, sample]`.
+        labels: Labels, int `[sample]`.
     """
     strata = strata_of(labels, members)
     own = [_Model(margins, trained, strata) for margins, trained in zip(phi.astype(np.float64), mask, strict=True)]
@@ -83,7 +83,7 @@ def likeness(
 
 
 def strata_of(labels: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The class of each sample, or -1 for those of classes with fewer than `MIN_PER_SIDE` of both kinds, `[sample]`."""
+    """Stratum of each sample, `[sample]`: its class, or -1 if the class has under `MIN_PER_SIDE` members or others."""
     strata = np.full(len(labels), -1)
     for label in np.unique(labels):
         chosen = labels == label
@@ -93,14 +93,14 @@ def strata_of(labels: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 def transport(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> float:
-    """Wasserstein-1 distance, the mean difference quantile by quantile, in nats: its mean over strata by size of `one`.
+    """Computes the Wasserstein-1 distance in nats, averaged over strata with weights by the size of `one`.
 
     Args:
         one: Margins by stratum.
-        other: The same; strata that only one of them has are left out.
+        other: Margins by stratum; strata that only one side has are ignored.
 
     Returns:
-        NaN where a margin is not finite.
+        Mean distance; NaN if a margin is not finite.
     """
     shared = [stratum for stratum in one if stratum in other]
     if not all(np.isfinite(side[stratum]).all() for side in (one, other) for stratum in shared):
@@ -111,7 +111,7 @@ def transport(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> float
 
 @dataclass(frozen=True)
 class _Model:
-    """Margins of one model, who is IN, and the stratum of each sample: all `[sample]`."""
+    """Margins of one model, its membership mask, and the stratum of each sample, all `[sample]`."""
 
     margins: np.ndarray
     trained: np.ndarray

@@ -1,4 +1,4 @@
-"""The recipes that are tried."""
+"""Enumerates the recipes to try."""
 
 import math
 import random
@@ -10,13 +10,13 @@ from jaxmia.config import Augment, MatchConfig, Recipe
 
 
 def recipes_to_try(space: MatchConfig, base: Recipe, side: int, seed: int) -> list[Recipe]:
-    """The configured recipe, then combinations of the search space: all of them, or as many drawn as there are trials.
+    """Lists the configured recipe and combinations of the search space, drawn at random if there are too many.
 
     Args:
-        space: Values of each field.
-        base: The configured recipe.
-        side: Of the images, in pixels.
-        seed: Of the draw.
+        space: Search space and number of trials.
+        base: Configured recipe.
+        side: Side of the images in pixels.
+        seed: Seed for drawing combinations.
     """
     choices = _choices(space, base, side)
     shape = [len(values) for values in choices.values()]
@@ -34,7 +34,7 @@ def recipes_to_try(space: MatchConfig, base: Recipe, side: int, seed: int) -> li
 
 
 def _choices(space: MatchConfig, base: Recipe, side: int) -> dict[str, tuple[Any, ...]]:
-    """Values of each field, in the order of the configuration."""
+    """Values to try for each field, in the order of the configuration."""
     decay = base.weight_decay or 5e-4
     spread: dict[str, tuple[Any, ...]] = {
         "epochs": tuple(max(1, round(base.epochs * factor)) for factor in (0.25, 0.5, 1, 2)),

@@ -1,4 +1,4 @@
-"""Trains the recipes, compares them with the target, and writes down which is the best."""
+"""Trains the candidate recipes, compares them with the target, and writes the best."""
 
 import json
 import logging
@@ -32,12 +32,12 @@ _SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment
 
 @dataclass(frozen=True)
 class Target:
-    """What is known of the target on the public samples.
+    """The target's margins and membership on the public samples.
 
     Attributes:
-        phi: Margins of the image as it is, nats, `[public sample]`.
-        correct: Whether its class is right, bool `[public sample]`.
-        members: bool `[public sample]`.
+        phi: Logit margins in the identity view in nats, `[public sample]`.
+        correct: Whether the target's prediction is correct, bool `[public sample]`.
+        members: Whether the sample is a member, bool `[public sample]`.
     """
 
     phi: np.ndarray
@@ -46,22 +46,22 @@ class Target:
 
 
 def match(pipeline: Pipeline) -> dict[str, Any]:
-    """Finds the recipe whose shadows look most like the target, judged on the public samples.
+    """Finds the recipe whose shadow models resemble the target most on the public samples.
 
-    Recipes that an earlier call with the same pool has trained are not trained again. Private labels are not known, and
-    public ones serve to compare distributions only; they do choose the recipe, though.
+    Recipes that an earlier call trained on the same pool are not trained again. The search uses only the public
+    membership labels, and only to compare distributions; the choice of the recipe nevertheless depends on them.
 
     Args:
-        pipeline: The challenge, the configured recipe and search space, and the folder of the results.
+        pipeline: Pipeline with the challenge, the configured recipe and search space, and the run directory.
 
     Returns:
-        What `match.json` holds: `target` (its accuracy on members and non-members), and `trials`, the best first.
-        Each has its `recipe`; its `energy_score` with the `std_error` over models; the distances that make it up,
-        `in`, `out` and to `peers`; accuracies; and `gap_to_best`, the difference from the best recipe's energy score
-        over the same models, with `gap_std_error`.
+        Contents of `match.json`: `target` (its accuracy on members and non-members), and `trials`, the best first. Each
+        trial has its `recipe`; its `energy_score` with the `std_error` over models; the distances `in`, `out` and
+        `peers` that make it up; accuracies; and `gap_to_best`, the difference from the best recipe's energy score over
+        the same models, with `gap_std_error`.
 
     Raises:
-        InputError: There are too few public members or non-members, or the configuration does not fit the pool.
+        InputError: There are too few public members or non-members, or the configuration does not match the pool.
     """
     config, pool, out = pipeline.config, pipeline.pool, pipeline.out
     target = _target(pipeline)
@@ -105,12 +105,12 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def rank(found: dict[int, Likeness]) -> list[int]:
-    """The recipes by misfit, the best first, those that diverged last."""
+    """Sorts the recipes by energy score, the best first and those that diverged last."""
     return sorted(found, key=lambda place: (np.isnan(found[place].energy_score), found[place].energy_score, place))
 
 
 def describe(one: Likeness, best: Likeness) -> dict[str, float | None]:
-    """A recipe's figures beside those of the best, fit for JSON: None where a training diverged."""
+    """Summarises a recipe's figures relative to the best recipe as plain JSON, with None where a model diverged."""
     gap = one.energy_scores - best.energy_scores
     figures = {
         "energy_score": one.energy_score,
@@ -145,7 +145,7 @@ def _target(pipeline: Pipeline) -> Target:
 
 
 def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
-    """What the models of each recipe say, by the recipe's place; trains those that no file holds."""
+    """Outcomes of the recipes by their index; trains the recipes that have no stored outcome."""
     config = pipeline.config
     _refuse_oblong(pipeline.setup.images, config, recipes)
     paths = _paths(pipeline, recipes)
@@ -155,7 +155,9 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
         if path.exists()
     }
     missing = [place for place in range(len(recipes)) if place not in outcomes]
-    logger.info(f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} recipes are there")
+    logger.info(
+        f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} are trained already"
+    )
     if not missing:
         return outcomes
     runs = _plan_runs(pipeline, recipes, missing)
@@ -179,7 +181,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
 
 @dataclass(frozen=True)
 class _Run:
-    """One program and what it trains."""
+    """An ensemble, and the chunks that its program trains."""
 
     ensemble: Ensemble
     chunks: list[list[Lane]]
@@ -189,7 +191,7 @@ class _Run:
 def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]) -> list[_Run]:
     config = pipeline.config
     groups = programs([recipes[place] for place in missing])
-    logger.info(f"match: training {len(missing)} recipes by {len(groups)} programs")
+    logger.info(f"match: training {len(missing)} recipes in {len(groups)} programs")
     runs = []
     for group in groups:
         places = [missing[index] for index in group]
@@ -203,7 +205,7 @@ def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[
 
 
 def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[Lane], int], None]:
-    """Turns images of a chunk into the progress of the whole search."""
+    """Converts the images of each chunk into progress of the whole search."""
     done = 0
 
     def tell(chunk: Sequence[Lane], images: int) -> None:
@@ -216,7 +218,7 @@ def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Se
 
 
 def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
-    """The file of each recipe, named by all that its models depend on."""
+    """File of each recipe, named by a digest of everything that its models depend on."""
     paths = []
     for recipe in recipes:
         key = {

@@ -1,4 +1,4 @@
-"""Trains models of many recipes together: what may differ inside one program does."""
+"""Trains models of many recipes together, in one program where they differ only in its inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from jaxmia.training.query import query
 from jaxmia.training.trainer import State
 
 _STEPS_A_CALL = 32
-"""Where many steps run in one call. Steps beyond the last change nothing, so that all calls have one shape."""
+"""Steps in one call, where a call runs many. Steps beyond the last change nothing, so all calls have the same shape."""
 
 FREE = ("epochs", "warmup_epochs", "learning_rate", "weight_decay", "label_smoothing")
-"""What may differ between the models of one program, as long as the warm-up is the same share of the epochs."""
+"""Fields that may differ between models of one program, as long as the warm-up is the same fraction of the epochs."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the models of one recipe say of the whole pool.
+    """Results of the models of one recipe on the whole pool.
 
     Attributes:
-        phi: Logit margins of the image as it is, in nats, float32 `[model, sample]`.
-        correct: Whether the predicted class is right, bool `[model, sample]`.
+        phi: Logit margins in the identity view in nats, float32 `[model, sample]`.
+        correct: Whether the prediction is correct, bool `[model, sample]`.
     """
 
     phi: np.ndarray
@@ -38,14 +38,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Lane:
-    """One model of an ensemble: the number of its recipe, and its own, which decides on mask, weights and orders."""
+    """A model of an ensemble: the index of its recipe and its own number, which determines mask, weights and orders."""
 
     recipe: int
     model: int
 
 
 def programs(recipes: Sequence[Recipe]) -> list[list[int]]:
-    """The recipes (their places) by the program that trains them; in each, those of most epochs come first."""
+    """Groups recipes, given by index, that one program can train; in each group those with most epochs come first."""
     groups: dict[str, list[int]] = {}
     for place, recipe in enumerate(recipes):
         groups.setdefault(recipe.model_dump_json(exclude=set(FREE)), []).append(place)
@@ -53,7 +53,7 @@ def programs(recipes: Sequence[Recipe]) -> list[list[int]]:
 
 
 def lanes_of(recipes: Sequence[int], models: int, plan: Plan) -> list[list[Lane]]:
-    """Every model of every recipe in chunks of one size, a multiple of the devices; the last repeats its last model."""
+    """Splits the models of all recipes into chunks of one size, a multiple of the devices; the last one is padded."""
     lanes = [Lane(recipe, model) for recipe in recipes for model in range(models)]
     chunks = -(-len(lanes) // plan.width)
     size = -(-len(lanes) // chunks)
@@ -71,17 +71,17 @@ def train_recipes(
     query_batch: int = 512,
     on_images: Callable[[Sequence[Lane], int], None] = lambda lanes, images: None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """Trains recipes of one program and queries them; yields each recipe (its place) once all its models are done.
+    """Trains and queries recipes of one program; yields each recipe's index and outcome once its models are done.
 
-    Model `i` of a recipe is the shadow `i` that a run of that recipe would train.
+    Model `i` of a recipe equals the shadow model `i` that a run with that recipe would train.
 
     Args:
-        ensemble: Holds the pool and the trainer of any of the recipes.
-        recipes: All that there are.
-        chunks: Which of them to train, as `lanes_of` gives them.
-        masks: Who trains on whom; their seed is that of orders too.
-        query_batch: Images a step of the query.
-        on_images: Told of the chunk and the number of images that a call has trained on, over all models.
+        ensemble: Ensemble with the pool and the trainer of any of the recipes.
+        recipes: All recipes.
+        chunks: Chunks of models to train, from `lanes_of`.
+        masks: Membership masks; their seed also determines the batch order.
+        query_batch: Number of images in a query step.
+        on_images: Called with the chunk and the number of images that a call trained on, over all models.
     """
     done: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     wanted = {(lane.recipe, lane.model) for chunk in chunks for lane in chunk}
@@ -100,7 +100,7 @@ def train_recipes(
 
 
 def images_of(ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], masks: Masks) -> int:
-    """Images that the training of a chunk shows, over all its models."""
+    """Number of training images of a chunk, over all its models."""
     size = ensemble.trainer.recipe.batch_size
     return _steps(ensemble, _batches(ensemble, recipes, chunk, masks)[1]) * size * len(chunk)
 
@@ -123,7 +123,7 @@ def _train(
     for first in range(0, _steps(ensemble, total), count):
         state, metrics = ensemble.run(state, hyper, keys, batches.block(first, count), first, total)
         if before is not None:
-            before.block_until_ready()  # one call waits behind the one that runs, and no more
+            before.block_until_ready()  # at most one call is queued behind the running one
         before = metrics["loss"]
         on_images(chunk, count * size * len(chunk))
     return state
@@ -132,14 +132,14 @@ def _train(
 def _batches(
     ensemble: Ensemble, recipes: Sequence[Recipe], chunk: Sequence[Lane], masks: Masks
 ) -> tuple[Batches, np.ndarray]:
-    """The batches of a chunk, and how many of them each model takes, int32 `[model]`."""
+    """Batches of a chunk, and the number of steps of each model, int32 `[model]`."""
     models, epochs = [lane.model for lane in chunk], np.array([recipes[lane.recipe].epochs for lane in chunk])
     one = Batches(masks.seed, models, masks(models), 1, ensemble.trainer.recipe.batch_size)
     return one, (epochs * one.total).astype(np.int32)
 
 
 def _steps(ensemble: Ensemble, total: np.ndarray) -> int:
-    """Steps until the last model is done, in whole calls."""
+    """Number of steps until the last model has finished, in whole calls."""
     count = _steps_a_call(ensemble)
     return -(-int(total.max()) // count) * count
 

@@ -1,4 +1,4 @@
-"""Families of shadows: several runs against one target, each by a recipe of its own, fused to one score."""
+"""Fuses the scores of several runs against one target, each with a family of shadow models of its own recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Family:
     """A scored run.
 
     Attributes:
-        run: Its directory.
-        pool: Without images.
-        metrics: What its `metrics.json` says.
-        score: Of that attack, float64 `[sample]`; higher means member.
+        run: Run directory.
+        pool: Pool of the run, without images.
+        metrics: Contents of its `metrics.json`.
+        score: Scores of the run's chosen attack, float64 `[sample]`; higher means member.
     """
 
     run: Path
@@ -36,22 +36,22 @@ class Family:
 
 
 def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
-    """Fuses scored runs by the mean of the ranks that each one's chosen attack gives a sample.
+    """Fuses scored runs by the mean rank of each sample over the runs' chosen attacks.
 
-    Each family keeps its own statistics and its own choice of attack; weights are equal, since weighing them by public
-    labels would spoil the figure on these. There is no estimate for the private part: families of one seed share
-    masks, so a shadow cannot play the target against another family.
+    Each family keeps its own statistics and its own choice of attack. Weights are equal, since weights fitted to the
+    public labels would bias the figures on the public samples. There is no estimate for the private samples: families
+    of one seed share masks, so a shadow model cannot play the target against another family.
 
     Args:
-        out: Where `pool.npz`, `scores.npz`, `samples.csv`, `submission.csv` and `metrics.json` go.
-        runs: Two run directories or more, of the same samples.
+        out: Directory for `pool.npz`, `scores.npz`, `samples.csv`, `submission.csv` and `metrics.json`.
+        runs: At least two run directories with the same samples.
 
     Returns:
-        What `metrics.json` holds.
+        Contents of `metrics.json`.
 
     Raises:
-        InputError: There are fewer than two runs, one comes twice or is `out`, lacks a file, or differs from the first
-            in its samples or its false positive rate.
+        InputError: There are fewer than two runs, a run is repeated or is `out`, lacks a file, or differs from the
+            first in its samples or false positive rate.
     """
     _refuse_repeats(out, runs)
     families = [read_family(run) for run in runs]
@@ -91,10 +91,10 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
 
 
 def read_family(run: Path) -> Family:
-    """Reads a run directory that `jaxmia score` has written to.
+    """Reads a run directory that `jaxmia score` has scored.
 
     Raises:
-        InputError: `metrics.json`, `pool.npz` or `scores.npz` is missing, damaged, or does not fit the others.
+        InputError: `metrics.json`, `pool.npz` or `scores.npz` is missing, damaged, or inconsistent with the others.
     """
     metrics = RunMetrics.read(run)
     pool = Pool.load(RunDir(run).pool)
@@ -108,11 +108,11 @@ def read_family(run: Path) -> Family:
 
 def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:
     if len(runs) < 2:
-        raise InputError(f"runs: {len(runs)} given, expected at least two to fuse")
+        raise InputError(f"runs: got {len(runs)}, expected at least two to fuse")
     seen: set[Path] = {out.resolve()}
     for run in runs:
         if run.resolve() in seen:
-            raise InputError(f"{run}: comes more than once among --out and the runs; each is to be another folder")
+            raise InputError(f"{run}: given more than once among --out and the runs; use different directories")
         seen.add(run.resolve())
 
 

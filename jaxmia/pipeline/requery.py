@@ -1,4 +1,4 @@
-"""Asks shadow models whose weights were kept again, without training: in other views, or about other samples."""
+"""Queries shadow models with kept weights again, without training: in other views or on other samples."""
 
 import logging
 import time
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Requery:
-    """Trained models, and what they are to be asked now.
+    """A new query of trained models.
 
     Attributes:
-        pipeline: The configuration, and the folder of the new answers.
+        pipeline: Configuration and run directory of the new query.
         source: Directory of the run that trained the models and kept their weights; it may be the same.
     """
 
@@ -40,17 +40,17 @@ class Requery:
     source: Path
 
     def waiting(self) -> list[Entry]:
-        """The chunks that are yet to be asked as the configuration says; nothing is written.
+        """Chunks that have not been queried with this configuration yet; nothing is written.
 
         Raises:
-            InputError: A chunk differs in more than what it is asked, or its weights were not kept; or `source` is
-                another run and has no chunks, or its samples are not to be had any more.
+            InputError: A chunk differs in more than its query, or its weights were not kept; or `source` is another
+                run that has no chunks or whose samples are no longer available.
         """
         store = ScoreStore(RunDir(self.source).shadows)
-        # What was made elsewhere does not say how; it is scored as it is.
+        # Chunks made by other programs have no cache key; they are scored as they are.
         entries = [entry for entry in store.index() if "cache_key" in entry.metadata]
         if self._elsewhere and not entries:
-            raise InputError(f"{store.folder}: holds no trained shadow models (*.npz) to ask again")
+            raise InputError(f"{store.folder}: contains no trained shadow models (*.npz) to query again")
         there = {entry.models: entry.metadata for entry in ScoreStore(RunDir(self.pipeline.out).shadows).index()}
         waiting = [
             entry
@@ -62,11 +62,11 @@ class Requery:
         return waiting
 
     def run(self, waiting: Sequence[Entry]) -> None:
-        """Asks the models of these chunks and stores what they say.
+        """Queries the models of these chunks and stores the results.
 
         Raises:
-            InputError: Weights are damaged, others, or of another network.
-            Interrupted: A signal came; finished chunks are stored, and the same command goes on with the rest.
+            InputError: Weights are damaged or belong to other models or to another network.
+            Interrupted: A signal was received; finished chunks are stored, and the same command resumes with the rest.
         """
         if not waiting:
             return
@@ -76,13 +76,13 @@ class Requery:
         section, wanted = pipeline.config.ensemble, pipeline.config.shadow.count
         plan = pipeline.setup.plan(section, wanted)
         count = sum(len(entry.models) for entry in waiting)
-        logger.info(f"shadows: asking {count} again ({plan}); none is trained")
+        logger.info(f"shadows: querying {count} again without training ({plan})")
         weights, store = Weights(RunDir(self.source).weights), ScoreStore(RunDir(pipeline.out).shadows)
         claims = Claims(RunDir(pipeline.out).claims)
         with stop_requests() as stop_signal, pipeline.progress_bar("shadows") as on_progress:
             shadows = replace(pipeline.setup.shadow_trainer(plan), on_progress=on_progress, stop_signal=stop_signal)
             for entry in waiting:
-                # Whoever else asks them gets the same answers; the claim only tells that somebody is at work here.
+                # Other processes would get the same results; the claim only shows that this one is at work.
                 with claims.acquire(entry.models):
                     store.write(self._ask(shadows, weights, entry, plan.width))
 
@@ -95,7 +95,7 @@ class Requery:
         return self.pipeline.setup.cache_key()
 
     def _cache_key_of(self, entry: Entry) -> dict[str, Any]:
-        """What the answers of a chunk's models are to depend on, here."""
+        """Cache key that a chunk has once it is queried with this configuration."""
         trained_on = entry.metadata["cache_key"].get("trained_on", entry.metadata["cache_key"].get("pool"))
         return {**self._cache_key, **({"trained_on": trained_on} if trained_on != self._cache_key["pool"] else {})}
 
@@ -114,8 +114,8 @@ class Requery:
             )
         if not isinstance(entry.metadata.get("weights"), str):
             raise InputError(
-                f"{entry.path}: was asked in other views or about other samples, and its models cannot be asked again: "
-                "their weights were not kept (ensemble.keep_weights); use another --out"
+                f"{entry.path}: was queried in other views or on other samples, and its models cannot be queried "
+                "again: their weights were not kept (ensemble.keep_weights); use another --out"
             )
         if entry.metadata["cache_key"].get("pool") != self._cache_key["pool"]:
             self._refuse_samples(entry)
@@ -125,8 +125,8 @@ class Requery:
         assert before is not None and now is not None
         if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"].get("pool"):
             raise InputError(
-                f"{RunDir(self.source).config}: challenge: its files hold other samples than those that the models of "
-                f"{entry.path} were trained on; without those it is not known who was trained on whom"
+                f"{RunDir(self.source).config}: challenge: its files contain other samples than those that the models "
+                f"of {entry.path} were trained on; without them the membership of samples is unknown"
             )
         if before.shape[1:] != now.shape[1:]:
             raise InputError(
@@ -167,7 +167,7 @@ class Requery:
         )
 
     def _mask(self, mask: np.ndarray, pool: str) -> np.ndarray:
-        """Who was trained on whom, of the samples of now, bool `[model, sample]`; a sample is known by its image."""
+        """Membership masks of the current samples, bool `[model, sample]`; samples are matched by their images."""
         if pool == self._cache_key["pool"]:
             return mask
         known = self._known
@@ -176,7 +176,7 @@ class Requery:
 
     @cached_property
     def _known(self) -> dict[str, list[int]]:
-        """Where each image is among the samples that the models were trained on or might have been."""
+        """Positions of each image in the pool that the models were trained with, by the image's digest."""
         found: dict[str, list[int]] = {}
         for position, key in enumerate(_keys(self._trained_pool)):
             found.setdefault(key, []).append(position)
@@ -190,7 +190,7 @@ class Requery:
 
 
 def _keys(pool: Pool) -> Iterator[str]:
-    """A digest of each image, the same however the image is stored."""
+    """Yields a digest of each image that does not depend on its dtype."""
     assert pool.images is not None
     for image in pool.images:
         yield digest(image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image)

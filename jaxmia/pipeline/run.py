@@ -1,4 +1,4 @@
-"""Everything from the three files to a submission and a report, in the order of its stages."""
+"""Runs the whole pipeline from the challenge's files to a submission and a report."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ from jaxmia.runs.store import Entry
 def run(
     config: Config, out: Path, *, progress_bar: ProgressBar = no_progress_bar, truth: Path | None = None
 ) -> RunMetrics:
-    """Does what `jaxmia run` does; stages whose results are there are not repeated.
+    """Runs all stages as `jaxmia run` does; stages whose results exist already are skipped.
 
     Args:
-        config: The challenge, the recipe of the shadows, and the attack.
-        out: The run directory; made where it is not there.
+        config: Configuration of the challenge, the shadow models and the attack.
+        out: Run directory; created if it does not exist.
         progress_bar: Shows progress.
-        truth: CSV of `id,membership` of private samples, where it is known: the report shows the figures on them.
+        truth: CSV `id,membership` of the private samples, if known; the report then shows figures on them.
 
     Returns:
-        What `metrics.json` holds.
+        Contents of `metrics.json`.
 
     Raises:
-        InputError: A file or a field cannot be used, or what is in the directory does not fit the configuration.
-        Interrupted: A signal came; what was done is saved, and the same call goes on from there.
+        InputError: A file or a field is invalid, or the run directory does not match the configuration.
+        Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     pipeline = _pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, out)
@@ -51,18 +51,19 @@ def train(
     coordinator: str | None = None,
     progress_bar: ProgressBar = no_progress_bar,
 ) -> None:
-    """Trains and queries the shadow models that are not there yet.
+    """Trains and queries the shadow models that are missing.
 
     Args:
-        config: The challenge and the recipe of the shadows.
-        out: The run directory; jobs may share it.
-        shard: Which of the models; by default all.
-        coordinator: Where the processes of one job meet (`jaxmia.pipeline.shard.meet`); by default they do not.
+        config: Configuration of the challenge and the shadow models.
+        out: Run directory, which several jobs may share.
+        shard: Shard of the models to train; by default all models.
+        coordinator: Address at which the processes of one job meet (`jaxmia.pipeline.shard.meet`); by default they do
+            not meet.
         progress_bar: Shows progress.
 
     Raises:
-        InputError: As `run`; or models that are there were queried in other views.
-        Interrupted: As `run`.
+        InputError: As in `run`, or existing models were queried in other views.
+        Interrupted: As in `run`.
     """
     pipeline = _pipeline(config, out, progress_bar)
     if coordinator is not None:
@@ -80,17 +81,17 @@ def train(
 def query(
     config: Config, out: Path, *, shadows: Path | None = None, progress_bar: ProgressBar = no_progress_bar
 ) -> None:
-    """Queries the target, and again the shadows whose scores were made in other views.
+    """Queries the target, and queries again the shadow models that were queried in other views.
 
     Args:
-        config: The challenge, the recipe of the shadows, and the views.
-        out: The run directory.
-        shadows: Directory of another run, whose shadows are queried; it stays as it is.
+        config: Configuration of the challenge, the shadow models and the views.
+        out: Run directory.
+        shadows: Directory of another run whose shadow models are queried; it is left unchanged.
         progress_bar: Shows progress.
 
     Raises:
-        InputError: As `run`; or shadows are to be queried again whose weights were not kept.
-        Interrupted: As `run`.
+        InputError: As in `run`, or the weights of shadow models to be queried again were not kept.
+        Interrupted: As in `run`.
     """
     pipeline = _pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
@@ -100,17 +101,17 @@ def query(
 
 
 def prepare_run_dir(pipeline: Pipeline, source: Path) -> tuple[Requery, list[Entry]]:
-    """Looks at what is there before anything is written, and removes what killed processes have half written.
+    """Checks a run directory before anything is written, and removes partial files of killed processes.
 
     Args:
-        pipeline: The run.
-        source: Directory of the run whose shadows are queried; usually the same.
+        pipeline: Pipeline of the run.
+        source: Directory of the run whose shadow models are queried; usually the same.
 
     Returns:
-        What queries trained models again, and the chunks that are waiting for it.
+        The query of trained models, and the chunks that need it.
 
     Raises:
-        InputError: What is there does not fit the configuration.
+        InputError: The directory does not match the configuration.
     """
     requery = Requery(pipeline, source)
     waiting = requery.waiting()

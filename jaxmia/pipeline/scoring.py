@@ -1,4 +1,4 @@
-"""Matrices of logit margins to one score a sample, a submission and its figures."""
+"""Computes membership scores, a submission and its figures from matrices of logit margins."""
 
 import logging
 from pathlib import Path
@@ -35,14 +35,14 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
 
     Args:
-        out: A run directory.
-        section: Which attack, and at which false positive rate it is to be strong.
+        out: Run directory.
+        section: Configuration of the attack and of its false positive rate.
 
     Returns:
-        What `metrics.json` holds.
+        Contents of `metrics.json`.
 
     Raises:
-        InputError: A file is missing or bad, the attack's name is unknown, or it lacks the models that it needs.
+        InputError: A file is missing or invalid, the attack is unknown, or there are too few models for it.
     """
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
@@ -95,13 +95,13 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
 
 
 def is_matched(out: Path) -> bool:
-    """Whether `jaxmia match` chose the recipe of a run's shadows, as its configuration says."""
+    """Whether the recipe of a run's shadow models was selected by `jaxmia match`, according to its configuration."""
     config = RunDir(out).config
     return config.exists() and load_config(config).matched
 
 
 def _rehearse(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
-    """How a named attack does on shadows that play the target; None where they cannot."""
+    """Evaluates a named attack on shadow models that play the target; None if they cannot."""
     try:
         return select(evidence, [attack], section.fpr, targets=section.targets)
     except InputError:
@@ -109,19 +109,19 @@ def _rehearse(attack: Attack, evidence: Evidence, section: AttackConfig) -> Sele
 
 
 def _tell_missing(out: Path, shadows: Chunk) -> list[int]:
-    """Says which models that the run's configuration asks for are not there; their numbers."""
+    """Logs which of the configured models are missing, and returns their numbers."""
     if shadows.diverged:
         logger.info(f"shadows: {ranges(list(shadows.diverged))} diverged and are left out")
     missing = missing_models(out, {*shadows.model.tolist(), *shadows.diverged})
     if missing:
         inside = shadows.mask.sum(0)
         suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))
-        logger.info(f"shadows: {len(shadows.model)} models are there, missing are {ranges(missing)}; {suffices}")
+        logger.info(f"shadows: {len(shadows.model)} models found, missing {ranges(missing)}; {suffices}")
     return missing
 
 
 def submit_private(out: Path, pool: Pool, score: np.ndarray) -> None:
-    """Writes `submission.csv` of the private samples, where there are any; `score` is of all, `[sample]`."""
+    """Writes `submission.csv` for the private samples, if there are any; `score` covers all samples, `[sample]`."""
     private = ~pool.public
     if private.any():
         write_submission(RunDir(out).submission, pool.ids[private].tolist(), to_unit_interval(score[private]))

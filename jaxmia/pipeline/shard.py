@@ -1,4 +1,4 @@
-"""One job over many hosts: its processes find each other, part the models, and go their own ways."""
+"""Shards of a run: one job on many hosts, whose processes divide the models and then work independently."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several jobs that share a run: it trains every `count`-th model."""
+    """One of `count` jobs that share a run; it trains every `count`-th model."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Reads `I/N`; I counts from 0, and N/N is 0/N, so that counting from 1 covers all models as well.
+        """Parses `I/N`; I counts from 0, and N/N means 0/N, so that counting from 1 also covers all models.
 
         Raises:
-            InputError: It is not of that form.
+            InputError: The text does not have this form.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) and int(count) > 0):
@@ -27,23 +27,23 @@ class Shard:
         return cls(int(index) % int(count), int(count))
 
     def models(self, total: int) -> range:
-        """Numbers of the models that this job trains, of 0 to `total` - 1."""
+        """Numbers of the models that this job trains, out of `total`."""
         return range(self.index, total, self.count)
 
 
 def meet(coordinator: str, shard: Shard) -> Shard:
-    """Waits until all processes of a job are there, by `jax.distributed`; which share of the models this one trains.
+    """Waits with `jax.distributed` until all processes of a job have started; returns the shard of this process.
 
-    They part at once. Models need nothing of each other, and processes that stayed together would end together: JAX
-    ends all of them when one dies.
+    The processes disconnect at once. Models do not depend on each other, and JAX ends all connected processes when one
+    dies.
 
     Args:
-        coordinator: `HOST:PORT` at which the process of shard 0 listens; or `auto`, where the scheduler (Slurm, Open
-            MPI) tells each process who it is and where the first one runs.
-        shard: This process among all; not used by `auto`.
+        coordinator: `HOST:PORT` at which the process of shard 0 listens; or `auto` if the scheduler (Slurm, Open MPI)
+            tells each process its index and where the first one runs.
+        shard: Shard of this process; ignored with `auto`.
 
     Raises:
-        InputError: The coordinator is no address or is not met, or no scheduler is found.
+        InputError: The coordinator is not an address or cannot be reached, or no scheduler is found.
     """
     import jax
     from jax.extend.backend import clear_backends
@@ -58,7 +58,7 @@ def meet(coordinator: str, shard: Shard) -> Shard:
         raise InputError(
             f"--coordinator: {coordinator!r}: {reason}; give HOST:PORT of the first process, and --shard I/N to each"
         ) from error
-    # Devices as this process alone sees them, and checkpoints that wait for nobody.
+    # So that this process sees only its own devices, and its checkpoints do not wait for other processes.
     clear_backends()
     return found
 

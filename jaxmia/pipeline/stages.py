@@ -1,4 +1,4 @@
-"""The stages of `jaxmia run`; each is skipped where its output is there and its inputs are unchanged."""
+"""The stages of `jaxmia run`; each is skipped if its output exists and its inputs are unchanged."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[["Progress"], None]]]
-"""Given a title, a context whose value is told of progress."""
+"""Function from a title to a context manager, whose value is called with the progress."""
 
 
 def no_progress_bar(title: str) -> AbstractContextManager[Callable[["Progress"], None]]:
@@ -46,11 +46,11 @@ def no_progress_bar(title: str) -> AbstractContextManager[Callable[["Progress"],
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A configuration and the directory of its results.
+    """The stages of a run, given its configuration and directory.
 
     Attributes:
-        config: What to do.
-        out: The run directory.
+        config: Configuration of the run.
+        out: Run directory.
         progress_bar: Shows progress.
     """
 
@@ -60,7 +60,7 @@ class Pipeline:
 
     @cached_property
     def pool(self) -> Pool:
-        """The challenge's samples."""
+        """Public and private samples of the challenge."""
         from bridge.open import open_pool
 
         pool = open_pool(self.config.challenge, self.target.classes)
@@ -77,7 +77,7 @@ class Pipeline:
 
     @cached_property
     def views(self) -> tuple[View, ...]:
-        """How each image is shown in queries."""
+        """Views in which each image is queried."""
         section, images = self.config.query, self.pool.images
         if images is None:
             raise InputError("pool: holds no images to query")
@@ -86,7 +86,7 @@ class Pipeline:
 
     @cached_property
     def setup(self) -> "ShadowSetup":
-        """What a shadow model of this run is."""
+        """Setup of the shadow models of this run."""
         from jaxmia.training.setup import shadow_setup
 
         return shadow_setup(
@@ -100,11 +100,11 @@ class Pipeline:
         )
 
     def begin(self) -> None:
-        """Writes the resolved configuration, and the samples beside the results.
+        """Writes the resolved configuration and the samples to the run directory.
 
         Raises:
-            InputError: An attack that the configuration names is unknown, so that nothing is trained in vain, or a
-                checkpoint is of another configuration; then nothing is written.
+            InputError: A configured attack is unknown, or a checkpoint was made with another configuration; nothing is
+                written then.
         """
         configured_attacks(self.config.attack)
         if RunDir(self.out).checkpoints.exists():
@@ -113,21 +113,21 @@ class Pipeline:
         save_config(self.config, RunDir(self.out).config)
 
     def train(self, shard: Shard | None = None) -> None:
-        """Trains and queries the shadow models that are not there yet."""
+        """Trains and queries the shadow models that are missing."""
         store = ScoreStore(RunDir(self.out).shadows)
         cache_key = self.setup.cache_key()
         present = _present(store, cache_key)
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = [model for model in wanted if model not in present]
         if not missing:
-            logger.info(f"shadows: all {len(wanted)} are there")
+            logger.info(f"shadows: all {len(wanted)} exist already")
             _refuse_divergence(store)
             return
         from jaxmia.pipeline.worker import Job
         from jaxmia.training.weights import Weights
 
         section = self.config.ensemble
-        # For all that are wanted, so that a run that goes on has the plan that it began with.
+        # Planned for all wanted models, so that a resumed run keeps its plan.
         plan = self.setup.plan(section, len(wanted))
         logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
         claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
@@ -156,7 +156,7 @@ class Pipeline:
         return Checkpoints(RunDir(self.out).checkpoints, self.setup.cache_key(), every)
 
     def query(self) -> None:
-        """Queries the target on every sample and view."""
+        """Queries the target on every sample in every view."""
         from bridge.open import named_file
 
         path = RunDir(self.out).target
@@ -169,7 +169,7 @@ class Pipeline:
             "pool": self.setup.pool_digest,
         }
         if path.exists() and metadata_of(path, load_npz(path)).get("cache_key") == cache_key:
-            logger.info("target: scores are there")
+            logger.info("target: scores exist already")
             return
         from jaxmia.training.query import query_target
 
@@ -187,7 +187,7 @@ class Pipeline:
 
 
 def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
-    """The models that are there, whole, and trained by this configuration."""
+    """Numbers of the models that are stored and were trained with this configuration."""
     present: set[int] = set()
     for path, chunk in store.chunks():
         difference = describe_difference(chunk.metadata, {"cache_key": cache_key})
@@ -206,7 +206,7 @@ def _refuse_divergence(store: ScoreStore) -> None:
 
 
 def _reporter(claims: Claims, log: EventLog, on_progress: Callable[["Progress"], None]) -> Callable[["Progress"], None]:
-    """Tells of progress who looks on, the log once an epoch, and other processes."""
+    """Reports progress to the progress bar, to the event log once an epoch, and to other processes by their claims."""
     meter = ThroughputMeter()
 
     def report(progress: "Progress") -> None:

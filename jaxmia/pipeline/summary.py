@@ -1,4 +1,4 @@
-"""A scored run sample by sample and class by class, and what it promises for the samples in question."""
+"""Summaries of a scored run: by sample, by class, and what to expect on the private samples."""
 
 import csv
 import io
@@ -15,26 +15,26 @@ from jaxmia.files import write_text
 from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary
 
 DELTA = 1e-5
-"""Of the (epsilon, delta) that is bounded from below."""
+"""The delta at which epsilon is bounded from below."""
 
 MAX_VULNERABLE = 5
-"""Samples shown, at most."""
+"""Largest number of most vulnerable samples that are listed."""
 
 
 def write_samples(
     path: Path, pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes one CSV row a sample: `id,label,membership,score`, the fits, then every attack's score.
+    """Writes a CSV with one row for each sample: `id,label,membership,score`, the fits, then every attack's score.
 
-    Membership is 1, 0, or empty where it is unknown. Numbers have seven digits (`scores.npz` has all of them); one that
-    does not exist, such as the mean of no model, is empty.
+    Membership is 1, 0, or empty if it is unknown. Numbers have seven significant digits (`scores.npz` has full
+    precision); undefined ones, such as the mean over no models, are empty.
 
     Args:
-        path: The CSV; it appears whole or not at all.
-        pool: Ids, labels and membership.
-        score: Of the attack that counts, `[sample]`.
-        fits: As `jaxmia.attacks.sample_fits` gives them, `[sample]` each.
-        scores: Of each attack, by name, `[sample]` each.
+        path: Path of the CSV, which is written atomically.
+        pool: Pool with ids, labels and membership.
+        score: Scores of the chosen attack, `[sample]`.
+        fits: Statistics of each sample from `jaxmia.attacks.sample_fits`, `[sample]` each.
+        scores: Scores of each attack by name, `[sample]` each.
 
     Raises:
         InputError: An id cannot be written as UTF-8, or the file cannot be written.
@@ -53,12 +53,12 @@ def write_samples(
 
 
 def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> tuple[SampleSummary, ...]:
-    """The samples with the highest scores, highest first, with what the models say of them.
+    """Lists the samples with the highest scores, highest first, with their statistics over models.
 
     Args:
-        pool: Ids, labels and membership.
-        score: Of the attack that counts, `[sample]`.
-        fits: As `jaxmia.attacks.sample_fits` gives them, `[sample]` each.
+        pool: Pool with ids, labels and membership.
+        score: Scores of the chosen attack, `[sample]`.
+        fits: Statistics of each sample from `jaxmia.attacks.sample_fits`, `[sample]` each.
     """
     return tuple(
         SampleSummary.model_validate(
@@ -74,7 +74,7 @@ def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray
 
 
 def public_figures(pool: Pool, score: np.ndarray, fpr: float) -> Figures | None:
-    """Figures on the public samples at `fpr` and the usual limits; None where they are not of both kinds."""
+    """Figures on the public samples at `fpr` and the usual FPRs; None without both public members and non-members."""
     members = pool.membership[pool.public] == 1
     if members.all() or not members.any():
         return None
@@ -82,18 +82,18 @@ def public_figures(pool: Pool, score: np.ndarray, fpr: float) -> Figures | None:
 
 
 def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, Figures | None]:
-    """Figures on the public samples of each class, by label, each with a threshold of its own; None as above."""
+    """Figures on the public samples of each class by label, each at its own threshold; None as in `public_figures`."""
     public = pool.public
     found = figures_by_class(score[public], pool.membership[public] == 1, pool.labels[public], _limits(fpr))
     return {str(label): entry for label, entry in found.items()}
 
 
 def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate | None:
-    """The TPR to expect on the private samples, with its 95 % prediction interval.
+    """Estimates the TPR on the private samples, with its 95 % prediction interval.
 
-    It is where one more shadow would come out on as many samples if it played the target, so it supposes a target that
-    was trained as the shadows were. None where no shadow played the target, or where half of the private samples, as
-    non-members, would allow no false alarm.
+    The estimate is the TPR of one more shadow model playing the target on as many samples. It therefore assumes that
+    the target was trained as the shadow models were. It is None if no shadow model played the target, or if half of the
+    private samples, taken as non-members, are too few for a single false positive.
     """
     private = int((~pool.public).sum())
     if rehearsal is None or false_alarms(rehearsal.fpr, private // 2) < 1:
@@ -111,16 +111,17 @@ def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate
 
 
 def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False) -> EpsilonBound:
-    """A lower bound on the target's epsilon at `delta`, by the public samples, with 95 % confidence.
+    """Computes a lower bound on the target's epsilon at `delta` from the public samples, with 95 % confidence.
 
-    The bound is that of auditing in one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846), computed by
-    jax-privacy; one half of the samples sets the threshold, the other is judged by it. It holds if the training set was
-    drawn by tossing a fair coin for each public sample, and if no public label had a part in the scores.
+    The bound is that of privacy auditing with one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846),
+    computed by jax-privacy; one half of the samples sets the threshold, and the other half is evaluated at it. It holds
+    if each public sample was a member independently with probability 1/2, and if the scores do not depend on the
+    public membership labels.
 
     Args:
-        pool: Membership.
-        score: Higher means member, `[sample]`.
-        matched: Whether public labels chose the recipe of the shadows.
+        pool: Pool with membership.
+        score: Membership scores, `[sample]`; higher means member.
+        matched: Whether the recipe of the shadow models was selected with the public labels.
     """
     inside, outside = score[pool.membership == 1], score[pool.membership == 0]
     if min(len(inside), len(outside)) < 2:

@@ -1,4 +1,4 @@
-"""One job's part in training a run's models, beside others on the same folder."""
+"""One job's share in training a run's models, beside other jobs in the same run directory."""
 
 import logging
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ logger = logging.getLogger(__name__)
 
 
 _PATIENCE = 4 * HEARTBEAT_SECONDS
-"""Seconds for which another machine's claim must show no sign of life to be taken for dead."""
+"""Seconds without a heartbeat after which another machine's claim is considered dead."""
 _HOPELESS = 4
-"""Models that diverged, and none that did not: those that are left would, too."""
+"""Number of diverged models, with no other model stored, after which the rest is expected to diverge too."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Makes the chunks that are missing and that nobody else is making.
+    """Trains the missing models that no other job is training.
 
     Attributes:
-        shadows: Makes a chunk.
-        store: Where it goes.
-        checkpoints: Where it is saved on the way.
-        claims: Who else makes what.
-        patience: Seconds to watch claims of other machines that are in the way at the end.
+        shadows: Trains and queries chunks.
+        store: Store of finished chunks.
+        checkpoints: Checkpoints of chunks in training.
+        claims: Claims of all jobs on models.
+        patience: Seconds to watch the remaining claims of other machines at the end.
     """
 
     shadows: ShadowTrainer
@@ -41,28 +41,28 @@ class Job:
     patience: float = _PATIENCE
 
     def run(self, missing: Sequence[int], width: int) -> None:
-        """Makes what is missing, at most `width` models together.
+        """Trains the missing models, at most `width` together.
 
-        What has been begun is finished first. What others are making comes last: by then it is there, or they have
-        ended, or it is left to them.
+        Models with checkpoints are finished first. Models claimed by other jobs come last: by then they are stored, or
+        their jobs have died, or they are left to them.
 
         Raises:
-            InputError: A checkpoint is of another configuration, the folder cannot be written to, or all models
-                diverge.
-            Interrupted: The job was told to stop; what was done is saved.
+            InputError: A checkpoint was made with another configuration, the run directory cannot be written to, or all
+                models diverge.
+            Interrupted: The job was told to stop; the progress so far is saved.
         """
         later = self._make(self._parts(missing, width))
         if later:
-            logger.info(f"shadows: {self._who(later)}; looking for {self.patience:.0f} s whether they are alive")
+            logger.info(f"shadows: {self._who(later)}; watching for {self.patience:.0f} s whether their jobs are alive")
             self.claims.watch(self.patience)
             later = self._make(later)
         if later:
             logger.info(f"shadows: {self._who(later)}; left to them")
 
     def _make(self, parts: Sequence[list[int]]) -> list[list[int]]:
-        """Makes what is free of these chunks; those that others hold.
+        """Trains those of these chunks that are free; returns the ones that other jobs hold.
 
-        Where memory does not suffice for a chunk, all that is left is halved.
+        If a chunk runs out of memory, all remaining chunks are halved.
         """
         waiting, held = list(parts), []
         while waiting:
@@ -74,7 +74,7 @@ class Job:
                 width = len(self.shadows.padded_models(waiting[0])) // 2
                 if not out_of_memory(error) or width < len(self.shadows.ensemble.plan.devices):
                     raise
-                logger.info(f"shadows: too little memory for {len(waiting[0])} models together; going on with {width}")
+                logger.info(f"shadows: out of memory at width {len(waiting[0])}, retrying with {width}")
                 waiting = [part for group in waiting for part in split(group, width)]
         return held
 
@@ -86,7 +86,7 @@ class Job:
         return [part for group in [*resumable, rest] for part in split(group, width)]
 
     def _take(self, models: Sequence[int]) -> bool:
-        """Makes those of the models that are free; whether none is left."""
+        """Trains those of the models that are free; returns whether none is left."""
         present = self.store.models() | self.store.diverged()
         absent = [model for model in models if model not in present]
         elsewhere = {model for claim in self.claims.others() for model in claim.models}
@@ -101,7 +101,7 @@ class Job:
         return len(free) == len(absent)
 
     def _refuse_divergence(self) -> None:
-        """Ends a training that comes to nothing."""
+        """Raises InputError once several models diverged and none did not."""
         if len(self.store.diverged()) >= _HOPELESS and not self.store.models():
             raise InputError(f"{self.store.folder}: {ALL_DIVERGED}")
 

@@ -1,1 +1,1 @@
-"""The style of figures and the panels they are made of."""
+"""Style and panels of figures."""

@@ -1,4 +1,4 @@
-"""The figures of the report, from arrays to axes."""
+"""Panels of the report's figures, drawn from arrays into axes."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ BAND = 0.22
 def paint_rocs(
     axes: Axes, fprs: np.ndarray, curves: Sequence[tuple[str, str, Sequence[Estimate]]], mark: float
 ) -> None:
-    """ROC curves with their bands on logarithmic axes.
+    """Draws ROC curves with confidence bands on logarithmic axes.
 
     Args:
-        axes: Where to draw.
-        fprs: `[point]`, ascending, all above 0.
-        curves: Label, colour and the TPR at each FPR.
-        mark: The FPR that counts.
+        axes: Axes to draw into.
+        fprs: False positive rates, `[point]`, ascending and above 0.
+        curves: Label, colour and the TPR at each FPR, for each curve.
+        mark: False positive rate to mark with a vertical line.
     """
     for label, colour, estimates in curves:
         value, low, high = np.array([[point.value, point.low, point.high] for point in estimates]).T
@@ -40,16 +40,17 @@ def paint_rocs(
 def paint_distributions(
     axes: Axes, inside: np.ndarray, outside: np.ndarray, members: np.ndarray, nonmembers: np.ndarray
 ) -> None:
-    """Densities of the logit margin: shadows filled, the target in lines.
+    """Draws densities of the logit margin: shadow models as filled histograms, the target as lines.
 
     Args:
-        axes: Where to draw.
-        inside: Of shadows on what they were trained on, nats; like the others of any length, left out where empty.
-        outside: Of shadows on the rest.
-        members: Of the target on members.
-        nonmembers: Of the target on non-members.
+        axes: Axes to draw into.
+        inside: Margins of shadow models on their IN samples, in nats; each array may have any length, and an empty one
+            is not drawn.
+        outside: Margins of shadow models on their OUT samples.
+        members: Margins of the target on members.
+        nonmembers: Margins of the target on non-members.
     """
-    # the ends of each, so that none falls out of the figure however few or far away its margins are
+    # the range of each, so that all fit into the figure however few or remote their margins are
     ends = [np.quantile(values, [0.005, 0.995]) for values in (inside, outside, members, nonmembers) if len(values)]
     low, high = np.min(ends), np.max(ends)
     bins = np.linspace(low, max(high, low + 1e-3), 61)
@@ -58,7 +59,7 @@ def paint_distributions(
             axes.hist(values, bins, density=True, color=colour, alpha=0.4, label=label)
     for values, style, label in ((members, "-", "target, members"), (nonmembers, ":", "target, non-members")):
         if len(values):
-            # wider bins, since the target's samples are few
+            # wider bins, since the target has few samples
             heights, edges = np.histogram(values, bins[::2], density=True)
             axes.stairs(heights, edges, color=INK, linestyle=style, linewidth=1.2, label=label)
     axes.set(xlabel="logit margin (nats)", ylabel="density", yticks=[], xlim=(bins[0], bins[-1]))
@@ -72,13 +73,13 @@ def _legend_above(axes: Axes) -> None:
 def paint_likeness(
     axes: Axes, levels: np.ndarray, sides: Sequence[tuple[tuple[str, str], str, str, np.ndarray, np.ndarray]]
 ) -> None:
-    """By how much quantiles of the target's margins differ from those of the mean shadow.
+    """Draws the difference between quantiles of the target's margins and those of the mean shadow model.
 
     Args:
-        axes: Where to draw.
-        levels: Of the quantiles, `[level]`, between 0 and 1.
-        sides: Labels of shadows and target, colour, line style, quantiles of the shadows `[model, level]` and of the
-            target `[level]`, nats.
+        axes: Axes to draw into.
+        levels: Levels of the quantiles, `[level]`, between 0 and 1.
+        sides: Labels of shadows and target, colour, line style, and quantiles of the shadows `[model, level]` and of
+            the target `[level]` in nats, for members and for non-members.
     """
     for (kind, label), colour, style, shadows, target in sides:
         centre = shadows.mean(0)
@@ -93,14 +94,14 @@ def paint_likeness(
 def paint_intervals(
     axes: Axes, rows: Sequence[tuple[str, Estimate]], chance: float, xlabel: str, *, strong: int | None = None
 ) -> None:
-    """Estimates below each other with their intervals, and chance as a dashed line.
+    """Draws estimates with their intervals, one below the other, and chance as a dashed line.
 
     Args:
-        axes: Where to draw.
-        rows: Label and estimate, from the top.
-        chance: The level that guessing reaches.
-        xlabel: What is estimated.
-        strong: Index of a row to stand out.
+        axes: Axes to draw into.
+        rows: Label and estimate of each row, from the top.
+        chance: Value that random guessing attains.
+        xlabel: Label of the estimated quantity.
+        strong: Index of the row to highlight.
     """
     for place, (_, estimate) in enumerate(rows):
         colour = IN if place == strong else OUT
@@ -108,7 +109,7 @@ def paint_intervals(
         axes.plot([estimate.value], [place], "o", color=colour, markersize=3.5)
     axes.axvline(chance, color=INK, linewidth=0.9, linestyle="--")
     axes.set(yticks=range(len(rows)), yticklabels=[label for label, _ in rows], ylim=(len(rows) - 0.4, -0.6))
-    # from the right end, so that it stays in the figure where long names leave little room
+    # right-aligned, so that it stays in the figure when long names leave little room
     axes.set_xlabel(f"{xlabel} (dashed: guessing)", loc="right")
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -121,19 +122,19 @@ def paint_gain(
     chance: float,
     fpr: float,
 ) -> None:
-    """TPR against the number of shadow models, a doubling for each step.
+    """Draws the TPR against the number of shadow models, which doubles with each step.
 
     Args:
-        axes: Where to draw.
-        models: `[step]`.
-        curves: Label, colour and the TPR at each step, None where there is none.
-        chance: The level that guessing reaches.
-        fpr: At which the TPR is taken.
+        axes: Axes to draw into.
+        models: Number of shadow models, `[step]`.
+        curves: Label, colour and the TPR at each step, None if there is none, for each curve.
+        chance: TPR that random guessing attains.
+        fpr: False positive rate of the TPR.
     """
     for offset, (label, colour, estimates) in enumerate(curves):
         steps = [step for step, estimate in enumerate(estimates) if estimate]
         value, low, high = np.array([[e.value, e.low, e.high] for e in estimates if e]).T
-        # a little apart, so that the bars of two curves do not hide each other
+        # slightly shifted, so that the error bars of two curves do not overlap
         place = np.array(models, float)[steps] * (1.04 if offset else 0.96)
         axes.errorbar(place, value, [value - low, high - value], color=colour, marker="o", markersize=3, label=label)
     axes.axhline(chance, color=INK, linewidth=0.9, linestyle="--", label="guessing")
@@ -147,13 +148,13 @@ def paint_gain(
 
 
 def paint_curves(axes: Axes, epochs: np.ndarray, curves: Sequence[tuple[str, str, np.ndarray]], ylabel: str) -> None:
-    """Means over models, with the middle 90 % of them as a band.
+    """Draws means over models, with the central 90 % of the models as a band.
 
     Args:
-        axes: Where to draw.
-        epochs: `[point]`.
-        curves: Label, colour and values `[model, point]`.
-        ylabel: What the values are.
+        axes: Axes to draw into.
+        epochs: Epochs, `[point]`.
+        curves: Label, colour and values `[model, point]`, for each curve.
+        ylabel: Label of the values.
     """
     for label, colour, values in curves:
         low, high = np.quantile(values, [0.05, 0.95], axis=0)

@@ -1,4 +1,4 @@
-"""How figures look, on paper and on the page, in light and dark."""
+"""Style of figures, for papers and for the report in light and dark mode."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from jaxmia.files import atomic_write
 
-# Okabe and Ito's, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which is distinguishable with colour blindness.
 INK = "#1b1f24"
 GRID = "#d8dee4"
 IN = "#d55e00"
@@ -22,7 +22,7 @@ OUT = "#0072b2"
 OTHER = "#009e73"
 
 _ON_PAGE = {INK: "currentColor", GRID: "var(--line)", IN: "var(--in)", OUT: "var(--out)", OTHER: "var(--other)"}
-"""The page's own colours, which follow its light or dark."""
+"""Colours of the report, which follow its light or dark mode."""
 
 _STYLE: Any = {
     "axes.axisbelow": True,
@@ -61,12 +61,12 @@ _DPI = 300
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that is drawn, to be shown on the page and saved for papers.
+    """A drawn figure, to be shown in the report and saved for papers.
 
     Attributes:
-        name: Of its files.
-        caption: What one sees, in words.
-        figure: As drawn.
+        name: Name of its files, without extension.
+        caption: Description of what the figure shows.
+        figure: Matplotlib figure.
     """
 
     name: str
@@ -75,11 +75,11 @@ class Plot:
 
     @property
     def svg(self) -> Markup:
-        """An `svg` element that takes the page's colours and fonts, and refers to nothing outside of it."""
+        """The figure as a self-contained `svg` element that uses the page's colours and fonts."""
         return _to_svg(self.figure, self.name, self.caption)
 
     def save(self, folder: Path, *, paper: bool) -> None:
-        """Writes a PNG, and for a paper a PDF."""
+        """Writes the figure as PNG and, with `paper`, also as PDF."""
         for form in ("png", "pdf") if paper else ("png",):
             content = _to_bytes(self.figure, form)
             with atomic_write(folder / f"{self.name}.{form}") as file:
@@ -87,13 +87,13 @@ class Plot:
 
 
 def draw(name: str, caption: str, paint: Callable[[Axes], None], *, height: float = HEIGHT) -> Plot:
-    """Draws a figure of one column's width.
+    """Draws a figure one column wide.
 
     Args:
-        name: Of its files.
-        caption: What one sees, in words.
-        paint: Draws into the axes it is given.
-        height: In inches.
+        name: Name of its files, without extension.
+        caption: Description of what the figure shows.
+        paint: Function that draws into the given axes.
+        height: Height in inches.
     """
     with rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height))
@@ -103,7 +103,7 @@ def draw(name: str, caption: str, paint: Callable[[Axes], None], *, height: floa
 
 def _to_bytes(figure: Figure, form: str, style: Any = None) -> bytes:
     buffer = io.BytesIO()
-    # without the time of drawing, equal results are equal files
+    # without the creation date, equal results give equal files
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with rc_context(_STYLE), rc_context(style):
         figure.savefig(buffer, format=form, dpi=_DPI, transparent=form == "svg", metadata=undated.get(form))
@@ -111,11 +111,11 @@ def _to_bytes(figure: Figure, form: str, style: Any = None) -> bytes:
 
 
 def _to_svg(figure: Figure, name: str, caption: str) -> Markup:
-    # the salt keeps what one figure refers to apart from what others do on the same page
+    # the salt keeps the ids of one figure distinct from those of others on the same page
     text = _to_bytes(figure, "svg", {"svg.hashsalt": name}).decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # names of artists, the same in each figure; nothing refers to them
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # ids of artists, the same in every figure; nothing refers to them
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     for colour, own in _ON_PAGE.items():
         text = text.replace(colour, own)

@@ -152,7 +152,7 @@ def alone(runs: list[Path]) -> None:
         (changed(attack="lost"), r"b/scores\.npz: lacks lost"),
         (too_short, r"b/scores\.npz: rmia-online is float64 \[5\], expected 600 numbers"),
         (lambda runs: runs.append(runs[0] / ".." / "a"), r"\.\./a: comes more than once"),
-        (lambda runs: runs.append(runs[0].parent / "out"), r"out: comes more than once among --out and the runs"),
+        (lambda runs: runs.append(runs[0].parent / "out"), r"out: given more than once among --out and the runs"),
         (alone, r"runs: 1 given, expected at least two"),
     ],
 )

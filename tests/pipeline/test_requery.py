@@ -191,8 +191,8 @@ def test_another_configuration_is_refused_before_anything_is_written(
     challenge: Path, kept: Path, command, changes: list[str], difference: str
 ):
     before = contents(kept)
-    match = rf"00000-00001\.npz: was made with another configuration: {difference}; only the views of trained models"
-    with pytest.raises(InputError, match=match):
+    match = rf"was made with another configuration: {difference}; only the views of trained models can"
+    with pytest.raises(InputError, match=rf"00000-00001\.npz: {match}"):
         command(challenge, kept)(changes)
     assert contents(kept) == before
 
@@ -202,7 +202,7 @@ def test_without_weights_other_views_are_refused_before_anything_is_written(chal
     train(challenge, out)
     before = contents(out)
     for command in (Query, Train, Run):
-        with pytest.raises(InputError, match=r"00000-00001\.npz: was asked in other views .* weights were not kept"):
+        with pytest.raises(InputError, match=r"00000-00001\.npz: was queried in other views .* weights were not kept"):
             command(challenge, out)(OTHER)
     assert contents(out) == before
 
@@ -215,7 +215,7 @@ def test_jobs_beside_each_other_leave_asking_again_to_query(challenge: Path, kep
 def test_of_another_run_only_what_is_asked_may_differ(challenge: Path, kept: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"seed is 0 there and 3 here; only the views and the samples of trained"):
         ask(challenge, tmp_path / "out", ["--seed", "3"], kept)
-    with pytest.raises(InputError, match=r"nowhere/shadows: holds no trained shadow models .* to ask again"):
+    with pytest.raises(InputError, match=r"nowhere/shadows: contains no trained shadow models .* to query again"):
         ask(challenge, tmp_path / "out", [], tmp_path / "nowhere")
     large = make_challenge(tmp_path / "large", make_pool(seed=2, side=7))
     with pytest.raises(InputError, match=r"images are \[7, 7, 1\] .*, those that .* were trained on \[6, 6, 1\]"):
@@ -228,7 +228,7 @@ def test_the_samples_that_shadows_were_trained_on_must_be_known(tmp_path: Path):
     train(config, tmp_path / "run", KEEP)
     other = make_challenge(tmp_path / "b", make_pool(seed=3))
     make_challenge(tmp_path / "a", make_pool(seed=4))
-    with pytest.raises(InputError, match=r"config\.yaml: challenge: its files hold other samples than those"):
+    with pytest.raises(InputError, match=r"config\.yaml: challenge: its files contain other samples than those"):
         ask(other, tmp_path / "out", [], tmp_path / "run")
 
 

@@ -114,7 +114,7 @@ def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, messages: list[s
     messages.clear()
     assert run(config, out) == first
     assert {path: path.read_bytes() for path in (out / "shadows").iterdir()} == before
-    assert {"shadows: all 8 are there", "target: scores are there"} <= set(messages)
+    assert {"shadows: all 8 exist already", "target: scores exist already"} <= set(messages)
 
 
 def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path):

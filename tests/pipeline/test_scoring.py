@@ -105,7 +105,7 @@ def test_missing_models_are_named_and_whether_there_are_enough(planted: tuple[Pa
     metrics = score(out, AttackConfig(name="calibrated"))
     inside, outside = mask.sum(0).min(), (~mask).sum(0).min()
     assert messages[0] == (
-        "shadows: 16 models are there, missing are 8-15, 24-27; "
+        "shadows: 16 models found, missing 8-15, 24-27; "
         f"enough to score: each sample has at least {inside} IN and {outside} OUT"
     )
     assert metrics.missing == (*range(8, 16), *range(24, 28))
@@ -117,7 +117,7 @@ def test_where_none_is_missing_nothing_is_said_of_it(planted: tuple[Path, np.nda
         if config:
             (out / "config.yaml").write_text(config)
             assert score(out, AttackConfig(name="calibrated")).missing == ()
-        assert not any("missing are" in line for line in messages)
+        assert not any("models found, missing" in line for line in messages)
 
 
 def test_the_command_prints_tables_or_json(planted: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture[str]):

@@ -237,5 +237,5 @@ def test_a_finished_run_shrinks(jobs: Jobs, tmp_path: Path):
     jobs.run(tmp_path)
     before = chunks(tmp_path).keys()
     code, said = jobs.run(tmp_path, changes={"shadow": {"count": 2}})
-    assert (code, said[-1]) == (0, "shadows: all 2 are there")
+    assert (code, said[-1]) == (0, "shadows: all 2 exist already")
     assert chunks(tmp_path).keys() == before
