@@ -100,6 +100,9 @@ class Recipe(_Section):
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10)] = 28
     """Number of layers of a wideresnet: 6 n + 4."""
+    known: Share = 0.0
+    """Share of the told memberships that every shadow takes as told: these members train all shadows, these non-members
+    none, and neither is scored; 0 draws all masks at random."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Number of shadow models."""
     epochs: Annotated[int, Field(ge=1)] = 60

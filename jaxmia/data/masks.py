@@ -8,7 +8,7 @@ import numpy as np
 DRAWN = -1
 """Value in `Masks.fixed` of a sample whose membership is drawn for each model."""
 
-_MASK, _ORDER = 0, 1
+_MASK, _ORDER, _FIX = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,35 @@ class Masks:
         """Masks in which the membership of every sample is drawn for each model."""
         return cls(seed, np.full(samples, DRAWN, np.int8))
 
+    @classmethod
+    def knowing(cls, seed: int, membership: np.ndarray, known: float) -> "Masks":
+        """Fixes a share of the samples whose membership of the target is told, as it is told; draws all others.
+
+        A fixed member trains every shadow and a fixed non-member none, so that shadows share that part of their
+        training set with the target and their margins spread less. A fixed sample has no IN or no OUT models: it cannot
+        be scored. The samples to fix are drawn by the seed, as many of the members as of the non-members in proportion.
+
+        Args:
+            seed: Seed of the run.
+            membership: int8 `[sample]`: 1 member, 0 non-member, -1 not told.
+            known: Share of the told samples that is fixed, from 0 (all are drawn) to 1.
+        """
+        fixed = np.full(len(membership), DRAWN, np.int8)
+        order = np.argsort(_generator(seed, 0, _FIX).random_raw(len(membership)), kind="stable")
+        for value in (0, 1):
+            told = order[membership[order] == value]
+            fixed[told[: round(known * len(told))]] = value
+        return cls(seed, fixed)
+
+    @property
+    def free(self) -> np.ndarray:
+        """Whether a sample is drawn for each model, so that it can be scored, bool `[sample]`."""
+        return self.fixed == DRAWN
+
     def __call__(self, models: Sequence[int]) -> np.ndarray:
         """Masks of the given models, bool `[model, sample]`; True is IN."""
         drawn = membership_masks(self.seed, models, len(self.fixed))
-        return np.where(self.fixed == DRAWN, drawn, self.fixed == 1)
+        return np.where(self.free, drawn, self.fixed == 1)
 
 
 def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarray:

@@ -51,6 +51,11 @@ class Pool:
         """Whether each sample is public, that is, its membership is known; bool `[sample]`."""
         return self.membership != UNKNOWN
 
+    def take(self, chosen: np.ndarray) -> "Pool":
+        """The samples that are chosen, bool or int `[sample]`."""
+        images = None if self.images is None else self.images[chosen]
+        return Pool(images, self.labels[chosen], self.ids[chosen], self.membership[chosen])
+
     def save(self, path: Path) -> None:
         """Writes ids, labels and membership (not the images) to an `.npz` file."""
         save_npz(path, {"ids": self.ids, "labels": self.labels, "membership": self.membership})

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmia.attacks import Evidence
+from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
@@ -17,15 +18,28 @@ from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore
 class Matrices:
     """What a run directory holds once its models are trained and queried.
 
+    A sample whose membership every shadow took as told (`shadow.known`) has no IN or no OUT models. It is left out
+    here, so that attacks, figures and promises are about free samples only.
+
     Attributes:
-        pool: Without images.
-        evidence: The target's and the shadows' margins.
-        shadows: All chunks as one.
+        pool: The free samples, without images.
+        evidence: The target's and the shadows' margins on free samples.
+        shadows: All chunks as one, on free samples.
+        everyone: All samples, without images.
+        free: Whether a sample of these is free, bool `[sample]`.
     """
 
     pool: Pool
     evidence: Evidence
     shadows: Chunk
+    everyone: Pool
+    free: np.ndarray
+
+    def for_everyone(self, values: np.ndarray) -> np.ndarray:
+        """Values of the free samples among all samples, float64 `[sample]`; NaN where a sample is not free."""
+        found = np.full(len(self.everyone), np.nan)
+        found[self.free] = values
+        return found
 
 
 def read_matrices(out: Path) -> Matrices:
@@ -49,11 +63,34 @@ def read_matrices(out: Path) -> Matrices:
     for name, phi in ((run.target, target), (run.shadows, shadows.phi)):
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
+    free = free_samples(pool, shadows)
+    everyone = pool
+    if not free.all():
+        pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
     try:
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels)
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
-    return Matrices(pool, evidence, shadows)
+    return Matrices(pool, evidence, shadows, everyone, free)
+
+
+def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
+    """The samples that no shadow took as told, bool `[sample]`, by what the shadows say of their training.
+
+    Raises:
+        InputError: The files say that memberships were taken as told, but other ones than the pool's.
+    """
+    cache_key = shadows.metadata.get("cache_key", {})
+    known = cache_key.get("shadow", {}).get("known", 0) if isinstance(cache_key.get("shadow"), dict) else 0
+    if not known:
+        return np.ones(len(pool), bool)
+    masks = Masks.knowing(int(cache_key["seed"]), pool.membership, float(known))
+    told = ~masks.free
+    if (shadows.mask[:, told] != (masks.fixed[told] == 1)).any():
+        raise InputError(
+            f"shadows mask: shadow.known is {known}, but these models did not take the memberships of pool.npz as told"
+        )
+    return masks.free
 
 
 def _too_large(phi: np.ndarray) -> np.ndarray:

@@ -52,6 +52,10 @@ class Chunk:
             **{name: getattr(self, name)[finite] for name in ("model", "mask", "phi", "accuracy", "accuracy_in")},
         )
 
+    def take(self, samples: np.ndarray) -> "Chunk":
+        """The same models on the chosen samples, bool or int `[sample]`."""
+        return replace(self, mask=self.mask[:, samples], phi=self.phi[:, :, samples])
+
 
 class Entry(NamedTuple):
     """A chunk file without its margins.

@@ -95,6 +95,7 @@ class ShadowSetup:
             "classes": self.classes,
             "views": [str(view) for view in self.views],
             "seed": self.masks.seed,
+            **({} if self.masks.free.all() else {"told": digest(self.masks.fixed)}),
             "pool": self.pool_digest,
         }
 
@@ -134,7 +135,7 @@ def shadow_setup(
         labels=pool.labels,
         classes=classes,
         preprocessing=preprocessing,
-        masks=Masks.random(seed, len(pool)),
+        masks=Masks.knowing(seed, pool.membership, recipe.known),
         views=tuple(views),
         query_batch=query_batch,
         pool_digest=digest(images, pool.labels),

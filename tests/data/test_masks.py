@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxmia.data.masks import batch_order, membership_masks, steps_per_epoch
+from jaxmia.data.masks import DRAWN, Masks, batch_order, membership_masks, steps_per_epoch
 
 
 def test_a_row_depends_on_seed_and_model_only():
@@ -74,3 +74,39 @@ def test_every_position_is_as_likely():
     places = [int(np.flatnonzero(batch_order(0, 0, np.arange(6), epoch, 6)[0] == 0)[0]) for epoch in range(6000)]
     counts = np.bincount(places, minlength=6)
     assert ((counts - 1000) ** 2 / 1000).sum() < 25.7
+
+
+def told(samples: int = 300) -> np.ndarray:
+    """The first 200 are told, a quarter of them members."""
+    return np.where(np.arange(samples) < 200, np.arange(samples) % 4 == 0, DRAWN).astype(np.int8)
+
+
+def test_with_nothing_known_masks_are_as_they_were():
+    for masks in (
+        Masks.random(5, 300),
+        Masks.knowing(5, told(), 0.0),
+        Masks.knowing(5, np.full(300, -1, np.int8), 1.0),
+    ):
+        assert masks.free.all()
+        np.testing.assert_array_equal(masks(range(6)), membership_masks(5, range(6), 300))
+
+
+@pytest.mark.parametrize("known", [0.25, 0.9, 1.0])
+def test_what_is_told_is_in_every_mask_and_the_rest_is_drawn_as_before(known: float):
+    membership = told()
+    masks = Masks.knowing(5, membership, known)
+    drawn = masks(range(8))
+    for value in (0, 1):
+        fixed = masks.fixed == value
+        assert (membership[fixed] == value).all()
+        assert fixed.sum() == round(known * (membership == value).sum())
+        assert (drawn[:, fixed] == bool(value)).all()
+    np.testing.assert_array_equal(drawn[:, masks.free], membership_masks(5, range(8), 300)[:, masks.free])
+    assert masks.free[membership == DRAWN].all(), "private samples are never fixed"
+
+
+def test_which_told_samples_stay_free_depends_on_the_seed_alone():
+    first, again, other = (Masks.knowing(seed, told(), 0.5) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first.fixed, again.fixed)
+    assert (first.fixed != other.fixed).any()
+    np.testing.assert_array_equal(first(range(8))[3:4], again([3]))
