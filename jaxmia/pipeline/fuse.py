@@ -26,7 +26,8 @@ class Family:
         run: Run directory.
         pool: Pool of the run, without images.
         metrics: Contents of its `metrics.json`.
-        score: Scores of the run's chosen attack, float64 `[sample]`; higher means member.
+        score: Scores of the run's chosen attack, float64 `[sample]`; higher means member, NaN where the membership was
+            taken as told.
     """
 
     run: Path
@@ -58,11 +59,13 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
     for family in families[1:]:
         _refuse_other_samples(families[0], family)
     pool, fpr = families[0].pool, families[0].metrics.fpr
-    fused = mean_rank([family.score for family in families])
+    fused = _mean_rank_of_scored([family.score for family in families])
     scores = {FUSION: fused, **{f"family-{place}": family.score for place, family in enumerate(families, start=1)}}
     pool.save(RunDir(out).pool)
     save_npz(RunDir(out).scores, scores)
     write_samples(RunDir(out).samples, pool, fused, {}, scores)
+    free = ~np.isnan(fused)
+    everyone, pool, fused = len(pool), pool.take(free), fused[free]
     public = public_figures(pool, fused, fpr)
     matched = any(family.metrics.matched for family in families)
     metrics = RunMetrics(
@@ -72,7 +75,8 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         models=0,
         missing=(),
         diverged=(),
-        samples=len(pool),
+        samples=everyone,
+        told=everyone - len(pool),
         shadow_accuracy=None,
         misalignment=None,
         unlike_shadows=False,
@@ -99,11 +103,19 @@ def read_family(run: Path) -> Family:
     metrics = RunMetrics.read(run)
     pool = Pool.load(RunDir(run).pool)
     score = load_npz(RunDir(run).scores, required=(metrics.attack,))[metrics.attack]
-    if score.dtype.kind != "f" or score.shape != (len(pool),) or np.isnan(score).any():
+    if score.dtype.kind != "f" or score.shape != (len(pool),):
         raise InputError(
             f"{RunDir(run).scores}: {metrics.attack} is {score.dtype} {list(score.shape)}, expected {len(pool)} numbers"
         )
     return Family(run, pool, metrics, score)
+
+
+def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean rank among the samples that have a score, `[sample]`; NaN for the others, the same in all families."""
+    free = ~np.isnan(scores[0])
+    fused = np.full(len(free), np.nan)
+    fused[free] = mean_rank([score[free] for score in scores])
+    return fused
 
 
 def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:
@@ -120,6 +132,11 @@ def _refuse_other_samples(first: Family, other: Family) -> None:
     for name in ("ids", "labels", "membership"):
         if not np.array_equal(getattr(first.pool, name), getattr(other.pool, name)):
             raise InputError(f"{RunDir(other.run).pool}: {name} differ from those of {RunDir(first.run).pool}")
+    if not np.array_equal(np.isnan(first.score), np.isnan(other.score)):
+        raise InputError(
+            f"{RunDir(other.run).scores}: other memberships are taken as told than in {RunDir(first.run).scores}; "
+            "fuse runs of one seed and one shadow.known"
+        )
     if other.metrics.fpr != first.metrics.fpr:
         raise InputError(
             f"{RunDir(other.run).metrics}: fpr: {other.metrics.fpr} differs from {first.metrics.fpr} of "

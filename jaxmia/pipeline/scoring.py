@@ -64,9 +64,10 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         )
     if left_out:
         logger.info(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
-    save_npz(RunDir(out).scores, scores)
     pool, own, fits = matrices.pool, scores[chosen.name], sample_fits(matrices.evidence)
-    write_samples(RunDir(out).samples, pool, own, fits, scores)
+    for_all, all_fits = ({name: matrices.for_everyone(found[name]) for name in found} for found in (scores, fits))
+    save_npz(RunDir(out).scores, for_all)
+    write_samples(RunDir(out).samples, matrices.everyone, for_all[chosen.name], all_fits, for_all)
     rehearsal = selection or _rehearse(chosen, matrices.evidence, section)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
@@ -77,7 +78,8 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         models=len(matrices.shadows.model),
         missing=tuple(missing),
         diverged=tuple(int(model) for model in matrices.shadows.diverged),
-        samples=len(pool),
+        samples=len(matrices.everyone),
+        told=int((~matrices.free).sum()),
         shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
         misalignment=misalignment(matrices.evidence),
         unlike_shadows=misaligned(matrices.evidence),

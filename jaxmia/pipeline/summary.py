@@ -17,6 +17,9 @@ from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary
 DELTA = 1e-5
 """The delta at which epsilon is bounded from below."""
 
+TOLD = "told"
+"""In `samples.csv`, the score of a sample whose membership every shadow took as told."""
+
 MAX_VULNERABLE = 5
 """Largest number of most vulnerable samples that are listed."""
 
@@ -27,12 +30,13 @@ def write_samples(
     """Writes a CSV with one row for each sample: `id,label,membership,score`, the fits, then every attack's score.
 
     Membership is 1, 0, or empty if it is unknown. Numbers have seven significant digits (`scores.npz` has full
-    precision); undefined ones, such as the mean over no models, are empty.
+    precision); undefined ones, such as the mean over no models, are empty. The score of a sample whose membership every
+    shadow took as told is the word `told`.
 
     Args:
         path: Path of the CSV, which is written atomically.
         pool: Pool with ids, labels and membership.
-        score: Scores of the chosen attack, `[sample]`.
+        score: Scores of the chosen attack, `[sample]`; NaN where the membership was taken as told.
         fits: Statistics of each sample from `jaxmia.attacks.sample_fits`, `[sample]` each.
         scores: Scores of each attack by name, `[sample]` each.
 
@@ -45,6 +49,7 @@ def write_samples(
     writer.writerow(["id", "label", "membership", *numbers])
     membership = ["" if value == UNKNOWN else str(value) for value in pool.membership.tolist()]
     columns = [list(map(_written, column.tolist())) for column in numbers.values()]
+    columns[0] = [written or TOLD for written in columns[0]]
     writer.writerows(zip(pool.ids.tolist(), pool.labels.tolist(), membership, *columns, strict=True))
     try:
         write_text(path, text.getvalue())

@@ -70,8 +70,9 @@ def write_report(
         InputError: A file is missing, damaged, or does not fit the others; or there are not as many images as samples.
     """
     results = read_results(out, truth)
-    if images is not None and len(images) != len(results.pool):
-        raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.pool)} samples")
+    if images is not None and len(images) != len(results.free):
+        raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.free)} samples")
+    images = None if images is None else images[results.free]
     verdict = reach_verdict(results)
     sections = _fill_rows(_sections(results, images, no_images))
     folder = RunDir(out).figures

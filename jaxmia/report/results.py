@@ -63,7 +63,8 @@ class Results:
     """A scored run, or several runs that were fused.
 
     Attributes:
-        pool: Without images.
+        pool: The samples that are scored, without images.
+        free: Whether a sample of the run is scored, bool `[sample of the run]`; the others were taken as told.
         matrices: The target's and the shadows' margins; None for fused runs, which have none of their own.
         chunks: How each chunk of shadows was made.
         correct: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
@@ -74,6 +75,7 @@ class Results:
     """
 
     pool: Pool
+    free: np.ndarray
     matrices: Matrices | None
     chunks: tuple[ChunkRecord, ...]
     correct: np.ndarray | None
@@ -124,13 +126,20 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
     """
     run, metrics = RunDir(out), RunMetrics.read(out)
     matrices = None if metrics.families else read_matrices(out)
-    pool = matrices.pool if matrices else Pool.load(run.pool)
-    scores = _read_scores(run.scores, metrics.attack, len(pool))
+    everyone = matrices.everyone if matrices else Pool.load(run.pool)
+    scores = _read_scores(run.scores, metrics.attack, len(everyone))
+    free = matrices.free if matrices else ~np.isnan(scores[metrics.attack])
+    pool, scores = everyone.take(free), {name: values[free] for name, values in scores.items()}
+    for name, values in scores.items():
+        if np.isnan(values).any():
+            raise InputError(f"{run.scores}: {name} of sample {np.flatnonzero(free)[np.isnan(values)][0]} is nan")
+    correct = _read_correct(run.target, len(everyone)) if matrices else None
     return Results(
         pool=pool,
+        free=free,
         matrices=matrices,
         chunks=tuple(_read_record(path) for path in ScoreStore(run.shadows).paths()) if matrices else (),
-        correct=_read_correct(run.target, len(pool)) if matrices else None,
+        correct=None if correct is None else correct[free],
         scores=scores,
         metrics=metrics,
         config=_read_config(run.config) if run.config.is_file() else None,
@@ -153,8 +162,6 @@ def _read_scores(path: Path, attack: str, samples: int) -> dict[str, np.ndarray]
     for name, values in scores.items():
         if values.dtype.kind != "f" or values.shape != (samples,):
             raise InputError(f"{path}: {name} is {values.dtype} {list(values.shape)}, expected {samples} floats")
-        if np.isnan(values).any():
-            raise InputError(f"{path}: {name} of sample {np.flatnonzero(np.isnan(values))[0]} is nan")
     return scores
 
 

@@ -115,6 +115,11 @@ def _percent(rate: float) -> str:
 def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
     metrics = results.metrics
     remarks = []
+    if metrics.told:
+        remarks.append(
+            f"The membership of {metrics.told:,} public samples was taken as told: their members trained every shadow, "
+            "their non-members none. They are not scored, and every figure on this page is about the other samples."
+        )
     if "expected" in figures:
         remarks.append(
             "Expected: where the result for one more target would lie if it were trained like the shadows and had as "

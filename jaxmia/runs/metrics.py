@@ -141,6 +141,8 @@ class RunMetrics(_Part):
     """Models that were left out because their training diverged."""
     samples: int
     """Number of samples, public and private."""
+    told: int = 0
+    """How many of them every shadow took as told (`shadow.known`); they are not scored."""
     shadow_accuracy: ShadowAccuracy | None
     misalignment: float | None
     """How far the target's margins are from its shadows', in standard deviations (`jaxmia.attacks.misalignment`)."""

@@ -28,7 +28,7 @@ def script() -> str:
 def test_bash_completes_commands_options_fields_and_choices(script: str, words: list[str], offered: set[str]):
     listed = " ".join(f"'{word}'" for word in ["jaxmia", *words])
     ask = f"COMP_WORDS=({listed}); COMP_CWORD={len(words)}; _tyro_jaxmia; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash"], input=f"{script}\n{ask}", capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered
 
 

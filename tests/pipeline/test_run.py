@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 import json
+=======
+import csv
+>>>>>>> e3870b9 (Score, count and report free samples only where shadows take memberships as told)
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +12,19 @@ from bridge.networks import build
 from bridge.open import open_pool, open_target
 from bridge.target import save_target
 from jaxmia.api import attack, train_shadows
+from jaxmia.attacks import Evidence
 from jaxmia.config import Config, EnsembleConfig, load_config
+from jaxmia.data.masks import Masks
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
+from jaxmia.evaluation.selection import select_attack
 from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
 from jaxmia.pipeline.run import run
+from jaxmia.pipeline.scoring import score
 from jaxmia.runs.store import ScoreStore
-from tests.challenge import make_challenge
+from tests.challenge import make_challenge, make_pool
 
 RESIZED = {"architecture": "cnn", "image_size": 8, "mean": [0.4], "std": [0.3]}
 
@@ -125,3 +134,60 @@ def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path)
     with pytest.raises(InputError, match="00000-00001: was made with another configuration: "):
         run(config, out)
     assert [path.name for path in out.iterdir()] == ["checkpoints"]
+
+
+KNOWING = {"architecture": "mlp", "width": 8, "count": 16, "epochs": 3, "batch_size": 8, "known": 0.5}
+
+
+def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Path):
+    """Attacks, figures, epsilon and promises are those of the free samples alone, as if there were no others."""
+    path = make_challenge(tmp_path, make_pool(count=240), shadow=KNOWING, attack={"name": "auto"}, seed=3)
+    out = tmp_path / "run"
+    metrics = run(load_config(path), out)
+
+    pool, stored = Pool.load(out / "pool.npz"), ScoreStore(out / "shadows").read()
+    masks = Masks.knowing(3, pool.membership, 0.5)
+    told = ~masks.free
+    assert metrics.told == told.sum() == 60
+    assert (stored.mask[:, told] == (pool.membership[told] == 1)).all()
+    assert metrics.public is not None
+    assert metrics.public.members + metrics.public.nonmembers == (pool.public & masks.free).sum()
+
+    evidence = Evidence(
+        load_npz(out / "target.npz")["phi"][:, masks.free],
+        stored.phi[:, :, masks.free],
+        stored.mask[:, masks.free],
+        pool.labels[masks.free],
+    )
+    selection = select_attack(evidence, load_config(path).attack)
+    assert selection.chosen.name == metrics.attack
+    scores = load_npz(out / "scores.npz")
+    for name, values in scores.items():
+        assert np.isnan(values[told]).all(), name
+        assert np.isfinite(values[masks.free]).all(), name
+    np.testing.assert_allclose(scores[metrics.attack][masks.free], selection.chosen(evidence))
+    ids, submitted = read_scores_csv(out / "submission.csv")
+    assert sorted(ids) == sorted(pool.ids[~pool.public])
+    assert np.isfinite(submitted).all()
+    with (out / "samples.csv").open() as file:
+        column = [row["score"] for row in csv.DictReader(file)]
+    assert [value == "told" for value in column] == told.tolist()
+    page = (out / "report.html").read_text()
+    assert "The membership of 60 public samples was taken as told" in page
+    assert run(load_config(path), out) == metrics, "reads back what it wrote"
+
+
+def test_models_that_knew_something_else_are_refused_by_name(tmp_path: Path):
+    path = make_challenge(tmp_path, make_pool(count=240), shadow=KNOWING, seed=3)
+    config, out = load_config(path), tmp_path / "run"
+    run(config, out)
+    less = config.model_copy(update={"shadow": config.shadow.model_copy(update={"known": 0.25})})
+    with pytest.raises(
+        InputError, match=r"shadow\.known is 0\.5 there and 0\.25 here, told is '\w+' there and '\w+' here"
+    ):
+        run(less, out)
+    pool = Pool.load(out / "pool.npz")
+    flipped = np.where(pool.public, 1 - pool.membership, pool.membership).astype(np.int8)
+    Pool(None, pool.labels, pool.ids, flipped).save(out / "pool.npz")
+    with pytest.raises(InputError, match=r"shadow\.known is 0\.5, but these models did not take the memberships"):
+        score(out, config.attack)
