@@ -1,8 +1,5 @@
-<<<<<<< HEAD
-import json
-=======
 import csv
->>>>>>> e3870b9 (Score, count and report free samples only where shadows take memberships as told)
+import json
 from pathlib import Path
 
 import numpy as np
