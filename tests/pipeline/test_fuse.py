@@ -151,9 +151,9 @@ def alone(runs: list[Path]) -> None:
         (changed(fpr=3), r"b/metrics\.json: fpr: 3 must be less than 1"),
         (changed(attack="lost"), r"b/scores\.npz: lacks lost"),
         (too_short, r"b/scores\.npz: rmia-online is float64 \[5\], expected 600 numbers"),
-        (lambda runs: runs.append(runs[0] / ".." / "a"), r"\.\./a: comes more than once"),
+        (lambda runs: runs.append(runs[0] / ".." / "a"), r"\.\./a: given more than once"),
         (lambda runs: runs.append(runs[0].parent / "out"), r"out: given more than once among --out and the runs"),
-        (alone, r"runs: 1 given, expected at least two"),
+        (alone, r"runs: got 1, expected at least two"),
     ],
 )
 def test_runs_that_do_not_fit_are_one_line_and_nothing_is_written(runs: list[Path], harm, complaint: str):
