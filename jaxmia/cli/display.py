@@ -71,6 +71,7 @@ def show_messages(level: int) -> None:
         logger.setLevel(level)
         if _handler not in logger.handlers:
             logger.addHandler(_handler)
+            logger.propagate = False  # a library may have given the root logger a handler of its own
 
 
 @contextmanager

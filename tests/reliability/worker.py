@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxmia.cli import display
 from jaxmia.cli.commands import run as make
 from jaxmia.cli.main import main
 from jaxmia.config import Config, parse_config
 from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.pipeline import run as pipeline_run
 from jaxmia.pipeline import worker as job
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.progress import Progress
@@ -84,7 +87,7 @@ class Small(Pipeline):
 
     @cached_property
     def target(self) -> Any:
-        return SimpleNamespace(classes=3)
+        return SimpleNamespace(classes=3, preprocessing=Preprocessing())
 
 
 class _Countdown:
@@ -128,16 +131,14 @@ def run(order: Order) -> None:
         countdown("write")
         synchronise(descriptor)
 
-    def look(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         countdown("epoch" if progress.stage == "training" else "query")
-
-    def pipeline(config: Config, out: Path) -> Pipeline:
-        return Small(config, out, lambda line: print(line, file=sys.stderr), lambda title: nullcontext(look))
 
     os.fsync = fsync
     job.Job = functools.partial(job.Job, patience=2.0)
     make._configure = lambda path, overrides: _config(order.changes)
-    make._pipeline = pipeline
+    pipeline_run.Pipeline = Small
+    display.progress_bar = lambda title: nullcontext(on_progress)
     try:
         main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
     finally:
