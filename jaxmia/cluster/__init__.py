@@ -1,14 +1,36 @@
-"""Job files for the schedulers that clusters already have: HTCondor and Slurm."""
+"""Job files for the schedulers that clusters already have."""
 
-from jaxmia.cluster.jobs import JobFiles, write_htcondor, write_jobs, write_slurm
-from jaxmia.cluster.profile import HTCondorProfile, SlurmProfile, load_profile
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "HTCondorProfile",
-    "JobFiles",
-    "SlurmProfile",
-    "load_profile",
-    "write_htcondor",
-    "write_jobs",
-    "write_slurm",
-]
+if TYPE_CHECKING:
+    from jaxmia.cluster.jobs import JobFiles
+
+SCHEDULERS = {
+    "htcondor": ("jaxmia.cluster.htcondor", "HTCondorProfile", "write_htcondor"),
+    "slurm": ("jaxmia.cluster.slurm", "SlurmProfile", "write_slurm"),
+}
+"""The module of each scheduler, imported when it is used, and its names there of the profile and of the writer."""
+
+
+def write_jobs(scheduler: str, config: Path, out: Path, jobs: int, profile: Path | None = None) -> "JobFiles":
+    """Writes the job files of a scheduler, with a profile from a file or its defaults.
+
+    Args:
+        scheduler: A name of `SCHEDULERS`.
+        config: Configuration of the run.
+        out: Folder of the run, on a file system that every machine sees; the job files go to `out/cluster`.
+        jobs: Number of jobs that train.
+        profile: File of what the cluster wants to be told.
+
+    Raises:
+        InputError: The configuration or the profile is bad, there are more shards than models, or a path cannot stand
+            in a job file.
+    """
+    from jaxmia.cluster.profile import load_profile
+
+    module, kind, write = SCHEDULERS[scheduler]
+    found = importlib.import_module(module)
+    chosen = getattr(found, kind)
+    return getattr(found, write)(config, out, jobs, load_profile(profile, chosen) if profile else chosen())

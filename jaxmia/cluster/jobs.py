@@ -1,14 +1,14 @@
-"""Job files from templates: shards that train, then one job that scores."""
+"""What every scheduler's job files have in common: shards that train, then one job that scores."""
 
 import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jaxmia.cluster.profile import HTCondorProfile, Profile, SlurmProfile, load_profile
+from jaxmia.cluster.profile import Profile
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
@@ -38,61 +38,19 @@ class JobFiles(NamedTuple):
     submit: str
 
 
-def write_jobs(
-    scheduler: Literal["htcondor", "slurm"], config: Path, out: Path, jobs: int, profile: Path | None = None
-) -> JobFiles:
-    """Writes job files as `write_htcondor` or `write_slurm` do, with a profile from a file or the defaults.
-
-    Raises:
-        InputError: As they do, or the profile is bad.
-    """
-    if scheduler == "htcondor":
-        return write_htcondor(
-            config, out, jobs, load_profile(profile, HTCondorProfile) if profile else HTCondorProfile()
-        )
-    return write_slurm(config, out, jobs, load_profile(profile, SlurmProfile) if profile else SlurmProfile())
-
-
-def write_htcondor(config: Path, out: Path, jobs: int, profile: HTCondorProfile) -> JobFiles:
-    """Writes a DAG for HTCondor: `jobs` shards that train, then one job that scores.
-
-    A job that is vacated, or exits with `REQUEUE_EXIT_CODE`, or is killed, runs again and goes on where it was; one
-    that exits with 1 or 2 was given something bad and leaves the queue.
+def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int = 1) -> dict[str, Any]:
+    """What the templates of every scheduler are filled with.
 
     Args:
         config: Configuration of the run.
-        out: Folder of the run, on a file system that every machine sees; the job files go to `out/cluster`.
-        jobs: Number of shards.
+        out: Folder of the run.
+        jobs: Jobs that train.
         profile: What the cluster wants to be told.
-
-    Raises:
-        InputError: The configuration is bad, there are more jobs than models, or a path cannot stand in a job file.
-    """
-    names = ("train.sh", "train.sub", "score.sh", "score.sub", "jaxmia.dag")
-    files = _write("htcondor", names, _values(config, out, jobs, profile))
-    return JobFiles(files, f"condor_submit_dag {files[-1]}")
-
-
-def write_slurm(config: Path, out: Path, jobs: int, profile: SlurmProfile) -> JobFiles:
-    """Writes job scripts for Slurm: an array of `jobs` jobs that train a shard a node, then one job that scores.
-
-    A job that is preempted, or whose time is nearly up, saves and goes back to the queue.
-
-    Args:
-        config: Configuration of the run.
-        out: Folder of the run, on a file system that every node sees; the job files go to `out/cluster`.
-        jobs: Number of jobs that train.
-        profile: What the cluster wants to be told.
+        nodes: Shards of a job.
 
     Raises:
         InputError: The configuration is bad, there are more shards than models, or a path cannot stand in a job file.
     """
-    names = ("train.sbatch", "score.sbatch", "submit.sh")
-    files = _write("slurm", names, _values(config, out, jobs, profile, profile.nodes))
-    return JobFiles(files, str(files[-1]))
-
-
-def _values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int = 1) -> dict:
     models = load_config(config).shadow.count
     if nodes > models:
         raise InputError(f"nodes: {nodes} is more than {models}, the number of models (shadow.count in {config})")
@@ -125,7 +83,17 @@ def _speakable(path: Path) -> Path:
     return path
 
 
-def _write(scheduler: str, names: tuple[str, ...], values: dict) -> tuple[Path, ...]:
+def write_templates(scheduler: str, names: tuple[str, ...], values: dict[str, Any]) -> tuple[Path, ...]:
+    """Writes the templates of a scheduler, filled, to the run's `cluster` folder; returns their paths.
+
+    Args:
+        scheduler: Folder of its templates.
+        names: Of the files, in the order in which they are used.
+        values: As `job_values` returns them.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
     files = tuple(values["folder"] / name for name in names)
     for path in files:
         write_text(path, _templates.get_template(f"{scheduler}/{path.name}.jinja").render(values))

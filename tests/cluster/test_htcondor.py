@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmia.cluster import HTCondorProfile, write_htcondor
+from jaxmia.cluster.htcondor import HTCondorProfile, write_htcondor
 
 htcondor2 = pytest.importorskip("htcondor2")
 classad2 = pytest.importorskip("classad2")

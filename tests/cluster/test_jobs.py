@@ -4,11 +4,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
-from jaxmia.cluster import HTCondorProfile, SlurmProfile, write_htcondor, write_jobs, write_slurm
+from jaxmia.cluster import SCHEDULERS, write_jobs
+from jaxmia.cluster.htcondor import HTCondorProfile, write_htcondor
+from jaxmia.cluster.slurm import SlurmProfile, write_slurm
 from jaxmia.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -72,7 +73,7 @@ def test_relative_paths_become_absolute(shared: Path, config: Path):
 
 
 @pytest.mark.parametrize(("scheduler", "first"), [("htcondor", "train.sh"), ("slurm", "train.sbatch")])
-def test_scheduler_is_chosen_by_name(shared: Path, config: Path, scheduler: Literal["htcondor", "slurm"], first: str):
+def test_scheduler_is_chosen_by_name(shared: Path, config: Path, scheduler: str, first: str):
     Path("profile.yaml").write_text(f"scheduler: {scheduler}\ncommand: /opt/jaxmia\n")
     with_profile = write_jobs(scheduler, config, shared / "run", 2, Path("profile.yaml"))
     assert with_profile.files[0].name == first
@@ -245,3 +246,20 @@ def _signalled(command: list, number: signal.Signals, environment: dict[str, str
     (os.killpg if to_all else os.kill)(process.pid, number)
     output, _ = process.communicate(timeout=10)
     return process.returncode, output.split()[-1]
+
+
+def test_a_scheduler_is_one_module_and_one_row(shared: Path, config: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a third scheduler needs: a profile, a writer, a row."""
+    shared.mkdir(exist_ok=True)
+    (shared / "jaxmia_test_pbs.py").write_text(
+        "from jaxmia.cluster.jobs import JobFiles, job_values\n"
+        "from jaxmia.cluster.profile import Profile\n"
+        "class PBSProfile(Profile):\n"
+        "    queue: str = 'gpu'\n"
+        "def write_pbs(config, out, jobs, profile):\n"
+        "    values = job_values(config, out, jobs, profile)\n"
+        "    return JobFiles((), f'qsub -q {profile.queue} -J 0-{values[\"jobs\"] - 1}')\n"
+    )
+    monkeypatch.syspath_prepend(shared)
+    monkeypatch.setitem(SCHEDULERS, "pbs", ("jaxmia_test_pbs", "PBSProfile", "write_pbs"))
+    assert write_jobs("pbs", config, shared / "run", 4).submit == "qsub -q gpu -J 0-3"

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxmia.cluster import HTCondorProfile, SlurmProfile, load_profile
+from jaxmia.cluster.htcondor import HTCondorProfile
+from jaxmia.cluster.profile import load_profile
+from jaxmia.cluster.slurm import SlurmProfile
 from jaxmia.errors import InputError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmia.cluster import SlurmProfile, write_slurm
+from jaxmia.cluster.slurm import SlurmProfile, write_slurm
 from tests.cluster.slurm import DAEMONS, Slurm, find, one_node, wait_for
 
 pytestmark = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmia.cli.commands.run import Query, Score, Train
-from jaxmia.cluster import SlurmProfile, write_slurm
+from jaxmia.cluster.slurm import SlurmProfile, write_slurm
 from tests.challenge import make_challenge
 from tests.cluster.slurm import DAEMONS, find, one_node, wait_for
 

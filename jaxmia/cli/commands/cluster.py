@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxmia.cli.overrides import refuse_overrides
+from jaxmia.cluster import SCHEDULERS, write_jobs
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Cluster:
     Example: jaxmia cluster slurm --config configs/tml26.yaml --out runs/tml26 --jobs 8
     """
 
-    scheduler: Annotated[Literal["htcondor", "slurm"], tyro.conf.Positional]
+    scheduler: Annotated[Literal[*SCHEDULERS], tyro.conf.Positional]  # pyright: ignore[reportInvalidTypeForm]
     """What runs the cluster."""
     config: Path
     """Configuration of the run (YAML)."""
@@ -32,7 +33,6 @@ class Cluster:
         """Writes."""
         refuse_overrides(overrides)
         from jaxmia.cli.display import output
-        from jaxmia.cluster import write_jobs
 
         files = write_jobs(self.scheduler, self.config, self.out, self.jobs, self.profile)
         output("\n".join(str(path) for path in files.files))
