@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from jaxmia.cli.main import main
-from jaxmia.cluster import HTCondorProfile, SlurmProfile, load_profile
+from jaxmia.cluster.htcondor import HTCondorProfile
+from jaxmia.cluster.profile import load_profile
+from jaxmia.cluster.slurm import SlurmProfile
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/cluster.md").read_text()
