@@ -232,7 +232,7 @@ def test_factories_that_do_not_serve(tmp_path, user_module):
         with pytest.raises(InputError, match=rf"challenge\.architecture: {message}"):
             load_target(path, name)
     with pytest.raises(
-        InputError, match=r"model\.pt: lacks layers\.0\.weight; .*has conv1\.weight, which the network has"
+        InputError, match=r"model\.pt: lacks layers\.0\.weight; .*has conv1\.weight, which the network does not have"
     ):
         load_target(path, "user_networks:make")
 

@@ -70,7 +70,7 @@ def test_help_names_the_fields_of_the_configuration(capsys, name: str, before: l
         code, out, _ = call(capsys, name, *before, flag)
         assert code == 0
         assert "--shadow.label-smoothing" in out
-        assert "Share of the label spread evenly" in out
+        assert "Probability mass of the label that is spread evenly" in out
 
 
 def test_a_misspelled_command_is_told_the_right_one(capsys):
