@@ -115,7 +115,7 @@ print(np.isfinite(shadows.phi).all())
 """
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
     first = run([sys.executable, "-c", code]).stdout
-    assert "native 2 wide" in first
+    assert "native, width 2" in first
     (kept,) = fresh.glob("plan-*.json")
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"conv": "native"}))
     assert run([sys.executable, "-c", code]).stdout == "True\n"
