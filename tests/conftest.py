@@ -31,6 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that runs inside the tests shows its messages; the next test begins without."""
+    loggers = [logging.getLogger(name) for name in ("jaxmia", "bridge", "benchmarks")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
 @contextmanager
 def log_messages() -> Iterator[list[str]]:
     """What jaxmia logs within, line by line."""

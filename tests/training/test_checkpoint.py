@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path: Path
     other = {"seed": 12, "shadow": {"epochs": 5}}
     match = (
         r"00000-00000: was made with another configuration: seed is 11 there and 12 here, "
-        r"shadow\.epochs is 4 there and 5 here; use another --out or remove"
+        rf"shadow\.epochs is 4 there and 5 here; use another --out or remove {re.escape(str(tmp_path))}$"
     )
     with pytest.raises(InputError, match=match):
         checkpoints(tmp_path, cache_key=other).resumable([0])
