@@ -106,7 +106,8 @@ from jaxmia.api import train_shadows
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.data.pool import Pool
 
-logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+logging.getLogger("jaxmia").addHandler(logging.StreamHandler(sys.stdout))
+logging.getLogger("jaxmia").setLevel(logging.INFO)
 images = np.zeros((40, 4, 4, 1), np.uint8)
 pool = Pool(images, np.arange(40) % 2, np.arange(40).astype(str), np.full(40, -1, np.int8))
 recipe = Recipe(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
