@@ -297,13 +297,14 @@ def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str)
     """Formats one line for each problem: file, field, value and what is allowed."""
     lines: dict[str, str] = {}
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"] if part != "[key]"]
+        location = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
             *sections, key = location
             name = ".".join([*sections, key if key.isidentifier() else _shown(key)])
             lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location, kind)}")
             continue
-        field = ".".join(part for part in location if not part.startswith(_UNION_BRANCHES))
+        # pydantic puts "[key]" behind the place of a key of the wrong type.
+        field = ".".join(part for part in location if part != "[key]" and not part.startswith(_UNION_BRANCHES))
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         message = message.replace("String should", "must")
         message = _PLAINLY.get(problem["type"], message)

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,10 @@ def test_a_line_about_yaml_shows_no_character_that_could_disguise_it(tmp_path: P
         with pytest.raises(InputError, match=r"a\.yaml: is not valid YAML: ") as refusal:
             load_config(tmp_path / "a.yaml")
         assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("section", ["", "shadow."])
+def test_a_key_that_looks_like_a_place_of_pydantic_is_unknown_as_any_other(section: str):
+    content = {"[key]": 1} if not section else {"shadow": {"[key]": 1}}
+    with pytest.raises(InputError, match=rf"^file: {re.escape(section)}'\[key\]': unknown key"):
+        parse_config(content, "file")
