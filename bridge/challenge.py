@@ -55,7 +55,7 @@ def load_challenge(
     shared = np.intersect1d(parts[0].ids, parts[1].ids)
     if len(shared):
         raise InputError(f"{private}: ids: {str(shared[0])!r} is also in {public}, expected each id once")
-    images = [_pixels(part) for part in parts]
+    images = [part.images_to("join") for part in parts]
     if images[0].shape[1:] != images[1].shape[1:]:
         shapes = [image.shape[1:] for image in images]
         raise InputError(
@@ -151,7 +151,7 @@ def _importable_from_main() -> Iterator[None]:
 
 
 def _save_split(pool: Pool, chosen: np.ndarray, path: Path) -> None:
-    images = np.moveaxis(_as_float(_pixels(pool)[chosen]), -1, 1)
+    images = np.moveaxis(_as_float(pool.images_to("save")[chosen]), -1, 1)
     content = MembershipDataset()
     content.__dict__ = {
         "ids": [
@@ -300,12 +300,6 @@ def _as_bytes(images: np.ndarray) -> np.ndarray | None:
 
 def _as_float(images: np.ndarray) -> np.ndarray:
     return images / np.float32(255) if images.dtype == np.uint8 else images
-
-
-def _pixels(pool: Pool) -> np.ndarray:
-    if pool.images is None:
-        raise InputError("pool: holds no images")
-    return pool.images
 
 
 def _shown(value: object) -> str:

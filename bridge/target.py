@@ -85,9 +85,7 @@ class Target:
         Raises:
             InputError: As `query`; or the pool has no images.
         """
-        if pool.images is None or not len(pool):
-            raise InputError("pool: holds no images to query")
-        return self.query(pool.images[:1]).shape[1]
+        return self.query(pool.images_to("query")[:1]).shape[1]
 
 
 def load_target(

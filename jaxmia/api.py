@@ -127,9 +127,7 @@ def train_shadows(
 
     prepare_devices()
     recipe = recipe or Recipe()
-    if pool.images is None:
-        raise InputError("pool: holds no images to train on")
-    height, width = pool.images.shape[1:3]
+    height, width = pool.images_to("train on").shape[1:3]
     shown = query_views(symmetries, shift, recipe.augment, (height, width))
     setup = shadow_setup(
         pool,
@@ -179,12 +177,11 @@ def attack(
     """
     from jaxmia.training.query import query_target
 
-    if pool.images is None:
-        raise InputError("pool: holds no images to query")
+    images = pool.images_to("query")
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
     named = None if name == AUTO else named_attack(name) if isinstance(name, str) else check_attack(name, "name")
     own = [check_attack(candidate, "candidates") for candidate in candidates]
-    seen = shadows.preprocessing.resized(pool.images)
+    seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
     if named:

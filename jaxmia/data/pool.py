@@ -51,6 +51,16 @@ class Pool:
         """Whether each sample is public, that is, its membership is known; bool `[sample]`."""
         return self.membership != UNKNOWN
 
+    def images_to(self, purpose: str) -> np.ndarray:
+        """The images, for a purpose that cannot do without, such as `query`.
+
+        Raises:
+            InputError: There are none.
+        """
+        if self.images is None:
+            raise InputError(f"pool: holds no images to {purpose}")
+        return self.images
+
     def take(self, chosen: np.ndarray) -> "Pool":
         """The samples that are chosen, bool or int `[sample]`."""
         images = None if self.images is None else self.images[chosen]

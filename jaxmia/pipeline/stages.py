@@ -78,10 +78,7 @@ class Pipeline:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """Views in which each image is queried."""
-        section, images = self.config.query, self.pool.images
-        if images is None:
-            raise InputError("pool: holds no images to query")
-        height, width = images.shape[1:3]
+        section, (height, width) = self.config.query, self.pool.images_to("query").shape[1:3]
         return query_views(section.views, section.shift, self.config.shadow.augment, (height, width))
 
     @cached_property

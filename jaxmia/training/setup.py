@@ -124,9 +124,7 @@ def shadow_setup(
     Raises:
         InputError: The pool has no images, or a label is not a class of the target.
     """
-    images = pool.images
-    if images is None:
-        raise InputError("pool: holds no images to train on")
+    images = pool.images_to("train on")
     if len(pool) and pool.labels.max() >= classes:
         raise InputError(f"pool: label {pool.labels.max()} is no class of the target, which has {classes}, from 0 on")
     return ShadowSetup(
