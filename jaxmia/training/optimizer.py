@@ -22,33 +22,21 @@ def hyper_of(recipe: Recipe) -> Hyper:
     return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
 
 
-def init(recipe: Recipe, params: optax.Params) -> optax.OptState:
-    """Initialises the optimizer's state."""
-    return _memory(recipe).init(params)
-
-
-def direction(
-    recipe: Recipe, hyper: Hyper, gradients: optax.Updates, state: optax.OptState, params: optax.Params
-) -> tuple[optax.Updates, optax.OptState]:
-    """Computes the descent direction, before the learning rate is applied, and the optimizer's new state.
+def make_optimizer(recipe: Recipe, hyper: Hyper, rate: jax.Array | float) -> optax.GradientTransformation:
+    """Returns the recipe's optimizer for one step at a given learning rate, on which its state does not depend.
 
     SGD follows PyTorch: weight decay is added to the gradient, and momentum is Nesterov's. AdamW decouples the decay.
+
+    Args:
+        recipe: Recipe that names the optimizer, its momentum and the parameters to decay.
+        hyper: Hyperparameters of the model; they may be traced.
+        rate: Learning rate of the step; it may be traced.
     """
     mask = None if recipe.decay_norm_and_bias else _decayed
     decay = optax.add_decayed_weights(hyper.weight_decay, mask)  # type: ignore[arg-type]
     if recipe.optimizer == "adamw":
-        moments, state = _memory(recipe).update(gradients, state, params)
-        return decay.update(moments, decay.init(params), params)[0], state
-    gradients, _ = decay.update(gradients, decay.init(params), params)
-    velocity, state = _memory(recipe).update(gradients, state, params)
-    return jax.tree.map(lambda slope, speed: slope + recipe.momentum * speed, gradients, velocity), state
-
-
-def _memory(recipe: Recipe) -> optax.GradientTransformation:
-    """Part of the optimizer that accumulates earlier gradients."""
-    if recipe.optimizer == "sgd":
-        return optax.trace(recipe.momentum)
-    return optax.scale_by_adam(b1=recipe.momentum)
+        return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay, optax.scale(-rate))
+    return optax.chain(decay, optax.trace(recipe.momentum, nesterov=True), optax.scale(-rate))
 
 
 def learning_rate(recipe: Recipe, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:

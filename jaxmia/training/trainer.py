@@ -15,7 +15,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Compute, Network
 from jaxmia.training.devices import compute_dtype
-from jaxmia.training.optimizer import Hyper, direction, init, learning_rate
+from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
 
 State = dict[str, Any]
 """Pure dicts `params`, `stats` (batch statistics), `optimizer`, and `average` if weights are averaged."""
@@ -47,7 +47,7 @@ class Trainer:
         state = {
             "params": weights,
             "stats": nnx.to_pure_dict(stats),
-            "optimizer": init(self.recipe, weights),
+            "optimizer": make_optimizer(self.recipe, hyper_of(self.recipe), 0.0).init(weights),
         }
         if self.recipe.ema:
             state["average"] = weights
@@ -83,10 +83,11 @@ class Trainer:
         (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
             state["params"], state["stats"], batch, labels[index], hyper.label_smoothing
         )
-        descent, optimizer = direction(self.recipe, hyper, gradients, state["optimizer"], state["params"])
         rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
-        params = optax.apply_updates(state["params"], jax.tree.map(lambda value: -rate * value, descent))
-        new: State = {"params": params, "stats": stats, "optimizer": optimizer}
+        optimizer = make_optimizer(self.recipe, hyper, rate)
+        updates, memory = optimizer.update(gradients, state["optimizer"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        new: State = {"params": params, "stats": stats, "optimizer": memory}
         if self.recipe.ema:
             new["average"] = optax.incremental_update(params, state["average"], 1 - self.recipe.ema)
         active = step < total

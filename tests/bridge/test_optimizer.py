@@ -1,11 +1,11 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 
 from jaxmia.config import Recipe
-from jaxmia.training.optimizer import direction, hyper_of, init, learning_rate
+from jaxmia.training.optimizer import hyper_of, learning_rate, make_optimizer
 
 SHAPES = {"kernel": (4, 3), "bias": (3,)}
 STEPS = 12
@@ -21,11 +21,11 @@ def draws() -> list[dict[str, np.ndarray]]:
 
 def ours(recipe: Recipe) -> dict[str, np.ndarray]:
     params, *gradients = draws()
-    state = init(recipe, params)
+    state = make_optimizer(recipe, hyper_of(recipe), 0.0).init(params)
     for step, gradient in enumerate(gradients):
-        descent, state = direction(recipe, hyper_of(recipe), gradient, state, params)
         rate = learning_rate(recipe, recipe.learning_rate, jnp.asarray(step), jnp.asarray(STEPS))
-        params = jax.tree.map(lambda value, move, rate=rate: value - rate * move, params, descent)
+        updates, state = make_optimizer(recipe, hyper_of(recipe), rate).update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
     return {name: np.asarray(value) for name, value in params.items()}  # type: ignore[union-attr]
 
 

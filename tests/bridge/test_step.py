@@ -13,7 +13,8 @@ from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
-from jaxmia.training.optimizer import hyper_of, init
+from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.optimizer import make_optimizer as make_jax_optimizer
 from jaxmia.training.trainer import Trainer
 from tests.bridge.test_convert import names
 
@@ -87,7 +88,11 @@ def test_weights_and_statistics_after_some_steps(network, optimizer, decay_norm_
     images, labels = pool(network)
     batches = np.random.default_rng(1).integers(0, 32, (STEPS, 16)).astype(np.int32)
     hyper = hyper_of(one.recipe)
-    state = {"params": params, "stats": stats, "optimizer": init(one.recipe, params)}
+    state = {
+        "params": params,
+        "stats": stats,
+        "optimizer": make_jax_optimizer(one.recipe, hyper, 0.0).init(params),
+    }
     step = jax.jit(one.step)
     chooser = make_optimizer(module, one.recipe)
     for number, index in enumerate(batches):
