@@ -1,12 +1,11 @@
 """Converts a PyTorch `state_dict` to an NNX module and back.
 
-Both sides use the same module names with three exceptions: the leaves (`weight` and `kernel`), the blocks of a ResNet
-(`layer2.0` and the n-th of `blocks`), and the two parts of its shortcut (`downsample.0` and `downsample.conv`).
+Both sides use the same module names, apart from the leaves (`weight` and `kernel`) and what a row of
+`bridge.networks.TORCH_NETWORKS` renames.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +14,15 @@ import torch
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from bridge.networks import TORCH_NETWORKS, Shape
 from jaxmia.errors import InputError
-from jaxmia.models import STAGES, Architecture, Compute, Network
+from jaxmia.models import Compute, Network
 
-Shape = tuple[int, ...]
 _Path = tuple[str | int, ...]
 
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
-
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_SHORTCUT = {"conv": "0", "bn": "1"}
 # Batch counter, needed only with a momentum of None, which none of these networks uses.
 _IGNORED = "num_batches_tracked"
-
-
-def describe(architecture: Architecture, shapes: Mapping[str, Shape]) -> Network:
-    """Infers width, depth, stem, classes and channels of a network from the shapes of its `state_dict`.
-
-    Height and width of the input cannot be inferred: they are 1 here, and for an MLP all inputs count as channels. If a
-    key is missing or has too few axes, the architecture's default is used, and `check_fit` reports the key later.
-
-    Args:
-        architecture: Name of the architecture.
-        shapes: Shape of each entry, by its PyTorch name.
-    """
-    first, last = ("fc1.weight", "fc3.weight") if architecture == "mlp" else ("conv1.weight", "fc.weight")
-    width, channels, *kernel = _shape(shapes, first, (None, 3))
-    classes, features, *_ = _shape(shapes, last, (10, 0))
-    depth = 28
-    if architecture == "wideresnet":
-        width = features // 64 or None
-        blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
-        depth = 2 * len(blocks) + 4 if blocks else depth
-    stem = "imagenet" if kernel[:1] == [7] else "cifar"
-    return Network(architecture, (1, 1, channels or 3), classes, width=width, depth=depth, stem=stem)
-
-
-def _shape(shapes: Mapping[str, Shape], name: str, default: tuple[int | None, int]) -> Sequence[Any]:
-    shape = shapes.get(name, ())
-    return shape if len(shape) >= len(default) else default
 
 
 def torch_shapes(network: Network) -> dict[str, Shape]:
@@ -134,18 +103,7 @@ def _leaves(state: nnx.State) -> dict[_Path, Any]:
 
 def _torch_name(network: Network, path: _Path) -> str:
     *modules, leaf = (str(part) for part in path)
-    if modules[0] == "blocks" and network.architecture in STAGES:
-        modules[:2] = _stage(STAGES[network.architecture], int(modules[1]))
-    if "downsample" in modules:
-        modules[-1] = _SHORTCUT[modules[-1]]
-    return ".".join([*modules, _LEAVES[leaf]])
-
-
-def _stage(blocks: tuple[int, ...], index: int) -> list[str]:
-    """Module names of a block in torchvision: its stage and its index in the stage."""
-    ends = list(accumulate(blocks))
-    stage = next(number for number, end in enumerate(ends) if index < end)
-    return [f"layer{stage + 1}", str(index - ends[stage] + blocks[stage])]
+    return ".".join([*TORCH_NETWORKS[network.architecture].names(network.architecture, modules), _LEAVES[leaf]])
 
 
 def _to_torch_axes(ndim: int) -> tuple[int, ...]:

@@ -1,107 +1,124 @@
-"""PyTorch versions of the networks in `jaxmia.models`."""
+"""The built-in networks in PyTorch: how each is built, described by its `state_dict`, and named there."""
 
-import torch
-import torch.nn.functional as F
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
 from torch import nn
 
-from bridge.convert import describe, torch_shapes
-from bridge.resnet import ResNet, initialise
-from jaxmia.models import STAGES, Network
+from bridge.resnet import ResNet
+from bridge.small import CNN, MLP
+from bridge.wideresnet import WideResNet
+from jaxmia.errors import InputError
+from jaxmia.models import Network
+from jaxmia.models.resnet import STAGES
 
-
-class MLP(nn.Module):
-    """Multilayer perceptron on the flattened image, with two hidden layers of `width` units and ReLU."""
-
-    def __init__(self, inputs: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(inputs, width)
-        self.fc2 = nn.Linear(width, width)
-        self.fc3 = nn.Linear(width, classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
-        # Flattened with channels last, as in JAX, so that both versions share their weights.
-        outputs = images.permute(0, 2, 3, 1).flatten(1)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(outputs)))))
-
-
-class CNN(nn.Module):
-    """Three 3x3 convolutions of `width`, 2 and 4 `width` channels with normalisation; the last two have stride 2."""
-
-    def __init__(self, channels: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(2 * width)
-        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.fc = nn.Linear(4 * width, classes)
-        initialise(self)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
-        outputs = F.relu(self.bn1(self.conv1(images)))
-        outputs = F.relu(self.bn2(self.conv2(outputs)))
-        outputs = F.relu(self.bn3(self.conv3(outputs)))
-        return self.fc(outputs.mean((2, 3)))
-
-
-class WideBlock(nn.Module):
-    """Pre-activation residual block: twice normalisation, ReLU and convolution."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.shortcut = (
-            nn.Conv2d(channels_in, channels, 1, stride, bias=False) if stride != 1 or channels_in != channels else None
-        )
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Maps `[sample, channel, height, width]` to the same axes, strided."""
-        active = F.relu(self.bn1(inputs))
-        outputs = F.relu(self.bn2(self.conv1(active)))
-        shortcut = inputs if self.shortcut is None else self.shortcut(active)
-        return self.conv2(outputs) + shortcut
-
-
-class WideResNet(nn.Module):
-    """Wide residual network WRN-depth-widen (Zagoruyko & Komodakis 2016); `depth` is 6 n + 4."""
-
-    def __init__(self, depth: int, widen: int, classes: int, channels: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
-        self.blocks = nn.ModuleList()
-        channels_in = 16
-        for stage in range(3):
-            features = 16 * widen * 2**stage
-            for block in range((depth - 4) // 6):
-                self.blocks.append(WideBlock(channels_in, features, 2 if stage > 0 and block == 0 else 1))
-                channels_in = features
-        self.bn = nn.BatchNorm2d(channels_in)
-        self.fc = nn.Linear(channels_in, classes)
-        initialise(self)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
-        outputs = self.conv1(images)
-        for block in self.blocks:
-            outputs = block(outputs)
-        return self.fc(F.relu(self.bn(outputs)).mean((2, 3)))
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+"""Shape of each entry of a `state_dict`, by name."""
 
 
 def build(network: Network) -> nn.Module:
-    """Builds the PyTorch version of a network, with freshly initialised weights."""
-    height, width, channels = network.shape
-    # If the description leaves the width open, it is read from the shapes of the JAX network.
-    features = describe(network.architecture, torch_shapes(network)).width or 0
-    if network.architecture == "mlp":
-        return MLP(height * width * channels, features, network.classes)
-    if network.architecture == "cnn":
-        return CNN(channels, features, network.classes)
-    if network.architecture == "wideresnet":
-        return WideResNet(network.depth, features, network.classes, channels)
-    return ResNet(STAGES[network.architecture], features, network.classes, channels, network.stem)
+    """Builds the PyTorch version of a network, with freshly initialised weights.
+
+    Raises:
+        InputError: The network is your own in Flax.
+    """
+    if network.architecture not in TORCH_NETWORKS:
+        raise InputError(f"shadow.architecture: {network.architecture!r} has no PyTorch version")
+    return TORCH_NETWORKS[network.architecture].build(network)
+
+
+def describe(architecture: str, shapes: Shapes) -> Network:
+    """Infers width, depth, stem, classes and channels of a network from the shapes of its `state_dict`.
+
+    Height and width of the input cannot be inferred: they are 1 here, and for an MLP all inputs count as channels. If a
+    key is missing or has too few axes, the architecture's default is used, and `check_fit` reports the key later.
+
+    Args:
+        architecture: Name of a built-in architecture.
+        shapes: Shape of each entry, by its PyTorch name.
+    """
+    return TORCH_NETWORKS[architecture].describe(architecture, shapes)
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A row of `TORCH_NETWORKS`.
+
+    Attributes:
+        build: Builds the PyTorch network of a description.
+        describe: Describes a network of this architecture from the shapes of its `state_dict`.
+        names: Maps the names of the modules around a layer from JAX to PyTorch, for this architecture.
+    """
+
+    build: Callable[[Network], nn.Module]
+    describe: Callable[[str, Shapes], Network]
+    names: Callable[[str, list[str]], list[str]] = lambda architecture, modules: modules
+
+
+def _mlp(network: Network) -> nn.Module:
+    return MLP(math.prod(network.shape), network.units, network.classes)
+
+
+def _cnn(network: Network) -> nn.Module:
+    return CNN(network.shape[2], network.units, network.classes)
+
+
+def _resnet(network: Network) -> nn.Module:
+    return ResNet(STAGES[network.architecture], network.units, network.classes, network.shape[2], network.stem)
+
+
+def _wideresnet(network: Network) -> nn.Module:
+    return WideResNet(network.depth, network.units, network.classes, network.shape[2])
+
+
+def _describe_mlp(architecture: str, shapes: Shapes) -> Network:
+    inputs, width = _size(shapes, "fc1.weight", 1) or 3, _size(shapes, "fc1.weight", 0)
+    return Network(architecture, (1, 1, inputs), _size(shapes, "fc3.weight", 0) or 10, width)
+
+
+def _describe_cnn(architecture: str, shapes: Shapes) -> Network:
+    """Describes a CNN or a ResNet."""
+    channels, width = _size(shapes, "conv1.weight", 1) or 3, _size(shapes, "conv1.weight", 0)
+    stem = "imagenet" if _size(shapes, "conv1.weight", 2) == 7 else "cifar"
+    return Network(architecture, (1, 1, channels), _size(shapes, "fc.weight", 0) or 10, width, stem=stem)
+
+
+def _describe_wideresnet(architecture: str, shapes: Shapes) -> Network:
+    channels, width = _size(shapes, "conv1.weight", 1) or 3, (_size(shapes, "fc.weight", 1) or 0) // 64 or None
+    blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+    depth = 2 * len(blocks) + 4 if blocks else 28
+    return Network(architecture, (1, 1, channels), _size(shapes, "fc.weight", 0) or 10, width, depth)
+
+
+def _size(shapes: Shapes, name: str, axis: int) -> int | None:
+    """Length of an axis of an entry; None if there is no such entry or axis, or it is empty."""
+    shape = shapes.get(name, ())
+    return shape[axis] or None if axis < len(shape) else None
+
+
+def _torchvision(architecture: str, modules: list[str]) -> list[str]:
+    """Names as in torchvision: the n-th of `blocks` is `layerI.J`, `conv` and `bn` of its shortcut are numbered."""
+    if modules[0] == "blocks":
+        modules = [*_stage(STAGES[architecture], int(modules[1])), *modules[2:]]
+    return [*modules[:-1], {"conv": "0", "bn": "1"}[modules[-1]]] if "downsample" in modules else modules
+
+
+def _stage(blocks: tuple[int, ...], index: int) -> list[str]:
+    """Module names of a block in torchvision: its stage and its index in the stage."""
+    ends = list(accumulate(blocks))
+    stage = next(number for number, end in enumerate(ends) if index < end)
+    return [f"layer{stage + 1}", str(index - ends[stage] + blocks[stage])]
+
+
+_RESNET = TorchNetwork(_resnet, _describe_cnn, _torchvision)
+
+TORCH_NETWORKS: dict[str, TorchNetwork] = {
+    "mlp": TorchNetwork(_mlp, _describe_mlp),
+    "cnn": TorchNetwork(_cnn, _describe_cnn),
+    **dict.fromkeys(STAGES, _RESNET),
+    "wideresnet": TorchNetwork(_wideresnet, _describe_wideresnet),
+}
+"""The networks of `jaxmia.models.NETWORKS` in PyTorch."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import jax
 import numpy as np
@@ -14,8 +14,8 @@ import torch
 from flax import nnx
 from torch import nn
 
-from bridge.convert import ARCHITECTURES, check_fit, describe, to_nnx, torch_shapes
-from bridge.networks import build
+from bridge.convert import check_fit, to_nnx, torch_shapes
+from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
 from bridge.stored import kind_of
@@ -23,7 +23,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
-from jaxmia.models import Architecture, Network
+from jaxmia.models import Network
 
 Backend = Literal["jax", "torch"]
 MAX_BYTES = 4 * 2**30
@@ -131,14 +131,14 @@ def load_target(
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
         return _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
-    if architecture not in ARCHITECTURES:
-        allowed = ", ".join(ARCHITECTURES)
+    if architecture not in TORCH_NETWORKS:
+        allowed = ", ".join(TORCH_NETWORKS)
         raise InputError(
             f"challenge.architecture: {architecture!r} is none of {allowed}, exported, package.module:factory"
         )
     weights = {_WRAPPED.sub("", name): value for name, value in read_weights(path, max_bytes).items()}
     source = f"{path} as {architecture}"
-    network = describe(cast(Architecture, architecture), shapes_of(weights))
+    network = describe(architecture, shapes_of(weights))
     check_fit(torch_shapes(network), shapes_of(weights), source)
     if classes not in (None, network.classes):
         raise InputError(f"{source}: has {network.classes} classes, challenge.classes says {classes}")

@@ -1,13 +1,23 @@
 """Typed configuration: every section, every default, every bound."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, LiteralString, TypeVar, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from jaxmia.errors import InputError
@@ -32,6 +42,16 @@ _PLAINLY = {
 
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _import_path(value: str) -> str:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", value):
+        raise PydanticCustomError("import_path", "must be package.module:name")
+    return value
+
+
+Plugin = Annotated[str, AfterValidator(_import_path)]
+"""Import path of the user's own code (`jaxmia.plugins`)."""
 
 
 class _Section(BaseModel):
@@ -94,8 +114,9 @@ class Augment(_Section):
 class Recipe(_Section):
     """How each shadow model is trained."""
 
-    architecture: Architecture = "resnet18"
-    """Network of the shadow models; the attack is strongest when it is the target's own."""
+    architecture: Architecture | Plugin = "resnet18"
+    """Network of the shadow models; the attack is strongest when it is the target's own. `package.module:factory` names
+    a Flax network of your own."""
     width: Annotated[int, Field(ge=1)] | None = None
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10)] = 28

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.speed import SIZES, fastest
-from jaxmia.training.trainer import Trainer
+from jaxmia.training.trainer import State, Trainer
 
 
 def product_flops_per_second(dtype: jnp.dtype) -> float:
@@ -29,6 +29,10 @@ def training_flops_per_image(trainer: Trainer) -> float:
     images = jax.ShapeDtypeStruct((size, *trainer.network.shape), trainer.compute.dtype)
     labels = jax.ShapeDtypeStruct((size,), jnp.int32)
     smoothing = hyper_of(trainer.recipe).label_smoothing
-    gradient = jax.jit(jax.grad(lambda *batch: trainer.loss(batch[0], batch[1], batch[2], batch[3], smoothing)[0]))
+
+    def loss(params: State, stats: State, batch: jax.Array, classes: jax.Array) -> jax.Array:
+        return trainer.loss(params, stats, batch, classes, smoothing, jax.random.key(0))[0]
+
+    gradient = jax.jit(jax.grad(loss))
     analysis = gradient.lower(state["params"], state["stats"], images, labels).cost_analysis()
     return float(analysis["flops"]) / size if analysis else float("nan")

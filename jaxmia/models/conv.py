@@ -8,7 +8,7 @@ through a `jax.custom_vjp`, so the rules themselves are never differentiated.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,8 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution. So it is inside `vmap`
+    for what no lowering supports: dilation, groups, other than two spatial dimensions, `preferred_element_type`.
 
     Args:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
@@ -45,15 +46,24 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
         *,
         lhs_dilation: Sequence[int] = (1, 1),
         rhs_dilation: Sequence[int] = (1, 1),
-        dimension_numbers: object = None,
+        dimension_numbers: Any = None,
         feature_group_count: int = 1,
-        precision: object = None,
-        out_sharding: object = None,
+        preferred_element_type: Any = None,
+        **options: Any,
     ) -> jax.Array:
-        if (*lhs_dilation, *rhs_dilation, feature_group_count) != (1, 1, 1, 1, 1):
-            raise ValueError(
-                f"Expected an undilated, ungrouped convolution, got lhs_dilation={tuple(lhs_dilation)}, "
-                f"rhs_dilation={tuple(rhs_dilation)}, feature_group_count={feature_group_count}."
+        undilated = {*lhs_dilation, *rhs_dilation} == {1}
+        if not undilated or feature_group_count != 1 or preferred_element_type is not None or inputs.ndim != 4:
+            return lax.conv_general_dilated(
+                inputs,
+                kernel,
+                strides,
+                padding,
+                lhs_dilation=lhs_dilation,
+                rhs_dilation=rhs_dilation,
+                dimension_numbers=dimension_numbers or _NHWC,
+                feature_group_count=feature_group_count,
+                preferred_element_type=preferred_element_type,
+                **options,
             )
         if isinstance(padding, str):
             padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)

@@ -10,6 +10,15 @@ from jaxmia.models.layers import Compute, add_relu, batch_norm, conv, linear
 
 Stem = Literal["cifar", "imagenet"]
 
+STAGES: dict[str, tuple[int, ...]] = {
+    "resnet8": (1, 1, 1),
+    "resnet14": (2, 2, 2),
+    "resnet20": (3, 3, 3),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+}
+"""Blocks in each stage of the named residual networks."""
+
 
 class BasicBlock(nnx.Module):
     """Residual block of two 3x3 convolutions (He et al. 2015); the first may be strided."""

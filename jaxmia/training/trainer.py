@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 
 from jaxmia.config import Recipe
 from jaxmia.data.augment import gather_augmented
@@ -18,9 +19,13 @@ from jaxmia.training.devices import compute_dtype
 from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
 
 State = dict[str, Any]
-"""Pure dicts `params`, `stats` (batch statistics), `optimizer`, and `average` if weights are averaged."""
+"""Pure dicts `params`, `stats` (batch statistics and other variables), `optimizer`, and `average` if weights are
+averaged."""
 
-_INIT, _AUGMENT = 0, 1
+_INIT, _AUGMENT, _NOISE = 0, 1, 2
+"""What a model's key is folded with for initial weights, augmentation and the network's random streams (dropout)."""
+_STATS = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
+"""Variables that a network keeps from step to step beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Trainer:
     def init(self, key: jax.Array) -> State:
         """Initialises weights, batch statistics and optimizer state of the model with this key."""
         model = self.network.build(nnx.Rngs(jax.random.fold_in(key, _INIT)), self.compute)
-        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        _, params, _, stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
         weights = nnx.to_pure_dict(params)
         state = {
             "params": weights,
@@ -81,7 +86,12 @@ class Trainer:
         """
         batch = self._batch(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step), images, index)
         (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
-            state["params"], state["stats"], batch, labels[index], hyper.label_smoothing
+            state["params"],
+            state["stats"],
+            batch,
+            labels[index],
+            hyper.label_smoothing,
+            jax.random.fold_in(jax.random.fold_in(key, _NOISE), step),
         )
         rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
         optimizer = make_optimizer(self.recipe, hyper, rate)
@@ -95,18 +105,24 @@ class Trainer:
         return new, {"loss": loss, "accuracy": (logits.argmax(-1) == labels[index]).mean(dtype=jnp.float32)}
 
     def loss(
-        self, params: State, stats: State, batch: jax.Array, labels: jax.Array, smoothing: jax.Array | float
+        self,
+        params: State,
+        stats: State,
+        batch: jax.Array,
+        labels: jax.Array,
+        smoothing: jax.Array | float,
+        key: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, State]]:
         """Mean cross-entropy in nats with label smoothing, in training mode; also logits and updated statistics."""
-        model = nnx.merge(self._graph(), params, stats)
+        model = self._model(params, stats, key)
         logits = model(batch, train=True)
         smooth = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)  # type: ignore[arg-type]
         loss = optax.softmax_cross_entropy(logits, smooth).mean()
-        return loss, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+        return loss, (logits, nnx.to_pure_dict(nnx.state(model, _STATS)))
 
     def logits(self, state: State, images: jax.Array) -> jax.Array:
         """Float32 logits `[sample, class]` of pool images in eval mode, with averaged weights if there are any."""
-        model = nnx.merge(self._graph(), state.get("average", state["params"]), state["stats"])
+        model = self._model(state.get("average", state["params"]), state["stats"], jax.random.key(0))
         return model(self.preprocessing.normalised(images, self.compute.dtype), train=False)
 
     def _batch(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
@@ -114,10 +130,20 @@ class Trainer:
         batch = gather_augmented(key, images, index, crop=change.crop, flip=change.flip, dihedral=change.dihedral)
         return self.preprocessing.normalised(batch, self.compute.dtype)
 
-    def _graph(self) -> nnx.GraphDef:
-        """Structure of the network, without allocating its arrays."""
+    def _model(self, params: State, stats: State, key: jax.Array) -> Any:
+        """The network with these arrays; each of its random streams starts from its own key, derived from `key`."""
+        graph, random = self._structure()
+        streams = {
+            path: jax.random.fold_in(key, number) if issubclass(leaf.type, nnx.RngKey) else jnp.uint32(0)
+            for number, (path, leaf) in enumerate(nnx.to_flat_state(random))
+        }
+        return nnx.merge(graph, params, unflatten_dict(streams), stats)
+
+    def _structure(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """Graph of the network and shapes of its random streams, without allocating arrays."""
         model = nnx.eval_shape(lambda: self.network.build(nnx.Rngs(0), self.compute))
-        return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+        graph, random, *_ = nnx.split(model, nnx.RngState, ...)
+        return graph, random
 
 
 _SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
@@ -141,8 +167,8 @@ def make_trainer(
         symmetries: Symmetries in which images will be queried.
 
     Raises:
-        InputError: Images are not square, but the recipe or a symmetry exchanges height and width; or mean or std does
-            not match the number of channels.
+        InputError: Images are not square, but the recipe or a symmetry exchanges height and width; mean or std does not
+            match the number of channels; or the network is your own and does not fit.
     """
     height, width, channels = shape
     preprocessing.check(channels)
@@ -151,8 +177,10 @@ def make_trainer(
             f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(_SQUARE)} "
             "need square ones"
         )
+    network = Network(recipe.architecture, shape, classes, recipe.width, recipe.depth)
+    network.check()
     return Trainer(
-        Network(recipe.architecture, shape, classes, recipe.width, recipe.depth),
+        network,
         recipe,
         preprocessing,
         Compute(compute_dtype(recipe, jax.local_devices()[0])),

@@ -5,8 +5,8 @@ import torch
 from flax import nnx
 from torch import nn
 
-from bridge.convert import check_fit, describe, to_nnx, to_torch, torch_shapes
-from bridge.networks import build
+from bridge.convert import check_fit, to_nnx, to_torch, torch_shapes
+from bridge.networks import build, describe
 from jaxmia.errors import InputError
 from jaxmia.models import Network
 

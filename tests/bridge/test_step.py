@@ -65,7 +65,7 @@ def test_loss_and_gradients_of_one_batch(network):
     one = trainer(network)
     batch = one.preprocessing.normalised(jax.numpy.asarray(images), one.compute.dtype)
     (ours, _), gradients = jax.jit(jax.value_and_grad(one.loss, has_aux=True))(
-        params, stats, batch, jax.numpy.asarray(labels), SMOOTHING
+        params, stats, batch, jax.numpy.asarray(labels), SMOOTHING, jax.random.key(0)
     )
     assert float(ours) == pytest.approx(loss.item(), rel=1e-5)
     gradients = in_torch(network, graph, gradients, stats)

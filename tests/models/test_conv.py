@@ -174,14 +174,26 @@ def test_flax_modules_take_it(lowering: Lowering):
 
 @each_lowering
 @pytest.mark.parametrize(
-    ("options", "named"),
+    "options",
     [
-        ({"lhs_dilation": (2, 1)}, r"lhs_dilation=\(2, 1\)"),
-        ({"rhs_dilation": (1, 2)}, r"rhs_dilation=\(1, 2\)"),
-        ({"feature_group_count": 2}, "feature_group_count=2"),
+        {"kernel_dilation": (1, 2)},
+        {"input_dilation": (2, 1), "padding": ((1, 1), (1, 1))},
+        {"feature_group_count": 2},
+        {"preferred_element_type": jnp.float32},
+        {"kernel_size": 3},
     ],
+    ids=lambda options: next(iter(options)),
 )
-def test_what_no_lowering_can_do_is_refused(lowering: Lowering, options: dict, named: str):
-    inputs, kernel = (value[0] for value in operands(COMMON[0]))
-    with pytest.raises(ValueError, match=f"undilated, ungrouped convolution, got .*{named}"):
-        ensemble_conv(lowering)(inputs, kernel, (1, 1), "SAME", **options)
+def test_what_no_lowering_supports_is_jax_s_own_convolution(lowering: Lowering, options: dict):
+    """Under `vmap` too, where each model has its own kernel."""
+
+    def build(key: jax.Array, **changes) -> nnx.Conv:
+        return nnx.Conv(4, 6, **{"kernel_size": (3, 3), **options, **changes}, rngs=nnx.Rngs(key))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    graph, _ = nnx.split(build(keys[0], conv_general_dilated=ensemble_conv(lowering)))
+    states = [nnx.to_pure_dict(nnx.state(build(key))) for key in keys]
+    stacked = jax.tree.map(lambda *values: jnp.stack(values), *states)
+    images = jax.random.normal(jax.random.key(1), (4, 7, 4) if options == {"kernel_size": 3} else (4, 7, 6, 4))
+    found = jax.vmap(lambda state: nnx.merge(graph, state)(images))(stacked)
+    np.testing.assert_allclose(found, np.stack([build(key)(images) for key in keys]), atol=1e-5)

@@ -39,7 +39,7 @@ def test_the_loss_is_smoothed_cross_entropy(pool: Pool, smoothing: float):
     state = trainer.init(KEY)
     batch = trainer.preprocessing.normalised(jnp.asarray(pool.images[:12]), jnp.dtype("float32"))  # type: ignore[index]
     loss, (logits, _) = trainer.loss(
-        state["params"], state["stats"], batch, jnp.asarray(pool.labels[:12]), jnp.float32(smoothing)
+        state["params"], state["stats"], batch, jnp.asarray(pool.labels[:12]), jnp.float32(smoothing), KEY
     )
     assert float(loss) == pytest.approx(cross_entropy(np.asarray(logits), pool.labels[:12], smoothing), rel=1e-5)
 
@@ -83,7 +83,7 @@ def test_a_step_is_the_gradient_times_the_rate(pool: Pool):
     @jax.jit
     def loss(bias):
         params = before["params"] | {"fc2": before["params"]["fc2"] | {"bias": bias}}
-        return trainer.loss(params, before["stats"], batch, jnp.asarray(pool.labels[:6]), 0.1)[0]
+        return trainer.loss(params, before["stats"], batch, jnp.asarray(pool.labels[:6]), 0.1, KEY)[0]
 
     bias = np.asarray(before["params"]["fc2"]["bias"])
     for place in range(4):
@@ -132,7 +132,7 @@ def test_the_graph_needs_no_arrays():
     """`Trainer` rebuilds its network without computing weights; they fit what `init` made."""
     trainer = make_trainer()
     state = trainer.init(KEY)
-    model = nnx.merge(trainer._graph(), state["params"], state["stats"])
+    model = nnx.merge(trainer._structure()[0], state["params"], state["stats"])
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == sum(
         leaf.size for leaf in jax.tree.leaves(state["params"])
     )

@@ -1,0 +1,122 @@
+"""Descriptions of networks, and the table of those that are built in."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flax import nnx
+
+from jaxmia.models import own
+from jaxmia.models.layers import Compute
+from jaxmia.models.resnet import STAGES, ResNet, Stem
+from jaxmia.models.small import CNN, MLP
+from jaxmia.models.wideresnet import WideResNet
+from jaxmia.plugins import is_plugin
+
+
+@dataclass(frozen=True)
+class Network:
+    """Description of a network, independent of how it computes.
+
+    Attributes:
+        architecture: A name in `NETWORKS`, or your own `package.module:factory` (see `jaxmia.models.own`).
+        shape: Height, width and channels of an input image.
+        classes: Number of classes.
+        width: Channels of the first stage (cnn, resnets; 16 for the CIFAR resnets, 64 for resnet18 and 34), hidden
+            units (mlp) or widening factor (wideresnet); None selects the architecture's default.
+        depth: Number of layers of a wideresnet.
+        stem: First layers of a resnet: `cifar` or `imagenet`.
+    """
+
+    architecture: str
+    shape: tuple[int, int, int]
+    classes: int
+    width: int | None = None
+    depth: int = 28
+    stem: Stem = "cifar"
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether the network has convolutions, so that their lowering matters."""
+        if is_plugin(self.architecture):
+            return own.takes(self.architecture, "conv_general_dilated")
+        return NETWORKS[self.architecture].convolutional
+
+    @property
+    def units(self) -> int:
+        """Width of a built-in network; the architecture's default if none is given."""
+        return self.width or NETWORKS[self.architecture].width
+
+    def check(self) -> None:
+        """Checks your own network on the shapes of a batch, without computing anything.
+
+        Raises:
+            InputError: `jaxmia.models.own.check_own` rejects it.
+        """
+        if is_plugin(self.architecture):
+            own.check_own(self.architecture, lambda: self.build(nnx.Rngs(0)), self.shape, self.classes)
+
+    def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
+        """Builds the network with freshly initialised weights.
+
+        Raises:
+            InputError: The network is your own, and cannot be imported or built.
+        """
+        compute = compute or Compute()
+        if is_plugin(self.architecture):
+            return own.OwnNetwork(self.architecture, self.shape, self.classes, self.width, compute=compute, rngs=rngs)
+        return NETWORKS[self.architecture].build(self, compute, rngs)
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A row of `NETWORKS`.
+
+    Attributes:
+        build: Builds the network of a description, with freshly initialised weights.
+        width: Default of `Network.width`.
+        convolutional: Whether the network has convolutions.
+    """
+
+    build: Callable[[Network, Compute, nnx.Rngs], nnx.Module]
+    width: int
+    convolutional: bool = True
+
+
+def _mlp(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:
+    return MLP(math.prod(network.shape), network.units, network.classes, compute=compute, rngs=rngs)
+
+
+def _cnn(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:
+    return CNN(network.shape[2], network.units, network.classes, compute=compute, rngs=rngs)
+
+
+def _resnet(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:
+    return ResNet(
+        STAGES[network.architecture],
+        network.units,
+        network.classes,
+        channels=network.shape[2],
+        stem=network.stem,
+        compute=compute,
+        rngs=rngs,
+    )
+
+
+def _wideresnet(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:
+    return WideResNet(
+        network.depth, network.units, network.classes, channels=network.shape[2], compute=compute, rngs=rngs
+    )
+
+
+NETWORKS: dict[str, BuiltIn] = {
+    "mlp": BuiltIn(_mlp, 256, convolutional=False),
+    "cnn": BuiltIn(_cnn, 16),
+    "resnet8": BuiltIn(_resnet, 16),
+    "resnet14": BuiltIn(_resnet, 16),
+    "resnet20": BuiltIn(_resnet, 16),
+    "resnet18": BuiltIn(_resnet, 64),
+    "resnet34": BuiltIn(_resnet, 64),
+    "wideresnet": BuiltIn(_wideresnet, 2),
+}
+"""The built-in networks by name; `bridge.networks.TORCH_NETWORKS` has a row for the same names."""

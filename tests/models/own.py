@@ -1,0 +1,62 @@
+"""Networks as a user would write them, for tests; they know nothing of jaxmia."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Plain(nnx.Module):
+    """`__call__(x)`: convolutions, batch normalisation and dropout of Flax; a count of its own."""
+
+    def __init__(self, shape, classes, *, rngs: nnx.Rngs, conv_general_dilated=jax.lax.conv_general_dilated):
+        self.conv = nnx.Conv(shape[2], 4, (3, 3), conv_general_dilated=conv_general_dilated, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.fc = nnx.Linear(4, classes, rngs=rngs)
+        self.calls = nnx.Variable(jnp.float32(0))
+
+    def __call__(self, images):
+        self.calls[...] = self.calls[...] + 1
+        return self.fc(self.dropout(nnx.relu(self.norm(self.conv(images))).mean((1, 2))))
+
+
+class Told(nnx.Module):
+    """`__call__(x, train)`; draws noise from a stream of its own."""
+
+    def __init__(self, rngs, shape, classes, width):
+        self.hidden = nnx.Linear(shape[0] * shape[1] * shape[2], width, rngs=rngs)
+        self.fc = nnx.Linear(width, classes, rngs=rngs)
+        self.rngs = rngs
+
+    def __call__(self, images, train: bool):
+        hidden = nnx.relu(self.hidden(images.reshape(len(images), -1)))
+        if train:
+            hidden = hidden + 0.3 * jax.random.normal(self.rngs.noise(), hidden.shape)
+        return self.fc(hidden)
+
+
+def told(rngs, shape, classes, width=5):
+    return Told(rngs, shape, classes, width)
+
+
+def wrong_shape(rngs, shape, classes):
+    return Plain(shape, classes + 1, rngs=rngs)
+
+
+def fails_on_images(rngs, shape, classes):
+    return nnx.Linear(shape[0] + 7, classes, rngs=rngs)
+
+
+def no_module(rngs):
+    return "a network"
+
+
+def asks_too_much(rngs, shape, number_of_classes, pretrained, extra=1, **others):
+    return Plain(shape, number_of_classes, rngs=rngs)
+
+
+def raises(rngs):
+    raise FileNotFoundError("no weights\nat all")
+
+
+answer = 42
