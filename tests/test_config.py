@@ -97,8 +97,11 @@ def test_every_error_is_told_at_once():
         ("shadow: {count: [3]}", "shadow.count: [3] must be a valid integer"),
         ("shadow: {count: null}", "shadow.count: None must be a valid integer"),
         ("shadow: {count: on}", "shadow.count: True must not be true or false (nor yes, no, on, off)"),
-        ("shadow: {architecture: vgg}", "shadow.architecture: 'vgg' must be 'mlp', 'cnn', "),
-        ("shadow: {architecture: vgg}", " or 'wideresnet', or must be package.module:name"),
+        (
+            "shadow: {architecture: vgg}",
+            "shadow.architecture: 'vgg' must be 'mlp', 'cnn', 'resnet8', 'resnet14', 'resnet20', 'resnet18', "
+            "'resnet34' or 'wideresnet', or must be package.module:name",
+        ),
         ("shadow: {architecture: 'a b:c'}", "shadow.architecture: 'a b:c' must be 'mlp', "),
         ("shadow: {architecture: no}", "shadow.architecture: False must not be true or false"),
         ("shadow: {learning_rate: yes}", "shadow.learning_rate: True must not be true or false"),

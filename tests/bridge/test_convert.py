@@ -1,3 +1,5 @@
+from typing import get_args
+
 import jax
 import numpy as np
 import pytest
@@ -6,8 +8,10 @@ from flax import nnx
 from torch import nn
 
 from bridge.convert import check_fit, to_nnx, to_torch, torch_shapes
-from bridge.networks import build, describe
+from bridge.networks import TORCH_NETWORKS, build, describe
+from jaxmia.config import Architecture
 from jaxmia.errors import InputError
+from jaxmia.models import NETWORKS as BUILT_IN
 from jaxmia.models import Network
 
 NETWORKS = [
@@ -130,6 +134,10 @@ def test_widths_that_are_left_open_are_the_architecture_s_own():
         model = nnx.eval_shape(lambda network=network: network.build(nnx.Rngs(0)))
         count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
         assert sum(value.numel() for value in build(network).parameters()) == count
+
+
+def test_the_tables_hold_what_the_configuration_takes():
+    assert list(BUILT_IN) == list(TORCH_NETWORKS) == list(get_args(Architecture))
 
 
 def test_torchvision_s_keys():
