@@ -15,7 +15,8 @@ from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, cache_folder
 from jaxmia.provenance import digest, instruction_set
 
-_SOURCE = Path(__file__).with_name("kernels.cc")
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER / "kernels.cc"
 _TARGETS = ("jaxmia_conv_forward", "jaxmia_conv_input_gradient", "jaxmia_conv_kernel_gradient")
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
@@ -36,7 +37,7 @@ def unavailable() -> str | None:
     if compiler is None:
         return f"no C++ compiler found among $CXX, {', '.join(_COMPILERS)}"
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
+        library = _load(compiler)
     except subprocess.SubprocessError as error:
         last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         return f"{compiler} cannot compile the kernels: {last}"
@@ -45,6 +46,20 @@ def unavailable() -> str | None:
     for name in _TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return None
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the kernels are available and this processor multiplies bfloat16 numbers."""
+    if unavailable() or (compiler := _compiler()) is None:
+        return False
+    supported = _load(compiler).jaxmia_multiplies_bfloat16
+    supported.restype = ctypes.c_bool
+    return supported()
+
+
+def _load(compiler: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(_compiled(compiler)))
 
 
 def _compiler() -> str | None:
@@ -59,7 +74,8 @@ def _compiled(compiler: str) -> Path:
         subprocess.SubprocessError: The compiler fails.
         OSError, InputError: The cache folder cannot be read or written to.
     """
-    key = (_SOURCE.read_text(), compiler, *_FLAGS, instruction_set(), jax.__version__)
+    sources = sorted([*_FOLDER.glob("*.cc"), *_FOLDER.glob("*.h")])
+    key = (*(source.read_text() for source in sources), compiler, *_FLAGS, instruction_set(), jax.__version__)
     path = cache_folder() / f"kernels-{digest(chr(0).join(key).encode())}.so"
     if _is_whole(path):
         return path

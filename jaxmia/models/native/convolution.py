@@ -1,5 +1,6 @@
-"""The three linear parts of a convolution of many models, computed in float32 by the C++ kernels on a CPU.
+"""The three linear parts of a convolution of many models, computed by the C++ kernels on a CPU.
 
+Arrays of bfloat16 are multiplied as such where the processor can, with sums in float32, and else as float32.
 Each raises RuntimeError if the kernels are unavailable.
 """
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.models.native.build import unavailable
+from jaxmia.models.native.build import multiplies_bfloat16, unavailable
 
 Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 """Strides of rows and columns, and their padding as `(before, after)` pairs."""
@@ -38,10 +39,11 @@ def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, 
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
     (down, across), ((top, _), (before, _)) = window
-    call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, jnp.float32))
+    dtype = jnp.bfloat16 if left.dtype == jnp.bfloat16 and multiplies_bfloat16() else jnp.float32
+    call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, dtype))
     result = call(
-        left.astype(jnp.float32),
-        right.astype(jnp.float32),
+        left.astype(dtype),
+        right.astype(dtype),
         down=np.int64(down),
         across=np.int64(across),
         top=np.int64(top),

@@ -4,14 +4,9 @@ import shutil
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax import lax
 
 from jaxmia.models.native import build
-from jaxmia.models.native.convolution import forward, input_gradient, kernel_gradient
 
 needs_kernels = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 
@@ -69,30 +64,6 @@ def test_a_damaged_library_is_made_again(fresh, damage: str):
     library.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "a bit": bytes(flipped)}[damage])
     assert run().stdout == "None\n"
     assert len(library.read_bytes()) == len(whole)
-
-
-@needs_kernels
-@pytest.mark.parametrize("features", [1, 15, 16, 17, 40, 64, 100])
-@pytest.mark.parametrize("channels", [1, 3, 16, 33])
-def test_kernels_of_every_vector_width(channels: int, features: int):
-    """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
-    random = np.random.default_rng(0)
-    window = ((1, 2), ((1, 1), (0, 1)))
-    inputs = jnp.asarray(random.normal(size=(2, 67, 9, 8, channels)), jnp.float32)
-    kernels = jnp.asarray(random.normal(size=(2, 3, 2, channels, features)), jnp.float32)
-
-    def convolve(image, kernel):
-        return lax.conv_general_dilated(image, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    outputs, pull = jax.vjp(jax.vmap(convolve), inputs, kernels)
-    cotangents = jnp.asarray(random.normal(size=outputs.shape), jnp.float32)
-    found = (
-        forward(inputs, kernels, window),
-        input_gradient(cotangents, kernels, window, (9, 8)),
-        kernel_gradient(inputs, cotangents, window, (3, 2)),
-    )
-    for ours, theirs in zip(found, (outputs, *pull(cotangents)), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * features**0.5, rtol=0)
 
 
 @needs_kernels

@@ -1,0 +1,98 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmia.models.native import build
+from jaxmia.models.native.convolution import Window, forward, input_gradient, kernel_gradient
+
+pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+
+each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+
+
+def taps(inputs: np.ndarray, window: Window, tall: int, wide: int, rows: int, columns: int):
+    """Every tap with the padded inputs that it meets, as a view that may be added to."""
+    (down, across), padding = window
+    padded = np.pad(inputs, ((0, 0), (0, 0), *padding, (0, 0)))
+    met = {
+        (i, j): padded[:, :, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * across + 1 : across]
+        for i in range(tall)
+        for j in range(wide)
+    }
+    return padded, met
+
+
+def by_definition(inputs, kernels, cotangents, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs, input gradients and kernel gradients in float64, a tap at a time."""
+    inputs, kernels, cotangents = (np.asarray(value, np.float64) for value in (inputs, kernels, cotangents))
+    tall, wide, (rows, columns) = *kernels.shape[1:3], cotangents.shape[2:4]
+    _, met = taps(inputs, window, tall, wide, rows, columns)
+    outputs = sum(np.einsum("mnhwc,mcd->mnhwd", met[i, j], kernels[:, i, j]) for i, j in met)
+    kernel_slopes = np.zeros_like(kernels)
+    padded, reached = taps(np.zeros_like(inputs), window, tall, wide, rows, columns)
+    for i, j in met:
+        kernel_slopes[:, i, j] = np.einsum("mnhwc,mnhwd->mcd", met[i, j], cotangents)
+        reached[i, j][...] += np.einsum("mnhwd,mcd->mnhwc", cotangents, kernels[:, i, j])
+    ((top, _), (left, _)), (height, width) = window[1], inputs.shape[2:4]
+    return np.asarray(outputs), padded[:, :, top : top + height, left : left + width], kernel_slopes
+
+
+def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
+    """Compares the three kernels with float64 on operands of `dtype`, allowing for the rounding of sums and results."""
+    random = np.random.default_rng(0)
+    inputs, kernels = (jnp.asarray(random.normal(size=shape), dtype) for shape in (inputs_shape, kernels_shape))
+    outputs = forward(inputs, kernels, window)
+    cotangents = jnp.asarray(random.normal(size=outputs.shape), dtype)
+    found = (
+        outputs,
+        input_gradient(cotangents, kernels, window, inputs_shape[2:4]),
+        kernel_gradient(inputs, cotangents, window, kernels_shape[1:3]),
+    )
+    last_bit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-20
+    names = ("outputs", "input gradients", "kernel gradients")
+    for name, ours, exact in zip(names, found, by_definition(inputs, kernels, cotangents, window), strict=True):
+        assert ours.dtype == dtype, name
+        assert ours.shape == exact.shape, name
+        scale = max(np.abs(exact).max(), 1)
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float64), exact, rtol=last_bit, atol=2.0**-18 * scale, err_msg=name
+        )
+
+
+@each_type
+@pytest.mark.parametrize("features", [1, 15, 16, 17, 40, 64, 100])
+@pytest.mark.parametrize("channels", [1, 3, 16, 33])
+def test_every_vector_width(channels: int, features: int, dtype):
+    """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
+    check((2, 67, 9, 8, channels), (2, 3, 2, channels, features), ((1, 2), ((1, 1), (0, 1))), dtype)
+
+
+@each_type
+def test_random_shapes_strides_and_paddings(dtype):
+    pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+    @given(
+        models=st.integers(1, 2),
+        samples=st.integers(1, 5),
+        size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
+        kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        padding=st.tuples(pair, pair),
+        channels=st.integers(1, 5),
+        features=st.integers(1, 35),
+    )
+    @settings(max_examples=40)
+    def on(models, samples, size, kernel, strides, padding, channels, features) -> None:
+        height, width = (max(length, tap - sum(pad)) for length, tap, pad in zip(size, kernel, padding, strict=True))
+        check(
+            (models, samples, height, width, channels), (models, *kernel, channels, features), (strides, padding), dtype
+        )
+
+    on()
+
+
+def test_without_the_instruction_bfloat16_is_computed_as_float32(monkeypatch):
+    monkeypatch.setattr("jaxmia.models.native.convolution.multiplies_bfloat16", lambda: False)
+    check((1, 3, 5, 5, 3), (1, 3, 3, 3, 4), ((1, 1), ((1, 1), (1, 1))), jnp.bfloat16)
