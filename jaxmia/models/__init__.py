@@ -3,5 +3,6 @@
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
 from jaxmia.models.layers import Compute
 from jaxmia.models.network import NETWORKS, Network
+from jaxmia.models.norm import ensemble_norm
 
-__all__ = ["LOWERINGS", "NETWORKS", "Compute", "Lowering", "Network", "ensemble_conv"]
+__all__ = ["LOWERINGS", "NETWORKS", "Compute", "Lowering", "Network", "ensemble_conv", "ensemble_norm"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmia.models.conv import ensemble_conv
-from jaxmia.models.norm import BatchNorm
+from jaxmia.models.norm import BatchNorm, Normalise, batch_normalise
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,12 @@ class Compute:
     Attributes:
         dtype: Type of activations, to which weights are cast when they are used.
         conv: Replacement for `lax.conv_general_dilated`.
+        normalise: Implementation of `batch_normalise`.
     """
 
     dtype: jnp.dtype = field(default_factory=lambda: jnp.dtype(jnp.float32))
     conv: Callable[..., jax.Array] = field(default_factory=lambda: ensemble_conv("unrolled"))
+    normalise: Normalise = batch_normalise
 
 
 _KAIMING_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -48,7 +50,7 @@ def conv(
 
 def batch_norm(features: int, *, compute: Compute) -> BatchNorm:
     """Creates a batch normalisation layer in the network's compute type."""
-    return BatchNorm(features, dtype=compute.dtype)
+    return BatchNorm(features, dtype=compute.dtype, normalise=compute.normalise)
 
 
 def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.Rngs) -> nnx.Linear:
@@ -61,25 +63,3 @@ def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.R
     return nnx.Linear(
         features_in, features_out, dtype=compute.dtype, kernel_init=_TORCH_LINEAR, bias_init=bias_init, rngs=rngs
     )
-
-
-@jax.custom_vjp
-def add_relu(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Computes `relu(left + right)` with a gradient masked by the result, which is kept for the next layer anyway.
-
-    XLA would instead recompute the sum in the backward pass, reading two arrays rather than one.
-    """
-    return jax.nn.relu(left + right)
-
-
-def _add_relu_saving(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-    result = add_relu(left, right)
-    return result, jax.lax.optimization_barrier(result)
-
-
-def _add_relu_gradient(result: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    slope = jnp.where(result > 0, cotangent, 0)
-    return slope, slope
-
-
-add_relu.defvjp(_add_relu_saving, _add_relu_gradient)

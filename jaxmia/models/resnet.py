@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmia.models.layers import Compute, add_relu, batch_norm, conv, linear
+from jaxmia.models.layers import Compute, batch_norm, conv, linear
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -36,10 +36,10 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[sample, height, width, channel]` to the same axes, strided."""
-        outputs = jax.nn.relu(self.bn1(self.conv1(inputs), train=train))
-        outputs = self.bn2(self.conv2(outputs), train=train)
+        outputs = self.bn1(self.conv1(inputs), train=train, relu=True)
+        outputs = self.conv2(outputs)
         shortcut = inputs if self.downsample is None else self.downsample(inputs, train=train)
-        return add_relu(outputs, shortcut)
+        return self.bn2(outputs, train=train, relu=True, shortcut=shortcut)
 
 
 class Downsample(nnx.Module):
@@ -94,7 +94,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
-        outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
+        outputs = self.bn1(self.conv1(images), train=train, relu=True)
         if self.stem == "imagenet":
             outputs = nnx.max_pool(outputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for block in self.blocks:

@@ -38,7 +38,7 @@ class CNN(nnx.Module):
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
-        outputs = jax.nn.relu(self.bn1(self.conv1(images), train=train))
-        outputs = jax.nn.relu(self.bn2(self.conv2(outputs), train=train))
-        outputs = jax.nn.relu(self.bn3(self.conv3(outputs), train=train))
+        outputs = self.bn1(self.conv1(images), train=train, relu=True)
+        outputs = self.bn2(self.conv2(outputs), train=train, relu=True)
+        outputs = self.bn3(self.conv3(outputs), train=train, relu=True)
         return self.fc(outputs.mean((1, 2))).astype(jnp.float32)

@@ -23,8 +23,8 @@ class WideBlock(nnx.Module):
 
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[sample, height, width, channel]` to the same axes, strided."""
-        active = jax.nn.relu(self.bn1(inputs, train=train))
-        outputs = jax.nn.relu(self.bn2(self.conv1(active), train=train))
+        active = self.bn1(inputs, train=train, relu=True)
+        outputs = self.bn2(self.conv1(active), train=train, relu=True)
         shortcut = inputs if self.shortcut is None else self.shortcut(active)
         return self.conv2(outputs) + shortcut
 
@@ -66,5 +66,5 @@ class WideResNet(nnx.Module):
         outputs = self.conv1(images)
         for block in self.blocks:
             outputs = block(outputs, train=train)
-        outputs = jax.nn.relu(self.bn(outputs, train=train))
+        outputs = self.bn(outputs, train=train, relu=True)
         return self.fc(outputs.mean((1, 2))).astype(jnp.float32)

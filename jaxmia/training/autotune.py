@@ -122,9 +122,11 @@ def _no_kernels(trainer: Trainer, platform: str) -> str | None:
     """Why the kernels of `jaxmia.models.native` cannot be used; None if they can."""
     if platform != "cpu":
         return f"its kernels are for CPUs, this device is a {platform}"
-    if trainer.compute.dtype != jnp.float32:
-        return f"its kernels compute float32, but the precision is {trainer.compute.dtype}"
-    return native.unavailable()
+    if reason := native.unavailable():
+        return reason
+    if trainer.compute.dtype == jnp.bfloat16 and not native.multiplies_bfloat16():
+        return "the precision is bfloat16, which this processor does not multiply"
+    return None
 
 
 def _search(

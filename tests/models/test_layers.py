@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.models.layers import add_relu
+from jaxmia.models.norm import add_relu
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

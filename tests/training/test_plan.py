@@ -126,9 +126,9 @@ def test_a_width_is_a_multiple_of_the_devices():
 def test_kernels_that_cannot_be_had(monkeypatch):
     section = EnsembleConfig(devices=1, width=2, conv="native")
     half = replace(trainer("cnn"), compute=Compute(jax.numpy.dtype("bfloat16")))
-    with pytest.raises(
-        InputError, match=r"ensemble\.conv: native: its kernels compute float32, but the precision is bfloat16"
-    ):
+    monkeypatch.setattr(autotune.native, "unavailable", lambda: None)
+    monkeypatch.setattr(autotune.native, "multiplies_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="native: the precision is bfloat16, which this processor does not multiply"):
         make_plan(section, half, 8, LARGE)
     monkeypatch.setattr(autotune.native, "unavailable", lambda: "no C++ compiler: none is found")
     with pytest.raises(InputError, match=r"ensemble\.conv: native: no C\+\+ compiler"):

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, cache_folder
@@ -17,7 +18,13 @@ from jaxmia.provenance import digest, instruction_set
 
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "kernels.cc"
-_TARGETS = ("jaxmia_conv_forward", "jaxmia_conv_input_gradient", "jaxmia_conv_kernel_gradient")
+_TARGETS = (
+    "jaxmia_conv_forward",
+    "jaxmia_conv_input_gradient",
+    "jaxmia_conv_kernel_gradient",
+    "jaxmia_norm_forward",
+    "jaxmia_norm_backward",
+)
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 # The first that the compiler accepts is used: Clang on Arm knows only the second.
@@ -46,6 +53,12 @@ def unavailable() -> str | None:
     for name in _TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return None
+
+
+def compute_type(dtype: jnp.dtype) -> jnp.dtype:
+    """Type in which the kernels compute with arrays of `dtype`: bfloat16 where the processor can, else float32."""
+    half = dtype == jnp.bfloat16 and multiplies_bfloat16()
+    return jnp.dtype(jnp.bfloat16 if half else jnp.float32)
 
 
 @functools.cache

@@ -5,10 +5,9 @@ Each raises RuntimeError if the kernels are unavailable.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.models.native.build import multiplies_bfloat16, unavailable
+from jaxmia.models.native.build import compute_type, unavailable
 
 Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 """Strides of rows and columns, and their padding as `(before, after)` pairs."""
@@ -39,7 +38,7 @@ def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, 
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
     (down, across), ((top, _), (before, _)) = window
-    dtype = jnp.bfloat16 if left.dtype == jnp.bfloat16 and multiplies_bfloat16() else jnp.float32
+    dtype = compute_type(left.dtype)
     call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, dtype))
     result = call(
         left.astype(dtype),

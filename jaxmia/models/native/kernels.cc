@@ -1,15 +1,19 @@
 // Entry points of the kernels for XLA on CPUs.
 
 #include "convolution.h"
+#include "norm.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
 namespace jaxmia {
-namespace {
 
 using Array = ffi::AnyBuffer;
 using Result = ffi::Result<ffi::AnyBuffer>;
+using Vectors = ffi::Buffer<ffi::F32>;
+using ResultVectors = ffi::ResultBuffer<ffi::F32>;
+
+namespace {
 
 // Calls work(arithmetic) for the type of an array's numbers.
 template <typename Work>
@@ -66,6 +70,33 @@ ffi::Error ConvKernelGradient(Array inputs, Array cotangents, Result kernels, in
   });
 }
 
+NormShape NormShapeOf(const Array& inputs) {
+  const auto sizes = inputs.dimensions();
+  return {sizes[0], sizes[1], sizes[2]};
+}
+
+ffi::Error NormForwardOf(Array inputs, Array shortcuts, Vectors scale, Vectors bias, Result outputs, ResultVectors mean,
+                         ResultVectors variance, int64_t activation, float epsilon) {
+  return For(inputs, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    NormForward<A>(NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs), Numbers<A>(shortcuts),
+                   scale.typed_data(), bias.typed_data(), Numbers<A>(*outputs), mean->typed_data(),
+                   variance->typed_data());
+  });
+}
+
+ffi::Error NormBackwardOf(Array inputs, Array outputs, Array cotangents, Vectors scale, Vectors bias, Vectors mean,
+                          Vectors variance, Result input_slopes, Result shortcut_slopes, ResultVectors scale_slope,
+                          ResultVectors bias_slope, int64_t activation, float epsilon) {
+  return For(inputs, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    NormBackward<A>(NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs), Numbers<A>(outputs),
+                    Numbers<A>(cotangents), scale.typed_data(), bias.typed_data(), mean.typed_data(),
+                    variance.typed_data(), Numbers<A>(*input_slopes), Numbers<A>(*shortcut_slopes),
+                    scale_slope->typed_data(), bias_slope->typed_data());
+  });
+}
+
 }  // namespace
 }  // namespace jaxmia
 
@@ -77,6 +108,19 @@ ffi::Error ConvKernelGradient(Array inputs, Array cotangents, Result kernels, in
 JAXMIA_CONVOLUTION(jaxmia_conv_forward, ConvForward);
 JAXMIA_CONVOLUTION(jaxmia_conv_input_gradient, ConvInputGradient);
 JAXMIA_CONVOLUTION(jaxmia_conv_kernel_gradient, ConvKernelGradient);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_norm_forward, jaxmia::NormForwardOf,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+                                  .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Ret<ffi::AnyBuffer>().Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
+                                  .Attr<int64_t>("activation").Attr<float>("epsilon"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_norm_backward, jaxmia::NormBackwardOf,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+                                  .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
+                                  .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
+                                  .Attr<int64_t>("activation").Attr<float>("epsilon"));
 
 extern "C" bool jaxmia_multiplies_bfloat16() {
 #if defined(__AVX512BF16__)

@@ -43,11 +43,19 @@ inline Vector Broadcast(const float* from) {
 
 inline void Store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 
+// Both types of numbers: `Widen` reads `count` of them, at most a vector, as float32, and `Round` writes them.
 struct Float32 {
   using Number = float;
   static constexpr int kNumbers = 1;
 
   static void Add(Vector& sum, Vector left, Vector right) { sum += left * right; }
+
+  static Vector Widen(const Number* from, int64_t count) {
+    if (count >= kLanes) return Load(from);
+    Vector value = {};
+    std::memcpy(&value, from, count * sizeof(Number));
+    return value;
+  }
 
   static void Round(Number* to, Vector value, int64_t count) {
     if (count >= kLanes) {
@@ -67,9 +75,23 @@ struct BFloat16 {
     sum = (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
 
+  static Vector Widen(const Number* from, int64_t count) {
+    __m256i numbers = _mm256_setzero_si256();
+    if (count >= kLanes) {
+      numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    } else {
+      std::memcpy(&numbers, from, count * sizeof(Number));
+    }
+    return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
+  }
+
   static void Round(Number* to, Vector value, int64_t count) {
     const __m256bh rounded = _mm512_cvtneps_pbh((__m512)value);
-    std::memcpy(to, &rounded, (count >= kLanes ? kLanes : count) * sizeof(Number));
+    if (count >= kLanes) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)rounded);
+    } else {
+      std::memcpy(to, &rounded, count * sizeof(Number));
+    }
   }
 };
 #endif

@@ -94,5 +94,5 @@ def test_random_shapes_strides_and_paddings(dtype):
 
 
 def test_without_the_instruction_bfloat16_is_computed_as_float32(monkeypatch):
-    monkeypatch.setattr("jaxmia.models.native.convolution.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(build, "multiplies_bfloat16", lambda: False)
     check((1, 3, 5, 5, 3), (1, 3, 3, 3, 4), ((1, 1), ((1, 1), (1, 1))), jnp.bfloat16)
