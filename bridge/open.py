@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bridge.challenge import load_challenge
+from bridge.challenge import load_challenge, load_split
 from bridge.target import Target, load_target
 from jaxmia.config import ChallengeConfig
 from jaxmia.data.pool import Pool
@@ -22,6 +22,25 @@ def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
     return load_challenge(
         named_file(challenge, "public"),
         named_file(challenge, "private"),
+        classes=challenge.dataset_classes,
+        max_bytes=challenge.max_bytes,
+        num_classes=classes,
+    )
+
+
+def open_public(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
+    """Loads the public samples alone.
+
+    Args:
+        challenge: Section with the file and the classes that it may contain.
+        classes: Number of classes, if the target tells it.
+
+    Raises:
+        InputError: The file is not configured or does not exist, or `load_split` rejects it.
+    """
+    return load_split(
+        named_file(challenge, "public"),
+        known=True,
         classes=challenge.dataset_classes,
         max_bytes=challenge.max_bytes,
         num_classes=classes,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jaxmia._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from jaxmia.api import AttackResult, TrainedShadows, attack, train_shadows
+    from jaxmia.api import AttackResult, TrainedShadows, attack, audit, train_shadows
     from jaxmia.config import EnsembleConfig, Recipe
     from jaxmia.data.pool import Pool
     from jaxmia.errors import InputError
@@ -20,6 +20,7 @@ __all__ = [
     "Recipe",
     "TrainedShadows",
     "attack",
+    "audit",
     "train_shadows",
 ]
 

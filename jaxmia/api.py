@@ -12,7 +12,7 @@ Example:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackConfig, EnsembleConfig, QueryView, Recipe, parse_as
 from jaxmia.data.augment import View, query_views
+from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
@@ -41,12 +42,14 @@ class TrainedShadows:
         mask: Whether each model was trained on each sample, bool `[model, sample]`.
         views: Views in which each image was queried.
         preprocessing: Preprocessing of the shadow models; the target is queried on images of the same size.
+        fold: Fold of each sample, int `[sample]`, if each row joins a model of every fold (`audit`); None otherwise.
     """
 
     phi: NDArray[np.float32]
     mask: NDArray[np.bool_]
     views: tuple[View, ...] = (View(),)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    fold: NDArray[np.integer[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,79 @@ def attack(
     own = [check_attack(candidate, "candidates") for candidate in candidates]
     seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
-    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels)
+    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold)
     if named:
         return AttackResult(pool, score_all(named, evidence), named.name, None)
     selection = select_attack(evidence, section, own)
     return AttackResult(pool, score_all(selection.chosen, evidence), selection.chosen.name, selection)
+
+
+def audit(
+    pool: Pool,
+    target: Callable[[NDArray[np.generic]], NDArray[np.float32]],
+    recipe: Recipe | None = None,
+    preprocessing: Preprocessing | None = None,
+    classes: int | None = None,
+    *,
+    folds: int = 4,
+    name: str | Attack = AUTO,
+    fpr: float = 0.05,
+    symmetries: tuple[QueryView, ...] = ("auto",),
+    shift: int | Literal["auto"] = "auto",
+    ensemble: EnsembleConfig | None = None,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> AttackResult:
+    """Scores every sample with the memberships of all others known, as `jaxmia audit` does.
+
+    The samples are divided into folds, and `recipe.count` shadow models are trained for each: on all members outside of
+    the fold, on no non-member outside of it, and on a random half of the fold itself. A sample is compared with the
+    models of its own fold only, and one attack scores all samples. It costs `folds` times as much as `train_shadows`.
+
+    Args:
+        pool: Samples with images, each of known membership.
+        target: The model under audit, as in `attack`.
+        recipe: How each shadow model is trained; best as the target was. Its `known` has no effect.
+        preprocessing: Preprocessing of images; use the target's own.
+        classes: Number of classes of the target; by default that of the labels.
+        folds: Number of folds, at least 2.
+        name: Attack or its name, as in `attack`.
+        fpr: False positive rate at which the attack maximises the true positive rate.
+        symmetries: As in `train_shadows`.
+        shift: As in `train_shadows`.
+        ensemble: As in `train_shadows`.
+        seed: Seed of folds, masks, initial weights, batch order and augmentation.
+        on_progress: Called with the progress of each fold.
+
+    Raises:
+        InputError: A membership is unknown, there are fewer than two folds or more than samples, or as in
+            `train_shadows` and `attack`.
+    """
+    if not pool.public.all():
+        raise InputError(f"pool: the membership of {int((~pool.public).sum())} samples is unknown; an audit needs all")
+    if not 2 <= folds <= len(pool):
+        raise InputError(f"folds: {folds} is not between 2 and {len(pool)}, the number of samples")
+    told = (recipe or Recipe()).model_copy(update={"known": 1.0})
+    fold = draw_folds(seed, len(pool), folds)
+    parts = [
+        train_shadows(
+            pool.hiding(fold == number),
+            told,
+            preprocessing,
+            classes,
+            symmetries=symmetries,
+            shift=shift,
+            ensemble=ensemble,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        for number in range(folds)
+    ]
+    rows = min(len(part.phi) for part in parts)
+    joined = replace(
+        parts[0],
+        phi=join_folds([part.phi[:rows] for part in parts], fold),
+        mask=join_folds([part.mask[:rows] for part in parts], fold),
+        fold=fold,
+    )
+    return attack(pool, target, joined, name, fpr=fpr)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, train_shadows
+from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, audit, train_shadows
 from jaxmia.attacks import Calibrated, Margin
 from jaxmia.config import Augment
 from jaxmia.data.augment import View
-from jaxmia.data.masks import membership_masks
+from jaxmia.data.masks import draw_folds, membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,29 @@ def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):
     known = Pool(pool.images, pool.labels, pool.ids, np.ones(len(pool), np.int8))
     with pytest.raises(InputError, match="no private samples"):
         attack(known, untrained, shadows, "margin").submit(tmp_path / "none.csv")
+
+
+def test_an_audit_compares_each_sample_with_models_that_know_all_memberships_but_its_folds(pool: Pool):
+    """A naive loop over folds; 'calibrated' looks at one sample at a time."""
+    known = Pool(pool.images, pool.labels, pool.ids, (np.arange(len(pool)) % 2).astype(np.int8))
+    result = audit(known, untrained, RECIPE, folds=2, name="calibrated", symmetries=("identity",), ensemble=BY_HAND)
+    fold = draw_folds(0, len(pool), 2)
+    told = RECIPE.model_copy(update={"known": 1.0})
+    for number in range(2):
+        own = fold == number
+        hidden = Pool(pool.images, pool.labels, pool.ids, np.where(own, -1, known.membership).astype(np.int8))
+        shadows = train_shadows(hidden, told, symmetries=("identity",), ensemble=BY_HAND)
+        assert (shadows.mask[:, ~own] == (known.membership[~own] == 1)).all()
+        some = own & ~shadows.mask.all(0)
+        out = [shadows.phi[~shadows.mask[:, sample], 0, sample].mean() for sample in np.flatnonzero(some)]
+        logits = untrained(known.images[some])
+        margin = [row[y] - np.logaddexp(*np.delete(row, y)) for row, y in zip(logits, known.labels[some], strict=True)]
+        np.testing.assert_allclose(result.scores[some], np.array(margin) - out, rtol=1e-5, atol=1e-5)
+    assert result.figures.members == 20
+    with pytest.raises(InputError, match="the membership of 10 samples is unknown; an audit needs all"):
+        audit(pool, unasked)
+    with pytest.raises(InputError, match="folds: 1 is not between 2 and 40"):
+        audit(known, unasked, folds=1)
 
 
 def test_importing_jaxmia_loads_no_framework_and_every_public_name_is_there():

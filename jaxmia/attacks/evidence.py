@@ -19,6 +19,8 @@ class Evidence:
         shadows: `[model, view, sample]`, float32 or float64; statistics are computed in float64.
         mask: True where the model was trained on the sample (IN), `[model, sample]`.
         labels: Class of each sample, integers `[sample]`.
+        fold: Fold of each sample, integers `[sample]`, where every fold has shadows of its own and each row joins one
+            of every fold; None where each row is one model.
 
     Raises:
         InputError: A shape or type does not fit, or a margin is not finite.
@@ -28,6 +30,7 @@ class Evidence:
     shadows: np.ndarray
     mask: np.ndarray
     labels: np.ndarray
+    fold: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         target = np.asarray(self.target)
@@ -35,6 +38,10 @@ class Evidence:
             raise InputError(f"target phi: is {target.dtype}, expected float32 or float64")
         object.__setattr__(self, "target", target.astype(np.float64))
         _check_shapes(self.target, self.shadows, self.mask, self.labels)
+        if self.fold is not None and (self.fold.dtype.kind not in "iu" or self.fold.shape != self.labels.shape):
+            raise InputError(
+                f"fold: is {self.fold.dtype} of shape {self.fold.shape}, expected {len(self.labels)} integers"
+            )
         _check_finite("target phi", ("view", "sample"), self.target)
         _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
 
@@ -87,7 +94,14 @@ class Evidence:
 
     def with_target(self, target: np.ndarray) -> "Evidence":
         """The same shadows against other margins of the target, `[view, sample]`."""
-        return Evidence(target, self.shadows, self.mask, self.labels)._knowing(self.sides)
+        return Evidence(target, self.shadows, self.mask, self.labels, self.fold)._knowing(self.sides)
+
+    def by_fold(self) -> list["Evidence"]:
+        """The evidence on each fold by itself, in which each row is one model; only itself if there are no folds."""
+        if self.fold is None:
+            return [self]
+        parts = [self.take(np.flatnonzero(self.fold == fold)) for fold in np.unique(self.fold)]
+        return [Evidence(part.target, part.shadows, part.mask, part.labels)._knowing(part.sides) for part in parts]
 
     def take(self, samples: np.ndarray) -> "Evidence":
         """The evidence on the samples of the given indices, in their order.
@@ -101,7 +115,11 @@ class Evidence:
             return self
         in_, out = self.sides
         return Evidence(
-            self.target[:, samples], self.shadows[:, :, samples], self.mask[:, samples], self.labels[samples]
+            self.target[:, samples],
+            self.shadows[:, :, samples],
+            self.mask[:, samples],
+            self.labels[samples],
+            None if self.fold is None else self.fold[samples],
         )._knowing((in_.take(samples), out.take(samples)))
 
     def _knowing(self, sides: tuple[Moments, Moments]) -> "Evidence":

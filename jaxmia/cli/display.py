@@ -218,6 +218,14 @@ def promise_lines(metrics: "RunMetrics") -> list[str]:
             f"unlike its shadows: the target's logit margins lie {metrics.misalignment:.1f} standard deviations from "
             "theirs, so the attack may be weaker than on shadows; `jaxmia match` looks for a recipe that comes closer"
         )
+    if metrics.audit and (other := metrics.audit.uninformed):
+        gains = [("AUC", other.auc_gain), (f"TPR at {100 * metrics.fpr:g} % FPR", other.tpr_gain)]
+        lines += [
+            f"{name}: {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over an attack that knows no membership "
+            f"({other.attack})"
+            for name, gain in gains
+            if gain
+        ]
     bound = metrics.epsilon
     if bound.lower is None:
         lines.append(f"epsilon: no bound, since {bound.reason}")

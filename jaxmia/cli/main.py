@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from jaxmia._version import __version__
+from jaxmia.cli.commands.audit import Audit
 from jaxmia.cli.commands.bench import Bench
 from jaxmia.cli.commands.cluster import Cluster
 from jaxmia.cli.commands.doctor import Doctor
@@ -56,6 +57,7 @@ COMMANDS: dict[str, type] = {
     "query": Query,
     "score": Score,
     "match": Match,
+    "audit": Audit,
     "fuse": Fuse,
     "report": Report,
     "status": ShowStatus,
@@ -69,7 +71,7 @@ COMMANDS: dict[str, type] = {
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Report, Bench, Doctor)
+_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Audit, Report, Bench, Doctor)
 
 
 _SUMMARIES = {
@@ -79,6 +81,7 @@ _SUMMARIES = {
     "query": "query the target",
     "score": "score the samples, write the submission",
     "match": "find the training recipe that looks most like the target's",
+    "audit": "score each sample with the memberships of all others known",
     "fuse": "several runs of one challenge to one submission",
     "report": "a page that says how good the attack is expected to be",
     "status": "how far a run is",

@@ -8,7 +8,7 @@ import numpy as np
 DRAWN = -1
 """Value in `Masks.fixed` of a sample whose membership is drawn for each model."""
 
-_MASK, _ORDER, _FIX = 0, 1, 2
+_MASK, _ORDER, _FIX, _FOLD = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,42 @@ def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarr
     rows = [_generator(seed, model, _MASK).random_raw(words) for model in models]
     bits = np.unpackbits(np.array(rows, dtype="<u8").view(np.uint8).reshape(len(rows), -1), axis=1, bitorder="little")
     return bits[:, :samples].astype(bool)
+
+
+def draw_folds(seed: int, samples: int, folds: int) -> np.ndarray:
+    """Divides samples into folds of nearly equal size at random, int `[sample]`.
+
+    The draw depends on the seed alone, not on who is a member: given the folds, each sample's membership is as
+    uncertain as before.
+
+    Args:
+        seed: Seed of the run, at least 0.
+        samples: Number of samples in the pool.
+        folds: Number of folds.
+
+    >>> sorted(draw_folds(0, 5, 2).tolist())
+    [0, 0, 0, 1, 1]
+    """
+    order = np.argsort(_generator(seed, 0, _FOLD).random_raw(samples), kind="stable")
+    fold = np.empty(samples, np.int64)
+    fold[order] = np.arange(samples) % folds
+    return fold
+
+
+def join_folds(parts: Sequence[np.ndarray], fold: np.ndarray) -> np.ndarray:
+    """Takes each sample from the array of its own fold.
+
+    Args:
+        parts: An array `[..., sample]` for each fold, all of one shape.
+        fold: Fold of each sample, int `[sample]`.
+
+    >>> join_folds([np.array([1, 2, 3]), np.array([10, 20, 30])], np.array([0, 1, 0]))
+    array([ 1, 20,  3])
+    """
+    joined = np.array(parts[0])
+    for number, part in enumerate(parts):
+        joined[..., fold == number] = part[..., fold == number]
+    return joined
 
 
 def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The pool of samples under attack: public samples first, then private ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,10 @@ class Pool:
         """The samples that are chosen, bool or int `[sample]`."""
         images = None if self.images is None else self.images[chosen]
         return Pool(images, self.labels[chosen], self.ids[chosen], self.membership[chosen])
+
+    def hiding(self, chosen: np.ndarray) -> "Pool":
+        """The same samples with the membership of the chosen ones unknown, bool `[sample]`."""
+        return replace(self, membership=np.where(chosen, UNKNOWN, self.membership).astype(np.int8))
 
     def save(self, path: Path) -> None:
         """Writes ids, labels and membership (not the images) to an `.npz` file."""

@@ -32,15 +32,25 @@ def run(
         InputError: A file or a field is invalid, or the run directory does not match the configuration.
         Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
-    pipeline = _pipeline(config, out, progress_bar)
-    requery, waiting = prepare_run_dir(pipeline, out)
+    pipeline = open_pipeline(config, out, progress_bar)
+    train_and_query(pipeline)
+    metrics = score(out, config.attack)
+    write_report(out, truth=truth, images=pipeline.pool.images)
+    return metrics
+
+
+def train_and_query(pipeline: Pipeline) -> None:
+    """Queries the target and makes sure that all shadow models are trained and queried.
+
+    Raises:
+        InputError: As in `run`.
+        Interrupted: As in `run`.
+    """
+    requery, waiting = prepare_run_dir(pipeline, pipeline.out)
     pipeline.begin()
     pipeline.query()
     requery.run(waiting)
     pipeline.train()
-    metrics = score(out, config.attack)
-    write_report(out, truth=truth, images=pipeline.pool.images)
-    return metrics
 
 
 def train(
@@ -65,7 +75,7 @@ def train(
         InputError: As in `run`, or existing models were queried in other views.
         Interrupted: As in `run`.
     """
-    pipeline = _pipeline(config, out, progress_bar)
+    pipeline = open_pipeline(config, out, progress_bar)
     if coordinator is not None:
         shard = meet(coordinator, shard or Shard())
     _, waiting = prepare_run_dir(pipeline, out)
@@ -93,7 +103,7 @@ def query(
         InputError: As in `run`, or the weights of shadow models to be queried again were not kept.
         Interrupted: As in `run`.
     """
-    pipeline = _pipeline(config, out, progress_bar)
+    pipeline = open_pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
     pipeline.begin()
     pipeline.query()
@@ -119,7 +129,8 @@ def prepare_run_dir(pipeline: Pipeline, source: Path) -> tuple[Requery, list[Ent
     return requery, waiting
 
 
-def _pipeline(config: Config, out: Path, progress_bar: ProgressBar) -> Pipeline:
+def open_pipeline(config: Config, out: Path, progress_bar: ProgressBar = no_progress_bar) -> Pipeline:
+    """Creates the stages of a run, on all devices."""
     from jaxmia.training.devices import prepare_devices
 
     prepare_devices()

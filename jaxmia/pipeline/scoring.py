@@ -18,12 +18,13 @@ from jaxmia.pipeline.summary import (
     epsilon_bound,
     figures_of_classes,
     most_vulnerable,
+    no_bound,
     private_estimate,
     public_figures,
     write_samples,
 )
-from jaxmia.runs.matrices import read_matrices
-from jaxmia.runs.metrics import RunMetrics, SelectionSummary, ShadowAccuracy
+from jaxmia.runs.matrices import Matrices, read_matrices
+from jaxmia.runs.metrics import AuditSummary, EpsilonBound, RunMetrics, SelectionSummary, ShadowAccuracy
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.status import enough, missing_models, ranges
 from jaxmia.runs.store import Chunk
@@ -88,12 +89,39 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         private=private_estimate(pool, rehearsal),
         public=public,
         public_by_class=figures_of_classes(pool, own, section.fpr) if public else None,
-        epsilon=epsilon_bound(pool, own, matched=matched),
+        epsilon=_epsilon(matrices, own, section, matched),
         vulnerable=most_vulnerable(pool, own, fits),
+        audit=_audit(matrices),
     )
     metrics.write(out)
     submit_private(out, pool, own)
     return metrics
+
+
+def _audit(matrices: Matrices) -> AuditSummary | None:
+    folds = len(matrices.evidence.by_fold())
+    return AuditSummary(folds=folds, models=folds * len(matrices.shadows.model)) if folds > 1 else None
+
+
+def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, matched: bool) -> EpsilonBound:
+    """The bound on epsilon; in an audit the largest of its folds' bounds, at a confidence that holds for all together.
+
+    The bound supposes that nothing but the target depends on the coins of the samples that it is computed from. Shadows
+    of another fold take them as told, so each fold is scored by its own shadows alone, with an attack of their choice.
+    """
+    fold = matrices.evidence.fold
+    if fold is None:
+        return epsilon_bound(matrices.pool, score, matched=matched)
+    named, own = configured_attacks(section)
+    folds, bounds = matrices.evidence.by_fold(), []
+    for number, evidence in zip(np.unique(fold), folds, strict=True):
+        try:
+            scores = score_all(named or select_attack(evidence, section, own).chosen, evidence)
+        except InputError as error:
+            return no_bound(f"a fold cannot be scored by itself: {error}")
+        pool = matrices.pool.take(fold == number)
+        bounds.append(epsilon_bound(pool, scores, matched=matched, tests=len(folds)))
+    return max(bounds, key=lambda bound: -1.0 if bound.lower is None else bound.lower)
 
 
 def is_matched(out: Path) -> bool:

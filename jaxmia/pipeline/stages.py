@@ -58,6 +58,12 @@ class Pipeline:
     out: Path
     progress_bar: ProgressBar = field(default=no_progress_bar)
 
+    def attacking(self, pool: Pool, config: Config, out: Path, progress_bar: ProgressBar) -> "Pipeline":
+        """The stages of another run against the same target, on a pool that is given instead of the challenge's."""
+        other = Pipeline(config, out, progress_bar)
+        other.__dict__.update(pool=pool, target=self.target)
+        return other
+
     @cached_property
     def pool(self) -> Pool:
         """Public and private samples of the challenge."""
@@ -109,13 +115,22 @@ class Pipeline:
         self.pool.save(RunDir(self.out).pool)
         save_config(self.config, RunDir(self.out).config)
 
+    def missing_models(self, shard: Shard | None = None) -> list[int]:
+        """Numbers of the shadow models that are still to be trained.
+
+        Raises:
+            InputError: The run directory holds models of another configuration.
+        """
+        present = _present(ScoreStore(RunDir(self.out).shadows), self.setup.cache_key())
+        wanted = (shard or Shard()).models(self.config.shadow.count)
+        return [model for model in wanted if model not in present]
+
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are missing."""
         store = ScoreStore(RunDir(self.out).shadows)
         cache_key = self.setup.cache_key()
-        present = _present(store, cache_key)
         wanted = (shard or Shard()).models(self.config.shadow.count)
-        missing = [model for model in wanted if model not in present]
+        missing = self.missing_models(shard)
         if not missing:
             logger.info(f"shadows: all {len(wanted)} exist already")
             _refuse_divergence(store)

@@ -71,10 +71,15 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
     if not results.has_public_figures:
         return Section(title, ("Not shown: this needs public members and public non-members.",))
     some = slice(None, None, -(-len(matrices.shadows.model) // SHADOWS_COMPARED))
-    phi, mask = matrices.shadows.phi[some, 0], matrices.shadows.mask[some]
+    evidence = matrices.evidence.by_fold()[0]
+    chosen = slice(None) if matrices.evidence.fold is None else matrices.evidence.fold == 0
+    public = results.pool.public[chosen]
+    phi, mask = evidence.shadows[some, 0], evidence.mask[some]
     levels = np.linspace(0.01, 0.99, 99)
-    margins = matrices.evidence.target[0][results.pool.public]
-    members = results.members
+    margins = evidence.target[0][public]
+    members = results.pool.membership[chosen][public] == 1
+    if members.all() or not members.any():
+        return Section(title, ("Not shown: this needs public members and public non-members.",))
 
     def of_shadows(trained: np.ndarray) -> np.ndarray:
         rows = [np.quantile(own[chosen], levels) for own, chosen in zip(phi, trained, strict=True) if chosen.any()]
@@ -87,6 +92,7 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
     caption = (
         "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band holds "
         "95 % of the shadows; a target outside it was probably trained by another recipe."
+        + ("" if matrices.evidence.fold is None else " On the first fold.")
     )
     sides = [
         (("shadows, IN", "target, members"), IN, "-", inside, target[0]),
@@ -94,7 +100,7 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
     ]
     plot = draw("likeness", caption, lambda axes: paint_likeness(axes, levels, sides))
     rows = [
-        *_accuracy_rows(results, matrices.shadows),
+        *(_accuracy_rows(results, matrices.shadows) if matrices.evidence.fold is None else ()),
         _likeness_row("median margin, members / IN (nats)", inside[:, 49], target[0][49]),
         _likeness_row("median margin, non-members / OUT (nats)", outside[:, 49], target[1][49]),
         _likeness_row("99th percentile, members / IN (nats)", inside[:, -1], target[0][-1]),

@@ -43,6 +43,8 @@ def _shadows(results: Results) -> str:
     if results.config:
         recipe = results.config.fields.shadow
         text += f" of network {recipe.architecture}, {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} each"
+    if metrics.audit:
+        text += f" in each of {metrics.audit.folds} folds"
     if metrics.matched:
         text += "; jaxmia match chose the recipe by the public labels"
     return text

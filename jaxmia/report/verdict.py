@@ -120,6 +120,17 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
             f"The membership of {metrics.told:,} public samples was taken as told: their members trained every shadow, "
             "their non-members none. They are not scored, and every figure on this page is about the other samples."
         )
+    if metrics.audit:
+        remarks.append(
+            f"An informed audit: each sample was scored by shadows that took the memberships of all samples outside of "
+            f"its fold, one of {metrics.audit.folds}, as told."
+        )
+    if metrics.audit and (other := metrics.audit.uninformed) and other.tpr_gain:
+        gain = other.tpr_gain
+        remarks.append(
+            f"An attack that knows no membership ({other.attack}) finds {100 * gain.value:.1f} points fewer of the "
+            f"members at the same false positive rate (95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f})."
+        )
     if "expected" in figures:
         remarks.append(
             "Expected: where the result for one more target would lie if it were trained like the shadows and had as "

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxmia.attacks import Evidence
-from jaxmia.data.masks import Masks
+from jaxmia.data.masks import Masks, draw_folds
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore
+from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read_matrices(out: Path) -> Matrices:
     if not free.all():
         pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
     try:
-        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels)
+        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, fold_of_samples(len(pool), shadows))
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
     return Matrices(pool, evidence, shadows, everyone, free)
@@ -91,6 +91,15 @@ def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
             f"shadows mask: shadow.known is {known}, but these models did not take the memberships of pool.npz as told"
         )
     return masks.free
+
+
+def fold_of_samples(samples: int, shadows: Chunk) -> np.ndarray | None:
+    """Fold of each sample in an informed audit, int `[sample]`, by what its shadows record; None for other runs."""
+    folds = recorded_number(shadows.metadata, "cache_key", "folds")
+    if folds is None:
+        return None
+    seed = recorded_number(shadows.metadata, "cache_key", "seed") or 0
+    return draw_folds(int(seed), samples, int(folds))
 
 
 def _too_large(phi: np.ndarray) -> np.ndarray:

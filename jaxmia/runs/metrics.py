@@ -124,6 +124,28 @@ class FamilySummary(_Part):
     """Its own attack."""
 
 
+class Uninformed(_Part):
+    """The attack that an informed audit is compared with: as many shadows, but all their members drawn at random."""
+
+    attack: str
+    """Name of its attack."""
+    figures: Figures
+    auc_gain: Estimate
+    """By how much the AUC of the audit is above its own, paired by sample."""
+    tpr_gain: Estimate | None
+    """The same of the TPR at `fpr`; None where that allows no false alarm."""
+
+
+class AuditSummary(_Part):
+    """An informed audit: each sample scored by shadows that took the memberships outside of its fold as told."""
+
+    folds: int
+    models: int
+    """Number of shadow models in all folds together."""
+    uninformed: Uninformed | None = None
+    """None where it was not compared."""
+
+
 class RunMetrics(_Part):
     """`metrics.json`."""
 
@@ -161,6 +183,8 @@ class RunMetrics(_Part):
     epsilon: EpsilonBound
     vulnerable: tuple[SampleSummary, ...]
     """The samples with the highest scores, highest first."""
+    audit: AuditSummary | None = None
+    """None for what is no informed audit."""
     families: tuple[FamilySummary, ...] = ()
     """The runs that were fused; none for a run of its own."""
 

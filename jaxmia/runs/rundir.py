@@ -26,6 +26,8 @@ class RunDir:
         trials: Folder of what `jaxmia match` has trained, one file a recipe.
         match: How the recipes compare.
         matched: The configuration with the best recipe.
+        folds: Folder of the runs of an informed audit, one for each fold.
+        uninformed: Run directory of the attack that an informed audit is compared with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,3 +50,5 @@ class RunDir:
         self.trials = path / "match"
         self.match = path / "match.json"
         self.matched = path / "matched.yaml"
+        self.folds = path / "folds"
+        self.uninformed = path / "uninformed"

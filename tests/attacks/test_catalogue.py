@@ -228,3 +228,25 @@ def test_sample_fits_are_those_of_the_first_view():
     assert np.isnan([fits["in_mean"][5], fits["in_std"][5], fits["in_std"][6]]).all()
     assert fits["in_mean"][6] == pytest.approx(evidence.shadows[0, 0, 6])
     np.testing.assert_array_equal(fits["target"], evidence.target[0])
+
+
+def test_in_folds_a_target_is_held_against_models_of_one_fold_at_a_time():
+    """Models differ in confidence as a whole. Rows that join models of eight folds hardly do, and would call alike
+    targets unlike: the chance of that is one in 10,000."""
+    rng = np.random.default_rng(0)
+    samples, models, folds, alarms, naively = 400, 16, 8, 0, 0
+    fold, mask, labels = np.arange(samples) % folds, rng.random((models, samples)) < 0.5, np.zeros(samples, int)
+    for _ in range(40):
+        level = rng.normal(size=(models, folds))
+        phi = rng.normal(size=(models, 1, samples)) + level[:, None, fold]
+        target = rng.normal(size=(1, samples)) + rng.normal()
+        evidence = Evidence(target, phi, mask, labels, fold)
+        by_hand = [
+            misalignment(Evidence(target[:, own], phi[..., own], mask[:, own], labels[own]))
+            for own in (np.flatnonzero(fold == number) for number in range(folds))
+        ]
+        assert misalignment(evidence) == pytest.approx(np.median(by_hand))
+        alarms += misaligned(evidence)
+        naively += misaligned(Evidence(target, phi, mask, labels))
+    assert alarms == 0
+    assert naively >= 3

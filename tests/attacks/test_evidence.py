@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from jaxmia.attacks import LiraOnline
 from jaxmia.attacks import evidence as evidence_module
 from jaxmia.attacks import moments as moments_module
 from jaxmia.attacks.evidence import Evidence
@@ -130,3 +131,29 @@ def test_bad_arrays_are_refused_by_name(spoil, message):
     parts = {"target": good.target, "shadows": good.shadows, "mask": good.mask, "labels": good.labels}
     with pytest.raises(InputError, match=re.escape(message)):
         evidence_module.Evidence(**spoil(parts))
+
+
+def test_scores_of_joined_folds_are_those_of_each_fold_by_itself():
+    """An attack that looks at one sample at a time cannot tell whether folds were joined."""
+    whole = naive.random_evidence(models=9, views=2)
+    fold = np.arange(len(whole.labels)) % 3
+    evidence = Evidence(whole.target, whole.shadows, whole.mask, whole.labels, fold)
+    parts = evidence.by_fold()
+    assert [part.fold for part in parts] == [None] * 3
+    attack = LiraOnline("per-example")
+    joined = attack(evidence)
+    for number, part in enumerate(parts):
+        np.testing.assert_array_equal(part.shadows, whole.shadows[:, :, fold == number])
+        np.testing.assert_array_equal(part.mask, whole.mask[:, fold == number])
+        np.testing.assert_allclose(attack(part), joined[fold == number], rtol=1e-12)
+    assert whole.by_fold() == [whole]
+
+
+def test_folds_go_along_with_samples_and_targets():
+    whole = naive.random_evidence()
+    fold = np.arange(len(whole.labels)) % 2
+    evidence = Evidence(whole.target, whole.shadows, whole.mask, whole.labels, fold)
+    np.testing.assert_array_equal(evidence.take(np.array([3, 0])).fold, fold[[3, 0]])
+    np.testing.assert_array_equal(evidence.with_target(whole.target + 1).fold, fold)
+    with pytest.raises(InputError, match=r"fold: is float64 of shape \(2,\), expected \d+ integers"):
+        Evidence(whole.target, whole.shadows, whole.mask, whole.labels, np.zeros(2))

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from jaxmia.data.masks import DRAWN, Masks, batch_order, membership_masks, steps_per_epoch
+from jaxmia.data.masks import (
+    DRAWN,
+    Masks,
+    batch_order,
+    draw_folds,
+    join_folds,
+    membership_masks,
+    steps_per_epoch,
+)
 
 
 def test_a_row_depends_on_seed_and_model_only():
@@ -110,3 +118,20 @@ def test_which_told_samples_stay_free_depends_on_the_seed_alone():
     np.testing.assert_array_equal(first.fixed, again.fixed)
     assert (first.fixed != other.fixed).any()
     np.testing.assert_array_equal(first(range(8))[3:4], again([3]))
+
+
+@pytest.mark.parametrize(("samples", "folds"), [(300, 4), (7, 3), (5, 5)])
+def test_folds_are_of_nearly_equal_size_and_drawn_by_the_seed(samples: int, folds: int):
+    fold = draw_folds(5, samples, folds)
+    counts = np.bincount(fold, minlength=folds)
+    assert len(counts) == folds
+    assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(fold, draw_folds(5, samples, folds))
+    assert samples < 300 or (fold != draw_folds(6, samples, folds)).any()
+
+
+def test_each_sample_comes_from_its_own_fold():
+    parts, fold = [np.arange(24).reshape(2, 3, 4) + 100 * number for number in range(3)], np.array([2, 0, 1, 2])
+    joined = join_folds(parts, fold)
+    for sample, own in enumerate(fold):
+        np.testing.assert_array_equal(joined[..., sample], parts[own][..., sample])

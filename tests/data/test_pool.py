@@ -87,3 +87,13 @@ def test_arrays_of_another_kind_are_refused():
         Pool(images, labels, ids, membership)
     with pytest.raises(InputError, match="pool: labels is a list, expected a NumPy array"):
         Pool(None, [0, 1], ids, membership)  # type: ignore[arg-type]
+
+
+def test_memberships_can_be_hidden(pool: Pool):
+    chosen = np.arange(len(pool)) % 3 == 0
+    hidden = pool.hiding(chosen)
+    assert hidden.membership.tolist() == [
+        -1 if hide else value for hide, value in zip(chosen, pool.membership.tolist(), strict=True)
+    ]
+    assert hidden.membership.dtype == np.int8
+    assert hidden.images is pool.images

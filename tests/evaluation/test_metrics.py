@@ -9,7 +9,15 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import auc, clopper_pearson, figures, figures_by_class, roc, tpr_at_fpr
+from jaxmia.evaluation.metrics import (
+    auc,
+    clopper_pearson,
+    figures,
+    figures_by_class,
+    paired_difference,
+    roc,
+    tpr_at_fpr,
+)
 
 
 def cases():
@@ -219,3 +227,17 @@ def test_full_size_figures_take_seconds():
     result = figures(scores, members)
     assert [figure.fpr for figure in result.tpr] == [0.05, 0.01, 0.001]
     assert all(figure.fixed is not None for figure in result.tpr)
+
+
+def test_a_paired_difference_has_the_error_of_what_the_scores_do_not_share():
+    """Mean scores of members, for which the error is known: that of the mean difference, however much both vary."""
+    rng = np.random.default_rng(0)
+    members, shared = np.arange(800) < 400, 100 * rng.normal(size=800)
+    own = rng.normal(size=800)
+    found = paired_difference(shared + own + 1, shared, members, lambda scores, known: float(scores[known].mean()))
+    assert found.value == pytest.approx((own + 1)[:400].mean())
+    reach = norm.ppf(0.975) * own[:400].std() / np.sqrt(400)
+    assert found.high - found.value == pytest.approx(reach, rel=0.15)
+    assert found.value - found.low == pytest.approx(reach, rel=0.15)
+    with pytest.raises(InputError, match="expected some of both"):
+        paired_difference(shared, own, members | True, auc)

@@ -21,6 +21,8 @@ NAMES = {
     "trials": "match",
     "match": "match.json",
     "matched": "matched.yaml",
+    "folds": "folds",
+    "uninformed": "uninformed",
 }
 
 

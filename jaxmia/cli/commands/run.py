@@ -135,7 +135,7 @@ class Score:
 
         own = RunDir(self.out).config
         config = _configure(self.config or (own if own.exists() else None), overrides)
-        _show(score(self.out, config.attack), self.json)
+        show_metrics(score(self.out, config.attack), self.json)
 
 
 def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
@@ -148,10 +148,11 @@ def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool =
     from jaxmia.cli.display import progress_bar
     from jaxmia.pipeline.run import run
 
-    _show(run(config, out, progress_bar=progress_bar, truth=truth), as_json)
+    show_metrics(run(config, out, progress_bar=progress_bar, truth=truth), as_json)
 
 
-def _show(metrics: "RunMetrics", as_json: bool) -> None:
+def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
+    """Prints the contents of `metrics.json` as tables, or as JSON."""
     from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
 
     if as_json:
