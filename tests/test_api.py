@@ -137,7 +137,7 @@ def test_an_audit_compares_each_sample_with_models_that_know_all_memberships_but
         hidden = Pool(pool.images, pool.labels, pool.ids, np.where(own, -1, known.membership).astype(np.int8))
         shadows = train_shadows(hidden, told, symmetries=("identity",), ensemble=BY_HAND)
         assert (shadows.mask[:, ~own] == (known.membership[~own] == 1)).all()
-        some = own & ~shadows.mask.all(0)
+        some = own & shadows.mask.any(0) & ~shadows.mask.all(0)
         out = [shadows.phi[~shadows.mask[:, sample], 0, sample].mean() for sample in np.flatnonzero(some)]
         logits = untrained(known.images[some])
         margin = [row[y] - np.logaddexp(*np.delete(row, y)) for row, y in zip(logits, known.labels[some], strict=True)]
