@@ -62,7 +62,7 @@ def _recipes_table(cases: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "## Recipes: the targets' own, and what `jaxmia match` found",
         "",
-        *_table(
+        *table(
             ["target", "recipe", "epochs", "learning rate", "weight decay", "label smoothing", "augment", "accuracy"],
             rows,
         ),
@@ -92,7 +92,7 @@ def _which(cases: Sequence[dict[str, Any]]) -> list[str]:
             "",
             f"### {TITLES[figure]}",
             "",
-            *_table(["attack", *(f"{models} shadows" for models in sizes)], rows),
+            *table(["attack", *(f"{models} shadows" for models in sizes)], rows),
         ]
     return lines
 
@@ -114,7 +114,7 @@ def _auto_against(cases: Sequence[dict[str, Any]]) -> list[str]:
         "TPR at 5 % FPR on replicas, target by target. The best is the attack with the highest mean on these replicas,",
         "so it flatters itself.",
         "",
-        *_table(["target", "shadows", "chosen", "`auto`", *REFERENCES[:2], "best", "`auto` is behind by"], rows),
+        *table(["target", "shadows", "chosen", "`auto`", *REFERENCES[:2], "best", "`auto` is behind by"], rows),
     ]
 
 
@@ -138,13 +138,13 @@ def _against_published(cases: Sequence[dict[str, Any]]) -> list[str]:
         "Gain of `auto` on replicas, paired, in percentage points. The first two are as their authors publish; the "
         "other two are this project's form of the same.",
         "",
-        *_table(["shadows", "against", *TITLES.values()], rows),
+        *table(["shadows", "against", *TITLES.values()], rows),
         "",
         "Weaker beyond noise, in the mean over targets: " + ("; ".join(weaker) or "nowhere") + ".",
         "",
         "The same on the private truth, one target each, TPR at 5 % FPR (paired bootstrap):",
         "",
-        *_table(
+        *table(
             ["target", "shadows", *(f"`{other}`" for other in REFERENCES)],
             [
                 [number, models, *(_percent(Estimate(**cell["against"][other]["tpr@0.05"])) for other in REFERENCES)]
@@ -187,7 +187,7 @@ def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
         "TPR at 5 % FPR; the gain is over `default`, paired over replicas. `misalignment`: how far the target's "
         "margins are from the shadows', in standard deviations; beyond 4, `auto` aligns them.",
         "",
-        *_table(
+        *table(
             ["target", "shadows", "misalignment", "attack", "private truth", "replicas", "gain on replicas"],
             rows,
         ),
@@ -214,7 +214,7 @@ def _runs(runs: dict[str, Any]) -> list[str]:
         *REFERENCES[:2],
         *(f"gain over {name}" for name in REFERENCES[:2]),
     ]
-    return ["", "## Other challenges, TPR at 5 % FPR", "", *_table(head, rows)] if rows else []
+    return ["", "## Other challenges, TPR at 5 % FPR", "", *table(head, rows)] if rows else []
 
 
 def throughput(result: dict[str, Any]) -> list[str]:
@@ -225,7 +225,7 @@ def throughput(result: dict[str, Any]) -> list[str]:
         head = ["how", "models together", "images/s", "models/hour", "share of ceiling", "memory", "hours for 1,536"]
         epochs = result["bench"]["subject"]["shadow"]["epochs"]
         about = f"A model is 14,000 samples and {epochs} epochs."
-        lines += ["", "## Throughput", "", about, "", *_table(head, rows)]
+        lines += ["", "## Throughput", "", about, "", *table(head, rows)]
     if result["profile"]:
         profile = result["profile"]
         images = profile["images"]
@@ -239,7 +239,7 @@ def throughput(result: dict[str, Any]) -> list[str]:
             "The least is what the kernels move at 3.0 TB/s or multiply at 798 TFLOP/s, as one H100 was seen to, "
             "whichever takes longer."
         )
-        lines += ["", f"## Where the device's time goes ({profile['plan']})", "", about, "", *_table(head, rows)]
+        lines += ["", f"## Where the device's time goes ({profile['plan']})", "", about, "", *table(head, rows)]
     return lines
 
 
@@ -267,7 +267,7 @@ def details(result: dict[str, Any]) -> list[str]:
                 for attack, target in cell["target"].items()
             ]
             title = f"## Target {number}, {models} shadows; `auto` is `{cell['chosen']}`"
-            lines += ["", title, "", *_table(["attack", *TITLES.values()], rows)]
+            lines += ["", title, "", *table(["attack", *TITLES.values()], rows)]
     return lines
 
 
@@ -303,7 +303,7 @@ def _percent(estimate: Estimate | None) -> str:
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]

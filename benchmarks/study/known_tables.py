@@ -1,0 +1,315 @@
+"""The page and the picture of a study of what is known of a target."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.study.sets import CHUNK, CURVE, HALF, KNOWN, OWN, REGIMES, Regime
+from benchmarks.study.strength import mean_of
+from benchmarks.study.tables import TITLES, table
+from benchmarks.study.variants import BOTH, FIGURES, ONE, RANDOM, TOLD, VARIANTS, VIEWS, Variant
+from jaxmia.attacks.catalogue import AUTO
+from jaxmia.evaluation.metrics import Estimate
+from jaxmia.files import atomic_write
+
+Cell = dict[str, Any]
+Row = Callable[[Regime, int, str], np.ndarray]
+"""A figure on each target of a regime's own recipe, with a number of shadows, `[target]`."""
+
+TUNED, HELD = slice(0, OWN // 2), slice(OWN // 2, OWN)
+"""Targets on which the share was chosen, and those on which it was not."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cells of a study, by what they are of."""
+
+    cells: Sequence[Cell]
+
+    def cell(self, regime: Regime, variant: Variant, models: int) -> Cell | None:
+        """The cell of a variant, if it was measured."""
+        key = regime.name, variant.known, len(variant.columns(regime)), models
+        return next((one for one in self.cells if _key(one) == key), None)
+
+    def auto(self, variant: Variant) -> Row:
+        """`auto` in a variant."""
+        return lambda regime, models, figure: np.array(self._cell(regime, variant, models)[AUTO][figure][:OWN])
+
+    def published(self, *variants: Variant) -> Row:
+        """The published attack with the largest mean on these very targets in any of the variants."""
+
+        def best(regime: Regime, models: int, figure: str) -> np.ndarray:
+            tried = [found[figure] for _, found in self.attacks(regime, models, variants)]
+            return np.array(max(tried, key=lambda values: float(np.mean(values))))
+
+        return best
+
+    def attacks(self, regime: Regime, models: int, variants: Sequence[Variant]) -> Iterator[tuple[str, Any]]:
+        """Every published attack in each of the variants, and its figures."""
+        for variant in variants:
+            for name, figures in self._cell(regime, variant, models)["published"].items():
+                yield f"`{name}`, {variant.views}", figures
+
+    def complete(self, variants: Sequence[Variant]) -> list[int]:
+        """Numbers of shadows with which all regimes were attacked in all of the variants."""
+        counts = sorted({cell["models"] for cell in self.cells})
+        return [n for n in counts if all(self.cell(regime, one, n) for regime in REGIMES for one in variants)]
+
+    def _cell(self, regime: Regime, variant: Variant, models: int) -> Cell:
+        found = self.cell(regime, variant, models)
+        assert found is not None
+        return found
+
+
+def _key(cell: Cell) -> tuple[str, float, int, int]:
+    return cell["regime"], cell["known"], cell["views"], cell["models"]
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page, in Markdown."""
+    found, made = Found(result["cells"]), result["origin"]
+    counts = found.complete((*VARIANTS, ONE))
+    lines = [
+        "# What told memberships and views gain",
+        "",
+        f"Photographs at 12x12, {HALF:,} public and {HALF:,} private in each of four regimes, each with a draw of its own;",
+        "`cnn` of width 16. Half of the public samples are members, and that is *told*. In every regime "
+        f"{OWN} targets are",
+        "trained by the shadows' own recipe, on the public members and on a random half of the private samples, another",
+        "for each; as many more by recipes near it. All were trained by jaxmia, as the shadows. They share shadows and",
+        "photographs, so the intervals (Student's, 95 %, over targets) hold the chance in targets, not in those. Every",
+        "figure is of the private samples. No seed, recipe or draw of photographs was used before.",
+        "",
+        f"*Told* shadows take {KNOWN:.0%} of the public half as told (`shadow.known`); otherwise all masks are random.",
+        "*Two views* are the image and its mirror image; `query.views: auto` takes 18 where training crops and flips, two",
+        "where it flips, one elsewhere. Fewer shadows are the first of the same set.",
+        "",
+        f"Made by `python -m benchmarks.study.known` at commit {made['commit']} on {made['device']},",
+        f"JAX {made['jax']}, NumPy {made['numpy']}. [Figures](study_known_cpu.json) of every target. Figures are in",
+        "percent, differences in points.",
+        "",
+        "![TPR by number of shadows in each regime; what was promised and what was reached](study_known_cpu.png)",
+        "",
+        *_regimes(result),
+        *_main(found, counts[-1]),
+        *_by_count(found, counts),
+        *_curve(found),
+        *_published(found, counts[-1]),
+        *_promises(found),
+        *_cost(result, found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _regimes(result: dict[str, Any]) -> list[str]:
+    rows = []
+    for regime in REGIMES:
+        recipe, (inside, outside) = regime.recipe, np.mean(result["accuracy"][regime.name][:OWN], axis=0)
+        augment = " and ".join(["crop 1"] * bool(recipe.augment.crop) + ["flip"] * recipe.augment.flip) or "none"
+        fields = (recipe.epochs, recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
+        views = len(BOTH.columns(regime))
+        rows.append([regime.name, *(f"{field:g}" for field in fields), augment, views, _pair(inside, outside)])
+    columns = ["epochs", "learning rate", "decay", "smoothing", "augment", "views by auto", "accuracy IN, OUT"]
+    return ["## Regimes", "", *table(["regime", *columns], rows), ""]
+
+
+def _pair(one: float, other: float) -> str:
+    return f"{100 * one:.1f}, {100 * other:.1f}"
+
+
+def _main(found: Found, models: int) -> list[str]:
+    """Every variant, and what it gains."""
+    few, many = found.published(ONE, RANDOM), found.published(ONE, RANDOM, VIEWS)
+    levels = {f"`auto`, {one.name}": found.auto(one) for one in VARIANTS} | {
+        "best published, random masks, one or two views": few,
+        "best published, random masks, any views": many,
+    }
+    gains = {
+        "told alone": (found.auto(TOLD), found.auto(RANDOM)),
+        "views by auto alone": (found.auto(VIEWS), found.auto(RANDOM)),
+        "both": (found.auto(BOTH), found.auto(RANDOM)),
+        "told, given the views": (found.auto(BOTH), found.auto(VIEWS)),
+        "both, against the best published, one or two views": (found.auto(BOTH), few),
+        "both, against the best published, any views": (found.auto(BOTH), many),
+    }
+    lines = [
+        f"## With {models} shadows",
+        "",
+        "The best published attack is the one with the largest mean on these very targets, which flatters it.",
+        "",
+    ]
+    header = [*(regime.name for regime in REGIMES), "mean"]
+    for figure in FIGURES:
+        rows = []
+        for name, row in levels.items():
+            means = [row(regime, models, figure).mean() for regime in REGIMES]
+            rows.append([name, *(f"{100 * mean:.1f}" for mean in (*means, np.mean(means)))])
+        lines += [f"### {TITLES[figure]}", "", *table(["attack", *header], rows), ""]
+        rows = []
+        for name, (one, other) in gains.items():
+            groups = [one(regime, models, figure) - other(regime, models, figure) for regime in REGIMES]
+            rows.append([name, *(_points(mean_of([group])) for group in groups), _points(mean_of(groups))])
+        lines += [*table(["gain, paired by target", *header], rows), ""]
+    return lines
+
+
+def _points(found: Estimate) -> str:
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _by_count(found: Found, counts: Sequence[int]) -> list[str]:
+    rows = {f"`auto`, {one.name}": found.auto(one) for one in VARIANTS} | {
+        "best published, any views": found.published(ONE, RANDOM, VIEWS)
+    }
+    lines = ["## By number of shadows", "", "Means over regimes.", ""]
+    for figure in FIGURES:
+        cells = [
+            [name, *(f"{100 * np.mean([row(regime, n, figure) for regime in REGIMES]):.1f}" for n in counts)]
+            for name, row in rows.items()
+        ]
+        lines += [*table([TITLES[figure], *(f"{n} shadows" for n in counts)], cells), ""]
+    most, fewer, best = counts[-1], [n for n in counts[:-1] if n >= 16], found.published(ONE, RANDOM, VIEWS)
+    for n in fewer:
+        groups = [found.auto(BOTH)(one, n, FIGURES[0]) - best(one, most, FIGURES[0]) for one in REGIMES]
+        lines += [
+            f"Both with {n} shadows against the best published with {most}: {_points(mean_of(groups))} points of TPR",
+            f"at 5 % FPR in the mean; by regime {', '.join(_points(mean_of([group])) for group in groups)}.",
+            "",
+        ]
+    return lines
+
+
+def _curve(found: Found) -> list[str]:
+    shares = sorted({0.0, KNOWN, *CURVE})
+    variants = [Variant(BOTH.name, share, BOTH.views) for share in shares]
+    shares = [one.known for one in variants if all(found.cell(regime, one, CHUNK) for regime in REGIMES)]
+    lines = [
+        "## The share that is told",
+        "",
+        f"`auto` with {CHUNK} shadows and the views that `auto` takes. The share was chosen on targets 1 to {TUNED.stop};",
+        f"targets {TUNED.stop + 1} to {OWN} had no part in that.",
+        "",
+    ]
+    for figure in FIGURES:
+        rows = []
+        for share in shares:
+            row = found.auto(Variant(BOTH.name, share, BOTH.views))
+            values = np.array([row(regime, CHUNK, figure) for regime in REGIMES])
+            means = [*values.mean(1), values[:, TUNED].mean(), values[:, HELD].mean()]
+            rows.append([f"{share:g}", *(f"{100 * mean:.1f}" for mean in means)])
+        names = [regime.name for regime in REGIMES]
+        columns = [*names, f"mean, targets 1 to {TUNED.stop}", f"mean, targets {TUNED.stop + 1} to {OWN}"]
+        lines += [*table([f"share, {TITLES[figure]}", *columns], rows), ""]
+    return lines
+
+
+def _published(found: Found, models: int) -> list[str]:
+    rows: dict[str, list[str]] = {}
+    for regime in REGIMES:
+        for name, figures in found.attacks(regime, models, (ONE, RANDOM)):
+            rows.setdefault(name, []).append(f"{100 * np.mean(figures[FIGURES[0]]):.1f}")
+    listed = [[name, *cells] for name, cells in sorted(rows.items())]
+    return [
+        f"## Every published attack, random masks, {models} shadows",
+        "",
+        "TPR at 5 % FPR with one view or two. LiRA as published is the authors' program, with one variance for all or",
+        "each sample's; LeakPro's form stands apart. `base-online` is BASE, temperature 2 its form in LeakPro.",
+        "",
+        *table(["attack, views", *(regime.name for regime in REGIMES)], listed),
+        "",
+    ]
+
+
+def outcomes(found: Found, variant: Variant, targets: slice) -> np.ndarray:
+    """Promised TPR, its interval and what was reached, `[4, case]`, over regimes, numbers of shadows and targets."""
+    rows = [
+        (*cell["promised"], reached)
+        for regime in REGIMES
+        for models in (16, 32, 64)
+        if (cell := found.cell(regime, variant, models))
+        for reached in cell[AUTO][FIGURES[0]][targets]
+    ]
+    return np.array(rows).T
+
+
+def _promises(found: Found) -> list[str]:
+    rows = []
+    for variant in VARIANTS:
+        for name, targets in (("the shadows' own", slice(0, OWN)), ("near it", slice(OWN, None))):
+            promised, low, high, reached = outcomes(found, variant, targets)
+            inside = ((low <= reached) & (reached <= high)).mean()
+            below = (reached < low).mean()
+            rows.append(
+                [variant.name, name, len(reached), _pair(promised.mean(), reached.mean()), _pair(inside, below)]
+            )
+    return [
+        "## Promised and reached",
+        "",
+        "TPR at 5 % FPR that a run promises for the private samples, with its 95 % interval for one target, and what",
+        "`auto` reached; 16 shadows and more. Cases of one regime share shadows and are no independent evidence.",
+        "",
+        *table(
+            ["variant", "recipe of the targets", "cases", "promised, reached", "in the interval, below it"],
+            rows,
+        ),
+        "",
+    ]
+
+
+def _cost(result: dict[str, Any], found: Found) -> list[str]:
+    rows = []
+    for regime in REGIMES:
+        train, query = result["seconds"][regime.name]
+        views, queried = len(BOTH.columns(regime)), len(regime.views)
+        seconds = [cell["seconds"] for one in (RANDOM, BOTH) if (cell := found.cell(regime, one, CHUNK))]
+        costs = [train, 2 * query / queried, views * query / queried, *seconds]
+        rows.append([regime.name, *(f"{cost:.1f}" for cost in costs)])
+    return [
+        "## Cost",
+        "",
+        f"Seconds of {CHUNK} shadows: training and queries of the quickest {CHUNK} in the study, the choice of the attack",
+        "as it came. Other work ran beside most of it. Fixing memberships costs nothing: as many samples, as many steps.",
+        "",
+        *table(
+            ["regime", "training", "query, two views", "query, views by auto", "`auto`, two views", "`auto`, both"],
+            rows,
+        ),
+    ]
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """TPR by number of shadows in every regime, and what was promised against what was reached."""
+    found = Found(result["cells"])
+    counts = found.complete((*VARIANTS, ONE))
+    rows = {
+        "auto, told, views by auto": found.auto(BOTH),
+        "auto, told, two views": found.auto(TOLD),
+        "auto, random masks, two views": found.auto(RANDOM),
+        "best published, any views": found.published(ONE, RANDOM, VIEWS),
+    }
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
+    *panels, calibration = figure.subplots(1, len(REGIMES) + 1)
+    for axes, regime in zip(panels, REGIMES, strict=True):
+        for shift, (name, row) in enumerate(rows.items()):
+            values = 100 * np.array([row(regime, n, FIGURES[0]) for n in counts])
+            errors = values.std(1, ddof=1) / np.sqrt(OWN)
+            axes.errorbar(np.array(counts) * 1.03**shift, values.mean(1), errors, marker=".", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set(title=regime.name, xlabel="shadows", xticks=counts, xticklabels=counts)
+    panels[0].set_ylabel("TPR at 5 % FPR (%)")
+    for name, targets, marker in (("own recipe", slice(0, OWN), "o"), ("near it", slice(OWN, None), "x")):
+        promised, low, high, reached = 100 * outcomes(found, BOTH, targets)
+        calibration.errorbar(
+            reached, promised, [promised - low, high - promised], fmt=marker, markersize=3, elinewidth=0.3, label=name
+        )
+    calibration.plot([0, 100], [0, 100], color="black", linewidth=0.6)
+    calibration.set(title="promises", xlabel="reached (%)", ylabel="promised (%)", xscale="log", yscale="log")
+    calibration.set(xlim=(5, 100), ylim=(3, 100))
+    calibration.legend(frameon=False, fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=130)

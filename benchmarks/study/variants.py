@@ -1,0 +1,145 @@
+"""How strong each way of attacking is, at equal numbers of models: what is told, the views, and what is published."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.study.published import PUBLISHED
+from benchmarks.study.sets import KNOWN, OWN, Regime
+from jaxmia.attacks import Aligned, Attack, Evidence, misaligned, scores_of
+from jaxmia.attacks.catalogue import AUTO, distinct_attacks
+from jaxmia.data.augment import query_views
+from jaxmia.data.masks import Masks
+from jaxmia.data.pool import Pool
+from jaxmia.evaluation.metrics import auc, tpr_at_fpr
+from jaxmia.evaluation.selection import Selection, select
+from jaxmia.pipeline.summary import private_estimate
+
+FPR = 0.05
+FIGURES = ("tpr@0.05", "tpr@0.01", "auc")
+
+Arrays = dict[str, np.ndarray]
+"""Margins as `sets.read` gives them."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to attack.
+
+    Attributes:
+        name: In the tables.
+        known: Share of the public half that every shadow takes as told.
+        views: `two` (the identity and its mirror image), those that `auto` takes from the recipe, or `one`.
+    """
+
+    name: str
+    known: float
+    views: str
+
+    def columns(self, regime: Regime) -> list[int]:
+        """Which of the views that were queried are used."""
+        automatic = query_views(("auto",), "auto", regime.recipe.augment, (2, 2))
+        count = {"one": 1, "two": 2, "auto": len(automatic)}[self.views]
+        return list(range(count))
+
+
+RANDOM, TOLD = Variant("random masks, two views", 0, "two"), Variant("told, two views", KNOWN, "two")
+VIEWS, BOTH = Variant("random masks, views by auto", 0, "auto"), Variant("told, views by auto", KNOWN, "auto")
+ONE = Variant("random masks, one view", 0, "one")
+VARIANTS = (RANDOM, TOLD, VIEWS, BOTH)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The free samples as an attacker with some shadows sees them, and the targets whose truth the study knows.
+
+    Samples that chance left without an IN or without an OUT model are left out: with eight shadows one in 128.
+
+    Attributes:
+        evidence: Of the first target.
+        pool: Free samples, without images.
+        targets: Margins of each target, `[target, view, sample]`.
+        members: bool `[target, sample]`.
+    """
+
+    evidence: Evidence
+    pool: Pool
+    targets: np.ndarray
+    members: np.ndarray
+
+
+def situation(shadows: Arrays, targets: Arrays, seed: int, known: float, models: int, views: list[int]) -> Situation:
+    """The first `models` of the shadows against targets.
+
+    Args:
+        shadows: Margins of the shadows.
+        targets: Of models that were trained on the public members and a random half of the rest.
+        seed: Of the shadows' masks.
+        known: Share of the public half that the shadows took as told.
+        models: How many shadows.
+        views: Columns of the views to use.
+    """
+    membership = shadows["membership"]
+    masks, mask = Masks.knowing(seed, membership, known), shadows["mask"][:models]
+    assert np.array_equal(mask, masks(range(models)))
+    chosen = np.flatnonzero(masks.free & mask.any(0) & ~mask.all(0))
+    evidence = Evidence(
+        targets["phi"][0][views][:, chosen],
+        shadows["phi"][:models, views][:, :, chosen],
+        mask[:, chosen],
+        shadows["labels"][chosen],
+    )
+    pool = Pool(None, shadows["labels"][chosen], chosen.astype(str), membership[chosen])
+    return Situation(evidence, pool, targets["phi"][:, views][:, :, chosen], targets["mask"][:, chosen])
+
+
+def measure(one: Situation) -> dict[str, Any]:
+    """`auto` on the private samples of every target, as plain JSON.
+
+    Returns:
+        `chosen` by it, `promised` for the private samples with its interval, `candidates` that it compared and their
+        mean TPR, `seconds` of the choice, and its figures under `auto`, `[target]` each.
+    """
+    started = time.perf_counter()
+    selection = select(one.evidence, distinct_attacks(one.evidence), FPR)
+    seconds = time.perf_counter() - started
+    promised = private_estimate(one.pool, selection)
+    assert promised is not None
+    return {
+        "chosen": selection.candidate.name,
+        "promised": [promised.value, promised.low, promised.high],
+        "seconds": seconds,
+        "candidates": {result.name: result.tpr for result in selection.results if result.tpr is not None},
+        AUTO: figures_of(one, lambda evidence: _auto(selection, evidence), len(one.targets)),
+    }
+
+
+def measure_published(one: Situation) -> dict[str, dict[str, list[float]]]:
+    """Figures of the published attacks on the targets of the shadows' own recipe, by name."""
+    return {attack.name: figures_of(one, lambda evidence, attack=attack: attack, OWN) for attack in PUBLISHED}
+
+
+def figures_of(one: Situation, attack_on: Callable[[Evidence], Attack], count: int) -> dict[str, list[float]]:
+    """Figures of an attack on the private samples of the first `count` targets, `[target]` each."""
+    private = ~one.pool.public
+    found: dict[str, list[float]] = {figure: [] for figure in FIGURES}
+    for phi, members in zip(one.targets[:count], one.members[:count], strict=True):
+        evidence = one.evidence.with_target(phi)
+        scores = scores_of(attack_on(evidence), evidence)[private]
+        for figure, values in found.items():
+            values.append(round(figure_of(scores, members[private], figure), 5))
+    return found
+
+
+def _auto(selection: Selection, evidence: Evidence) -> Attack:
+    """What `auto` uses against this target; only whether it is aligned depends on the target."""
+    plain = selection.candidate
+    return Aligned(plain) if misaligned(evidence) and not isinstance(plain, Aligned) else plain
+
+
+def figure_of(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
+    """AUC, or TPR at an FPR."""
+    return auc(scores, members) if figure == "auc" else tpr_at_fpr(scores, members, float(figure.removeprefix("tpr@")))
