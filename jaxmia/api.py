@@ -43,6 +43,8 @@ class TrainedShadows:
         views: Views in which each image was queried.
         preprocessing: Preprocessing of the shadow models; the target is queried on images of the same size.
         fold: Fold of each sample, int `[sample]`, if each row joins a model of every fold (`audit`); None otherwise.
+        free: Whether the membership of a sample was drawn for each model, bool `[sample]`; None if that of all was. The
+            other samples were taken as told (`Recipe.known`) and cannot be scored.
     """
 
     phi: NDArray[np.float32]
@@ -50,6 +52,7 @@ class TrainedShadows:
     views: tuple[View, ...] = (View(),)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     fold: NDArray[np.integer[Any]] | None = None
+    free: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class AttackResult:
 
     Attributes:
         pool: The pool that was scored.
-        scores: Membership scores, float64 `[sample]`; higher means member.
+        scores: Membership scores, float64 `[sample]`; higher means member. NaN for samples whose membership the shadow
+            models took as told.
         attack: Name of the attack.
         selection: How `auto` selected the attack; None if the attack was given.
     """
@@ -70,12 +74,12 @@ class AttackResult:
 
     @property
     def figures(self) -> Figures:
-        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples, with 95 % confidence intervals.
+        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples that were scored, with 95 % confidence intervals.
 
         Raises:
-            InputError: The pool has no public members or no public non-members.
+            InputError: No public members or no public non-members were scored.
         """
-        public = self.pool.public
+        public = self.pool.public & ~np.isnan(self.scores)
         return figures(self.scores[public], self.pool.membership[public] == 1)
 
     def submit(self, path: Path | str) -> None:
@@ -102,7 +106,9 @@ def train_shadows(
     seed: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedShadows:
-    """Trains `recipe.count` shadow models together, each on a random half of the pool, and queries them on all of it.
+    """Trains `recipe.count` shadow models together and queries them on the whole pool.
+
+    Each is trained on a random half of the pool, save the public samples that all models take as told (`recipe.known`).
 
     They equal the models that `jaxmia run` trains with the same recipe, preprocessing, classes and seed. Nothing is
     stored; for runs of hours use `jaxmia run`, which resumes after an interruption. Progress is also logged with
@@ -149,6 +155,7 @@ def train_shadows(
         np.concatenate([chunk.mask for chunk in chunks]),
         setup.views,
         setup.preprocessing,
+        free=setup.masks.free,
     )
 
 
@@ -161,7 +168,7 @@ def attack(
     fpr: float = 0.05,
     candidates: Sequence[Attack] = (),
 ) -> AttackResult:
-    """Scores every sample of the pool by comparing the target's logit margins with those of the shadow models.
+    """Scores the samples of the pool by comparing the target's logit margins with those of the shadow models.
 
     Args:
         pool: Pool that the shadow models were trained on, with images.
@@ -186,11 +193,14 @@ def attack(
     own = [check_attack(candidate, "candidates") for candidate in candidates]
     seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
-    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold)
-    if named:
-        return AttackResult(pool, score_all(named, evidence), named.name, None)
-    selection = select_attack(evidence, section, own)
-    return AttackResult(pool, score_all(selection.chosen, evidence), selection.chosen.name, selection)
+    free = np.arange(len(pool)) if shadows.free is None else np.flatnonzero(shadows.free)
+    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(free)
+    selection = None if named else select_attack(evidence, section, own)
+    chosen = selection.chosen if selection else named
+    assert chosen is not None
+    scores = np.full(len(pool), np.nan)
+    scores[free] = score_all(chosen, evidence)
+    return AttackResult(pool, scores, chosen.name, selection)
 
 
 def audit(
@@ -260,5 +270,6 @@ def audit(
         phi=join_folds([part.phi[:rows] for part in parts], fold),
         mask=join_folds([part.mask[:rows] for part in parts], fold),
         fold=fold,
+        free=None,
     )
     return attack(pool, target, joined, name, fpr=fpr)

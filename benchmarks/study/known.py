@@ -4,7 +4,8 @@
     python -m benchmarks.study.known report --out runs/known
 
 `train` makes the margins that are missing, those that are needed most first; stop it at any time, the same command
-again goes on. `report` attacks with what is there and writes `benchmarks/results/study_known_cpu.json`, `.md` and `.png`.
+again goes on. `report` attacks with what is there and writes `study_known_cpu.json`, `.md` and `.png` in
+`benchmarks/results`.
 """
 
 import argparse

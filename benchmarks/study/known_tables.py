@@ -76,17 +76,17 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# What told memberships and views gain",
         "",
-        f"Photographs at 12x12, {HALF:,} public and {HALF:,} private in each of four regimes, each with a draw of its own;",
-        "`cnn` of width 16. Half of the public samples are members, and that is *told*. In every regime "
-        f"{OWN} targets are",
-        "trained by the shadows' own recipe, on the public members and on a random half of the private samples, another",
-        "for each; as many more by recipes near it. All were trained by jaxmia, as the shadows. They share shadows and",
-        "photographs, so the intervals (Student's, 95 %, over targets) hold the chance in targets, not in those. Every",
-        "figure is of the private samples. No seed, recipe or draw of photographs was used before.",
+        f"Photographs at 12x12, {HALF:,} public and {HALF:,} private in each of four regimes, each with a draw of its",
+        "own; `cnn` of width 16. Half of the public samples are members, and that is *told*. In every regime",
+        f"{OWN} targets are trained by the shadows' own recipe, on the public members and on a random half of the",
+        "private samples, another for each; as many more by recipes near it. All were trained by jaxmia, as the",
+        "shadows. They share shadows and photographs, so the intervals (Student's, 95 %, over targets) hold the chance",
+        "in targets, not in those. Every figure is of the private samples. No seed, recipe or draw of photographs was",
+        "used before.",
         "",
         f"*Told* shadows take {KNOWN:.0%} of the public half as told (`shadow.known`); otherwise all masks are random.",
-        "*Two views* are the image and its mirror image; `query.views: auto` takes 18 where training crops and flips, two",
-        "where it flips, one elsewhere. Fewer shadows are the first of the same set.",
+        "*Two views* are the image and its mirror image; `query.views: auto` takes 18 where training crops and flips,",
+        "two where it flips, one elsewhere. Fewer shadows are the first of the same set.",
         "",
         f"Made by `python -m benchmarks.study.known` at commit {made['commit']} on {made['device']},",
         f"JAX {made['jax']}, NumPy {made['numpy']}. [Figures](study_known_cpu.json) of every target. Figures are in",
@@ -190,7 +190,7 @@ def _curve(found: Found) -> list[str]:
     lines = [
         "## The share that is told",
         "",
-        f"`auto` with {CHUNK} shadows and the views that `auto` takes. The share was chosen on targets 1 to {TUNED.stop};",
+        f"`auto` with {CHUNK} shadows and views by `auto`. The share was chosen on targets 1 to {TUNED.stop};",
         f"targets {TUNED.stop + 1} to {OWN} had no part in that.",
         "",
     ]
@@ -271,8 +271,9 @@ def _cost(result: dict[str, Any], found: Found) -> list[str]:
     return [
         "## Cost",
         "",
-        f"Seconds of {CHUNK} shadows: training and queries of the quickest {CHUNK} in the study, the choice of the attack",
-        "as it came. Other work ran beside most of it. Fixing memberships costs nothing: as many samples, as many steps.",
+        f"Seconds of {CHUNK} shadows: training and queries of the quickest {CHUNK} in the study, the choice of the",
+        "attack as it came. Other work ran beside most of it. Fixing memberships costs nothing: as many samples, as",
+        "many steps.",
         "",
         *table(
             ["regime", "training", "query, two views", "query, views by auto", "`auto`, two views", "`auto`, both"],

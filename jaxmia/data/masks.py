@@ -36,6 +36,7 @@ class Masks:
         A fixed member trains every shadow and a fixed non-member none, so that shadows share that part of their
         training set with the target and their margins spread less. A fixed sample has no IN or no OUT models: it cannot
         be scored. The samples to fix are drawn by the seed, as many of the members as of the non-members in proportion.
+        Where every membership is told there is nothing else to score, and none is fixed.
 
         Args:
             seed: Seed of the run.
@@ -44,9 +45,10 @@ class Masks:
         """
         fixed = np.full(len(membership), DRAWN, np.int8)
         order = np.argsort(_generator(seed, 0, _FIX).random_raw(len(membership)), kind="stable")
-        for value in (0, 1):
-            told = order[membership[order] == value]
-            fixed[told[: round(known * len(told))]] = value
+        if (membership == DRAWN).any():
+            for value in (0, 1):
+                told = order[membership[order] == value]
+                fixed[told[: round(known * len(told))]] = value
         return cls(seed, fixed)
 
     @property

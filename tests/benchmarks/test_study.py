@@ -14,7 +14,7 @@ from benchmarks.program.account import BANDWIDTH, ELEMENTWISE, MATRIX_RATE, PROD
 from benchmarks.study.device import UNKNOWN, bench, profile, time_by_kind, time_by_operation
 from benchmarks.study.making import Study, truth_of
 from benchmarks.study.presets import ATTACK_SEED, KINDS, PRESETS, target_recipe
-from benchmarks.study.published import LiraPublished, RmiaPublished
+from benchmarks.study.published import LiraLeakPro, LiraPublished, RmiaPublished
 from benchmarks.study.report import write_report
 from benchmarks.study.strength import AUTO, REFERENCES, mean_of, paired, subject
 from benchmarks.study.tables import throughput
@@ -134,6 +134,44 @@ def test_published_lira_is_what_its_authors_compute(evidence: Evidence):
             )
             expected[n] += (member - other) / 2
     np.testing.assert_allclose(LiraPublished()(evidence), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_other_forms_of_published_lira_are_what_its_authors_compute(evidence: Evidence, online: bool, fixed: bool):
+    expected = np.zeros(30)
+    for view in range(2):
+        everything = {
+            trained: np.concatenate([evidence.shadows[m, view][evidence.mask[m] == trained] for m in range(9)])
+            for trained in (True, False)
+        }
+        for n in range(30):
+            densities = {}
+            for trained in (True, False):
+                side = evidence.shadows[evidence.mask[:, n] == trained, view, n]
+                spread = np.std(everything[online]) if fixed else np.std(side)
+                densities[trained] = norm.logpdf(evidence.target[view, n], np.median(side), spread + 1e-30)
+            expected[n] += (densities[True] * online - densities[False]) / 2
+    np.testing.assert_allclose(LiraPublished(online, fixed)(evidence), expected, rtol=1e-9)
+
+
+def test_lira_of_leakpro_takes_means_and_a_raw_spread_a_side(evidence: Evidence):
+    expected = np.zeros(30)
+    for view in range(2):
+        for trained, sign in ((True, 1), (False, -1)):
+            raw = np.concatenate([evidence.shadows[m, view][evidence.mask[m] == trained] for m in range(9)])
+            for n in range(30):
+                side = evidence.shadows[evidence.mask[:, n] == trained, view, n]
+                expected[n] += sign * norm.logpdf(evidence.target[view, n], side.mean(), raw.std()) / 2
+    np.testing.assert_allclose(LiraLeakPro()(evidence), expected, atol=1e-9)
+
+
+def test_published_offline_rmia_has_its_slope(evidence: Evidence):
+    p, shadows = (1 / (1 + np.exp(-phi)) for phi in (evidence.target, evidence.shadows))
+    out = np.array([[shadows[~evidence.mask[:, n], view, n].mean() for n in range(30)] for view in range(2)])
+    ratio = p / ((1.3 * out + 0.7) / 2)
+    expected = [(ratio[:, n : n + 1] / ratio > 2).mean() for n in range(30)]
+    np.testing.assert_allclose(RmiaPublished(offline=0.3)(evidence), expected, atol=1e-12)
 
 
 def test_published_rmia_is_the_share_of_samples_beaten(evidence: Evidence):
