@@ -244,7 +244,7 @@ class MatchConfig(_Section):
     label_smoothing: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     """Label smoothings; by default 0, 0.05, 0.1 and the shadow section's."""
     augment: tuple[Augment, ...] = ()
-    """Augmentations; by default none, crops by 1/8 of the image's side with flips, and the shadow section's."""
+    """Augmentations; by default none, flips, crops by 1/8 of the image's side, both, and the shadow section's."""
     width: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Widths of the network; by default only the shadow section's, since every width compiles a program of its own."""
     models: Annotated[int, Field(ge=2)] = 4

@@ -41,10 +41,18 @@ def _choices(space: MatchConfig, base: Recipe, side: int) -> dict[str, tuple[Any
         "learning_rate": tuple(float(f"{base.learning_rate * factor:.3g}") for factor in (0.1, 0.3, 1, 3)),
         "weight_decay": (0.0, decay, float(f"{5 * decay:.3g}")),
         "label_smoothing": (0.0, 0.05, 0.1, base.label_smoothing),
-        "augment": (Augment(), Augment(crop=side // 8, flip=True), base.augment),
+        "augment": (*_augmentations(side), base.augment),
         "width": (base.width,),
     }
     return {name: tuple(dict.fromkeys(getattr(space, name) or values)) for name, values in spread.items()}
+
+
+def _augmentations(side: int) -> tuple[Augment, ...]:
+    """Augmentations to try: none, flips, crops by 1/8 of the side, and both; none for features, which have no sides."""
+    crop = side // 8
+    return (
+        tuple(Augment(crop=by, flip=flip) for by in (0, crop) for flip in (False, True)) if side > 1 else (Augment(),)
+    )
 
 
 def _changed(base: Recipe, changes: dict[str, Any]) -> Recipe:

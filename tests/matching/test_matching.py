@@ -89,8 +89,17 @@ def test_the_default_space_spreads_around_the_configured_recipe():
     assert {recipe.learning_rate for recipe in everything} == {0.01, 0.03, 0.1, 0.3}
     assert {recipe.weight_decay for recipe in everything} == {0, 0.01, 0.05}
     assert {recipe.label_smoothing for recipe in everything} == {0, 0.05, 0.1}
-    assert {recipe.augment.crop for recipe in everything} == {0, 4}
+    assert {(recipe.augment.crop, recipe.augment.flip) for recipe in everything} == {
+        (0, False),
+        (0, True),
+        (4, False),
+        (4, True),
+    }
     assert {recipe.width for recipe in everything} == {24}
+
+
+def test_features_are_neither_flipped_nor_cropped():
+    assert {recipe.augment for recipe in recipes_to_try(MatchConfig(trials=10_000), BASE, 1, 0)} == {Augment()}
 
 
 def test_only_what_a_program_is_made_of_parts_programs():
