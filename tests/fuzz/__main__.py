@@ -1,0 +1,58 @@
+"""Fuzzes each target for a time, one after the other, and prints how many inputs were tried and which failed.
+
+    python -m tests.fuzz SECONDS [pytest -k expression]
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+_ROUND = "3000"
+"""Inputs of one process; a target's time is filled with as many processes as it takes."""
+
+
+def targets(chosen: str) -> list[str]:
+    """The tests that draw inputs, parametrised ones one by one."""
+    listed = _pytest("--collect-only", "-q", "-k", chosen, str(_FOLDER)).stdout
+    return [line for line in listed.splitlines() if "::" in line and _draws_inputs(line)]
+
+
+def fuzz(target: str, seconds: float) -> tuple[int, list[str]]:
+    """Inputs tried in that time, and the output of each failed round."""
+    inputs, failures, end = 0, [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        done = _pytest("-q", "--hypothesis-show-statistics", target, JAXMIA_FUZZ=_ROUND)
+        inputs += sum(map(int, re.findall(r"(\d+) (?:passing|failing|invalid) examples", done.stdout)))
+        if done.returncode:
+            failures.append(done.stdout)
+            if len(failures) == 3:
+                break
+    return inputs, failures
+
+
+def _draws_inputs(target: str) -> bool:
+    module, name = target.split("::")
+    source = (_FOLDER / Path(module).name).read_text()
+    test = re.search(rf"def {re.escape(name.partition('[')[0])}\(.*?(?=^def |\Z)", source, re.DOTALL | re.MULTILINE)
+    return test is not None and "@fuzzing" in test[0]
+
+
+def _pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def main(seconds: float, chosen: str = "") -> None:
+    for target in targets(chosen):
+        inputs, failures = fuzz(target, seconds)
+        print(f"{target}: {inputs} inputs, {len(failures)} failed rounds", flush=True)
+        for failure in failures:
+            print(failure, flush=True)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), *sys.argv[2:])
