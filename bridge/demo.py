@@ -19,7 +19,8 @@ from jaxmia.models import Network
 _MARK = ".jaxmia-demo"
 _SEED = 20
 _SIDE = 600
-_PREPROCESSING = Preprocessing(mean=(0.3053,), std=(0.3761,))
+_MEAN, _STD = (0.3053,), (0.3761,)
+_PREPROCESSING = Preprocessing(mean=_MEAN, std=_STD)
 _RECIPE = Recipe(
     architecture="cnn", epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, decay_norm_and_bias=True
 )
@@ -51,8 +52,8 @@ def make_demo(out: Path) -> dict[str, Any]:
         "challenge": {
             **{name: str(path) for name, path in paths.items()},
             "architecture": "cnn",
-            "mean": list(_PREPROCESSING.mean),
-            "std": list(_PREPROCESSING.std),
+            "mean": list(_MEAN),
+            "std": list(_STD),
         },
         "shadow": {
             "architecture": "cnn",

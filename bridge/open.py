@@ -6,6 +6,7 @@ from bridge.challenge import load_challenge, load_split
 from bridge.target import Target, load_target
 from jaxmia.config import ChallengeConfig
 from jaxmia.data.pool import Pool
+from jaxmia.data.scaling import standardised
 from jaxmia.errors import InputError
 
 
@@ -19,13 +20,15 @@ def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
     Raises:
         InputError: A file is not configured or does not exist, or `load_challenge` rejects it.
     """
-    return load_challenge(
+    pool = load_challenge(
         named_file(challenge, "public"),
         named_file(challenge, "private"),
         classes=challenge.dataset_classes,
         max_bytes=challenge.max_bytes,
         num_classes=classes,
+        one_hot=challenge.one_hot,
     )
+    return standardised(pool) if challenge.scaling == "pool" else pool
 
 
 def open_public(challenge: ChallengeConfig, classes: int | None = None) -> Pool:

@@ -4,27 +4,36 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from jaxmia.data.kinds import FEATURES, IMAGES, TOKENS, kind_of
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.data.resize import resized_shape
 
 
 def preprocess(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Resizes and normalises images for a network.
+    """Resizes and normalises samples for a network.
 
     Args:
         preprocessing: Size, mean and standard deviation.
-        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1].
+        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1]; or rows of features or
+            token ids.
         device: Device of the result.
 
     Returns:
-        Network inputs `[sample, channel, height, width]`, float32.
+        Network inputs: images `[sample, channel, height, width]` and features as float32, token ids as int64.
     """
+    preprocessing.check(images)
+    kind = kind_of(images)
+    if kind is TOKENS:
+        return torch.tensor(images, dtype=torch.int64, device=device)
+    if kind is FEATURES:
+        mean, std = (torch.tensor(values, device=device) for values in preprocessing.statistics(kind))
+        return (torch.tensor(images, dtype=torch.float32, device=device) - mean) / std
     return normalised(preprocessing, resized(preprocessing, images, device))
 
 
 def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
     """Resizes images, the first half of `preprocess`; returns pixels in [0, 1]."""
-    preprocessing.check(images.shape[-1])
+    preprocessing.check(images)
     pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if preprocessing.size is None:
@@ -38,7 +47,6 @@ def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.devi
 def normalised(preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
     """Normalises pixels in [0, 1], the second half of `preprocess`."""
     mean, std = (
-        torch.tensor(values, device=pixels.device).reshape(-1, 1, 1)
-        for values in (preprocessing.mean, preprocessing.std)
+        torch.tensor(values, device=pixels.device).reshape(-1, 1, 1) for values in preprocessing.statistics(IMAGES)
     )
     return (pixels - mean) / std

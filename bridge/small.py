@@ -17,9 +17,9 @@ class MLP(nn.Module):
         self.fc3 = nn.Linear(width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[sample, class]` of images `[sample, channel, height, width]`."""
+        """Logits `[sample, class]` of images `[sample, channel, height, width]` or rows `[sample, feature]`."""
         # Flattened with channels last, as in JAX, so that both versions share their weights.
-        outputs = images.permute(0, 2, 3, 1).flatten(1)
+        outputs = images.movedim(1, -1).flatten(1)
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(outputs)))))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from jaxmia.errors import printable
+
 
 class StoredObject:
     """Stands for an instance of a class named in a file.
@@ -62,7 +64,7 @@ class Dtype:
 def kind_of(value: object) -> str:
     """What a value from a file is, in a word or two."""
     if isinstance(value, Unreadable | Global):
-        return value.kind if isinstance(value, Unreadable) else value.name
+        return printable(value.kind if isinstance(value, Unreadable) else value.name)
     if isinstance(value, torch.Tensor):
         return f"tensor of {value.dtype}".replace("torch.", "")
     return type(value).__name__

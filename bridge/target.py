@@ -19,6 +19,7 @@ from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
 from bridge.stored import kind_of
+from jaxmia.data.kinds import kind_of as kind_of_samples
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
@@ -57,25 +58,26 @@ class Target:
         """Float32 logits `[sample, class]` of one batch of pool images.
 
         Args:
-            images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; resized or not.
+            images: Images, resized or not, or rows, as in `jaxmia.data.pool.Pool`.
 
         Raises:
-            InputError: The network cannot take such images, or its answer is not `[sample, class]`.
+            InputError: The network cannot take such samples, or its answer is not `[sample, class]`.
         """
         images = np.asarray(images)
+        kind = kind_of_samples(images)
         try:
-            self.preprocessing.check(images.shape[-1])
+            self.preprocessing.check(images)
             logits = self.logits(images)
         except MemoryError:
             raise
         except Exception as error:  # of a program or a network of the user's own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.source}: cannot take images of {images.shape[1:]} [height, width, channel]: {reason}"
+                f"{self.source}: cannot take {kind.name} of {images.shape[1:]} {kind.axes}: {reason}"
             ) from error
         if logits.ndim != 2 or len(logits) != len(images):
             raise InputError(
-                f"{self.source}: answers {logits.shape} to {len(images)} images, expected logits [sample, class]"
+                f"{self.source}: answers {logits.shape} to {len(images)} {kind.name}, expected logits [sample, class]"
             )
         return logits
 
@@ -94,8 +96,8 @@ def load_target(
     *,
     backend: Backend = "jax",
     image_size: int | None = None,
-    mean: tuple[float, ...] = (0.5,),
-    std: tuple[float, ...] = (0.5,),
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     classes: int | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Target:

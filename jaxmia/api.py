@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackConfig, EnsembleConfig, QueryView, Recipe, parse_as
-from jaxmia.data.augment import View, query_views
+from jaxmia.data.augment import View
+from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
@@ -136,8 +137,8 @@ def train_shadows(
 
     prepare_devices()
     recipe = recipe or Recipe()
-    height, width = pool.images_to("train on").shape[1:3]
-    shown = query_views(symmetries, shift, recipe.augment, (height, width))
+    samples = pool.images_to("train on")
+    shown = kind_of(samples).query_views(symmetries, shift, recipe.augment, samples.shape[1:])
     setup = shadow_setup(
         pool,
         recipe,

@@ -54,6 +54,11 @@ Plugin = Annotated[str, AfterValidator(_import_path)]
 """Import path of the user's own code (`jaxmia.plugins`)."""
 
 
+def _unwrapped(annotation: Any) -> Any:
+    """Type behind `Annotated`."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -69,7 +74,8 @@ class _Section(BaseModel):
     @classmethod
     def _one_value_is_a_list_of_one(cls, value: Any, info: ValidationInfo) -> Any:
         """Wraps a scalar given for a list, so that `--query.views identity` and `mean: 0.5` mean what they say."""
-        listed = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        listed = any(get_origin(kind) is tuple for kind in (annotation, *map(_unwrapped, get_args(annotation))))
         return (value,) if listed and isinstance(value, str | int | float) else value
 
 
@@ -77,9 +83,9 @@ class ChallengeConfig(_Section):
     """The challenge's three files and the target's preprocessing."""
 
     public: Path | None = None
-    """File of the public samples, whose membership is known (pub.pt)."""
+    """File of the public samples, whose membership is known: pub.pt, or a .npz or .csv file."""
     private: Path | None = None
-    """File of the private samples, whose membership is to be inferred (priv.pt)."""
+    """File of the private samples, whose membership is to be inferred: priv.pt, or a .npz or .csv file."""
     target: Path | None = None
     """The target model: a state_dict (model.pt) or an exported program (.pt2)."""
     architecture: str = "resnet18"
@@ -90,14 +96,26 @@ class ChallengeConfig(_Section):
     """Number of classes; by default read from the target's weights or the labels."""
     image_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Side in pixels to which images are resized (bilinear, antialiased); by default images keep their size."""
-    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5,)
-    """Mean of each channel for pixels in [0, 1]; a single number applies to all channels."""
-    std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5,)
-    """Standard deviation of each channel; a single number applies to all channels."""
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Mean of each channel for pixels in [0, 1], or of each feature; a single number applies to all. By default 0.5
+    for images and 0 for features."""
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """Standard deviation of each channel or feature; a single number applies to all. By default 0.5 for images and 1
+    for features."""
+    scaling: Literal["given", "pool"] = "given"
+    """Scale features by the given mean and std, or by those of each feature over both files (pool)."""
+    one_hot: tuple[str, ...] = ()
+    """Columns of a .csv file that hold categories; each becomes one feature a category."""
     dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
     """Dataset classes that the files may contain, as module.name; they are read through stand-ins, never imported."""
     max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
     """Largest file that is read, in bytes."""
+
+    @model_validator(mode="after")
+    def _scaled_once(self) -> "ChallengeConfig":
+        if self.scaling == "pool" and (self.mean is not None or self.std is not None):
+            raise ValueError("scaling: pool takes the place of mean and std; leave them out")
+        return self
 
 
 class Augment(_Section):

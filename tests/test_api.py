@@ -82,7 +82,7 @@ def test_features_are_shown_as_they_are_whatever_the_recipe_does():
 def test_images_that_are_not_square_are_not_turned():
     images = np.zeros((4, 2, 3, 1), np.uint8)
     wide = Pool(images, np.arange(4, dtype=np.int32) % 2, np.array(list("abcd")), np.array([0, 1, 0, 1], np.int8))
-    with pytest.raises(InputError, match=r"images are 2 x 3; .* need square ones"):
+    with pytest.raises(InputError, match=r"images are 2 x 3; .* needs square ones"):
         train_shadows(wide, RECIPE, symmetries=("identity", "rot90"), ensemble=BY_HAND)
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmia.data.kinds import TOKEN_TYPE, as_stored
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
+from jaxmia.provenance import digest
 
 UNKNOWN = -1
 
@@ -16,8 +18,9 @@ class Pool:
     """All samples of a challenge, public samples first.
 
     Attributes:
-        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] where that is exact, otherwise float32 in
-            [0, 1]. None if only stored matrices are scored.
+        images: The samples themselves, in the numbers that the target is given: images `[sample, height, width,
+            channel]`, uint8 in [0, 255] or floats in [0, 1]; or rows of features `[sample, feature]`; or sequences of
+            token ids, int32 `[sample, position]`. None if only stored matrices are scored.
         labels: Class labels from 0, int32 `[sample]`.
         ids: Unique ids, str `[sample]`.
         membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
@@ -32,11 +35,8 @@ class Pool:
         for name in ("labels", "ids", "membership"):
             if not isinstance(getattr(self, name), np.ndarray):
                 raise InputError(f"pool: {name} is a {type(getattr(self, name)).__name__}, expected a NumPy array")
-        if self.images is not None and np.ndim(self.images) != 4:
-            raise InputError(
-                f"pool: images have shape {list(np.shape(self.images))}, expected [sample, height, width, channel]; "
-                "rows of features are images of height 1 and width 1"
-            )
+        if self.images is not None:
+            _check_samples(self.images)
         sizes = {"labels": len(self.labels), "ids": len(self.ids), "membership": len(self.membership)}
         if self.images is not None:
             sizes["images"] = len(self.images)
@@ -60,6 +60,10 @@ class Pool:
         if self.images is None:
             raise InputError(f"pool: holds no images to {purpose}")
         return self.images
+
+    def digest(self) -> str:
+        """Digest of samples and labels; float images of whole levels have that of their levels."""
+        return digest(as_stored(self.images_to("train on")), self.labels)
 
     def take(self, chosen: np.ndarray) -> "Pool":
         """The samples that are chosen, bool or int `[sample]`."""
@@ -107,3 +111,15 @@ class Pool:
             return cls(None, labels.astype(np.int32), ids, membership.astype(np.int8))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def _check_samples(samples: np.ndarray) -> None:
+    if np.ndim(samples) not in (2, 4):
+        raise InputError(
+            f"pool: images have shape {list(np.shape(samples))}, expected [sample, height, width, channel], or "
+            "[sample, feature] for rows of features"
+        )
+    if samples.ndim == 2 and samples.dtype.kind in "iu" and samples.dtype not in (np.uint8, TOKEN_TYPE):
+        raise InputError(
+            f"pool: rows of {samples.dtype} may be features or token ids; give features as float32, token ids as int32"
+        )

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.config import Config, Recipe, save_config
+from jaxmia.config import Recipe, save_config
 from jaxmia.data.augment import View
+from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.matching.likeness import MIN_PER_SIDE, Likeness, likeness
@@ -65,7 +66,9 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     """
     config, pool, out = pipeline.config, pipeline.pool, pipeline.out
     target = _target(pipeline)
-    recipes = recipes_to_try(config.match, config.shadow, min(pipeline.setup.images.shape[1:3]), config.seed)
+    images = pipeline.setup.images
+    side = min(images.shape[1:3]) if kind_of(images) is IMAGES else None
+    recipes = recipes_to_try(config.match, config.shadow, side, config.seed)
     outcomes = _outcomes(pipeline, recipes)
     mask = pipeline.setup.masks(range(config.match.models))[:, pool.public]
     found = {
@@ -147,7 +150,9 @@ def _target(pipeline: Pipeline) -> Target:
 def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
     """Outcomes of the recipes by their index; trains the recipes that have no stored outcome."""
     config = pipeline.config
-    _refuse_oblong(pipeline.setup.images, config, recipes)
+    images = pipeline.setup.images
+    for recipe in recipes:
+        kind_of(images).check_augment(recipe.augment, images.shape[1:], "match.augment")
     paths = _paths(pipeline, recipes)
     outcomes = {
         place: Outcome(**load_npz(path, required=("phi", "correct"), only=("phi", "correct")))
@@ -228,12 +233,6 @@ def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
         }
         paths.append(RunDir(pipeline.out).trials / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
     return paths
-
-
-def _refuse_oblong(images: np.ndarray, config: Config, recipes: Sequence[Recipe]) -> None:
-    height, width = images.shape[1:3]
-    if height != width and any(recipe.augment.dihedral for recipe in recipes):
-        raise InputError(f"match.augment: images are {height} x {width}; dihedral needs square ones")
 
 
 def _draw(out: Path, target: Target, phi: np.ndarray, mask: np.ndarray) -> None:

@@ -4,7 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from jaxmia.models import own
 from jaxmia.models.layers import Compute
@@ -20,7 +23,7 @@ class Network:
 
     Attributes:
         architecture: A name in `NETWORKS`, or your own `package.module:factory` (see `jaxmia.models.own`).
-        shape: Height, width and channels of an input image.
+        shape: Axes of a sample: height, width and channels of an image, or number of features.
         classes: Number of classes.
         width: Channels of the first stage (cnn, resnets; 16 for the CIFAR resnets, 64 for resnet18 and 34), hidden
             units (mlp) or widening factor (wideresnet); None selects the architecture's default.
@@ -29,7 +32,7 @@ class Network:
     """
 
     architecture: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     width: int | None = None
     depth: int = 28
@@ -47,14 +50,20 @@ class Network:
         """Width of a built-in network; the architecture's default if none is given."""
         return self.width or NETWORKS[self.architecture].width
 
-    def check(self) -> None:
-        """Checks your own network on the shapes of a batch, without computing anything.
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of `NETWORKS`, not your own."""
+        return not is_plugin(self.architecture)
+
+    def check(self, dtype: DTypeLike = jnp.float32) -> None:
+        """Checks your own network on the shapes of a batch of this type, without computing anything.
 
         Raises:
             InputError: `jaxmia.models.own.check_own` rejects it.
         """
-        if is_plugin(self.architecture):
-            own.check_own(self.architecture, lambda: self.build(nnx.Rngs(0)), self.shape, self.classes)
+        if not self.built_in:
+            batch = jax.ShapeDtypeStruct((2, *self.shape), dtype)
+            own.check_own(self.architecture, lambda: self.build(nnx.Rngs(0)), batch, self.classes)
 
     def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
         """Builds the network with freshly initialised weights.

@@ -4,13 +4,14 @@ The factory, named as `package.module:factory`, is a function or a class. It is 
 arguments that its signature names:
 
 - `rngs`: `nnx.Rngs` that draws the initial weights, seeded by the shadow model.
-- `shape`: height, width and channels of an image.
+- `shape`: height, width and channels of an image, or number of features or of positions.
 - `classes`: number of logits.
 - `width`: `shadow.width` of the configuration, if it is set.
 - `dtype`: type of activations, bfloat16 where the device supports it.
 - `conv_general_dilated`: argument of `nnx.Conv`: a convolution that stays fast when many models are trained together.
 
-It returns an `nnx.Module`, which is called on normalised images `[sample, height, width, channel]` as `module(images)`,
+It returns an `nnx.Module`, which is called on normalised images `[sample, height, width, channel]`, rows of features
+`[sample, feature]` or token ids, int32 `[sample, position]`, as `module(images)`,
 or as `module(images, train=...)` if its `__call__` names `train`, and returns logits `[sample, class]`. It is set to
 Flax's training or evaluation mode before each call, so that `nnx.BatchNorm` and `nnx.Dropout` need nothing else. Its
 variables, such as batch statistics, are kept for each model; its random streams are keyed by the model and the step.
@@ -52,7 +53,7 @@ class OwnNetwork(nnx.Module):
     def __init__(
         self,
         name: str,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         classes: int,
         width: int | None,
         *,
@@ -91,28 +92,31 @@ def takes(name: str, argument: str) -> bool:
     return argument in _arguments(name)
 
 
-def check_own(name: str, build: Callable[[], Any], shape: tuple[int, int, int], classes: int) -> None:
+def check_own(name: str, build: Callable[[], Any], samples: jax.ShapeDtypeStruct, classes: int) -> None:
     """Checks a network on the shapes of a batch, in training and evaluation, without computing anything.
 
     Args:
         name: `package.module:factory`, for messages.
         build: Builds the network.
-        shape: Height, width and channels of an image.
+        samples: Shape and type of a batch.
         classes: Number of logits expected.
 
     Raises:
         InputError: The network cannot be built, fails on such images, or returns something other than logits.
     """
-    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    shape = samples.shape[1:]
+    taken = f"images of {shape} [height, width, channel]" if len(shape) == 3 else f"rows of {samples.dtype} {shape}"
     for train in (True, False):
         answer = _tried(
             name,
-            f"cannot take images of {shape} [height, width, channel]",
-            lambda train=train: jax.eval_shape(lambda batch: build()(batch, train=train), images),
+            f"cannot take {taken}",
+            lambda train=train: jax.eval_shape(lambda batch: build()(batch, train=train), samples),
         )
-        if answer.shape != (2, classes):
+        count = len(samples)
+        if answer.shape != (count, classes):
             raise InputError(
-                f"{_FIELD}: {name!r} answers {answer.shape} to 2 images, expected (2, {classes}): [sample, class]"
+                f"{_FIELD}: {name!r} answers {answer.shape} to {count} samples, expected ({count}, {classes}): "
+                "[sample, class]"
             )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmia.config import load_config
+from jaxmia.data.kinds import IMAGES, as_floats, kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.pipeline.stages import Pipeline
@@ -121,16 +122,16 @@ class Requery:
             self._refuse_samples(entry)
 
     def _refuse_samples(self, entry: Entry) -> None:
-        before, now = self._trained_pool.images, self.pipeline.pool.images
-        assert before is not None and now is not None
-        if digest(before, self._trained_pool.labels) != entry.metadata["cache_key"].get("pool"):
+        before, now = (pool.images_to("query") for pool in (self._trained_pool, self.pipeline.pool))
+        if self._trained_pool.digest() != entry.metadata["cache_key"].get("pool"):
             raise InputError(
                 f"{RunDir(self.source).config}: challenge: its files contain other samples than those that the models "
                 f"of {entry.path} were trained on; without them the membership of samples is unknown"
             )
         if before.shape[1:] != now.shape[1:]:
+            kind = kind_of(before)
             raise InputError(
-                f"challenge: its images are {list(now.shape[1:])} [height, width, channel], those that the models of "
+                f"challenge: its {kind.name} are {list(now.shape[1:])} {kind.axes}, those that the models of "
                 f"{entry.path} were trained on {list(before.shape[1:])}"
             )
 
@@ -167,7 +168,7 @@ class Requery:
         )
 
     def _mask(self, mask: np.ndarray, pool: str) -> np.ndarray:
-        """Membership masks of the current samples, bool `[model, sample]`; samples are matched by their images."""
+        """Membership masks of the current samples, bool `[model, sample]`; samples are matched by their contents."""
         if pool == self._cache_key["pool"]:
             return mask
         known = self._known
@@ -190,7 +191,7 @@ class Requery:
 
 
 def _keys(pool: Pool) -> Iterator[str]:
-    """Yields a digest of each image that does not depend on its dtype."""
-    assert pool.images is not None
-    for image in pool.images:
-        yield digest(image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image)
+    """Yields a digest of each sample; that of an image does not depend on its dtype."""
+    samples = pool.images_to("query")
+    for sample in as_floats(samples) if kind_of(samples) is IMAGES else samples:
+        yield digest(sample)

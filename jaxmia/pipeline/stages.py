@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmia.config import Config, save_config
-from jaxmia.data.augment import View, query_views
+from jaxmia.data.augment import View
+from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks
@@ -84,8 +85,8 @@ class Pipeline:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """Views in which each image is queried."""
-        section, (height, width) = self.config.query, self.pool.images_to("query").shape[1:3]
-        return query_views(section.views, section.shift, self.config.shadow.augment, (height, width))
+        section, samples = self.config.query, self.pool.images_to("query")
+        return kind_of(samples).query_views(section.views, section.shift, self.config.shadow.augment, samples.shape[1:])
 
     @cached_property
     def setup(self) -> "ShadowSetup":
@@ -186,7 +187,8 @@ class Pipeline:
         from jaxmia.training.query import query_target
 
         setup = self.setup
-        phi, correct = query_target(self.target.query, setup.images, setup.labels, setup.views, setup.query_batch)
+        images = setup.preprocessing.resized(self.pool.images_to("query"))
+        phi, correct = query_target(self.target.query, images, setup.labels, setup.views, setup.query_batch)
         metadata = json.dumps({"cache_key": cache_key, **origin()})
         save_npz(path, {"phi": phi, "correct": correct, "metadata": np.array(metadata)})
         membership = self.pool.membership

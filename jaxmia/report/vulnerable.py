@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import imsave
 
+from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.plots.style import IN, INK, OUT
 from jaxmia.report.results import Results, target_margin
 
@@ -68,8 +69,8 @@ class VulnerableSample:
 
 
 def are_pictures(images: np.ndarray) -> bool:
-    """Whether samples can be shown as pictures: `[sample, height, width, channel]` of more than one row and column."""
-    return images.ndim == 4 and min(images.shape[1:3]) > 1
+    """Whether samples can be shown as pictures: images of more than one row and column."""
+    return kind_of(images) is IMAGES and min(images.shape[1:3]) > 1
 
 
 def most_and_least_vulnerable(

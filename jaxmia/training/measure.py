@@ -1,4 +1,4 @@
-"""Measures the speed of an ensemble's training steps on synthetic images."""
+"""Measures the speed of an ensemble's training steps on synthetic samples."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _SECONDS_A_CALL = 0.25
 
 
 class StepTimer:
-    """Times training steps of an ensemble on random images.
+    """Times training steps of an ensemble on random samples.
 
     Args:
         trainer: How each model trains.
@@ -30,7 +30,7 @@ class StepTimer:
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
         generator = np.random.default_rng(0)
-        images = generator.integers(0, 256, (_POOL, *trainer.network.shape), dtype=np.uint8)
+        images = generator.integers(0, 2, (_POOL, *trainer.network.shape)).astype(trainer.dtype)
         labels = generator.integers(0, trainer.network.classes, _POOL)
         width, models = plan.width, range(plan.width)
         self._ensemble = Ensemble(trainer, plan, 0, images, labels)

@@ -11,7 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Lowered
 
-from jaxmia.data.augment import View, apply_view
+from jaxmia.data.augment import View
+from jaxmia.data.kinds import kind_of
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
@@ -74,7 +75,7 @@ class Programs:
         def gather_view(
             images: jax.Array, labels: jax.Array, index: jax.Array, view: View
         ) -> tuple[jax.Array, jax.Array]:
-            return apply_view(images[index], view), labels[index]
+            return kind_of(images).view(images[index], view), labels[index]
 
         return jax.jit(gather_view, static_argnums=3)
 
@@ -89,7 +90,7 @@ class Programs:
         return self._of_all(margins, (0, None, None))
 
     def lower(self, width: int, samples: int, steps: int) -> Lowered:
-        """Lowers the training program for a pool of uint8 images, ready to be compiled.
+        """Lowers the training program for a pool, ready to be compiled.
 
         Args:
             width: Number of models trained together.
@@ -102,7 +103,7 @@ class Programs:
         one = jax.ShapeDtypeStruct((), jnp.int32)
         per_model = jax.ShapeDtypeStruct((width,), jnp.int32)
         hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((width,), jnp.float32), hyper_of(trainer.recipe))
-        images = jax.ShapeDtypeStruct((samples, *trainer.network.shape), jnp.uint8)
+        images = jax.ShapeDtypeStruct((samples, *trainer.network.shape), trainer.dtype)
         labels = jax.ShapeDtypeStruct((samples,), jnp.int32)
         batches = jax.ShapeDtypeStruct((*[steps] * many, width, trainer.recipe.batch_size), jnp.int32)
         batched = NamedSharding(self._mesh, P(*[None] * many, _AXIS))

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.data.augment import View, apply_view
+from jaxmia.data.augment import View
+from jaxmia.data.kinds import kind_of
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.logits import checked_logits
 from jaxmia.training.margin import logit_margin
@@ -63,8 +64,8 @@ def query_target(
     """Queries one model, given as a function, on the whole pool.
 
     Args:
-        logits_of: Function from pool images `[sample, height, width, channel]` to float32 logits `[sample, class]`.
-        images: Images of the pool.
+        logits_of: Function from a batch of samples of the pool to float32 logits `[sample, class]`.
+        images: Samples of the pool.
         labels: Labels, int `[sample]`.
         views: Views in which each image is queried; the first is the identity.
         batch_size: Number of images in a step.
@@ -81,12 +82,19 @@ def query_target(
     batches = fixed_batches(samples, batch_size)
     phi, correct = [], np.empty(0)
     for view in views:
-        seen = (np.asarray(apply_view(jnp.asarray(images[index]), view)) for index in batches)
+        seen = (_in_view(images[index], view) for index in batches)
         logits = np.concatenate([logits_of(batch) for batch in seen])[:samples]
         phi.append(np.asarray(logit_margin(jnp.asarray(logits), jnp.asarray(labels))))
         if view == views[0]:
             correct = logits.argmax(-1) == labels
     return np.stack(phi), correct
+
+
+def _in_view(images: np.ndarray, view: View) -> np.ndarray:
+    """A batch in a view; in the identity exactly the numbers of the pool, whatever their type."""
+    if view == View():
+        return images
+    return np.asarray(kind_of(images).view(jnp.asarray(images), view))
 
 
 def fixed_batches(samples: int, batch_size: int) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.data.augment import View
+from jaxmia.data.kinds import as_stored, kind_of
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
@@ -30,7 +31,7 @@ class ShadowSetup:
 
     Attributes:
         recipe: How each model is trained.
-        images: Images of the pool after resizing, `[sample, height, width, channel]`.
+        images: Samples of the pool as they are kept on the devices: images after resizing, uint8 where that is exact.
         labels: Labels, int32 `[sample]`.
         classes: Number of classes.
         preprocessing: Preprocessing of images.
@@ -57,9 +58,9 @@ class ShadowSetup:
         Raises:
             InputError: `make_trainer` rejects the setup.
         """
-        height, width, channels = self.images.shape[1:]
         symmetries = [view.symmetry for view in self.views]
-        return make_trainer(self.recipe, (height, width, channels), self.classes, self.preprocessing, symmetries)
+        shape, dtype = self.images.shape[1:], self.images.dtype
+        return make_trainer(self.recipe, shape, self.classes, self.preprocessing, symmetries, dtype)
 
     def with_recipe(self, recipe: Recipe) -> "ShadowSetup":
         """Returns the same setup with another recipe."""
@@ -88,10 +89,10 @@ class ShadowSetup:
         not mixed.
         """
         recipe = self.recipe.model_dump(mode="json", exclude={"count"})
-        seen = self.preprocessing
+        mean, std = self.preprocessing.statistics(kind_of(self.images))
         return {
             "shadow": {**recipe, "precision": str(self.trainer.compute.dtype)},
-            "challenge": {"image_size": seen.size, "mean": list(seen.mean), "std": list(seen.std)},
+            "challenge": {"image_size": self.preprocessing.size, "mean": list(mean), "std": list(std)},
             "classes": self.classes,
             "views": [str(view) for view in self.views],
             "seed": self.masks.seed,
@@ -124,7 +125,7 @@ def shadow_setup(
     Raises:
         InputError: The pool has no images, or a label is not a class of the target.
     """
-    images = pool.images_to("train on")
+    images = as_stored(pool.images_to("train on"))
     if len(pool) and pool.labels.max() >= classes:
         raise InputError(f"pool: label {pool.labels.max()} is no class of the target, which has {classes}, from 0 on")
     return ShadowSetup(
@@ -136,5 +137,5 @@ def shadow_setup(
         masks=Masks.knowing(seed, pool.membership, recipe.known),
         views=tuple(views),
         query_batch=query_batch,
-        pool_digest=digest(images, pool.labels),
+        pool_digest=pool.digest(),
     )

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from flax.traverse_util import unflatten_dict
+from numpy.typing import DTypeLike
 
 from jaxmia.config import Recipe
-from jaxmia.data.augment import gather_augmented
+from jaxmia.data.kinds import IMAGES, TOKENS, kind_of
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Compute, Network
@@ -37,12 +39,14 @@ class Trainer:
         recipe: How the network is trained.
         preprocessing: Preprocessing of images; only its normalisation is used, since the pool is already resized.
         compute: Types and convolution to compute with.
+        dtype: Type of the pool's samples.
     """
 
     network: Network
     recipe: Recipe
     preprocessing: Preprocessing
     compute: Compute = field(default_factory=Compute)
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def init(self, key: jax.Array) -> State:
         """Initialises weights, batch statistics and optimizer state of the model with this key."""
@@ -126,8 +130,7 @@ class Trainer:
         return model(self.preprocessing.normalised(images, self.compute.dtype), train=False)
 
     def _batch(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
-        change = self.recipe.augment
-        batch = gather_augmented(key, images, index, crop=change.crop, flip=change.flip, dihedral=change.dihedral)
+        batch = kind_of(images).batch(key, images, index, self.recipe.augment)
         return self.preprocessing.normalised(batch, self.compute.dtype)
 
     def _model(self, params: State, stats: State, key: jax.Array) -> Any:
@@ -146,42 +149,44 @@ class Trainer:
         return graph, random
 
 
-_SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
-"""Symmetries that exchange height and width."""
-
-
 def make_trainer(
     recipe: Recipe,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     classes: int,
     preprocessing: Preprocessing,
     symmetries: Sequence[str] = ("identity",),
+    dtype: DTypeLike = np.uint8,
 ) -> Trainer:
     """Makes the trainer of a recipe, with the precision that suits the first device.
 
     Args:
         recipe: Network and how it is trained.
-        shape: Height, width and channels of an image.
+        shape: Axes of a sample: height, width and channels of an image, or number of features.
         classes: Number of classes.
-        preprocessing: Preprocessing of images.
-        symmetries: Symmetries in which images will be queried.
+        preprocessing: Preprocessing of samples.
+        symmetries: Symmetries in which samples will be queried.
+        dtype: Type of the pool's samples.
 
     Raises:
-        InputError: Images are not square, but the recipe or a symmetry exchanges height and width; mean or std does not
-            match the number of channels; or the network is your own and does not fit.
+        InputError: Samples of this kind and shape cannot be augmented, viewed, normalised or taken by the network like
+            this.
     """
-    height, width, channels = shape
-    preprocessing.check(channels)
-    if height != width and (recipe.augment.dihedral or set(_SQUARE) & set(symmetries)):
-        raise InputError(
-            f"images are {height} x {width}; shadow.augment.dihedral and the views {', '.join(_SQUARE)} "
-            "need square ones"
-        )
+    one = jax.ShapeDtypeStruct((1, *shape), dtype)
+    kind = kind_of(one)
+    preprocessing.check(one)
+    kind.check_augment(recipe.augment, shape)
+    kind.check_views(symmetries, shape)
     network = Network(recipe.architecture, shape, classes, recipe.width, recipe.depth)
-    network.check()
+    if network.built_in and kind is not IMAGES and (network.convolutional or kind is TOKENS):
+        raise InputError(
+            f"shadow.architecture: {recipe.architecture} does not take {kind.name}; allowed are "
+            f"{'' if kind is TOKENS else 'mlp and '}networks of your own (package.module:factory)"
+        )
+    network.check(jnp.int32 if kind is TOKENS else jnp.float32)
     return Trainer(
         network,
         recipe,
         preprocessing,
         Compute(compute_dtype(recipe, jax.local_devices()[0])),
+        np.dtype(dtype),
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bridge.challenge import load_challenge, load_split, save_challenge, save_truth
+from jaxmia.data.kinds import as_stored
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.leaderboard.submission import read_truth
@@ -21,8 +22,8 @@ def test_pool_holds_public_then_private(write):
     private = fields(first=200, seed=1) | {"membership": [None] * 6}
     pool = load_challenge(write("pub.pt"), write("priv.pt", **private))
     assert pool.images is not None
-    assert pool.images.dtype == np.uint8
-    np.testing.assert_array_equal(pool.images, np.concatenate([levels(0), levels(1)]))
+    assert pool.images.dtype == np.float32
+    np.testing.assert_array_equal(pool.images, np.concatenate([levels(0), levels(1)]) / np.float32(255))
     assert pool.ids.tolist() == [str(i) for i in [*range(100, 106), *range(200, 206)]]
     assert pool.labels.tolist() == [0, 1, 2, 0, 1, 2] * 2
     assert pool.membership.tolist() == [0, 1, 0, 1, 0, 1] + [-1] * 6
@@ -77,7 +78,7 @@ def test_string_ids_and_booleans(write):
 
 def test_a_plain_dict_is_a_challenge_too(tmp_path):
     torch.save(fields(), tmp_path / "pub.pt")
-    np.testing.assert_array_equal(load_split(tmp_path / "pub.pt", known=True).images, levels())
+    np.testing.assert_array_equal(load_split(tmp_path / "pub.pt", known=True).images, levels() / np.float32(255))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -104,8 +105,21 @@ def test_all_bytes_survive_in_every_type(write):
     for image in (ramp, ramp.float() / 255, ramp.double() / 255):
         part = load_split(write(ids=[0], labels=[0], membership=[0], imgs=image), known=True)
         assert part.images is not None
-        assert part.images.dtype == np.uint8
-        assert part.images.ravel().tolist() == list(range(256))
+        assert part.images.dtype == (np.uint8 if image.dtype == torch.uint8 else np.float32)
+        kept = as_stored(part.images)
+        assert kept.dtype == np.uint8
+        assert kept.ravel().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("name", ["pub.pt", "pub.npz"])
+def test_a_float_pool_of_zeros_and_ones_comes_back_as_it_was(tmp_path, name):
+    images = np.random.default_rng(0).integers(0, 2, (4, 1, 7, 1)).astype(np.float32)
+    pool = Pool(images, np.zeros(4, np.int32), np.array(list("abcd")), np.array([0, 1, 0, 1], np.int8))
+    save_challenge(pool, tmp_path / name, tmp_path / f"none-{name}")
+    again = load_split(tmp_path / name, known=True).images
+    assert again is not None
+    assert again.dtype == np.float32
+    np.testing.assert_array_equal(again, images)
 
 
 def test_mixed_types_of_the_two_files_become_float32(write):
@@ -127,7 +141,8 @@ def test_rounding_outside_the_unit_interval_is_clipped(write):
 
 def test_views_into_shared_storages_load(write):
     whole = torch.stack(fields()["imgs"])
-    np.testing.assert_array_equal(load_split(write(imgs=list(whole)), known=True).images, levels())
+    kept = load_split(write(imgs=list(whole)), known=True).images
+    np.testing.assert_array_equal(kept, levels() / np.float32(255))
 
 
 def test_a_class_of_another_module(tmp_path, monkeypatch):
@@ -210,7 +225,9 @@ def test_an_id_in_both_files_is_refused(write):
 
 def test_files_of_different_image_size_are_refused(write):
     other = fields(first=200, shape=(3, 4, 4))
-    with pytest.raises(InputError, match=r"priv\.pt: imgs have shape \(4, 4, 3\), those of .*pub\.pt \(5, 4, 3\)"):
+    with pytest.raises(
+        InputError, match=r"priv\.pt: its images have shape \(4, 4, 3\), those of .*pub\.pt \(5, 4, 3\)"
+    ):
         load_challenge(write("pub.pt"), write("priv.pt", **other))
 
 
@@ -254,7 +271,9 @@ assert private.ids == [6, 7, 8, 9, "007", "x"] and private.membership == [None] 
 """
     subprocess.run([sys.executable, "-c", loader, "pub.pt", "priv.pt"], cwd=tmp_path, check=True)
     again = load_challenge(tmp_path / "pub.pt", tmp_path / "priv.pt")
-    for name in ("images", "labels", "ids", "membership"):
+    assert again.images is not None
+    np.testing.assert_array_equal(as_stored(again.images), pool.images)
+    for name in ("labels", "ids", "membership"):
         np.testing.assert_array_equal(getattr(again, name), getattr(pool, name))
         assert getattr(again, name).dtype.kind == getattr(pool, name).dtype.kind
 
@@ -332,9 +351,9 @@ def test_mini_challenge_holds_what_pytorch_reads(write):
     pool = load_challenge(MINI / "pub.pt", MINI / "priv.pt", num_classes=9)
     public, private = (torch.load(MINI / name, weights_only=False) for name in ("pub.pt", "priv.pt"))
     assert pool.images is not None
-    assert pool.images.dtype == np.uint8
+    assert as_stored(pool.images).dtype == np.uint8
     images = torch.stack(public.imgs + private.imgs).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(pool.images / np.float32(255), images)
+    np.testing.assert_array_equal(pool.images, images)
     assert pool.labels.tolist() == [int(label) for label in public.labels + private.labels]
     assert pool.ids.tolist() == [str(name) for name in public.ids + private.ids]
     assert pool.membership.tolist() == [int(value) for value in public.membership] + [-1] * 500

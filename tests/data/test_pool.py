@@ -78,13 +78,15 @@ def test_images_must_be_as_many_as_the_rest():
 
 def test_arrays_of_another_kind_are_refused():
     images, labels, ids, membership = (
-        np.zeros((2, 3), np.uint8),
+        np.zeros((2, 3, 4), np.uint8),
         np.zeros(2, int),
         np.array(["a", "b"]),
         np.ones(2, int),
     )
-    with pytest.raises(InputError, match=r"pool: images have shape \[2, 3\], expected \[sample, height, width"):
+    with pytest.raises(InputError, match=r"pool: images have shape \[2, 3, 4\], expected \[sample, height, width"):
         Pool(images, labels, ids, membership)
+    with pytest.raises(InputError, match=r"pool: rows of int64 may be features or token ids; give features as float32"):
+        Pool(images[0].astype(np.int64)[:2], labels, ids, membership)
     with pytest.raises(InputError, match="pool: labels is a list, expected a NumPy array"):
         Pool(None, [0, 1], ids, membership)  # type: ignore[arg-type]
 

@@ -154,7 +154,7 @@ def test_the_width_is_the_factory_s_own_unless_it_is_configured():
         ("raises", r".* fails: FileNotFoundError: no weights\b"),
         ("no_module", r".* returns a str, expected a flax\.nnx\.Module"),
         ("fails_on_images", r".* cannot take images of \(6, 6, 2\) \[height, width, channel\]: \w+: "),
-        ("wrong_shape", r".* answers \(2, 4\) to 2 images, expected \(2, 3\): \[sample, class\]"),
+        ("wrong_shape", r".* answers \(2, 4\) to 2 samples, expected \(2, 3\): \[sample, class\]"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_in_one_line_before_training(name: str, complaint: str):

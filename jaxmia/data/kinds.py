@@ -1,0 +1,206 @@
+"""Kinds of samples: how a pool of each is batched, augmented, viewed and normalised.
+
+A pool's array tells its kind: images are `[sample, height, width, channel]`, rows of features `[sample, feature]`, and
+sequences of token ids `[sample, position]`, the only ones of int32. To add a kind, add a class with these methods and
+let `kind_of` return it.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import jax
+import numpy as np
+
+from jaxmia.config import Augment, QueryView
+from jaxmia.data.augment import View, apply_view, gather_augmented, query_views
+from jaxmia.errors import InputError
+
+TOKEN_TYPE = np.dtype(np.int32)
+"""Type of token ids; every other type of a row is that of features."""
+
+_SAMPLES_AT_ONCE = 1024
+_SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
+"""Symmetries that exchange height and width."""
+
+
+class Kind(Protocol):
+    """What training and queries need to know of a kind of samples.
+
+    Attributes:
+        name: What many of them are called.
+        axes: Names of the axes of one of them.
+        columns: What the places of the last axis are called.
+        standard: Mean and standard deviation by which they are normalised unless others are given; None if their
+            numbers are not quantities.
+    """
+
+    name: str
+    axes: str
+    columns: str
+    standard: tuple[float, float] | None
+
+    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+        """Gathers the batch of a training step from the pool, each sample augmented independently."""
+        ...
+
+    def view(self, samples: jax.Array, view: View) -> jax.Array:
+        """Applies a view to each sample of a batch."""
+        ...
+
+    def query_views(
+        self,
+        symmetries: Sequence[QueryView],
+        shift: int | Literal["auto"],
+        augment: Augment,
+        shape: tuple[int, ...],
+    ) -> tuple[View, ...]:
+        """Views of a query, where some of it may be left to the training augmentation.
+
+        Raises:
+            InputError: Such samples cannot be seen in these views.
+        """
+        ...
+
+    def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
+        """Checks that samples of this shape can be augmented like this.
+
+        Raises:
+            InputError: They cannot; the message names the field.
+        """
+        ...
+
+    def check_views(self, symmetries: Sequence[str], shape: tuple[int, ...]) -> None:
+        """Checks that samples of this shape can be seen in these symmetries.
+
+        Raises:
+            InputError: They cannot.
+        """
+        ...
+
+
+class Images:
+    """Images `[height, width, channel]`, uint8 in [0, 255] or floats in [0, 1]."""
+
+    name = "images"
+    axes = "[height, width, channel]"
+    columns = "channels"
+    standard: tuple[float, float] | None = (0.5, 0.5)
+
+    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+        """Gathers and augments images in one step."""
+        return gather_augmented(key, pool, index, crop=augment.crop, flip=augment.flip, dihedral=augment.dihedral)
+
+    def view(self, samples: jax.Array, view: View) -> jax.Array:
+        """Turns, mirrors and shifts images."""
+        return apply_view(samples, view)
+
+    def query_views(
+        self,
+        symmetries: Sequence[QueryView],
+        shift: int | Literal["auto"],
+        augment: Augment,
+        shape: tuple[int, ...],
+    ) -> tuple[View, ...]:
+        """Views as in `jaxmia.data.augment.query_views`."""
+        return query_views(symmetries, shift, augment, (shape[0], shape[1]))
+
+    def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
+        """Checks that images are square if height and width are exchanged."""
+        height, width = shape[:2]
+        if augment.dihedral and height != width:
+            raise InputError(f"{field}: images are {height} x {width}; dihedral needs square ones")
+
+    def check_views(self, symmetries: Sequence[str], shape: tuple[int, ...]) -> None:
+        """Checks that images are square if height and width are exchanged."""
+        height, width = shape[:2]
+        turned = [name for name in symmetries if name in _SQUARE]
+        if turned and height != width:
+            raise InputError(f"query.views: images are {height} x {width}; {turned[0]} needs square ones")
+
+
+class Rows:
+    """Rows of features or token ids, which have no symmetries: nothing augments them, and they have one view."""
+
+    def __init__(self, name: str, columns: str, standard: tuple[float, float] | None) -> None:
+        self.name, self.axes, self.columns, self.standard = name, f"[{columns[:-1]}]", columns, standard
+
+    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+        """Gathers rows."""
+        del key, augment
+        return pool[index]
+
+    def view(self, samples: jax.Array, view: View) -> jax.Array:
+        """Returns the rows; `check_views` has refused every view but the identity."""
+        del view
+        return samples
+
+    def query_views(
+        self,
+        symmetries: Sequence[QueryView],
+        shift: int | Literal["auto"],
+        augment: Augment,
+        shape: tuple[int, ...],
+    ) -> tuple[View, ...]:
+        """The identity; all else is refused."""
+        del augment
+        self.check_views(symmetries, shape)
+        if shift not in (0, "auto"):
+            raise InputError(f"query.shift: {shift}: {self.name} cannot be shifted, allowed are auto and 0")
+        return (View(),)
+
+    def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
+        """Refuses every augmentation."""
+        del shape
+        if augment != Augment():
+            raise InputError(f"{field}: {self.name} cannot be augmented; leave out crop, flip and dihedral")
+
+    def check_views(self, symmetries: Sequence[str], shape: tuple[int, ...]) -> None:
+        """Refuses every symmetry but the identity."""
+        del shape
+        foreign = [name for name in symmetries if name not in ("auto", "identity")]
+        if foreign:
+            raise InputError(
+                f"query.views: {foreign[0]}: {self.name} have no symmetries, allowed are auto and identity"
+            )
+
+
+IMAGES = Images()
+FEATURES = Rows("rows of features", "features", (0.0, 1.0))
+TOKENS = Rows("sequences of token ids", "positions", None)
+
+
+def kind_of(samples: np.ndarray | jax.Array | jax.ShapeDtypeStruct) -> Kind:
+    """Kind of the samples of a pool or a batch.
+
+    >>> kind_of(np.zeros((100, 32, 32, 3), np.uint8)).name
+    'images'
+    >>> kind_of(np.zeros((100, 446), np.float32)).name
+    'rows of features'
+    """
+    if samples.ndim == 4:
+        return IMAGES
+    return TOKENS if samples.dtype == TOKEN_TYPE else FEATURES
+
+
+def as_stored(samples: np.ndarray) -> np.ndarray:
+    """Samples as they are kept on the devices: images as uint8 where that is exact, and nothing in float64.
+
+    Training gathers and augments them there; uint8 takes a quarter of the memory.
+    """
+    if samples.dtype == np.float64:
+        samples = samples.astype(np.float32)
+    if kind_of(samples) is not IMAGES or samples.dtype == np.uint8:
+        return samples
+    levels = np.empty(samples.shape, np.uint8)
+    for start in range(0, len(samples), _SAMPLES_AT_ONCE):
+        part = samples[start : start + _SAMPLES_AT_ONCE]
+        level = np.rint(np.clip(part, 0, 1) * np.float32(255)).astype(np.uint8)
+        if not np.array_equal(as_floats(level), part):
+            return samples
+        levels[start : start + _SAMPLES_AT_ONCE] = level
+    return levels
+
+
+def as_floats(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 1]: uint8 becomes float32, floats stay as they are."""
+    return images / np.float32(255) if images.dtype == np.uint8 else images
