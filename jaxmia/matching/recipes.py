@@ -9,13 +9,13 @@ import numpy as np
 from jaxmia.config import Augment, MatchConfig, Recipe
 
 
-def recipes_to_try(space: MatchConfig, base: Recipe, side: int | None, seed: int) -> list[Recipe]:
+def recipes_to_try(space: MatchConfig, base: Recipe, side: int, seed: int) -> list[Recipe]:
     """Lists the configured recipe and combinations of the search space, drawn at random if there are too many.
 
     Args:
         space: Search space and number of trials.
         base: Configured recipe.
-        side: Side of the images in pixels; None if the samples are no images and cannot be augmented.
+        side: Side of the images in pixels; 1 for rows, which cannot be augmented.
         seed: Seed for drawing combinations.
     """
     choices = _choices(space, base, side)
@@ -33,7 +33,7 @@ def recipes_to_try(space: MatchConfig, base: Recipe, side: int | None, seed: int
     return tried
 
 
-def _choices(space: MatchConfig, base: Recipe, side: int | None) -> dict[str, tuple[Any, ...]]:
+def _choices(space: MatchConfig, base: Recipe, side: int) -> dict[str, tuple[Any, ...]]:
     """Values to try for each field, in the order of the configuration."""
     decay = base.weight_decay or 5e-4
     spread: dict[str, tuple[Any, ...]] = {
@@ -41,7 +41,7 @@ def _choices(space: MatchConfig, base: Recipe, side: int | None) -> dict[str, tu
         "learning_rate": tuple(float(f"{base.learning_rate * factor:.3g}") for factor in (0.1, 0.3, 1, 3)),
         "weight_decay": (0.0, decay, float(f"{5 * decay:.3g}")),
         "label_smoothing": (0.0, 0.05, 0.1, base.label_smoothing),
-        "augment": (*(_augmentations(side) if side is not None else ()), base.augment),
+        "augment": (*_augmentations(side), base.augment),
         "width": (base.width,),
     }
     return {name: tuple(dict.fromkeys(getattr(space, name) or values)) for name, values in spread.items()}

@@ -67,7 +67,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     config, pool, out = pipeline.config, pipeline.pool, pipeline.out
     target = _target(pipeline)
     images = pipeline.setup.images
-    side = min(images.shape[1:3]) if kind_of(images) is IMAGES else None
+    side = min(images.shape[1:3]) if kind_of(images) is IMAGES else 1
     recipes = recipes_to_try(config.match, config.shadow, side, config.seed)
     outcomes = _outcomes(pipeline, recipes)
     mask = pipeline.setup.masks(range(config.match.models))[:, pool.public]

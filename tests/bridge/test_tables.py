@@ -76,7 +76,7 @@ def test_membership_in_the_private_file_is_never_read(write):
         (PUBLIC.replace(",1.5", ""), r"line 2 has 5 columns, the first 6"),
         (
             PUBLIC.replace(",0,nurse", ",0.5,nurse").replace("nurse", "1").replace("smith", "2"),
-            r"label in line 2 is 0\.5",
+            r"label in line 2 is '0\.5'",
         ),
         (without(PUBLIC, "job").replace("b,", "a,"), r"id in line 3 is 'a', as id in line 2 is; expected each id once"),
         (without(PUBLIC, "job", "age", "height"), r"has no column beside id, label, membership: no features"),
