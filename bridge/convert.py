@@ -4,7 +4,8 @@ Both sides use the same module names, apart from the leaves (`weight` and `kerne
 `bridge.networks.TORCH_NETWORKS` renames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -43,18 +44,30 @@ def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], source:
         source: Origin of the weights, with which the message begins.
 
     Raises:
-        InputError: They do not match; the message lists every missing or unexpected name and every wrong shape.
+        InputError: They do not match; the message lists the first differences.
     """
+    if differences := misfits(expected, given):
+        raise InputError(f"{source}: {summary(differences)}")
+
+
+def misfits(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> list[str]:
+    """Describes every missing or unexpected name and every wrong shape in a phrase, ignoring batch counters."""
     expected, given = ({n: s for n, s in shapes.items() if _IGNORED not in n} for shapes in (expected, given))
-    misfits = [f"lacks {name}" for name in expected if name not in given]
-    misfits += [f"has {name}, which the network does not have" for name in given if name not in expected]
-    misfits += [
+    missing = [f"lacks {name}" for name in expected if name not in given]
+    unexpected = [f"has {name}, which the network does not have" for name in given if name not in expected]
+    wrong = [
         f"{name} is {tuple(given[name])}, expected {tuple(shape)}"
         for name, shape in expected.items()
         if name in given and tuple(given[name]) != tuple(shape)
     ]
-    if misfits:
-        raise InputError(f"{source}: {'; '.join(misfits)}")
+    kinds = zip_longest(missing, unexpected, wrong)  # so that the first few show something of each kind
+    return [phrase for phrases in kinds for phrase in phrases if phrase]
+
+
+def summary(differences: Sequence[str], most: int = 4) -> str:
+    """Joins the first differences, and counts the others."""
+    more = len(differences) - most
+    return "; ".join([*differences[:most], *([f"and {more} more differences"] if more > 0 else [])])
 
 
 def to_nnx(
@@ -72,7 +85,7 @@ def to_nnx(
         source: Origin of the weights, for error messages.
 
     Raises:
-        InputError: Names or shapes do not match; the message lists all of them.
+        InputError: Names or shapes do not match.
     """
     check_fit(torch_shapes(network), {name: tuple(value.shape) for name, value in weights.items()}, source)
     graph, state = _abstract(network, compute)

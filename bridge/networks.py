@@ -14,6 +14,9 @@ from jaxmia.errors import InputError
 from jaxmia.models import Network
 from jaxmia.models.resnet import STAGES
 
+_MAX_BLOCKS = 128
+"""Largest number of blocks of a wide ResNet that is built for comparison; a file can name any number."""
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 """Shape of each entry of a `state_dict`, by name."""
@@ -89,7 +92,7 @@ def _describe_cnn(architecture: str, shapes: Shapes) -> Network:
 def _describe_wideresnet(architecture: str, shapes: Shapes) -> Network:
     channels, width = _size(shapes, "conv1.weight", 1) or 3, (_size(shapes, "fc.weight", 1) or 0) // 64 or None
     blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
-    depth = 2 * len(blocks) + 4 if blocks else 28
+    depth = 2 * len(blocks) + 4 if 0 < len(blocks) <= _MAX_BLOCKS else 28
     return Network(architecture, (1, 1, channels), _size(shapes, "fc.weight", 0) or 10, width, depth)
 
 

@@ -125,6 +125,11 @@ def _foreign(path: Path, reader: Unpickler) -> InputError | None:
     if not reader.foreign:
         return None
     names, allowed = ", ".join(sorted(reader.foreign)), ", ".join(("tensors", *reader.classes))
+    if any(name.startswith("torch.nn.modules.") for name in reader.foreign):
+        return InputError(
+            f"{path}: holds a whole torch.nn.Module, which would run code; nothing of it was run; save its weights "
+            "with torch.save(model.state_dict(), ...)"
+        )
     return InputError(f"{path}: names {printable(names)}, allowed are {allowed}; nothing of it was run")
 
 

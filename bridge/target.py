@@ -1,6 +1,5 @@
 """The target: loaded from a file, asked for logits in JAX or in PyTorch."""
 
-import importlib
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from flax import nnx
 from torch import nn
 
 from bridge.convert import check_fit, to_nnx, torch_shapes
+from bridge.identify import identify, nearest, refuse_programs
 from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
@@ -25,6 +25,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
 from jaxmia.models import Network
+from jaxmia.plugins import import_plugin, is_plugin
 
 Backend = Literal["jax", "torch"]
 MAX_BYTES = 4 * 2**30
@@ -92,7 +93,7 @@ class Target:
 
 def load_target(
     path: Path,
-    architecture: str = "resnet18",
+    architecture: str = "auto",
     *,
     backend: Backend = "jax",
     image_size: int | None = None,
@@ -109,9 +110,10 @@ def load_target(
 
     Args:
         path: The file: a `state_dict`, or a checkpoint that holds one; or an exported program.
-        architecture: A network of `jaxmia.models`, whose width, stem and classes are read from the weights;
-            `exported`, a program of `torch.export.save`; or `package.module:factory`, a function without arguments that
-            returns the `torch.nn.Module` that takes the weights.
+        architecture: `auto` identifies the network of `jaxmia.models` by the names and shapes of the weights; the name
+            of such a network, whose width, stem and classes are read from the weights; `exported`, a program of
+            `torch.export.save`; or `package.module:factory`, a function without arguments that returns the
+            `torch.nn.Module` that takes the weights.
         backend: `jax` queries the converted network; `torch` PyTorch itself, which also serves what cannot be
             converted: exported programs and factories.
         image_size: See `Preprocessing.size`.
@@ -122,26 +124,26 @@ def load_target(
 
     Raises:
         InputError: The file cannot be read safely, the architecture is unknown, the number of classes is another, or
-            the weights do not fit; every key and shape that differs is named.
+            the weights do not fit: the message has the first differences, and the network that is nearest.
     """
     path, preprocessing = Path(path), Preprocessing(image_size, mean, std)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    checked_size(path, max_bytes)
     if architecture == "exported":
-        checked_size(path, max_bytes)
         return _in_torch(_exported(path), preprocessing, str(path), classes)
-    if ":" in architecture:
+    refuse_programs(path)
+    if is_plugin(architecture):
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
         return _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
-    if architecture not in TORCH_NETWORKS:
+    if architecture not in ("auto", *TORCH_NETWORKS):
         allowed = ", ".join(TORCH_NETWORKS)
         raise InputError(
-            f"challenge.architecture: {architecture!r} is none of {allowed}, exported, package.module:factory"
+            f"challenge.architecture: {architecture!r} is none of auto, {allowed}, exported, package.module:factory"
         )
     weights = {_WRAPPED.sub("", name): value for name, value in read_weights(path, max_bytes).items()}
-    source = f"{path} as {architecture}"
-    network = describe(architecture, shapes_of(weights))
-    check_fit(torch_shapes(network), shapes_of(weights), source)
+    network = _network_of(weights, architecture, str(path))
+    source = f"{path} as {network.architecture}"
     if classes not in (None, network.classes):
         raise InputError(f"{source}: has {network.classes} classes, challenge.classes says {classes}")
     if backend == "jax":
@@ -149,6 +151,24 @@ def load_target(
     module = build(network)
     load_weights(module, weights, source)
     return _in_torch(_placed(module, device), preprocessing, source, network.classes, network, device)
+
+
+def _network_of(weights: Mapping[str, torch.Tensor], architecture: str, source: str) -> Network:
+    """Describes the network of these weights.
+
+    Raises:
+        InputError: No built-in network has such weights, or another one than the one named.
+    """
+    shapes = shapes_of(weights)
+    if architecture == "auto":
+        return identify(shapes, source)
+    network = describe(architecture, shapes)
+    try:
+        check_fit(torch_shapes(network), shapes, f"{source} as {architecture}")
+    except InputError as error:
+        other, differences = nearest(shapes)
+        raise InputError(str(error) if differences else f"{error}; it fits {other.architecture}") from error
+    return network
 
 
 def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -235,13 +255,7 @@ def _placed(module: nn.Module, device: str) -> nn.Module:
 
 
 def _from_factory(name: str) -> nn.Module:
-    where, _, function = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(where), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"challenge.architecture: cannot import {name!r} ({error}); install it or put its folder on PYTHONPATH"
-        ) from error
+    factory = import_plugin(name, "challenge.architecture")
     try:
         module = factory() if callable(factory) else factory
     except Exception as error:  # it is the user's code

@@ -88,8 +88,9 @@ class ChallengeConfig(_Section):
     """File of the private samples, whose membership is to be inferred: priv.pt, or a .npz or .csv file."""
     target: Path | None = None
     """The target model: a state_dict (model.pt) or an exported program (.pt2)."""
-    architecture: str = "resnet18"
-    """The target's network: resnet18, resnet34, `exported` (a .pt2 file), or your own as `package.module:factory`."""
+    architecture: Literal["auto", "exported"] | Architecture | Plugin = "auto"
+    """The target's network; auto identifies it by its weights. `exported` is a program of torch.export.save, which is
+    code that must be trusted; `package.module:factory` returns a torch.nn.Module of your own that takes the weights."""
     backend: Literal["jax", "torch"] = "jax"
     """Query the target converted to JAX (jax) or in PyTorch itself (torch)."""
     classes: Annotated[int, Field(ge=2)] | None = None

@@ -1,6 +1,7 @@
 import os
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from bridge.challenge import load_challenge
+from bridge.identify import identify
 from bridge.networks import build
 from bridge.target import load_target, read_weights, save_target
 from jaxmia.data.preprocessing import Preprocessing
@@ -148,22 +150,100 @@ def test_no_state_dict(tmp_path, content, message):
         read_weights(tmp_path / "model.pt")
 
 
-def test_a_pickled_network_is_refused_by_name(tmp_path):
+def test_a_pickled_network_is_refused_with_what_to_do(tmp_path):
     torch.save(build(SMALL), tmp_path / "model.pt")
     with pytest.raises(
-        InputError, match=r"model\.pt: names bridge\.resnet\.BasicBlock, bridge\.resnet\.ResNet, .*, allowed"
+        InputError,
+        match=r"model\.pt: holds a whole torch\.nn\.Module, .*; save its weights with torch\.save\(model\.state_dict",
     ):
         load_target(tmp_path / "model.pt", "resnet8")
 
 
-def test_another_depth_names_every_key(tmp_path):
+def test_another_depth_names_the_first_keys_and_what_fits(tmp_path):
     path = saved(build(SMALL), tmp_path)
-    with pytest.raises(InputError, match=r"model\.pt as resnet14: lacks layer1\.1\.") as caught:
-        load_target(path, "resnet14")
     wanted = set(build(Network("resnet14", (16, 16, 3), 9, width=4)).state_dict()) - set(build(SMALL).state_dict())
-    wanted = {name for name in wanted if "num_batches" not in name}
-    assert wanted == {part.split("lacks ")[1] for part in str(caught.value).split("; ") if "lacks " in part}
-    assert "\n" not in str(caught.value)
+    wanted = [name for name in wanted if "num_batches" not in name]
+    with pytest.raises(
+        InputError,
+        match=rf"model\.pt as resnet14: lacks \S+; lacks \S+; lacks \S+; lacks \S+; and {len(wanted) - 4} more "
+        r"differences; it fits resnet8$",
+    ) as caught:
+        load_target(path, "resnet14")
+    assert {part.split("lacks ")[1] for part in str(caught.value).split("; ")[:4]} < set(wanted)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network("mlp", (4, 4, 3), 5, width=8),
+        Network("cnn", (8, 8, 3), 5, width=4),
+        Network("resnet8", (8, 8, 1), 5, width=4),
+        Network("resnet20", (8, 8, 3), 5, width=4),
+        Network("resnet18", (8, 8, 3), 5, width=4, stem="imagenet"),
+        Network("resnet34", (8, 8, 3), 5, width=4),
+        Network("wideresnet", (8, 8, 3), 5, width=1, depth=16),
+    ],
+    ids=lambda network: network.architecture,
+)
+def test_the_network_is_identified_by_its_weights(network):
+    shapes = {f"{name}": tuple(value.shape) for name, value in build(network).state_dict().items()}
+    found = identify(shapes, "model.pt")
+    assert (found.architecture, found.width, found.classes, found.stem, found.depth) == (
+        network.architecture,
+        network.width,
+        network.classes,
+        network.stem,
+        network.depth,
+    )
+
+
+def test_auto_loads_the_same_as_the_name(tmp_path):
+    path = saved(build(SMALL), tmp_path)
+    auto, named = (load_target(path, name, **seen(COURSE)) for name in ("auto", "resnet8"))
+    np.testing.assert_array_equal(auto.query(images()), named.query(images()))
+    assert auto.source.endswith("model.pt as resnet8")
+
+
+def test_weights_of_an_unknown_network_name_the_nearest_and_the_first_differences(tmp_path):
+    state = build(SMALL).state_dict()
+    state["extra.weight"] = torch.zeros(3)
+    del state["fc.bias"]
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(
+        InputError,
+        match=r"model\.pt: is not the state_dict of a built-in network; the nearest is resnet8: it lacks fc\.bias; "
+        r"has extra\.weight, which the network does not have; for your own network set challenge\.architecture",
+    ):
+        load_target(tmp_path / "model.pt")
+
+
+def test_weights_far_from_any_network_are_refused_in_a_few_hundred_characters(tmp_path):
+    torch.save({f"layer.{i}": torch.zeros(1) for i in range(500)}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"and \d+ more differences; ") as caught:
+        load_target(tmp_path / "model.pt")
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "conv1.weight", "fc1.weight", "blocks.0.bn1.weight"])
+@pytest.mark.parametrize("shape", [(), (0,), (2**40, 2**40), (7, 0, 3)])
+def test_absurd_shapes_fit_no_network(name, shape):
+    with pytest.raises(InputError, match=r"m\.pt: is not the state_dict of a built-in network"):
+        identify({name: shape, **{f"blocks.{i}.x": (1,) for i in range(10_000)}}, "m.pt")
+
+
+def test_programs_are_distinguished_from_weights(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, 2, 2),)), tmp_path / "model.pt2")
+    with pytest.raises(
+        InputError,
+        match=r"model\.pt2: is an exported program, which may run code .* set challenge\.architecture exported",
+    ):
+        load_target(tmp_path / "model.pt2")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        for name in ("s/data.pkl", "s/constants.pkl", "s/code/__torch__/net.py"):
+            archive.writestr(name, b"")
+    with pytest.raises(InputError, match=r"script\.pt: is a TorchScript program, which is not read; save its weights"):
+        load_target(tmp_path / "script.pt", "resnet18")
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
@@ -174,7 +254,9 @@ def test_another_number_of_classes_is_refused(tmp_path):
 
 
 def test_an_unknown_architecture_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"challenge\.architecture: 'vgg' is none of mlp, cnn, .*, exported, package"):
+    with pytest.raises(
+        InputError, match=r"challenge\.architecture: 'vgg' is none of auto, mlp, cnn, .*, exported, package"
+    ):
         load_target(saved(build(SMALL), tmp_path), "vgg")
 
 
@@ -224,8 +306,11 @@ def test_factories_that_do_not_serve(tmp_path, user_module):
     user_module.make = Odd
     user_module.number = lambda: 3
     for name, message in (
-        ("no_such_module:make", r"cannot import 'no_such_module:make' \(No module named"),
-        ("user_networks:nothing", r"cannot import 'user_networks:nothing' \(module 'user_networks' has no attribute"),
+        ("no_such_module:make", r"cannot import 'no_such_module:make': ModuleNotFoundError: No module named"),
+        (
+            "user_networks:nothing",
+            r"cannot import 'user_networks:nothing': AttributeError: module 'user_networks' has no",
+        ),
         (":make", r"cannot import ':make'"),
         ("user_networks:number", r"'user_networks:number' gives a int, expected a torch\.nn\.Module$"),
     ):

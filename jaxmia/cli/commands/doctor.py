@@ -75,7 +75,8 @@ def _files(config: "Config") -> list["Finding"]:
         del path
         found = open_target(section)
         classes = found.query(seen[0]).shape[1] if seen else found.classes
-        return f"{section.architecture}" + (f", {classes} classes" if classes else "")
+        name = found.network.architecture if found.network else section.architecture
+        return name + (f", {classes} classes" if classes else "")
 
     return [
         check_file("challenge.public", section.public, lambda path: samples(path, known=True)),
