@@ -32,10 +32,12 @@ inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) 
 
 inline Vector Load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 
-// Bits of a word in every lane, by a load alone.
+// A word in every lane. As an integer, since AMD's Zen 4 takes a quarter longer for products of broadcast floats.
 inline Vector Broadcast(const float* from) {
 #if defined(__AVX512F__)
-  return (Vector)_mm512_set1_ps(*from);
+  int32_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return (Vector)_mm512_set1_epi32(bits);
 #else
   return *from - Vector{};
 #endif
