@@ -1,8 +1,8 @@
 """Flax NNX networks, each called as `model(images, train=...)`."""
 
-from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
+from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv, ensemble_dot
 from jaxmia.models.layers import Compute
 from jaxmia.models.network import NETWORKS, Network
 from jaxmia.models.norm import ensemble_norm
 
-__all__ = ["LOWERINGS", "NETWORKS", "Compute", "Lowering", "Network", "ensemble_conv", "ensemble_norm"]
+__all__ = ["LOWERINGS", "NETWORKS", "Compute", "Lowering", "Network", "ensemble_conv", "ensemble_dot", "ensemble_norm"]

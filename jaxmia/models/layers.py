@@ -19,11 +19,13 @@ class Compute:
         dtype: Type of activations, to which weights are cast when they are used.
         conv: Replacement for `lax.conv_general_dilated`.
         normalise: Implementation of `batch_normalise`.
+        dot: Replacement for `lax.dot_general` in dense layers.
     """
 
     dtype: jnp.dtype = field(default_factory=lambda: jnp.dtype(jnp.float32))
     conv: Callable[..., jax.Array] = field(default_factory=lambda: ensemble_conv("unrolled"))
     normalise: Normalise = batch_normalise
+    dot: Callable[..., jax.Array] = jax.lax.dot_general
 
 
 _KAIMING_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -61,5 +63,11 @@ def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.R
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return nnx.Linear(
-        features_in, features_out, dtype=compute.dtype, kernel_init=_TORCH_LINEAR, bias_init=bias_init, rngs=rngs
+        features_in,
+        features_out,
+        dtype=compute.dtype,
+        kernel_init=_TORCH_LINEAR,
+        bias_init=bias_init,
+        dot_general=compute.dot,
+        rngs=rngs,
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from jaxmia.config import EnsembleConfig, parse_as
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder, read_json, write_text
+from jaxmia.models import NETWORKS
 from jaxmia.models.native import build as native
 from jaxmia.provenance import digest, processor
 from jaxmia.training.devices import Device, make_devices
@@ -109,13 +110,13 @@ def _kept_plan(path: Path) -> _KeptPlan | None:
 
 def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
     """Candidates for `ensemble.conv` on a platform, the most promising first; loops in a program are slow on CPUs."""
+    has_kernels = platform == "cpu" and _no_kernels(trainer, platform) is None
     if not trainer.network.convolutional:
-        return ("unrolled",)
+        dense = trainer.network.architecture in NETWORKS
+        return ("native", "unrolled") if has_kernels and dense else ("unrolled",)
     if platform != "cpu":
         return ("sequential", "unrolled", "matmul", "grouped")
-    if _no_kernels(trainer, platform):
-        return ("unrolled", "matmul", "grouped")
-    return ("native", "unrolled", "matmul")
+    return ("native", "unrolled", "matmul") if has_kernels else ("unrolled", "matmul", "grouped")
 
 
 def _no_kernels(trainer: Trainer, platform: str) -> str | None:

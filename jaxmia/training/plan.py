@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_norm
+from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dot, ensemble_norm
 from jaxmia.training.devices import Device
 from jaxmia.training.trainer import Trainer
 
@@ -31,8 +31,8 @@ class Plan:
 
     def lower(self, trainer: Trainer) -> Trainer:
         """Returns the trainer with its convolutions lowered according to this plan."""
-        compute = Compute(trainer.compute.dtype, ensemble_conv(self.lowering), ensemble_norm(self.lowering))
-        return replace(trainer, compute=compute)
+        parts = ensemble_conv(self.lowering), ensemble_norm(self.lowering), ensemble_dot(self.lowering)
+        return replace(trainer, compute=Compute(trainer.compute.dtype, *parts))
 
 
 def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:
