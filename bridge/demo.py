@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from bridge.challenge import save_challenge, save_truth
 from bridge.target import save_target
 from bridge.trainer import train_target
-from jaxmia.config import Recipe
+from jaxmia.config import Recipe, template
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
-from jaxmia.files import write_text
+from jaxmia.files import read_yaml, write_text
 from jaxmia.models import Network
 
 _MARK = ".jaxmia-demo"
@@ -48,23 +48,8 @@ def make_demo(out: Path) -> dict[str, Any]:
     if len(there) < len(paths) + 1:
         write_text(out / _MARK, "The challenge in this folder was made by `jaxmia demo`, which may make it again.\n")
         _write(out, **paths)
-    return {
-        "challenge": {
-            **{name: str(path) for name, path in paths.items()},
-            "architecture": "cnn",
-            "mean": list(_MEAN),
-            "std": list(_STD),
-        },
-        "shadow": {
-            "architecture": "cnn",
-            "count": 64,
-            "epochs": 25,
-            "batch_size": 64,
-            "learning_rate": 0.1,
-            "weight_decay": 5e-4,
-        },
-        "query": {"views": ["identity"]},
-    }
+    settings = read_yaml(template("demo"))
+    return {**settings, "challenge": {**settings["challenge"], **{name: str(path) for name, path in paths.items()}}}
 
 
 def _write(out: Path, public: Path, private: Path, target: Path) -> None:

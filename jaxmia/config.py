@@ -60,7 +60,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -291,6 +291,18 @@ class Config(_Section):
     """Set by `jaxmia match` in the configuration that it writes: public labels selected the shadow section."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Random seed of membership masks, initial weights, batch order and augmentation."""
+
+
+def template(name: str) -> Path:
+    """Path of a configuration or a cluster profile that comes with jaxmia.
+
+    Raises:
+        InputError: There is none of this name; those that are there are named.
+    """
+    known = {path.stem: path for path in (Path(__file__).parent / "configs").rglob("*.yaml")}
+    if name not in known:
+        raise InputError(f"{name!r} is no template; there are {', '.join(sorted(known))}")
+    return known[name]
 
 
 def load_config(path: Path) -> Config:

@@ -191,3 +191,22 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
     hot = RECIPE.model_copy(update={"count": 2, "learning_rate": 1e30})
     with pytest.raises(InputError, match=r"shadows: all 2 diverged; lower learning_rate \(1e\+30\)$"):
         train_shadows(pool, hot, ensemble=BY_HAND)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("own_attack.py", r"out-rank: AUC 0\.\d{3}, (.|\n)*: AUC (.|\n)*: AUC "),
+        ("own_network.py", r"own_network:TanhNet: AUC 0\.\d{3}, (.|\n)*mlp: AUC 0\.\d{3}"),
+        (
+            "audit.py",
+            r"AUC 0\.\d{3}, 95 % interval (.|\n)*TPR at 5 % FPR: 0\.\d{3}, (.|\n)*members most easily told: \d+, ",
+        ),
+    ],
+)
+def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):
+    command = [sys.executable, ROOT / "examples" / name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.match(f"(.|\\n)*{printed}", done.stdout)
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from jaxmia.cli.commands.cluster import Cluster
 from jaxmia.cli.commands.doctor import Doctor
 from jaxmia.cli.commands.evaluate import Evaluate, Validate
 from jaxmia.cli.commands.fuse import Fuse
+from jaxmia.cli.commands.init import Init
 from jaxmia.cli.commands.leaderboard import Leaderboard, Submit
 from jaxmia.cli.commands.match import Match
 from jaxmia.cli.commands.report import Report
@@ -52,6 +53,7 @@ class Completion:
 
 COMMANDS: dict[str, type] = {
     "demo": Demo,
+    "init": Init,
     "run": Run,
     "train": Train,
     "query": Query,
@@ -71,11 +73,12 @@ COMMANDS: dict[str, type] = {
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Run, Train, Query, Score, Match, Audit, Report, Bench, Doctor)
+_CONFIGURED = (Demo, Init, Run, Train, Query, Score, Match, Audit, Report, Bench, Doctor)
 
 
 _SUMMARIES = {
     "demo": "the whole way on a small challenge that it makes",
+    "init": "write a configuration to begin with",
     "run": "everything from the three files to a submission and a report",
     "train": "train shadow models, or one share of them",
     "query": "query the target",
@@ -172,10 +175,11 @@ def with_all_options(name: str) -> type:
     command = COMMANDS[name]
     fields: list = []
     if command in _CONFIGURED:
-        from jaxmia.config import Config
+        from jaxmia.config import Config, load_config, template
 
         settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-        fields = [("settings", settings, dataclasses.field(default=Config()))]
+        defaults = load_config(template("demo")) if command is Demo else Config()
+        fields = [("settings", settings, dataclasses.field(default=defaults))]
     made = dataclasses.make_dataclass(command.__name__, fields, bases=(_Everywhere, command), kw_only=True)
     made.__doc__ = command.__doc__
     return made
@@ -210,7 +214,7 @@ def _overview() -> str:
     lines += [
         "",
         "First: `jaxmia demo` shows the whole way; `jaxmia doctor` looks at this machine.",
-        "Then:  `jaxmia run --config configs/quickstart.yaml --out DIR`; name your files.",
+        "Then:  `jaxmia init own.yaml`; name your files in it; `jaxmia run --config own.yaml --out DIR`.",
         "`jaxmia COMMAND --help` says more, with an example; --quiet: results only.",
     ]
     return "\n".join(lines)

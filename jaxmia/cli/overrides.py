@@ -113,6 +113,8 @@ def _is_path(names: Sequence[str]) -> bool:
 
 
 def _value(name: str, text: str) -> Any:
+    if text in ("none", "None"):
+        return None
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

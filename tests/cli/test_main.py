@@ -15,6 +15,7 @@ from jaxmia.cli.main import COMMANDS, main, parse
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import figures
 from jaxmia.leaderboard.submission import read_scores_csv
+from jaxmia.models import NETWORKS
 
 
 def call(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
@@ -73,6 +74,19 @@ def test_help_names_the_fields_of_the_configuration(capsys, name: str, before: l
         assert "Probability mass of the label that is spread evenly" in out
 
 
+def test_help_of_the_demo_shows_the_demo_s_defaults(capsys):
+    _, out, _ = call(capsys, "demo", "--help")
+    assert re.search(r"--shadow\.epochs[^-]*\(default: 25\)", out)
+    assert re.search(r"--shadow\.architecture[^-]*\(default: cnn\)", out)
+
+
+def test_help_lists_the_networks(capsys):
+    _, out, _ = call(capsys, "run", "--help")
+    for section in ("challenge", "shadow"):
+        choices = "".join(out.partition(f"--{section}.architecture")[2].partition("(default")[0].split())
+        assert all(name in choices for name in NETWORKS)
+
+
 def test_a_misspelled_command_is_told_the_right_one(capsys):
     assert refusal(capsys, "evalute", code=2) == "'evalute' is no command; did you mean 'evaluate'?"
     assert refusal(capsys, "xyz", code=2).startswith("'xyz' is no command; there are ")
@@ -86,8 +100,8 @@ def test_a_misspelled_command_is_told_the_right_one(capsys):
         ("run --quite", "run: --quite: unknown option; did you mean '--quiet'?"),
         ("run --sed 3", "run: --sed: unknown option; did you mean '--seed'?"),
         ("status --zzz", "status: --zzz: unknown option; there are --help, --json, --quiet"),
-        ("train", "train: lacks --config and --out; as in jaxmia train --config configs/"),
-        ("run --config a.yaml", "run: lacks --out; as in jaxmia run --config configs/"),
+        ("train", "train: lacks --out; as in jaxmia train --config own.yaml --out "),
+        ("run --config a.yaml", "run: lacks --out; as in jaxmia run --config own.yaml --out "),
         ("evaluate --truth t", "evaluate: lacks PATH; as in jaxmia evaluate runs/demo --truth runs/demo/truth.csv"),
         ("evaluate a b --truth t", "evaluate: 'b': one argument too many; as in jaxmia evaluate runs/demo --truth "),
         ("evaluate a --truth t --json 1", "evaluate: '1': one argument too many; as in jaxmia evaluate "),
@@ -147,7 +161,7 @@ def test_files_that_are_not_there_are_bad_input(capsys, tmp_path: Path):
     assert "no such file" in refusal(capsys, "run", *options, "--challenge.target", tmp_path / "none.pt", code=1)
     (tmp_path / "empty.yaml").write_text("")
     line = refusal(capsys, "query", "--config", tmp_path / "empty.yaml", "--out", tmp_path / "out", code=1)
-    assert re.match(r"challenge\.\w+: not set; give the file in --config or with --challenge\.\w+ FILE", line)
+    assert re.match(r"challenge\.\w+: not set; give the file in --config .* or with --challenge\.\w+ FILE", line)
 
 
 @pytest.mark.parametrize("shard", ["", "3", "4/3", "-1/3", "a/b", "1/0", "1/2/3", "1.0/2"])

@@ -117,6 +117,11 @@ def test_every_bad_override_is_named_at_once():
     assert [line.split(": ")[1] for line in str(caught.value).split("\n")] == ["shadow.count", "shadow.epochs", "seed"]
 
 
+@pytest.mark.parametrize("word", ["null", "none", "None", "~"])
+def test_a_field_may_be_set_to_nothing(word: str):
+    assert configure(None, ["--challenge.image_size", word, "--shadow.width", word]) == Config()
+
+
 WORDS = st.one_of(
     st.sampled_from(
         ["--shadow.count", "--shadow.augment.crop", "--seed", "--challenge.mean", "--query.views=identity", "--seed=1"]

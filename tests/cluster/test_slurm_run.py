@@ -34,8 +34,8 @@ def test_run_on_slurm_equals_run_of_one_process(tmp_path: Path):
         logs = "\n".join(path.read_text() for path in sorted((shared / "cluster/logs").iterdir()))
     assert state == "COMPLETED", logs
 
-    Query(config, alone)([])
-    Train(config, alone)([])
+    Query(alone, config)([])
+    Train(alone, config)([])
     Score(alone)([])
     for path in (alone / "shadows").iterdir():
         assert np.array_equal(np.load(path)["phi"], np.load(shared / "shadows" / path.name)["phi"]), path.name

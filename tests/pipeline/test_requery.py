@@ -43,12 +43,12 @@ def kept(challenge: Path, tmp_path: Path) -> Path:
 
 
 def train(config: Path, out: Path, overrides: Sequence[str] = ()) -> None:
-    Query(config, out)(overrides)
-    Train(config, out)(overrides)
+    Query(out, config)(overrides)
+    Train(out, config)(overrides)
 
 
 def ask(config: Path, out: Path, overrides: Sequence[str] = (), shadows: Path | None = None) -> None:
-    Query(config, out, shadows)(overrides)
+    Query(out, config, shadows)(overrides)
 
 
 def assert_same(found: Path, expected: Path) -> None:
@@ -78,7 +78,7 @@ def test_asking_again_equals_a_run_with_those_views_from_the_start(challenge: Pa
 def test_a_run_asks_kept_shadows_again_and_goes_on(challenge: Path, kept: Path, tmp_path: Path):
     """More models and other views at once."""
     more = [*OTHER, "--shadow.count", "10"]
-    Run(challenge, kept)([*more, *KEEP])
+    Run(kept, challenge)([*more, *KEEP])
     train(challenge, tmp_path / "fresh", more)
     assert_same(kept, tmp_path / "fresh")
     assert (kept / "submission.csv").exists()
@@ -113,7 +113,7 @@ def test_other_samples_are_out_unless_a_shadow_was_trained_on_their_image(challe
         assert chunk.metadata["cache_key"]["trained_on"] == before.metadata["cache_key"]["pool"]
     match = r"00000-00001\.npz: was made with another configuration: trained_on is '\w+' "
     with pytest.raises(InputError, match=match):
-        Train(config, tmp_path / "out")([])
+        Train(tmp_path / "out", config)([])
 
 
 def test_what_is_asked_already_is_left(challenge: Path, kept: Path):
@@ -209,7 +209,7 @@ def test_without_weights_other_views_are_refused_before_anything_is_written(chal
 
 def test_jobs_beside_each_other_leave_asking_again_to_query(challenge: Path, kept: Path):
     with pytest.raises(InputError, match=r"00000-00001\.npz: was queried in other views; `jaxmia query` with the same"):
-        Train(challenge, kept, "1/2")(OTHER)
+        Train(kept, challenge, "1/2")(OTHER)
 
 
 def test_of_another_run_only_what_is_asked_may_differ(challenge: Path, kept: Path, tmp_path: Path):

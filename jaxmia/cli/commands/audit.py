@@ -17,13 +17,13 @@ class Audit:
     Divides the samples into folds and trains shadow.count models for each, which take the memberships outside of the
     fold as told. Says what that costs before it starts; the same command goes on after an interruption.
 
-    Example: jaxmia audit --config configs/mini.yaml --out runs/audit --truth truth.csv --folds 4
+    Example: jaxmia audit --config own.yaml --out runs/audit --truth truth.csv --folds 4
     """
 
-    config: Path
-    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
     truth: Path | None = None
     """CSV of id,membership, for samples of which the challenge's files do not tell it."""
     folds: int = 4

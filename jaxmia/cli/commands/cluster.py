@@ -15,7 +15,7 @@ from jaxmia.cluster import SCHEDULERS, write_jobs
 class Cluster:
     """Writes job files for HTCondor or Slurm: N training shards, then scoring.
 
-    Example: jaxmia cluster slurm --config configs/tml26.yaml --out runs/tml26 --jobs 8
+    Example: jaxmia cluster slurm --config own.yaml --out runs/own --jobs 8
     """
 
     scheduler: Annotated[Literal[*SCHEDULERS], tyro.conf.Positional]  # pyright: ignore[reportInvalidTypeForm]
@@ -27,7 +27,7 @@ class Cluster:
     jobs: int
     """Number of training jobs; each trains a shard, on Slurm one a node (nodes in the profile)."""
     profile: Path | None = None
-    """What this cluster wants to be told (configs/cluster/*.yaml)."""
+    """What this cluster wants to be told (`jaxmia init mine.yaml --template slurm` writes one)."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Writes."""

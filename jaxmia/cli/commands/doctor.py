@@ -24,7 +24,7 @@ class Doctor:
 
     Exit status 1 if something keeps a run from working or from using the GPU.
 
-    Example: jaxmia doctor --config configs/tml26.yaml
+    Example: jaxmia doctor --config own.yaml
     """
 
     config: Path | None = None

@@ -17,13 +17,13 @@ class Match:
     Trains a few models by each recipe of the section `match`, compares their logit margins with the target's on the
     public samples, and writes DIR/match.json, DIR/match.png and the best as DIR/matched.yaml, ready to run.
 
-    Example: jaxmia match --config configs/mini.yaml --out runs/match --match.epochs 10 20 40 --match.trials 12
+    Example: jaxmia match --config own.yaml --out runs/match --match.epochs 10 20 40 --match.trials 12
     """
 
-    config: Path
-    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Tries."""

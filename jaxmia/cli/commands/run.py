@@ -44,13 +44,13 @@ class Demo:
 class Run:
     """Everything from the three files to DIR/submission.csv and DIR/report.html; finished stages are not repeated.
 
-    Example: jaxmia run --config configs/quickstart.yaml --out runs/quickstart
+    Example: jaxmia run --config own.yaml --out runs/own  (jaxmia init own.yaml writes it)
     """
 
-    config: Path
-    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print what metrics.json holds instead of tables."""
 
@@ -63,13 +63,13 @@ class Run:
 class Train:
     """Trains and queries the shadow models that are not there yet.
 
-    Example: jaxmia train --config configs/tml26.yaml --out runs/tml26 --shard 0/4
+    Example: jaxmia train --config own.yaml --out runs/own --shard 0/4
     """
 
-    config: Path
-    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results; jobs may share it."""
+    config: Path | None = None
+    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
     shard: str = "0/1"
     """I/N: train the I-th (from 0) of N equal shares of the models."""
     coordinator: str | None = None
@@ -93,13 +93,13 @@ class Query:
     Shadows can be asked again, in other views or about other samples, where their weights were kept
     (--ensemble.keep_weights true); none is trained.
 
-    Example: jaxmia query --config configs/mini.yaml --out runs/mini
+    Example: jaxmia query --config own.yaml --out runs/own
     """
 
-    config: Path
-    """Configuration (YAML); any field can be overridden by --section.field VALUE."""
     out: Path
     """Folder of the results."""
+    config: Path | None = None
+    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
     shadows: Path | None = None
     """Folder of another run, whose shadows are asked; its samples and its results stay as they are."""
 
