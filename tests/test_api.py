@@ -197,16 +197,13 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
-        ("own_attack.py", r"out-rank: AUC 0\.\d{3}, (.|\n)*: AUC (.|\n)*: AUC "),
-        ("own_network.py", r"own_network:TanhNet: AUC 0\.\d{3}, (.|\n)*mlp: AUC 0\.\d{3}"),
-        (
-            "audit.py",
-            r"AUC 0\.\d{3}, 95 % interval (.|\n)*TPR at 5 % FPR: 0\.\d{3}, (.|\n)*members most easily told: \d+, ",
-        ),
+        ("own_attack.py", r"^out-rank: AUC 0\.\d{3}, .*: AUC .*: AUC "),
+        ("own_network.py", r"own_network:TanhNet: AUC 0\.\d{3}, .*mlp: AUC 0\.\d{3}"),
+        ("audit.py", r"AUC 0\.\d{3}, .*TPR at 5 % FPR: 0\.\d{3}, .*members most easily told: \d+, "),
     ],
 )
 def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):
     command = [sys.executable, ROOT / "examples" / name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.match(f"(.|\\n)*{printed}", done.stdout)
+    assert re.search(printed, done.stdout, re.DOTALL)
     assert list(tmp_path.iterdir()) == []
