@@ -76,7 +76,10 @@ def named_file(challenge: ChallengeConfig, field: str) -> Path:
     """
     path = getattr(challenge, field)
     if path is None:
-        raise InputError(f"challenge.{field}: not set; give the file in --config (jaxmia init writes one) or with --challenge.{field} FILE")
+        raise InputError(
+            f"challenge.{field}: not set; give the file in --config (jaxmia init writes one) or with "
+            f"--challenge.{field} FILE"
+        )
     if not path.is_file():
         raise InputError(f"{path}: no such file (challenge.{field})")
     return path

@@ -297,7 +297,7 @@ def template(name: str) -> Path:
     """Path of a configuration or a cluster profile that comes with jaxmia.
 
     Raises:
-        InputError: There is none of this name; those that are there are named.
+        InputError: There is none of this name; the message lists those that there are.
     """
     known = {path.stem: path for path in (Path(__file__).parent / "configs").rglob("*.yaml")}
     if name not in known:

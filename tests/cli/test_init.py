@@ -17,10 +17,11 @@ def test_it_holds_every_field_with_its_default_below_its_description(tmp_path: P
     assert load_config(tmp_path / "own.yaml") == expected
     text = (tmp_path / "own.yaml").read_text()
     assert yaml.safe_load(text) == expected.model_dump(mode="json")
-    assert "  # Samples a step.\n  batch_size: 128\n" in text
-    assert "  # sgd has Nesterov momentum. (sgd, adamw)\n  optimizer: sgd\n" in text
+    assert "  # Number of samples in a training step of one model.\n  batch_size: 128\n" in text
+    assert "  # Optimizer; sgd uses Nesterov momentum. (sgd, adamw)\n  optimizer: sgd\n" in text
     assert (
-        "  augment:\n    # Pixels by which the image may move in each direction; black comes in.\n    crop: 0\n" in text
+        "  augment:\n    # Largest random shift in each direction, in pixels; the border is filled with black.\n    crop: 0\n"
+        in text
     )
     lines = text.splitlines()
     for place, line in enumerate(lines):
@@ -52,7 +53,7 @@ def test_what_it_cannot_do_is_told(tmp_path: Path):
     with pytest.raises(UsageError, match=r"--shadow\.count: this command takes no fields"):
         Init(path, "mini")(["--shadow.count", "3"])
     path.write_text("mine")
-    with pytest.raises(InputError, match=r"own\.yaml: is there already; name another file or remove it"):
+    with pytest.raises(InputError, match=r"own\.yaml: exists already; name another file or remove it"):
         Init(path)([])
     assert path.read_text() == "mine"
 

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.demo import make_demo
 from bridge.peers import find_peers
+from jaxmia.cli.commands.init import Init
 from jaxmia.cli.main import COMMANDS, main, parse
 from jaxmia.cli.overrides import configure, refuse_overrides
 from jaxmia.config import Config
@@ -116,6 +117,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("workplace")
     make_demo(place)
     shutil.copytree(ROOT / "configs", place / "configs")
+    Init(place / "own.yaml")([])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
@@ -163,6 +165,8 @@ def test_the_commands_of_a_document_run_in_order(
         name = line.arguments[0]
         if line.document != document or name == "leaderboard":
             continue
+        if name == "init":
+            Path(line.arguments[1]).unlink(missing_ok=True)
         try:
             main([*line.arguments, *reduced(line)])
         except SystemExit as stop:

@@ -2,47 +2,97 @@
 
 import re
 import shlex
-from importlib import import_module
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bridge.demo import make_demo
 from bridge.networks import build
 from bridge.target import save_target
 from jaxmia.cli.main import main
+from jaxmia.evaluation.metrics import figures
 from jaxmia.models import Network
+from jaxmia.plugins import import_plugin
 from tests.docs.commands import ROOT, commands_of
 
 TINY = shlex.split(
-    "--shadow.architecture mlp --shadow.width 4 --shadow.count 4 --shadow.epochs 1 --query.views identity "
+    "--shadow.width 4 --shadow.count 4 --shadow.epochs 1 --query.views identity "
     "--attack.name margin --ensemble.width 4 --ensemble.conv unrolled --ensemble.devices 1"
 )
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\w+\.py)\n")
 
 
 def blocks(name: str) -> str:
-    """The Python of a document."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
-    return "\n".join(found)
+    """The Python of a document that is to be run, without the modules that it shows."""
+    return "\n".join(block for block in _BLOCK.findall((ROOT / name).read_text()) if not _FILE.match(block))
+
+
+def write_modules(name: str) -> None:
+    """Writes the modules that a document shows, named in their first line, to the working directory."""
+    for block in _BLOCK.findall((ROOT / name).read_text()):
+        if match := _FILE.match(block):
+            Path(match[1]).write_text(block)
 
 
 @pytest.mark.slow
 def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Every command, in order; each of its runs attacks another target or by another network."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     exec(compile(blocks("docs/own-model.md"), "own-model.md", "exec"), {"__name__": "own"})
+    write_modules("docs/own-model.md")
     save_target(build(Network("resnet18", (32, 32, 3), 10, width=4)), Path("model.pt"))
-    Path("mymodels.py").write_text(
-        "from torch import nn\n\ndef classifier(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    save_target(import_module("mymodels").classifier(), Path("weights.pt"))
-    Path("configs").symlink_to(ROOT / "configs")
-    made = set()
+    save_target(import_plugin("mymodels:classifier", "test")(), Path("weights.pt"))
+    runs = []
     for line in commands_of(ROOT / "docs/own-model.md"):
-        main([*line.arguments, *TINY])
-        assert "TPR at 5 % FPR" in capsys.readouterr().out
-        made.add(Path("runs/own/submission.csv").read_text())
-    assert [len(csv.splitlines()) for csv in made] == 3 * [501]
+        name = line.arguments[0]
+        network = [] if "--shadow.architecture" in line.arguments else ["--shadow.architecture", "mlp"]
+        main([*line.arguments, *([*TINY, *network] if name == "run" else [])])
+        out = capsys.readouterr().out
+        if name == "run":
+            assert "TPR at 5 % FPR" in out
+            runs.append(Path(line.arguments[line.arguments.index("--out") + 1]))
+    assert len(runs) == 4
+    submissions = {(run / "submission.csv").read_text() for run in runs}
+    assert [len(text.splitlines()) for text in submissions] == 3 * [501], "the last one's target is the first one's"
+    shadows = {next((run / "shadows").iterdir()).read_bytes() for run in runs}
+    assert len(shadows) == 2, "of the MLP, and of the network of the user's own"
+
+
+def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """What the page writes is scored, by its command and from Python."""
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec(compile(blocks("docs/formats.md"), "formats.md", "exec"), space)
+    (line,) = commands_of(ROOT / "docs/formats.md")
+    main(list(line.arguments))
+    assert "TPR at 5 % FPR" in capsys.readouterr().out
+    assert figures(np.load("runs/elsewhere/scores.npz")["margin"], space["members"]).auc.value > 0.7
+    assert space["result"].scores.shape == (400,)
+
+
+def test_the_formats_page_names_what_is_written(planted):
+    text = (ROOT / "docs/formats.md").read_text()
+    for file in ("pool.npz", "target.npz", next((planted[0] / "shadows").iterdir()).relative_to(planted[0])):
+        for name in np.load(planted[0] / file).files:
+            assert f"`{name}`" in text, f"{file}: {name}"
+
+
+def test_the_library_page_shows_the_example_as_it_is():
+    shown = re.search(r"^```py\n(.*?)^```$", (ROOT / "docs/library.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown
+    assert shown[1] == (ROOT / "examples/library.py").read_text()
+
+
+def test_the_reference_describes_each_module():
+    text = (ROOT / "docs/reference.md").read_text()
+    modules = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert len(modules) > 20
+    for name in modules:
+        assert re.search(rf"^\| `{re.escape(name)}` \| \S.* \|$", text, re.MULTILINE), name
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _HEAD = """\
-# A run of jaxmia. Every field is here with its default; one that you delete keeps it.
+# A run of jaxmia: every field with its default, which a field that you delete keeps.
 #   jaxmia doctor --config {path}
 #   jaxmia run --config {path} --out runs/own
 # Put your own files and their preprocessing here, or on the command line: --challenge.public pub.pt
@@ -46,7 +46,7 @@ class Init:
         from jaxmia.config import template
 
         if self.path.exists() or self.path.is_symlink():
-            raise InputError(f"{self.path}: is there already; name another file or remove it")
+            raise InputError(f"{self.path}: exists already; name another file or remove it")
         if self.template is None:
             text = _HEAD.format(path=printable(shlex.quote(str(self.path)))) + commented(
                 configure_content(_FILES, "init", overrides)
