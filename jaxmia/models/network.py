@@ -63,7 +63,7 @@ class Network:
         """
         if not self.built_in:
             batch = jax.ShapeDtypeStruct((2, *self.shape), dtype)
-            own.check_own(self.architecture, lambda: self.build(nnx.Rngs(0)), batch, self.classes)
+            own.check_own(self.architecture, self.build, batch, self.classes)
 
     def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
         """Builds the network with freshly initialised weights.

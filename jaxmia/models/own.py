@@ -6,7 +6,7 @@ arguments that its signature names:
 - `rngs`: `nnx.Rngs` that draws the initial weights, seeded by the shadow model.
 - `shape`: height, width and channels of an image, or number of features or of positions.
 - `classes`: number of logits.
-- `width`: `shadow.width` of the configuration, if it is set.
+- `width`: `shadow.width` of the configuration, if it is set, which a factory that takes no width refuses.
 - `dtype`: type of activations, bfloat16 where the device supports it.
 - `conv_general_dilated`: argument of `nnx.Conv`: a convolution that stays fast when many models are trained together.
 
@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from jaxmia.errors import InputError, printable
 from jaxmia.models.layers import Compute
@@ -32,6 +33,8 @@ from jaxmia.plugins import import_plugin
 
 _FIELD = "shadow.architecture"
 _OFFERED = ("rngs", "shape", "classes", "width", "dtype", "conv_general_dilated")
+_KEPT = nnx.Not(nnx.Any(nnx.RngState, nnx.Intermediate))
+"""Variables that a shadow model keeps from step to step: weights, batch statistics, whatever else the module has."""
 
 
 class OwnNetwork(nnx.Module):
@@ -68,6 +71,8 @@ class OwnNetwork(nnx.Module):
             "conv_general_dilated": compute.conv,
         }
         if width is not None:
+            if not takes(name, "width"):
+                raise InputError(f"shadow.width: {width} is given, but {name!r} takes no width")
             offered["width"] = width
         taken = {key: value for key, value in offered.items() if takes(name, key)}
         network = _tried(name, "fails", lambda: _factory(name)(**taken))
@@ -80,7 +85,10 @@ class OwnNetwork(nnx.Module):
         """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
         self.network.train() if train else self.network.eval()
         options = {"train": train} if self._takes_train else {}
-        return self.network(images, **options).astype(jnp.float32)  # type: ignore[operator]
+        logits = self.network(images, **options)  # type: ignore[operator]
+        if not isinstance(logits, jax.Array):
+            raise TypeError(f"it returns a {type(logits).__name__}, expected an array of logits")
+        return logits.astype(jnp.float32)
 
 
 def takes(name: str, argument: str) -> bool:
@@ -92,32 +100,53 @@ def takes(name: str, argument: str) -> bool:
     return argument in _arguments(name)
 
 
-def check_own(name: str, build: Callable[[], Any], samples: jax.ShapeDtypeStruct, classes: int) -> None:
-    """Checks a network on the shapes of a batch, in training and evaluation, without computing anything.
+def check_own(name: str, build: Callable[[nnx.Rngs], Any], samples: jax.ShapeDtypeStruct, classes: int) -> None:
+    """Checks a network on the shapes of a batch, in evaluation and in training of several models, without computing.
 
     Args:
         name: `package.module:factory`, for messages.
-        build: Builds the network.
+        build: Builds the network with given random streams.
         samples: Shape and type of a batch.
         classes: Number of logits expected.
 
     Raises:
-        InputError: The network cannot be built, fails on such images, or returns something other than logits.
+        InputError: The network cannot be built, fails on such images, returns something other than logits, or has
+            variables that change their shape or number in training.
     """
-    shape = samples.shape[1:]
+    shape, expected = samples.shape[1:], (len(samples), classes)
     taken = f"images of {shape} [height, width, channel]" if len(shape) == 3 else f"rows of {samples.dtype} {shape}"
-    for train in (True, False):
-        answer = _tried(
-            name,
-            f"cannot take {taken}",
-            lambda train=train: jax.eval_shape(lambda batch: build()(batch, train=train), samples),
+
+    def evaluate(samples: jax.Array) -> jax.Array:
+        return build(nnx.Rngs(0))(samples, train=False)
+
+    answer = _tried(name, f"cannot take {taken}", lambda: jax.eval_shape(evaluate, samples))
+    if answer.shape != expected:
+        raise InputError(f"{_FIELD}: {name!r} returns {answer.shape} for {len(samples)} samples, expected {expected}")
+    train = jax.vmap(functools.partial(_train, build), (0, None))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    before, after = _tried(name, f"cannot train on {taken}", lambda: jax.eval_shape(train, keys, samples))
+    if changed := sorted({*before.items()} ^ {*after.items()}, key=str):
+        variables = ", ".join(dict.fromkeys(".".join(map(str, path[1:])) for path, _ in changed))
+        raise InputError(
+            f"{_FIELD}: {name!r} changes the shape, type or number of its variables in training: {variables}"
         )
-        count = len(samples)
-        if answer.shape != (count, classes):
-            raise InputError(
-                f"{_FIELD}: {name!r} answers {answer.shape} to {count} samples, expected ({count}, {classes}): "
-                "[sample, class]"
-            )
+
+
+def _train(build: Callable[[nnx.Rngs], Any], key: jax.Array, samples: jax.Array) -> tuple[Any, Any]:
+    """Variables of a model before and after the gradient of a batch, by path."""
+    model = build(nnx.Rngs(key))
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    weights, rest = map(nnx.to_pure_dict, states)
+
+    def loss(weights: Any) -> tuple[jax.Array, Any]:
+        trained = nnx.merge(graph, weights, rest)
+        return trained(samples, train=True).sum(), _variables(trained, _KEPT)
+
+    return _variables(model, nnx.Not(nnx.RngState)), jax.grad(loss, has_aux=True)(weights)[1]
+
+
+def _variables(model: nnx.Module, kind: Any) -> dict[Any, Any]:
+    return flatten_dict(nnx.to_pure_dict(nnx.state(model, kind)))
 
 
 @functools.cache
@@ -136,7 +165,8 @@ def _arguments(name: str) -> frozenset[str]:
     factory = _factory(name)
     # A module's metaclass hides the signature of its __init__.
     of_class = isinstance(factory, type)
-    parameters = list(inspect.signature(factory.__init__ if of_class else factory).parameters.values())[of_class:]
+    signature = _tried(name, "fails", lambda: inspect.signature(factory.__init__ if of_class else factory))
+    parameters = list(signature.parameters.values())[of_class:]
     foreign = [p.name for p in parameters if p.name not in _OFFERED and p.default is p.empty and p.kind not in (2, 4)]
     if foreign:
         raise InputError(f"{_FIELD}: {name!r} requires {', '.join(foreign)}; offered are {', '.join(_OFFERED)}")

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -57,6 +58,61 @@ def asks_too_much(rngs, shape, number_of_classes, pretrained, extra=1, **others)
 
 def raises(rngs):
     raise FileNotFoundError("no weights\nat all")
+
+
+class Growing(Told):
+    """Remembers a value more at each call."""
+
+    def __init__(self, rngs, shape, classes):
+        super().__init__(rngs, shape, classes, 3)
+        self.seen = nnx.Variable(jnp.zeros(1))
+
+    def __call__(self, images):
+        self.seen[...] = jnp.concatenate([self.seen[...], jnp.ones(1)])
+        return super().__call__(images, False)
+
+
+class Lazy(Told):
+    """Makes statistics when it is called."""
+
+    def __init__(self, rngs, shape, classes):
+        super().__init__(rngs, shape, classes, 3)
+
+    def __call__(self, images):
+        self.late = nnx.BatchStat(images.mean())
+        return super().__call__(images, False)
+
+
+class OnTheHost(Told):
+    """Leaves JAX for NumPy."""
+
+    def __init__(self, rngs, shape, classes):
+        super().__init__(rngs, shape, classes, 3)
+
+    def __call__(self, images):
+        return jnp.asarray(np.asarray(super().__call__(images, False)))
+
+
+class Twofold(Told):
+    """Returns features beside the logits."""
+
+    def __init__(self, rngs, shape, classes):
+        super().__init__(rngs, shape, classes, 3)
+
+    def __call__(self, images):
+        return super().__call__(images, False), images
+
+
+class Counting(Told):
+    """Has a weight that no gradient can train."""
+
+    def __init__(self, rngs, shape, classes):
+        super().__init__(rngs, shape, classes, 3)
+        self.count = nnx.Param(jnp.int32(0))
+
+
+def number(x, /):
+    return x
 
 
 answer = 42

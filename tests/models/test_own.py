@@ -154,10 +154,21 @@ def test_the_width_is_the_factory_s_own_unless_it_is_configured():
         ("raises", r".* fails: FileNotFoundError: no weights\b"),
         ("no_module", r".* returns a str, expected a flax\.nnx\.Module"),
         ("fails_on_images", r".* cannot take images of \(6, 6, 2\) \[height, width, channel\]: \w+: "),
-        ("wrong_shape", r".* answers \(2, 4\) to 2 samples, expected \(2, 3\): \[sample, class\]"),
+        ("wrong_shape", r".* returns \(2, 4\) for 2 samples, expected \(2, 3\)$"),
+        ("number", r".* requires x; offered are rngs, "),
+        ("Twofold", r".* cannot take images of .*: TypeError: it returns a tuple, expected an array of logits"),
+        ("OnTheHost", r".* cannot take images of .*: TracerArrayConversionError: "),
+        ("Growing", r".* changes the shape, type or number of its variables in training: seen$"),
+        ("Lazy", r".* changes the shape, type or number of its variables in training: late$"),
+        ("Counting", r".* cannot train on images of \(6, 6, 2\) .*: TypeError: grad requires real- or complex-valued"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_in_one_line_before_training(name: str, complaint: str):
     with pytest.raises(InputError, match=rf"^shadow\.architecture: {complaint}") as caught:
         make_trainer(recipe(name), (6, 6, 2), 3, PREPROCESSING)
     assert "\n" not in str(caught.value)
+
+
+def test_a_width_that_the_factory_does_not_take_is_refused():
+    with pytest.raises(InputError, match=r"^shadow\.width: 7 is given, but 'tests\.models\.own:Plain' takes no width"):
+        make_trainer(recipe("Plain", width=7), (6, 6, 2), 3, PREPROCESSING)
