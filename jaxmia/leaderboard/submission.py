@@ -1,4 +1,4 @@
-"""`submission.csv` and `truth.csv`: written so that every rule holds, read so that every broken rule is named."""
+"""Writes, reads and checks `submission.csv` and `truth.csv`; every broken rule is reported."""
 
 import csv
 import hashlib
@@ -21,8 +21,8 @@ from jaxmia.leaderboard.table import SHOWN, Examples, Table, count_lines, parse_
 COLUMNS = ("id", "score")
 TRUTH_COLUMNS = ("id", "membership")
 
-# What every CSV reader takes for a number; float() alone would also take "1_000" and digits of other scripts.
-# Each digit has one way to match, so that a long row of digits is refused as fast as it is accepted.
+# Numbers as every CSV reader takes them; float() would also take "1_000" and digits of other scripts.
+# Each digit can match in one way only, so that a long row of digits is refused as fast as it is accepted.
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SPARE_LINES = 1000
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -30,11 +30,11 @@ _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission that breaks no rule: the bytes that were checked are the bytes that are uploaded.
+    """A valid submission; the bytes that were checked are the bytes that are uploaded.
 
     Attributes:
-        name: Path of the file, as it may be shown.
-        data: Its bytes.
+        name: Printable path of the file.
+        data: Content of the file.
     """
 
     name: str
@@ -42,18 +42,18 @@ class Submission:
 
     @property
     def sha256(self) -> str:
-        """Hash of the bytes, hexadecimal."""
+        """SHA-256 of the content, hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 def to_unit_interval(scores: np.ndarray) -> np.ndarray:
-    """Ranks of scores, scaled to [0, 1]: the lowest is 0, the highest 1, ties share a rank.
+    """Maps scores to [0, 1] by rank: the lowest becomes 0, the highest 1, and ties share a rank.
 
-    With `K` distinct scores the values are `k / (K - 1)`, so two scores that differ still differ here, and as text too
-    (a clamp would merge the extremes, which is where TPR at a low FPR is decided). If all are equal, all become 1/2.
+    With `K` distinct scores the values are `k / (K - 1)`, so that different scores stay different, as text too.
+    Clipping would merge the extremes, which decide the TPR at a low FPR. If all scores are equal, all become 1/2.
 
     Args:
-        scores: float64 `[sample]`, higher = member, in any unit; infinities rank like other values.
+        scores: float64 `[sample]`, higher means member, in any unit; infinities rank like other values.
 
     Returns:
         float64 `[sample]`.
@@ -74,7 +74,7 @@ def to_unit_interval(scores: np.ndarray) -> np.ndarray:
 
 
 def text_ids(ids: Iterable[object]) -> list[str]:
-    """Ids as files hold them: text as it is, integers in decimal digits.
+    """Converts ids to text as in files: text is kept, integers become decimal digits.
 
     Args:
         ids: `[sample]`, a list or an array of text or integers.
@@ -86,12 +86,12 @@ def text_ids(ids: Iterable[object]) -> list[str]:
 
 
 def write_submission(path: Path, ids: Iterable[object], scores: np.ndarray) -> None:
-    """Writes `id,score` rows in the order given, each score with all the digits that tell it from its neighbours.
+    """Writes `id,score` rows in the order given, each score with all digits that distinguish it from others.
 
     Args:
-        path: The CSV to write; it appears whole or not at all.
+        path: Path of the CSV; it appears whole or not at all.
         ids: `[sample]`, unique, text or integers.
-        scores: float64 `[sample]` in [0, 1], e.g. from `to_unit_interval`.
+        scores: float64 `[sample]` in [0, 1], such as from `to_unit_interval`.
 
     Raises:
         InputError: The lengths differ, an id is empty or occurs twice, a score is outside [0, 1], or the file cannot be
@@ -114,14 +114,14 @@ def write_submission(path: Path, ids: Iterable[object], scores: np.ndarray) -> N
 
 
 def read_submission(path: Path, private_ids: Iterable[object]) -> Submission:
-    """Reads a submission once, and checks what was read.
+    """Reads and checks a submission.
 
     Args:
-        path: The CSV.
+        path: Path of the CSV.
         private_ids: Ids of the private samples, text or integers, each of which needs exactly one score.
 
     Raises:
-        InputError: The file cannot be read, or breaks rules; one line for each rule.
+        InputError: The file cannot be read, or breaks rules; the message has one line for each.
     """
     data = read_bytes(path)
     refuse(path, broken_rules(data, private_ids))
@@ -129,10 +129,10 @@ def read_submission(path: Path, private_ids: Iterable[object]) -> Submission:
 
 
 def validate_submission(path: Path, private_ids: Iterable[object]) -> list[str]:
-    """Every rule of the course's server that a submission breaks.
+    """Lists every rule of the course's server that a submission breaks.
 
     Args:
-        path: The CSV.
+        path: Path of the CSV.
         private_ids: Ids of the private samples, text or integers, each of which needs exactly one score.
 
     Returns:
@@ -146,12 +146,12 @@ def validate_submission(path: Path, private_ids: Iterable[object]) -> list[str]:
 
 
 def broken_rules(data: bytes, private_ids: Iterable[object]) -> list[str]:
-    """The rules that the bytes of a submission break, one line each; see `validate_submission`."""
+    """Lists the rules that the content of a submission breaks, as `validate_submission` does for a file."""
     return parse_submission(data, private_ids).broken
 
 
 def parse_submission(data: bytes, private_ids: Iterable[object]) -> Table:
-    """The rows of a submission, and every rule that it breaks.
+    """Parses the rows of a submission, with every rule that it breaks.
 
     A file of many more lines than there are private samples is refused before it is parsed.
     """
@@ -167,13 +167,13 @@ def parse_submission(data: bytes, private_ids: Iterable[object]) -> Table:
 
 
 def read_scores_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `id,score` rows; scores may be any finite number here.
+    """Reads `id,score` rows, whose scores may be any finite numbers.
 
     Returns:
         ids: str `[sample]`; scores: float64 `[sample]`, in the file's order.
 
     Raises:
-        InputError: The file is missing or unreadable, or a row breaks a rule; one line for each rule.
+        InputError: The file is missing or unreadable, or breaks rules; the message has one line for each.
     """
     table = parse_table(read_bytes(path), COLUMNS)
     refuse(path, table.broken + _broken_duplicates(table) + _broken_scores(table))
@@ -181,13 +181,13 @@ def read_scores_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `id,membership` rows, membership 1 (member) or 0 (non-member).
+    """Reads `id,membership` rows, where membership is 1 (member) or 0 (non-member).
 
     Returns:
         ids: str `[sample]`; members: bool `[sample]`, in the file's order.
 
     Raises:
-        InputError: The file is missing or unreadable, or a row breaks a rule; one line for each rule.
+        InputError: The file is missing or unreadable, or breaks rules; the message has one line for each.
     """
     table = parse_table(read_bytes(path), TRUTH_COLUMNS)
     refuse(path, table.broken + _broken_duplicates(table) + _broken_membership(table))
@@ -197,12 +197,12 @@ def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def match_truth(
     ids: Iterable[object], scores: np.ndarray, truth_ids: Iterable[object], members: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Brings scores into the order of the truth. Scores of ids that the truth does not know are left out.
+    """Orders scores as the truth; scores of ids that are not in the truth are left out.
 
     Args:
-        ids: `[sample]`, unique, of the scores; text or integers.
+        ids: Ids of the scores, `[sample]`, unique, text or integers.
         scores: float64 `[sample]`.
-        truth_ids: `[known]`, unique; text or integers.
+        truth_ids: Ids of the truth, `[known]`, unique, text or integers.
         members: bool `[known]`.
 
     Returns:
@@ -235,7 +235,7 @@ def _text_id(index: int, id_: object) -> str:
 
 
 def _id_array(ids: list[str]) -> np.ndarray:
-    # An array of fixed width would give every id the room of the longest.
+    # In an array of fixed width, every id would take the memory of the longest.
     return np.array(ids, np.dtypes.StringDType())
 
 

@@ -1,4 +1,4 @@
-"""One upload over HTTP: what was sent, what came back, and what that means. Trusts nothing that the server says."""
+"""Uploads a file over HTTP and interprets the answer, without trusting anything that the server says."""
 
 import io
 import json
@@ -27,11 +27,11 @@ class Answer:
     """Outcome of one upload.
 
     Attributes:
-        outcome: What is known about it.
-        message: One line for the user. Holds no key and no control characters, whatever the server sent.
+        outcome: Whether the file was sent and accepted.
+        message: One line for the user, without key or control characters, whatever the server sent.
         retry_after: How long the server asks to wait, if it does.
-        submission_id: Name that the server gave it.
-        score: Score that the server told.
+        submission_id: Identifier that the server gave the submission.
+        score: Score that the server returned.
     """
 
     outcome: Outcome
@@ -42,16 +42,16 @@ class Answer:
 
 
 def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer:
-    """Sends a file once.
+    """Uploads a file once.
 
-    Only a connection that could not be made is tried again. No redirect is followed, so the key stays with the host
-    that the user named. Whether the file may have been accepted is judged by whether its last byte left.
+    Only connecting is retried. Redirects are not followed, so that the key reaches no host but the one that the user
+    named. The file may have been accepted if its last byte was sent.
 
     Args:
-        endpoint: The full address.
-        key: Sent as `X-API-Key`, and cut out of everything that comes back.
-        data: The file.
-        limits: How long to wait.
+        endpoint: Full address.
+        key: API key, sent as `X-API-Key` and removed from everything that comes back.
+        data: Content of the file.
+        limits: Time limits.
     """
     fields = {"file": ("submission.csv", data, "application/csv")}
     body, content_type = encode_multipart_formdata(fields)
@@ -60,14 +60,14 @@ def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer
         "X-API-Key": key.get_secret_value(),
         "Content-Type": content_type,
         "Accept": "application/json",
-        "Accept-Encoding": "identity",  # an answer that unpacks to gigabytes stays packed
+        "Accept-Encoding": "identity",  # so that no answer unpacks to gigabytes
     }
     try:
         response = post(endpoint, stream, headers, limits)
     except TimeoutError:
         if stream.tell() < len(body):
-            return Answer(Outcome.UNSENT, f"not sent: the file had not left whole after {limits.total:g} s")
-        return Answer(Outcome.UNKNOWN, f"no whole answer within {limits.total:g} s; the file may have been accepted")
+            return Answer(Outcome.UNSENT, f"not sent: the upload was not complete after {limits.total:g} s")
+        return Answer(Outcome.UNKNOWN, f"no complete answer within {limits.total:g} s; the file may have been accepted")
     except (requests.RequestException, HTTPError) as error:
         reason = _clean(_reason(error), key)
         if stream.tell() < len(body):
@@ -87,10 +87,10 @@ def _interpret(response: Response, key: SecretStr) -> Answer:
         what = _no_json(response)
         return Answer(Outcome.UNKNOWN, f"the answer ({status}) is {what}; the file may have been accepted")
     if 300 <= status < 400:
-        # 302 and 303 are also how a server sends one on after it took a form.
+        # Servers also answer 302 and 303 after accepting a form.
         outcome = Outcome.UNKNOWN if status in (302, 303) else Outcome.REFUSED
         where = _clean(response.headers.get("Location", "nowhere"), key)
-        message = f"redirects to {where} ({status}); not followed, so that the key goes nowhere else"
+        message = f"redirects to {where} ({status}); not followed, so that the key reaches no other host"
         return Answer(outcome, f"{message}. If that is the leaderboard, set JAXMIA_LEADERBOARD_URL to it")
     if status in (401, 403):
         return Answer(Outcome.REFUSED, f"the key was refused ({status}){said}; check JAXMIA_API_KEY")
@@ -110,7 +110,7 @@ def _interpret_success(status: int, answer: dict[str, Any], said: str, key: Secr
         return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
     named = answer.get("submission_id")
     if isinstance(named, bool) or not isinstance(named, str | int) or named == "":
-        message = f"the answer ({status}) names no submission_id{said}; the file may have been accepted"
+        message = f"the answer ({status}) has no submission_id{said}; the file may have been accepted"
         return Answer(Outcome.UNKNOWN, message)
     name, score = _clean(str(named), key), _score(answer.get("score"))
     told = "" if score is None else f", score {score:.4f}"
@@ -161,7 +161,7 @@ def _retry_after(value: str | None) -> timedelta | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost reason of a failed connection, without the addresses of objects around it."""
+    """Innermost reason of a failed connection, without the memory addresses of Python objects."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return "no connection in time; is there a network?"
     if isinstance(error, requests.exceptions.ReadTimeout):
@@ -180,7 +180,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _clean(text: str, key: SecretStr) -> str:
-    """One short line that is safe on a terminal and holds no key."""
+    """Returns the text as one short line that is safe on a terminal and does not contain the key."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     line, secret = " ".join(printable.split()), key.get_secret_value()
     for form in (secret, quote(secret, safe=""), quote_plus(secret)):

@@ -1,8 +1,8 @@
-"""Who is training what: so that jobs which share a folder do not do the same work twice.
+"""Claims on models in training, so that jobs which share a run directory do not train the same models twice.
 
-A claim saves work and guards nothing. Whatever happens to claims, files appear whole, and models that two jobs made
-count once. Therefore no lock is needed, which network file systems do not all have, and no clock is compared with
-another: a claim of this machine lives as long as its process, one of another machine as long as it keeps changing.
+A claim saves work; correctness does not depend on it. Whatever happens to claims, files appear whole, and models that
+two jobs trained count once. So no locks are needed, which some network file systems lack, and no clocks are compared: a
+claim of this machine is valid as long as its process lives, one of another machine as long as its file keeps changing.
 """
 
 import json
@@ -26,22 +26,22 @@ _FIGURES = ("epoch", "epochs", "loss", "accuracy_in", "accuracy_out", "done", "t
 _LARGEST = 1e18
 
 HEARTBEAT_SECONDS = 10.0
-"""Between two signs of life."""
+"""Time between two heartbeats."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One process that trains some models.
+    """Claim of one process on the models that it trains.
 
     Attributes:
         models: Numbers of the models.
-        host: Name of its machine.
-        pid: Its process there.
-        machine: What tells its machine, since which start, from others; with it `pid` means something.
-        started: When the process began, as that machine counts.
-        token: Tells its process from all others.
-        heartbeat: Counts signs of life.
-        progress: How far it is.
+        host: Name of the process's machine.
+        pid: Number of the process on that machine.
+        machine: Identifies the machine since its last boot, and its process table, in which `pid` is unique.
+        started: Start of the process by that machine's own count.
+        token: Identifies the process among all others.
+        heartbeat: Number of heartbeats so far.
+        progress: Progress of the training.
     """
 
     models: tuple[int, ...]
@@ -54,16 +54,16 @@ class Lease:
     progress: Mapping[str, Any] = field(default_factory=dict)
 
     def is_dead(self) -> bool:
-        """Whether its process is known to be gone; False where that cannot be known from here."""
+        """Whether its process is known to have ended; False if this machine cannot know."""
         return self.machine == _machine() and _process_start(self.pid) != self.started
 
 
 class Claims:
-    """The folder `claims/` of a run.
+    """Directory `claims/` of a run.
 
     Args:
-        folder: Where.
-        heartbeat_seconds: Between two signs of life.
+        folder: Path of the directory.
+        heartbeat_seconds: Time between two heartbeats.
     """
 
     def __init__(self, folder: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
@@ -72,10 +72,10 @@ class Claims:
         pid = os.getpid()
         self._me = Lease((), platform.node(), pid, _machine(), _process_start(pid), secrets.token_hex(8))
         self.progress: dict[str, Any] = {}
-        """Told with the next sign of life."""
+        """Progress that the next heartbeat records."""
 
     def others(self) -> list[Lease]:
-        """Claims of other processes, save those that are known to have ended; their files are removed."""
+        """Returns the claims of other processes, and removes those of processes that are known to have ended."""
         living = []
         for path, content in self._contents().items():
             lease = _parse(content)
@@ -88,9 +88,9 @@ class Claims:
         return living
 
     def watch(self, seconds: float) -> None:
-        """Looks for so long whether other machines' claims change, and removes those that do not.
+        """Watches the claims of other machines for some seconds, and removes those that do not change.
 
-        So it does with one that cannot be read, whatever has happened to it.
+        Claims that cannot be read are treated in the same way.
         """
         before = self._contents()
         time.sleep(seconds)
@@ -102,10 +102,10 @@ class Claims:
 
     @contextmanager
     def acquire(self, models: Sequence[int]) -> Iterator[bool]:
-        """Claims models for the time of the block; yields False if another process was quicker.
+        """Claims models for the duration of the block; yields False if another process has claimed them first.
 
         Raises:
-            InputError: The folder cannot be written to.
+            InputError: The directory cannot be written to.
         """
         path = self.folder / f"{min(models):05d}-{max(models):05d}.json"
         lease = replace(self._me, models=tuple(models))
@@ -125,9 +125,9 @@ class Claims:
     def _send_heartbeats(self, path: Path, lease: Lease, released: threading.Event) -> None:
         while not released.wait(self._heartbeat_seconds):
             if not _holds(path, lease):
-                return  # taken over, as by a process that saw no sign of life: let it be
+                return  # taken over by a process that saw no heartbeat
             lease = replace(lease, heartbeat=lease.heartbeat + 1, progress=dict(self.progress))
-            with suppress(InputError):  # a full disk is for the training to notice
+            with suppress(InputError):  # the training reports a full disk
                 write_text(path, json.dumps(asdict(lease)))
 
     def _contents(self) -> dict[Path, str]:
@@ -135,7 +135,7 @@ class Claims:
 
 
 def _create(path: Path, content: str) -> bool:
-    """Makes a file unless there is one; it has its content from the first moment on."""
+    """Creates a file, with its content from the first moment on, unless it exists; returns whether it did."""
     draft = path.with_name(f".{path.name}.jaxmia-{secrets.token_hex(4)}.tmp")
     try:
         write_text(draft, content)
@@ -143,7 +143,7 @@ def _create(path: Path, content: str) -> bool:
             os.link(draft, path)
         except FileExistsError:
             return False
-        except OSError:  # no links on this file system: two at the same moment do the same work
+        except OSError:  # the file system has no links: two processes at the same moment do the same work
             if path.exists():
                 return False
             draft.replace(path)
@@ -173,7 +173,7 @@ def _parse(content: str) -> Lease | None:
 
 
 def _figures(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what a claim tells, the figures that `ThroughputMeter` gives; who reads a claim need not trust its writer."""
+    """Keeps only the figures that `ThroughputMeter` writes, since the writer of a claim need not be trusted."""
     numbers = {name: progress[name] for name in _FIGURES if isinstance(progress.get(name), int | float)}
     stage = {"stage": progress["stage"]} if progress.get("stage") in ("training", "querying") else {}
     return stage | {name: value for name, value in numbers.items() if abs(value) <= _LARGEST or math.isnan(value)}
@@ -186,12 +186,12 @@ def _holds(path: Path, lease: Lease) -> bool:
 
 def _remove(path: Path, lease: Lease) -> None:
     if _holds(path, lease):
-        with suppress(OSError):  # where nothing can be removed any more, a claim ends with its process
+        with suppress(OSError):  # if nothing can be removed, the claim ends with its process
             path.unlink()
 
 
 def _machine() -> str:
-    """Name, start and process table of this machine: where all are equal, process numbers mean the same."""
+    """Name, boot and process table of this machine; if all three are equal, process numbers are comparable."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -201,9 +201,9 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """When a process of this machine began; empty if there is no such process."""
+    """Start of a process of this machine; empty if there is no such process."""
     try:
-        # The name of a program, in brackets, may hold anything; the start is the 20th word after it.
+        # The program's name, in brackets, may contain anything; the start is the 20th word after it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except FileNotFoundError:
         return "" if Path("/proc/self").exists() else _seen(pid)
@@ -212,7 +212,7 @@ def _process_start(pid: int) -> str:
 
 
 def _seen(pid: int) -> str:
-    """Without /proc only whether there is such a process can be told."""
+    """Without /proc, only the existence of a process is known: empty if there is none."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

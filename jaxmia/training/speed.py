@@ -1,4 +1,4 @@
-"""Images a second in steady state, in this process and in others: waking up and compiling are left out."""
+"""Measures images per second in steady state, in this process and in others, without warm-up and compilation."""
 
 import math
 import select
@@ -17,38 +17,38 @@ _LEAST_SECONDS, _MOST_SECONDS = 0.5, 5.0
 
 
 SIZES = {"cpu": (512, 1024, 2048), "gpu": (4096, 8192)}
-"""Sides of the matrices whose products are timed, by kind of device: those that one or another library does best."""
+"""Sides of the matrices whose products are timed, by kind of device: the fastest for one library or another."""
 
 
 class Timed(Protocol):
-    """A training that can be timed, a call of some steps at a time."""
+    """Training that can be timed, in calls of a few steps each."""
 
     @property
     def images(self) -> int:
-        """Images a call, once warmed up."""
+        """Number of images in a call; known after the warm-up."""
         ...
 
     def warm_up(self) -> float:
-        """Makes the first calls, which compile; the seconds that are spent only once."""
+        """Makes the first calls, which compile, and returns the seconds that they take only once."""
         ...
 
     def seconds(self) -> float:
-        """Makes one call; its time."""
+        """Makes one call and returns its seconds."""
         ...
 
 
 class PeerError(RuntimeError):
-    """A process that was to be timed has ended; says how, with the last line that it wrote."""
+    """A process that was to be timed has ended; the message says how, with the last line that it wrote."""
 
 
 def settle(call: Callable[[], float]) -> None:
-    """Calls until the speed is steady: caches, clock and threads of whoever has slept take a while to come back.
+    """Repeats a call until its speed is steady, since caches, clock and threads need time to recover after a pause.
 
-    The speed is steady once three tenths of a second in a row agree within a tenth. That takes half a second at least,
-    and ends after five where it never comes.
+    The speed is steady once three consecutive tenths of a second agree within 10 %. This takes at least half a second,
+    and is given up after five.
 
     Args:
-        call: Does some work; returns the seconds it took.
+        call: Does some work and returns its seconds.
     """
     spent, blocks = 0.0, []
     while True:
@@ -63,7 +63,7 @@ def settle(call: Callable[[], float]) -> None:
 
 
 def fastest(action: Callable[[], object], seconds: float = 0.3) -> float:
-    """The least time that `action` took: what a machine can do when nothing is in its way."""
+    """Returns the shortest time that an action took: what the machine can do when nothing disturbs it."""
     least, end = math.inf, time.perf_counter() + seconds
     while least == math.inf or time.perf_counter() < end:
         started = time.perf_counter()
@@ -73,7 +73,7 @@ def fastest(action: Callable[[], object], seconds: float = 0.3) -> float:
 
 
 def rate(timed: Timed, seconds: float) -> float:
-    """Images a second over as many calls as fill `seconds`."""
+    """Measures images per second over as many calls as fill the given seconds."""
     spent, images = 0.0, 0
     while spent < seconds or not images:
         spent += timed.seconds()
@@ -82,13 +82,13 @@ def rate(timed: Timed, seconds: float) -> float:
 
 
 def steady_rate(timed: Timed, seconds: float) -> float:
-    """`rate`, once the speed is steady."""
+    """Measures `rate` once the speed is steady."""
     settle(timed.seconds)
     return rate(timed, seconds)
 
 
 def serve(timed: Timed) -> None:
-    """Lets the `SubprocessPeer` at the other end of standard input and output time a training in this process."""
+    """Serves a `SubprocessPeer` at the other end of standard input and output, which times training in this process."""
     for line in sys.stdin:
         if line == "warm up\n":
             print(timed.warm_up(), flush=True)
@@ -101,23 +101,23 @@ def serve(timed: Timed) -> None:
 
 
 def _work_until_told(timed: Timed) -> str:
-    """Trains on, untimed, until a line comes in, so that who is timed beside others never has the machine alone."""
+    """Keeps training, untimed, until a line arrives, so that no process is timed while the others are idle."""
     while not select.select([sys.stdin], [], [], 0)[0]:
         timed.seconds()
     return sys.stdin.readline()
 
 
 class SubprocessPeer:
-    """A training in processes of its own, as people run it: without what jaxmia sets up for its own process.
+    """Training in separate processes, as users run it: without what jaxmia sets up for its own process.
 
     Args:
-        command: A program that calls `serve`.
-        processes: How many run it at once; their rates are added.
-        environment: Variables of the processes.
+        command: Command of a program that calls `serve`.
+        processes: Number of processes that run it at once; their rates are added.
+        environment: Environment variables of the processes.
     """
 
     bytes = None
-    """Memory of a call; it is not known."""
+    """Memory of a call, which is unknown."""
 
     def __init__(
         self, command: Sequence[str], processes: int = 1, environment: Mapping[str, str] | None = None
@@ -125,7 +125,7 @@ class SubprocessPeer:
         self._processes = [_Process(command, environment) for _ in range(processes)]
 
     def warm_up(self) -> float:
-        """Makes the first calls, which compile; the seconds that are spent only once.
+        """Makes the first calls, which compile, and returns the seconds that they take only once.
 
         Raises:
             PeerError: A process has ended.
@@ -133,7 +133,7 @@ class SubprocessPeer:
         return max(map(float, self._ask("warm up")))
 
     def images_per_second(self, seconds: float) -> float:
-        """Images a second over all processes, all of them in steady state and at work all the time.
+        """Measures images per second of all processes together, each in steady state and always at work.
 
         Raises:
             PeerError: A process has ended.
@@ -191,6 +191,6 @@ class _Process:
 
 
 def _end(process: subprocess.Popen, stderr: IO[str]) -> None:
-    """Closes what the process reads from, which ends it, and waits for that."""
+    """Closes the standard input of a process, which ends it, and waits for its end."""
     with stderr, suppress(BrokenPipeError), process:
         pass

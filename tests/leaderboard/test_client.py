@@ -127,11 +127,11 @@ ANSWERS = {
     "JSON list": (answer(200, "[1]"), Outcome.UNKNOWN, NO_JSON),
     "empty": (answer(200), Outcome.UNKNOWN, NO_JSON),
     "no id": (answer(200, '{"status": "success"}'),
-              Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
+              Outcome.UNKNOWN, "the answer (200) has no submission_id" + MAYBE),
     "empty id": (answer(200, '{"submission_id": ""}'),
-                 Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
+                 Outcome.UNKNOWN, "the answer (200) has no submission_id" + MAYBE),
     "id is true": (answer(200, '{"submission_id": true}'),
-                   Outcome.UNKNOWN, "the answer (200) names no submission_id" + MAYBE),
+                   Outcome.UNKNOWN, "the answer (200) has no submission_id" + MAYBE),
     "huge": (
         answer(200, b" " * 3_000_000),
         Outcome.UNKNOWN, "the answer (200) is more than 1,048,576 bytes" + MAYBE,
@@ -159,17 +159,17 @@ ANSWERS = {
     "silent": (stay_silent, Outcome.UNKNOWN, "sent, but no answer came (read time-out)" + MAYBE),
     "slow head": (
         trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n" + GOOD.encode()),
-        Outcome.UNKNOWN, "no whole answer within 0.8 s" + MAYBE,
+        Outcome.UNKNOWN, "no complete answer within 0.8 s" + MAYBE,
     ),
     "slow body": (
         lambda connection: (
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n"), trickle(GOOD.encode())(connection)
         ),
-        Outcome.UNKNOWN, "no whole answer within 0.8 s" + MAYBE,
+        Outcome.UNKNOWN, "no complete answer within 0.8 s" + MAYBE,
     ),
     "endless 100 Continue": (
         lambda connection: [connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n") for _ in range(10**9)],
-        Outcome.UNKNOWN, "no whole answer within 0.8 s" + MAYBE,
+        Outcome.UNKNOWN, "no complete answer within 0.8 s" + MAYBE,
     ),
     "drops": (hang_up, Outcome.UNKNOWN, "sent, but no answer came (connection dropped)" + MAYBE),
     "speaks no HTTP": (raw(b"SSH-2.0-x\r\n"), Outcome.UNKNOWN,
@@ -706,7 +706,7 @@ def test_an_upload_that_takes_too_long_is_over_before_the_user_is_asked(csv, led
         closed.set()
 
     def confirm(question):
-        assert "no whole answer within 0.8 s" in question
+        assert "no complete answer within 0.8 s" in question
         assert closed.wait(20)
         return True
 
@@ -727,7 +727,7 @@ def test_a_file_that_leaves_too_slowly_is_not_sent():
 
     with hostile(Unread(read_slowly)) as server:
         result = upload(f"{server.url}/submit/x", SecretStr(KEY), b"x" * 30_000_000, SHORT_TOTAL)
-    assert (result.outcome, result.message) == (Outcome.UNSENT, "not sent: the file had not left whole after 0.8 s")
+    assert (result.outcome, result.message) == (Outcome.UNSENT, "not sent: the upload was not complete after 0.8 s")
     assert sum(got) < 30_000_000
 
 
