@@ -19,10 +19,8 @@ def test_it_holds_every_field_with_its_default_below_its_description(tmp_path: P
     assert yaml.safe_load(text) == expected.model_dump(mode="json")
     assert "  # Number of samples in a training step of one model.\n  batch_size: 128\n" in text
     assert "  # Optimizer; sgd uses Nesterov momentum. (sgd, adamw)\n  optimizer: sgd\n" in text
-    assert (
-        "  augment:\n    # Largest random shift in each direction, in pixels; the border is filled with black.\n    crop: 0\n"
-        in text
-    )
+    crop = "    # Largest random shift in each direction, in pixels; the border is filled with black.\n    crop: 0\n"
+    assert f"  augment:\n{crop}" in text
     lines = text.splitlines()
     for place, line in enumerate(lines):
         if line and not line.lstrip().startswith("#"):
