@@ -1,4 +1,4 @@
-"""An attack of your own, beside the standard ones: `python examples/own_attack.py`."""
+"""Adds your own attack to the standard ones: `python examples/own_attack.py`."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ from jaxmia.attacks import Evidence
 
 @dataclass(frozen=True)
 class OutRank:
-    """How far up the target stands among the models that were not trained on the sample.
+    """Share of the OUT models whose logit margin is below the target's.
 
-    From the command line: `--attack.name own_attack:OutRank`, or `--attack.candidates own_attack:OutRank` to let `auto`
-    choose it where it is the strongest.
+    On the command line: `--attack.name own_attack:OutRank`, or `--attack.candidates own_attack:OutRank` to let `auto`
+    select it if it is the strongest.
     """
 
     name: str = "out-rank"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Scores in [0, 1], float64 `[sample]`; higher means member."""
-        below = (evidence.shadows[:, 0] < evidence.target[0]) & ~evidence.mask  # view 0 is the image as it is
+        below = (evidence.shadows[:, 0] < evidence.target[0]) & ~evidence.mask  # view 0 is the unchanged image
         return below.sum(0) / (~evidence.mask).sum(0)
 
 
 def main() -> None:
-    """Attacks a model of scikit-learn by the attack above, by `auto`, and by `auto` with the attack above."""
+    """Attacks a model of scikit-learn with the attack above, with `auto`, and with `auto` and the attack above."""
     pixels, classes = load_digits(return_X_y=True)
     images = (pixels[:1200].reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     members = np.random.default_rng(0).permutation(1200) < 600

@@ -1,4 +1,4 @@
-"""Shadows of a network of your own, in Flax: `python examples/own_network.py`."""
+"""Trains shadows of your own Flax network: `python examples/own_network.py`."""
 
 import jax
 import numpy as np
@@ -10,11 +10,11 @@ from jaxmia import Pool, Recipe, attack, train_shadows
 
 
 class TanhNet(nnx.Module):
-    """One hidden layer of tanh units: the target's network, which is none of those that are built in.
+    """One hidden layer of tanh units, like the target's network, which is not among the built-in ones.
 
-    It is made with whichever of `rngs`, `shape`, `classes`, `width`, `dtype` and `conv_general_dilated` it names. Batch
-    normalisation and dropout of Flax work as they are; `nnx.Conv(..., conv_general_dilated=conv_general_dilated)` stays
-    fast when many models are trained together.
+    It is built with those of `rngs`, `shape`, `classes`, `width`, `dtype` and `conv_general_dilated` that it names.
+    Flax's batch normalisation and dropout need nothing else, and `nnx.Conv` stays fast when many models are trained
+    together if it is given `conv_general_dilated`.
     """
 
     def __init__(self, rngs: nnx.Rngs, shape: tuple[int, int, int], classes: int, width: int = 64) -> None:
@@ -28,7 +28,7 @@ class TanhNet(nnx.Module):
 
 
 def main() -> None:
-    """Attacks a model of scikit-learn by shadows of its own network and of a built-in one."""
+    """Attacks a model of scikit-learn with shadows of its own network, and of a built-in one."""
     pixels, classes = load_digits(return_X_y=True)
     images = (pixels[:1200].reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     members = np.random.default_rng(0).permutation(1200) < 600
