@@ -19,8 +19,7 @@ from jaxmia.models import Network
 _MARK = ".jaxmia-demo"
 _SEED = 20
 _SIDE = 600
-_MEAN, _STD = (0.3053,), (0.3761,)
-_PREPROCESSING = Preprocessing(mean=_MEAN, std=_STD)
+_PREPROCESSING = Preprocessing(mean=(0.3053,), std=(0.3761,))
 _RECIPE = Recipe(
     architecture="cnn", epochs=40, batch_size=32, learning_rate=0.05, weight_decay=1e-4, decay_norm_and_bias=True
 )
