@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
+from jaxmia.models import NETWORKS
+from jaxmia.models.native.build import multiplies_bfloat16
 from jaxmia.provenance import digest, processor
 
 Device: TypeAlias = Any
@@ -70,15 +72,21 @@ def make_devices(section: EnsembleConfig) -> tuple[Device, ...]:
 
 
 def compute_dtype(shadow: Recipe, device: Device) -> jnp.dtype:
-    """The configured dtype, float32 or bfloat16; `auto` selects bfloat16 if the device multiplies it natively."""
+    """The configured dtype, float32 or bfloat16; `auto` selects bfloat16 where the device is faster with it."""
     if shadow.precision != "auto":
         return jnp.dtype(shadow.precision)
-    return jnp.dtype(jnp.bfloat16 if _has_bfloat16(device) else jnp.float32)
+    return jnp.dtype(jnp.bfloat16 if _prefers_bfloat16(shadow, device) else jnp.float32)
 
 
-def _has_bfloat16(device: Device) -> bool:
-    """True on TPUs and on NVIDIA GPUs from compute capability 8.0 (Ampere) on."""
+def _prefers_bfloat16(shadow: Recipe, device: Device) -> bool:
+    """True on TPUs, on NVIDIA GPUs from compute capability 8.0 (Ampere) on, and for convolutions on CPUs with kernels.
+
+    XLA itself computes bfloat16 slowly on CPUs.
+    """
     if device.platform == "tpu":
         return True
+    if device.platform == "cpu":
+        network = NETWORKS.get(shadow.architecture)
+        return network is not None and network.convolutional and multiplies_bfloat16()
     capability = getattr(device, "compute_capability", None)
     return device.platform in ("gpu", "cuda") and capability is not None and float(capability) >= 8.0

@@ -9,7 +9,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import training_flops_per_image
 from jaxmia.models import Compute, Network
-from jaxmia.training import autotune
+from jaxmia.training import autotune, devices
 from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
 from jaxmia.training.measure import StepTimer, attempt, images_per_second, out_of_memory
@@ -141,14 +141,20 @@ def test_more_devices_than_there_are():
         make_plan(EnsembleConfig(devices=99), trainer(), 8, LARGE)
 
 
-def test_auto_precision_is_float32_where_bfloat16_is_slow():
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_auto_precision_is_float32_where_bfloat16_is_slow(monkeypatch, multiplies: bool):
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: multiplies)
+
     class Old:
         platform, compute_capability = "gpu", "6.0"
 
     class New:
         platform, compute_capability = "gpu", "9.0"
 
-    assert compute_dtype(Recipe(), jax.devices("cpu")[0]) == "float32"
+    cpu = jax.devices("cpu")[0]
+    assert compute_dtype(Recipe(architecture="resnet18"), cpu) == ("bfloat16" if multiplies else "float32")
+    assert compute_dtype(Recipe(architecture="mlp"), cpu) == "float32"
+    assert compute_dtype(Recipe(architecture="package.module:network"), cpu) == "float32"
     assert compute_dtype(Recipe(), Old()) == "float32"
     assert compute_dtype(Recipe(), New()) == "bfloat16"
     assert compute_dtype(Recipe(precision="bfloat16"), Old()) == "bfloat16"
