@@ -174,7 +174,7 @@ class Recipe(_Section):
     augment: Augment = Augment()
     """Random augmentation of each training image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations; auto selects bfloat16 where the device supports it natively."""
+    """Type of activations; auto selects bfloat16 where the device is faster with it."""
 
     @model_validator(mode="after")
     def _depth_of_wideresnet(self) -> "Recipe":
