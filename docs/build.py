@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Lists the results where a page asks for them, and turns formulas into MathML."""
     about_attacks = page.title == "Attacks"
     found = sorted(
-        path for path in RESULTS.glob("*.md") if path.name.startswith(("attacks", "strength")) == about_attacks
+        path for path in RESULTS.glob("*.md") if path.name.startswith(("attacks", "strength", "study")) == about_attacks
     )
     listed = "\n".join(f"- [{_title(path)}](results/{path.name})" for path in found) or "Nothing yet."
     markdown = markdown.replace("<!-- results -->", listed)

@@ -94,6 +94,7 @@ def test_with_nothing_known_masks_are_as_they_were():
         Masks.random(5, 300),
         Masks.knowing(5, told(), 0.0),
         Masks.knowing(5, np.full(300, -1, np.int8), 1.0),
+        Masks.knowing(5, np.arange(300, dtype=np.int8) % 2, 1.0),  # where all are told, nothing else could be scored
     ):
         assert masks.free.all()
         np.testing.assert_array_equal(masks(range(6)), membership_masks(5, range(6), 300))
