@@ -137,6 +137,8 @@ def train_shadows(
 
     prepare_devices()
     recipe = recipe or Recipe()
+    if recipe.rounds > 1:
+        raise InputError(f"rounds: {recipe.rounds} needs the target's scores between the rounds; use `jaxmia run`")
     samples = pool.images_to("train on")
     shown = kind_of(samples).query_views(symmetries, shift, recipe.augment, samples.shape[1:])
     setup = shadow_setup(

@@ -145,6 +145,8 @@ class Recipe(_Section):
     none, and neither is scored; 0 draws all masks at random."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Number of shadow models."""
+    rounds: Annotated[int, Field(ge=1, le=2)] = 1
+    """With 2, half of the models are trained first, and the members of the others are drawn by what these find out."""
     epochs: Annotated[int, Field(ge=1)] = 60
     """Number of passes over each model's IN samples."""
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -180,6 +182,8 @@ class Recipe(_Section):
     def _depth_of_wideresnet(self) -> "Recipe":
         if self.architecture == "wideresnet" and (self.depth - 4) % 6:
             raise ValueError(f"depth: {self.depth} is not 6 n + 4 (10, 16, 22, 28, ...)")
+        if self.rounds > self.count:
+            raise ValueError(f"rounds: {self.rounds} rounds need as many models at least (count is {self.count})")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs ({self.epochs})")
         return self

@@ -8,7 +8,7 @@ import numpy as np
 DRAWN = -1
 """Value in `Masks.fixed` of a sample whose membership is drawn for each model."""
 
-_MASK, _ORDER, _FIX, _FOLD = 0, 1, 2, 3
+_MASK, _ORDER, _FIX, _FOLD, _CHANCE = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +18,13 @@ class Masks:
     Attributes:
         seed: Seed of the run, at least 0.
         fixed: int8 `[sample]`: 1 if the sample is IN for every model, 0 if it is OUT for every model, and -1 if its
-            membership is drawn independently for each model with probability 1/2.
+            membership is drawn independently for each model.
+        chance: Probability with which a sample is drawn to be IN, `[sample]`; None for 1/2 each.
     """
 
     seed: int
     fixed: np.ndarray
+    chance: np.ndarray | None = None
 
     @classmethod
     def random(cls, seed: int, samples: int) -> "Masks":
@@ -58,7 +60,11 @@ class Masks:
 
     def __call__(self, models: Sequence[int]) -> np.ndarray:
         """Masks of the given models, bool `[model, sample]`; True is IN."""
-        drawn = membership_masks(self.seed, models, len(self.fixed))
+        if self.chance is None:
+            drawn = membership_masks(self.seed, models, len(self.fixed))
+        else:
+            raw = [_generator(self.seed, model, _CHANCE).random_raw(len(self.fixed)) for model in models]
+            drawn = np.array(raw) * 2.0**-64 < self.chance
         return np.where(self.free, drawn, self.fixed == 1)
 
 

@@ -50,7 +50,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     """Finds the recipe whose shadow models resemble the target most on the public samples.
 
     Recipes that an earlier call trained on the same pool are not trained again. The search uses only the public
-    membership labels, and only to compare distributions; the choice of the recipe nevertheless depends on them.
+    membership labels, and only to compare margins; the choice of the recipe nevertheless depends on them.
 
     Args:
         pipeline: Pipeline with the challenge, the configured recipe and search space, and the run directory.
@@ -78,7 +78,6 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
             outcome.phi[:, pool.public],
             mask,
             outcome.correct[:, pool.public],
-            pool.labels[pool.public],
         )
         for place, outcome in outcomes.items()
     }
@@ -140,7 +139,7 @@ def _target(pipeline: Pipeline) -> Target:
     if min(members.sum(), (~members).sum()) < MIN_PER_SIDE:
         raise InputError(
             f"match: {int(members.sum())} public members and {int((~members).sum())} non-members, expected at least "
-            f"{MIN_PER_SIDE} of each to compare distributions"
+            f"{MIN_PER_SIDE} of each to compare margins on"
         )
     pipeline.query()
     stored = load_npz(RunDir(pipeline.out).target, required=("phi", "correct"))

@@ -8,24 +8,23 @@ reported as any other run, by one attack and on one scale.
 """
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from jaxmia.config import Config, save_config
+from jaxmia.config import Config
 from jaxmia.data.masks import draw_folds, join_folds, steps_per_epoch
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, false_alarms, paired_difference, tpr_at_fpr
-from jaxmia.files import load_npz, save_npz
+from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_truth
-from jaxmia.pipeline.run import open_pipeline, train_and_query
+from jaxmia.pipeline.models import open_pipeline, refuse_other_run, train_and_query, write_joined
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline, ProgressBar, no_progress_bar
-from jaxmia.provenance import origin
 from jaxmia.report import write_report
 from jaxmia.runs.metrics import RunMetrics, Uninformed
 from jaxmia.runs.rundir import RunDir
@@ -64,7 +63,8 @@ class Audit:
     """An informed audit and its directory, which is a run directory too; every stage resumes as that of a run does.
 
     Attributes:
-        config: Configuration; `shadow.count` is the number of models of each fold, and `shadow.known` has no effect.
+        config: Configuration; `shadow.count` is the number of models of each fold, and `shadow.known` and
+            `shadow.rounds` have no effect.
         out: Directory of the results; the runs of the folds are below `out/folds`.
         folds: Number of folds, at least 2.
         truth: CSV `id,membership` of samples whose membership the challenge's files do not tell.
@@ -139,7 +139,7 @@ class Audit:
             InputError: A file or a field is invalid, or a directory does not match the configuration.
             Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
         """
-        self._refuse_other_run()
+        refuse_other_run(self.out, "folds", "audit")
         for run in self.runs:
             train_and_query(run)
         self._join()
@@ -158,30 +158,20 @@ class Audit:
         return draw_folds(self.config.seed, len(self.pool), self.folds)
 
     def _with_known(self, known: float) -> Config:
-        return self.config.model_copy(update={"shadow": self.config.shadow.model_copy(update={"known": known})})
+        shadow = self.config.shadow.model_copy(update={"known": known, "rounds": 1})
+        return self.config.model_copy(update={"shadow": shadow})
 
     def _run(self, pool: Pool, config: Config, out: Path, title: str) -> Pipeline:
         return self._stages.attacking(pool, config, out, lambda what: self.progress_bar(f"{title}: {what}"))
 
-    def _refuse_other_run(self) -> None:
-        for entry in ScoreStore(RunDir(self.out).shadows).index():
-            if "folds" not in entry.metadata.get("cache_key", {}):
-                raise InputError(f"{entry.path}: belongs to a run that is no audit; use another --out")
-
     def _join(self) -> None:
-        """Writes the joined margins, the target's, the samples and the configuration to the directory of the audit."""
-        run, store = RunDir(self.out), ScoreStore(RunDir(self.out).shadows)
-        chunk = join_chunks([ScoreStore(RunDir(fold.out).shadows).read() for fold in self.runs], self._fold)
+        """Writes the joined margins and all else that a run directory holds to the directory of the audit."""
+        chunk = join_chunks([ScoreStore(RunDir(run.out).shadows).read() for run in self.runs], self._fold)
         key = self.runs[0].setup.cache_key()
         recipe = {name: value for name, value in key["shadow"].items() if name != "known"}
         key = {**{name: key[name] for name in key if name != "told"}, "shadow": recipe, "folds": self.folds}
-        self.pool.save(run.pool)
-        save_config(self.config, run.config)
-        save_npz(run.target, load_npz(RunDir(self.runs[0].out).target))
-        written = store.write(replace(chunk, metadata={"cache_key": key, **origin()}))
-        for path in store.paths():
-            if path != written:
-                path.unlink()
+        whole = self._stages.attacking(self.pool, self.config, self.out, self.progress_bar)
+        write_joined(whole, self.runs[0].out, chunk, key)
 
     def _compared(self, metrics: RunMetrics) -> RunMetrics:
         out = self.uninformed.out

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from jaxmia.config import Config
 from jaxmia.errors import InputError
-from jaxmia.pipeline.requery import Requery
+from jaxmia.pipeline.models import open_pipeline, prepare_run_dir, train_and_query
+from jaxmia.pipeline.rounds import train_in_rounds
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.shard import Shard, meet
-from jaxmia.pipeline.stages import Pipeline, ProgressBar, no_progress_bar
+from jaxmia.pipeline.stages import ProgressBar, no_progress_bar
 from jaxmia.report import write_report
-from jaxmia.runs.cleanup import clear_leftovers
 from jaxmia.runs.metrics import RunMetrics
-from jaxmia.runs.store import Entry
 
 
 def run(
@@ -33,24 +32,10 @@ def run(
         Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     pipeline = open_pipeline(config, out, progress_bar)
-    train_and_query(pipeline)
+    (train_and_query if config.shadow.rounds == 1 else train_in_rounds)(pipeline)
     metrics = score(out, config.attack)
     write_report(out, truth=truth, images=pipeline.pool.images)
     return metrics
-
-
-def train_and_query(pipeline: Pipeline) -> None:
-    """Queries the target and makes sure that all shadow models are trained and queried.
-
-    Raises:
-        InputError: As in `run`.
-        Interrupted: As in `run`.
-    """
-    requery, waiting = prepare_run_dir(pipeline, pipeline.out)
-    pipeline.begin()
-    pipeline.query()
-    requery.run(waiting)
-    pipeline.train()
 
 
 def train(
@@ -75,6 +60,7 @@ def train(
         InputError: As in `run`, or existing models were queried in other views.
         Interrupted: As in `run`.
     """
+    _refuse_rounds(config)
     pipeline = open_pipeline(config, out, progress_bar)
     if coordinator is not None:
         shard = meet(coordinator, shard or Shard())
@@ -103,6 +89,7 @@ def query(
         InputError: As in `run`, or the weights of shadow models to be queried again were not kept.
         Interrupted: As in `run`.
     """
+    _refuse_rounds(config)
     pipeline = open_pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
     pipeline.begin()
@@ -110,28 +97,6 @@ def query(
     requery.run(waiting)
 
 
-def prepare_run_dir(pipeline: Pipeline, source: Path) -> tuple[Requery, list[Entry]]:
-    """Checks a run directory before anything is written, and removes partial files of killed processes.
-
-    Args:
-        pipeline: Pipeline of the run.
-        source: Directory of the run whose shadow models are queried; usually the same.
-
-    Returns:
-        The query of trained models, and the chunks that need it.
-
-    Raises:
-        InputError: The directory does not match the configuration.
-    """
-    requery = Requery(pipeline, source)
-    waiting = requery.waiting()
-    clear_leftovers(pipeline.out)
-    return requery, waiting
-
-
-def open_pipeline(config: Config, out: Path, progress_bar: ProgressBar = no_progress_bar) -> Pipeline:
-    """Creates the stages of a run, on all devices."""
-    from jaxmia.training.devices import prepare_devices
-
-    prepare_devices()
-    return Pipeline(config, out, progress_bar)
+def _refuse_rounds(config: Config) -> None:
+    if config.shadow.rounds > 1:
+        raise InputError(f"shadow.rounds: {config.shadow.rounds} needs the scores between the rounds; use `jaxmia run`")

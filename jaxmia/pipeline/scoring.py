@@ -23,7 +23,7 @@ from jaxmia.pipeline.summary import (
     public_figures,
     write_samples,
 )
-from jaxmia.runs.matrices import Matrices, read_matrices
+from jaxmia.runs.matrices import ROUND, Matrices, read_matrices
 from jaxmia.runs.metrics import AuditSummary, EpsilonBound, RunMetrics, SelectionSummary, ShadowAccuracy
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.status import enough, missing_models, ranges
@@ -48,7 +48,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
     missing = _tell_missing(out, matrices.shadows)
-    selection = None if named else select_attack(matrices.evidence, section, candidates)
+    selection = None if named else select_attack(matrices.rehearsal, section, candidates)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}
@@ -69,7 +69,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     for_all, all_fits = ({name: matrices.for_everyone(found[name]) for name in found} for found in (scores, fits))
     save_npz(RunDir(out).scores, for_all)
     write_samples(RunDir(out).samples, matrices.everyone, for_all[chosen.name], all_fits, for_all)
-    rehearsal = selection or _rehearse(chosen, matrices.evidence, section)
+    rehearsal = selection or _rehearse(chosen, matrices.rehearsal, section)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
     metrics = RunMetrics(
@@ -81,9 +81,10 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         diverged=tuple(int(model) for model in matrices.shadows.diverged),
         samples=len(matrices.everyone),
         told=int((~matrices.free).sum()),
+        rounds=int(matrices.shadows.extra.get(ROUND, np.ones(1)).max()),
         shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
-        misalignment=misalignment(matrices.evidence),
-        unlike_shadows=misaligned(matrices.evidence),
+        misalignment=misalignment(matrices.rehearsal),
+        unlike_shadows=misaligned(matrices.rehearsal),
         matched=matched,
         selection=SelectionSummary.of(selection) if selection else None,
         private=private_estimate(pool, rehearsal),

@@ -131,4 +131,4 @@ def _fill_rows(sections: list[Section]) -> list[Section]:
 def _rehearse(results: Results) -> list[Step]:
     if results.matrices is None or results.attack is None:
         return []
-    return rehearse(results.matrices.evidence, results.attack, results.pool.membership, results.metrics.fpr)
+    return rehearse(results.matrices.rehearsal, results.attack, results.pool.membership, results.metrics.fpr)

@@ -120,6 +120,12 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
             f"The membership of {metrics.told:,} public samples was taken as told: their members trained every shadow, "
             "their non-members none. They are not scored, and every figure on this page is about the other samples."
         )
+    if metrics.rounds > 1:
+        remarks.append(
+            "Half of the shadows were trained in a second round, on members drawn by the scores of the first. These "
+            "cannot play the target, so what shadows promise was measured on the first round alone: with half of the "
+            "models and without what the second adds."
+        )
     if metrics.audit:
         remarks.append(
             f"An informed audit: each sample was scored by shadows that took the memberships of all samples outside of "

@@ -13,6 +13,9 @@ from jaxmia.files import load_npz
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
 
+ROUND = "round"
+"""Name of the array `[model]` that says in which round a model was trained, where there are two."""
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -34,6 +37,20 @@ class Matrices:
     shadows: Chunk
     everyone: Pool
     free: np.ndarray
+
+    @property
+    def rehearsal(self) -> Evidence:
+        """The evidence of those shadows that may play the target.
+
+        The members of a second round are drawn by the scores of the first. Its masks agree with each other, so that the
+        number of other models that hold a sample would tell the membership of a shadow that plays; only the first
+        round's models tell nothing of each other's.
+        """
+        rounds = self.shadows.extra.get(ROUND)
+        if rounds is None:
+            return self.evidence
+        first, whole = rounds == 1, self.evidence
+        return Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
     def for_everyone(self, values: np.ndarray) -> np.ndarray:
         """Values of the free samples among all samples, float64 `[sample]`; NaN where a sample is not free."""

@@ -165,6 +165,8 @@ class RunMetrics(_Part):
     """Number of samples, public and private."""
     told: int = 0
     """How many of them every shadow took as told (`shadow.known`); they are not scored."""
+    rounds: int = 1
+    """Number of rounds in which the shadows were trained (`shadow.rounds`)."""
     shadow_accuracy: ShadowAccuracy | None
     misalignment: float | None
     """How far the target's margins are from its shadows', in standard deviations (`jaxmia.attacks.misalignment`)."""

@@ -26,6 +26,7 @@ class RunDir:
         trials: Folder of what `jaxmia match` has trained, one file a recipe.
         match: How the recipes compare.
         matched: The configuration with the best recipe.
+        rounds: Folder of the runs of both rounds, where there are two.
         folds: Folder of the runs of an informed audit, one for each fold.
         uninformed: Run directory of the attack that an informed audit is compared with.
     """
@@ -50,5 +51,6 @@ class RunDir:
         self.trials = path / "match"
         self.match = path / "match.json"
         self.matched = path / "matched.yaml"
+        self.rounds = path / "rounds"
         self.folds = path / "folds"
         self.uninformed = path / "uninformed"

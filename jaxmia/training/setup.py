@@ -88,7 +88,7 @@ class ShadowSetup:
         The precision is the one that `auto` selects on this device, so that models trained in different precisions are
         not mixed.
         """
-        recipe = self.recipe.model_dump(mode="json", exclude={"count"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"count", "rounds"})
         mean, std = self.preprocessing.statistics(kind_of(self.images))
         return {
             "shadow": {**recipe, "precision": str(self.trainer.compute.dtype)},
@@ -97,6 +97,7 @@ class ShadowSetup:
             "views": [str(view) for view in self.views],
             "seed": self.masks.seed,
             **({} if self.masks.free.all() else {"told": digest(self.masks.fixed)}),
+            **({} if self.masks.chance is None else {"chance": digest(self.masks.chance)}),
             "pool": self.pool_digest,
         }
 

@@ -136,3 +136,17 @@ def test_each_sample_comes_from_its_own_fold():
     joined = join_folds(parts, fold)
     for sample, own in enumerate(fold):
         np.testing.assert_array_equal(joined[..., sample], parts[own][..., sample])
+
+
+def test_samples_are_drawn_with_chances_of_their_own():
+    """Shares over 4,000 models within five standard errors; what is fixed stays so, whatever its chance."""
+    chance = np.repeat([0.15, 0.5, 0.85], 40)
+    fixed = np.where(np.arange(120) % 10 == 0, 1, DRAWN).astype(np.int8)
+    masks = Masks(3, fixed, chance)
+    drawn = masks(range(4000))
+    assert drawn[:, fixed == 1].all()
+    error = np.sqrt(chance * (1 - chance) / 4000)[masks.free]
+    assert (np.abs(drawn.mean(0)[masks.free] - chance[masks.free]) < 5 * error).all()
+    np.testing.assert_array_equal(masks([17]), drawn[17:18])
+    correlation = np.corrcoef(drawn[:, masks.free].T)
+    assert np.abs(correlation[~np.eye(len(correlation), dtype=bool)]).max() < 6 / np.sqrt(4000)

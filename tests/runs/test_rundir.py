@@ -21,6 +21,7 @@ NAMES = {
     "trials": "match",
     "match": "match.json",
     "matched": "matched.yaml",
+    "rounds": "rounds",
     "folds": "folds",
     "uninformed": "uninformed",
 }

@@ -1,0 +1,268 @@
+"""How often each way of comparing shadows with a target finds the target's recipe.
+
+    python -m benchmarks.hidden_recipes train --minutes 9
+    python -m benchmarks.hidden_recipes report
+
+`train` makes the margins that are missing; the same command again goes on. `report` needs them alone and writes
+`benchmarks/results/hidden_recipes_cpu.md`. Every recipe of a grid hides behind targets in turn: models of it whose
+public members are those that are told. It is to be found among all recipes of the grid by four models of each.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+from scipy.stats import wasserstein_distance
+
+from benchmarks.make_challenge import make_pool
+from jaxmia.cli.display import show_messages
+from jaxmia.config import Augment, EnsembleConfig, Recipe
+from jaxmia.data.augment import View
+from jaxmia.data.masks import Masks
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.matching.likeness import likeness
+from jaxmia.matching.trials import lanes_of, programs, train_recipes
+from jaxmia.provenance import commit, processor
+from jaxmia.training.devices import prepare_devices
+from jaxmia.training.setup import shadow_setup
+
+logger = logging.getLogger("benchmarks.hidden_recipes")
+
+IMAGES = Path("../shared/data/cifar9_jpeg.npz")
+OUT = Path("runs/hidden_recipes")
+RESULTS = Path(__file__).parent / "results/hidden_recipes_cpu.md"
+
+SIDE = 12
+PUBLIC, PRIVATE = 600, 600
+MEAN, STD = (0.47,), (0.25,)
+SEEDS = (5101, 5102)
+"""Of the photographs; masks and weights of the models follow from them."""
+
+MODELS = 4
+"""Models of each recipe in a search."""
+
+TARGETS = 2
+"""Further models of each recipe, which play the target with each of the others."""
+
+_COMMON = Recipe(architecture="cnn", width=16, batch_size=64, precision="float32")
+GRID = tuple(
+    _COMMON.model_copy(
+        update={"epochs": epochs, "learning_rate": rate, "label_smoothing": smoothing, "augment": augment}
+    )
+    for epochs, rate, smoothing, augment in product(
+        (12, 24),
+        (0.03, 0.1),
+        (0.0, 0.1),
+        (Augment(), Augment(flip=True), Augment(crop=1), Augment(crop=1, flip=True)),
+    )
+)
+
+
+def margins_path(out: Path, seed: int, kind: str) -> Path:
+    """File of the margins of all recipes' models, `kind` of masks: `fixed` or `random` on the public samples."""
+    return out / f"{kind}-{seed}.npz"
+
+
+def train(out: Path, images: Path, seed: int, kind: str) -> None:
+    """Trains the models of all recipes on one draw of photographs, and keeps their margins."""
+    pool, _ = make_pool(images, PUBLIC, PRIVATE, 28, seed)
+    setup = shadow_setup(
+        pool, GRID[0], Preprocessing(SIDE, MEAN, STD), int(pool.labels.max()) + 1, views=(View(),), seed=seed
+    )
+    if kind == "fixed":
+        setup = replace(setup, masks=Masks.knowing(seed, pool.membership, 1.0))
+        count = MODELS + TARGETS
+    else:
+        setup = replace(setup, masks=Masks.random(seed + 1, len(pool)))
+        count = MODELS
+    started = time.perf_counter()
+    phi, correct = (np.empty((len(GRID), count, len(pool)), kind_) for kind_ in (np.float32, bool))
+    for group in programs(GRID):
+        own = setup.with_recipe(GRID[group[0]])
+        plan = own.plan(EnsembleConfig(width=24, conv="native"), len(group) * count)
+        chunks = lanes_of(group, count, plan)
+        for place, outcome in train_recipes(own.ensemble(plan), GRID, chunks, masks=own.masks):
+            phi[place], correct[place] = outcome.phi, outcome.correct
+        logger.info(f"{kind}, seed {seed}: {GRID[group[0]].augment} done after {time.perf_counter() - started:.0f} s")
+    save_npz(
+        margins_path(out, seed, kind),
+        {
+            "phi": phi,
+            "correct": correct,
+            "mask": setup.masks(range(count)),
+            "labels": pool.labels,
+            "membership": pool.membership,
+            "seconds": np.array(time.perf_counter() - started),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Set:
+    """Margins of all recipes' models on the public samples of one draw of photographs.
+
+    Attributes:
+        members: Whether a sample is told to be a member, bool `[sample]`.
+        labels: Classes, int `[sample]`.
+        fixed: Margins of models that take all of that as told, `[recipe, model, sample]`.
+        random: Margins of models whose members are drawn, `[recipe, model, sample]`.
+        mask: Masks of these, bool `[model, sample]`.
+    """
+
+    members: np.ndarray
+    labels: np.ndarray
+    fixed: np.ndarray
+    random: np.ndarray
+    mask: np.ndarray
+
+
+def read_set(out: Path, seed: int) -> Set:
+    fixed, random = (load_npz(margins_path(out, seed, kind)) for kind in ("fixed", "random"))
+    public = fixed["membership"] >= 0
+    return Set(
+        members=fixed["membership"][public] == 1,
+        labels=fixed["labels"][public],
+        fixed=fixed["phi"][..., public].astype(np.float64),
+        random=random["phi"][..., public].astype(np.float64),
+        mask=random["mask"][:, public],
+    )
+
+
+def by_distributions(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
+    """Energy score of Wasserstein-1 distances between the margins of members, and of non-members, class by class."""
+    models = [(target, one.members), *zip(phi, mask, strict=True)]
+    parts = [
+        [np.sort(margins[side & (one.labels == label)]) for side in (trained, ~trained) for label in set(one.labels)]
+        for margins, trained in models
+    ]
+
+    def distance(a: int, b: int) -> float:
+        gaps = [wasserstein_distance(x, y) for x, y in zip(parts[a], parts[b], strict=True)]
+        return float(np.average(gaps, weights=[len(part) for part in parts[0]]))
+
+    numbers = range(1, len(models))
+    own, pairs = ([distance(*pair) for pair in of] for of in (((0, k) for k in numbers), combinations(numbers, 2)))
+    return float(np.mean(own) - np.mean(pairs) / 2)
+
+
+def by_sample(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
+    """Energy score of mean absolute differences on the very same samples, as `jaxmia match` takes it."""
+    return likeness(target, one.members, phi, mask, np.zeros_like(mask)).energy_score
+
+
+def by_student(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
+    """Mean surprise under Student's predictive distribution of each sample, its variance shrunk to the side's mean."""
+    del mask
+    models = len(phi)
+    center, sum_sq = phi.mean(0), phi.var(0) * models
+    own, prior = models - 1, 4.0
+    pooled = np.where(one.members, sum_sq[one.members].mean(), sum_sq[~one.members].mean()) / own
+    variance = (sum_sq + prior * pooled) / (own + prior) * (1 + 1 / models)
+    return float(-student.logpdf(target, own + prior, center, np.sqrt(variance)).mean())
+
+
+METHODS: dict[str, tuple[str, Callable[..., float]]] = {
+    "distributions, random members": ("random", by_distributions),
+    "distributions, told members": ("fixed", by_distributions),
+    "sample by sample, random members": ("random", by_sample),
+    "sample by sample, told members": ("fixed", by_sample),
+    "Student by sample, told members": ("fixed", by_student),
+}
+
+
+def search(one: Set, method: str, recipe: int, model: int) -> int:
+    """The recipe that a method finds where a model of `recipe` is the target, by other models' numbers."""
+    kind, score = METHODS[method]
+    rows = [number for number in range(MODELS + 1) if number != model][:MODELS]
+    phi, mask = (one.fixed[:, rows], np.tile(one.members, (MODELS, 1))) if kind == "fixed" else (one.random, one.mask)
+    return int(np.argmin([score(one, one.fixed[recipe, model], margins, mask) for margins in phi]))
+
+
+def report(out: Path) -> str:
+    """The table, in Markdown."""
+    seeds = [seed for seed in SEEDS if all(margins_path(out, seed, kind).exists() for kind in ("fixed", "random"))]
+    sets = [read_set(out, seed) for seed in seeds]
+    true = np.tile(np.repeat(np.arange(len(GRID)), MODELS + TARGETS), len(sets))
+    found = {
+        method: np.array(
+            [
+                search(one, method, recipe, model)
+                for one in sets
+                for recipe in range(len(GRID))
+                for model in range(MODELS + TARGETS)
+            ]
+        )
+        for method in METHODS
+    }
+    base = found[next(iter(METHODS))] == true
+    rows = []
+    for method, guess in found.items():
+        shares = [
+            np.mean([_field(GRID[a], name) == _field(GRID[b], name) for a, b in zip(guess, true, strict=True)])
+            for name in ("augment", "label_smoothing", "epochs", "learning_rate")
+        ]
+        gain = (guess == true).astype(float) - base
+        by_recipe = np.array([gain[true == recipe].mean() for recipe in range(len(GRID))])
+        error = by_recipe.std(ddof=1) / np.sqrt(len(by_recipe))
+        rows.append(
+            f"| {method} | {100 * (guess == true).mean():.1f} | {100 * gain.mean():+.1f} ± {100 * error:.1f} | "
+            + " | ".join(f"{100 * share:.1f}" for share in shares)
+            + " |"
+        )
+    seconds = sum(
+        float(load_npz(margins_path(out, seed, kind))["seconds"]) for seed in seeds for kind in ("fixed", "random")
+    )
+    about = (
+        f"{PUBLIC + PRIVATE:,} photographs at {SIDE}x{SIDE}, {PUBLIC} of them public, `cnn` of width 16; {len(GRID)} "
+        "recipes (12 or 24 epochs, learning rate .03 or .1, label smoothing 0 or .1; no augmentation, flips, crops or "
+        f"both), {MODELS} models of each in a search. Each recipe hides behind {MODELS + TARGETS} targets a draw of "
+        f"photographs ({len(seeds)} draws, {len(true)} searches by each method): models of it that were trained on the "
+        "told members. Shares that are right, in percent; the gain over the first with its standard error over recipes."
+    )
+    made = (
+        f"Seeds {', '.join(map(str, seeds))}; trained in {seconds:,.0f} s on {processor()}, shared with other work; "
+        f"commit {commit()}. Made by `python -m benchmarks.hidden_recipes`."
+    )
+    head = (
+        "| distance | recipe | gain | augmentation | smoothing | epochs | learning rate |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    )
+    return "\n".join(["# How often each distance finds a hidden recipe", "", about, "", *head, *rows, "", made]) + "\n"
+
+
+def _field(recipe: Recipe, name: str) -> str:
+    return str(getattr(recipe, name))
+
+
+def main() -> None:
+    """Parses the command line and does one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train", "report"))
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the margins")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
+    parser.add_argument("--minutes", type=float, default=9.0, help="of training; a set that was begun is finished")
+    options = parser.parse_args()
+    prepare_devices()
+    show_messages(logging.INFO)
+    if options.what == "report":
+        write_text(RESULTS, report(options.out))
+        return
+    started = time.monotonic()
+    for seed in SEEDS:
+        for kind in ("fixed", "random"):
+            if margins_path(options.out, seed, kind).exists():
+                continue
+            if time.monotonic() - started > 60 * options.minutes:
+                return
+            train(options.out, options.images, seed, kind)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""How probable it is that a sample is a member, calibrated on shadows that play the target."""
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from jaxmia.attacks import Adaptive, Aligned, Evidence, misaligned
+
+TARGETS = 32
+"""Largest number of shadows that play the target."""
+
+LEAST = 0.15
+"""Least probability that either membership keeps: a sample needs models on both sides, and the scores may be wrong."""
+
+
+def membership_chances(evidence: Evidence) -> np.ndarray:
+    """Probability that each sample is a member of the target, between `LEAST` and 1 - `LEAST`, `[sample]`.
+
+    Scores of `adaptive` become probabilities by the isotonic regression of membership on the scores of shadows that
+    play the target. No membership of the target is looked at.
+
+    Args:
+        evidence: Margins of the target, and of shadows whose members were drawn independently.
+
+    Raises:
+        MissingModels: No sample has both IN and OUT models.
+    """
+    attack = Adaptive("fisher" if len(evidence.target) > 1 else "mean")
+    played = list(evidence.pseudo_targets(range(min(TARGETS, len(evidence.shadows)))))
+    scores = np.concatenate([attack(against) for against, _ in played])
+    members = np.concatenate([known for _, known in played])
+    levels, place = np.unique(scores, return_inverse=True)
+    counts = np.bincount(place)
+    shares = isotonic_regression(np.bincount(place, members) / counts, weights=counts).x
+    own = (Aligned(attack) if misaligned(evidence) else attack)(evidence)
+    return np.clip(np.interp(own, levels, shares), LEAST, 1 - LEAST)

@@ -1,0 +1,84 @@
+"""Shadow models in two rounds: the members of the second are drawn by what the first found out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxmia.config import Config
+from jaxmia.data.masks import Masks
+from jaxmia.evaluation.chances import membership_chances
+from jaxmia.pipeline.models import refuse_other_run, train_and_query, write_joined
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.matrices import ROUND, read_matrices
+from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.store import Chunk, ScoreStore
+
+_OTHER_SEED = 2**31
+"""Distance of the second round's seed, so that its weights and orders have nothing to do with the first's."""
+
+
+def train_in_rounds(pipeline: Pipeline) -> None:
+    """Trains half of `shadow.count` models, then the others by the first ones' scores, and joins both.
+
+    A model of the second round holds each free sample with the probability of membership that the first round gives it
+    (`membership_chances`), so that its training set has more in common with the target's. No membership of the target
+    beyond those that all shadows take as told has a part in that.
+
+    Args:
+        pipeline: Pipeline of the whole run; the rounds have run directories of their own below it.
+
+    Raises:
+        InputError: As in `train_and_query`, or the directory holds models of a run in one round.
+        Interrupted: As in `train_and_query`.
+    """
+    refuse_other_run(pipeline.out, "rounds", "run in two rounds")
+    half = -(-pipeline.config.shadow.count // 2)
+    first = _round(pipeline, 1, half)
+    train_and_query(first)
+    second = _round(pipeline, 2, pipeline.config.shadow.count - half)
+    masks = first.setup.masks
+    second.__dict__["setup"] = replace(
+        first.setup, masks=Masks((masks.seed + _OTHER_SEED) % 2**32, masks.fixed, _chances(first.out))
+    )
+    train_and_query(second)
+    chunks = [ScoreStore(RunDir(run.out).shadows).read() for run in (first, second)]
+    write_joined(pipeline, first.out, join_rounds(chunks, half), {**first.setup.cache_key(), "rounds": 2})
+
+
+def join_rounds(chunks: list[Chunk], half: int) -> Chunk:
+    """Joins the models of both rounds; those of the second are counted on from `half`."""
+    first, second = chunks
+    parts = [first, replace(second, model=second.model + half)]
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Chunk(
+        model=joined("model"),
+        mask=joined("mask"),
+        phi=joined("phi"),
+        accuracy=joined("accuracy"),
+        accuracy_in=joined("accuracy_in"),
+        extra={ROUND: np.repeat([1, 2], [len(part.model) for part in parts])},
+        metadata={},
+        diverged=(*first.diverged, *(number + half for number in second.diverged)),
+    )
+
+
+def _chances(out: Path) -> np.ndarray:
+    """Probability with which each sample is drawn to be IN, `[sample]`; 1/2 where the membership was taken as told."""
+    matrices = read_matrices(out)
+    chances = matrices.for_everyone(membership_chances(matrices.evidence))
+    return np.where(matrices.free, chances, 0.5)
+
+
+def _round(pipeline: Pipeline, number: int, count: int) -> Pipeline:
+    config: Config = pipeline.config
+    shadow = config.shadow.model_copy(update={"rounds": 1, "count": count})
+    return pipeline.attacking(
+        pipeline.pool,
+        config.model_copy(update={"shadow": shadow}),
+        RunDir(pipeline.out).rounds / str(number),
+        lambda what: pipeline.progress_bar(f"round {number} of 2: {what}"),
+    )
