@@ -48,6 +48,9 @@ SEEDS = (5101, 5102)
 MODELS = 4
 """Models of each recipe in a search."""
 
+FEW = 20
+"""Members, or non-members, below which a class is not compared on its own."""
+
 TARGETS = 2
 """Further models of each recipe, which play the target with each of the others."""
 
@@ -136,16 +139,28 @@ def read_set(out: Path, seed: int) -> Set:
 
 
 def by_distributions(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
-    """Energy score of Wasserstein-1 distances between the margins of members, and of non-members, class by class."""
+    """Energy score of Wasserstein-1 distances between the margins of members, and of non-members, class by class.
+
+    Classes with few members or few non-members are taken together.
+    """
+    few = [
+        label
+        for label in set(one.labels)
+        if min((one.members & (one.labels == label)).sum(), (~one.members & (one.labels == label)).sum()) < FEW
+    ]
+    strata = np.where(np.isin(one.labels, few), -1, one.labels)
     models = [(target, one.members), *zip(phi, mask, strict=True)]
     parts = [
-        [np.sort(margins[side & (one.labels == label)]) for side in (trained, ~trained) for label in set(one.labels)]
+        [[margins[side & (strata == stratum)] for stratum in np.unique(strata)] for side in (trained, ~trained)]
         for margins, trained in models
     ]
 
     def distance(a: int, b: int) -> float:
-        gaps = [wasserstein_distance(x, y) for x, y in zip(parts[a], parts[b], strict=True)]
-        return float(np.average(gaps, weights=[len(part) for part in parts[0]]))
+        means = []
+        for x, y in zip(parts[a], parts[b], strict=True):
+            gaps = [wasserstein_distance(own, other) for own, other in zip(x, y, strict=True)]
+            means.append(np.average(gaps, weights=[len(own) for own in x]))
+        return float(np.mean(means))
 
     numbers = range(1, len(models))
     own, pairs = ([distance(*pair) for pair in of] for of in (((0, k) for k in numbers), combinations(numbers, 2)))

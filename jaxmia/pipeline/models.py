@@ -8,6 +8,7 @@ from jaxmia.config import Config, save_config
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.requery import Requery
+from jaxmia.pipeline.shard import Shard
 from jaxmia.pipeline.stages import Pipeline, ProgressBar, no_progress_bar
 from jaxmia.provenance import origin
 from jaxmia.runs.cleanup import clear_leftovers
@@ -23,8 +24,8 @@ def open_pipeline(config: Config, out: Path, progress_bar: ProgressBar = no_prog
     return Pipeline(config, out, progress_bar)
 
 
-def train_and_query(pipeline: Pipeline) -> None:
-    """Queries the target and makes sure that all shadow models are trained and queried.
+def train_and_query(pipeline: Pipeline, shard: Shard | None = None) -> None:
+    """Queries the target and makes sure that all shadow models, or those of a shard, are trained and queried.
 
     Raises:
         InputError: A file or a field is invalid, or the run directory does not match the configuration.
@@ -34,7 +35,7 @@ def train_and_query(pipeline: Pipeline) -> None:
     pipeline.begin()
     pipeline.query()
     requery.run(waiting)
-    pipeline.train()
+    pipeline.train(shard)
 
 
 def prepare_run_dir(pipeline: Pipeline, source: Path) -> tuple[Requery, list[Entry]]:

@@ -6,16 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxmia.config import Config
-from jaxmia.data.masks import Masks
 from jaxmia.evaluation.chances import membership_chances
 from jaxmia.pipeline.models import refuse_other_run, train_and_query, write_joined
+from jaxmia.pipeline.shard import Shard
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.matrices import ROUND, read_matrices
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Chunk, ScoreStore
-
-_OTHER_SEED = 2**31
-"""Distance of the second round's seed, so that its weights and orders have nothing to do with the first's."""
 
 
 def train_in_rounds(pipeline: Pipeline) -> None:
@@ -33,23 +30,19 @@ def train_in_rounds(pipeline: Pipeline) -> None:
         Interrupted: As in `train_and_query`.
     """
     refuse_other_run(pipeline.out, "rounds", "run in two rounds")
-    half = -(-pipeline.config.shadow.count // 2)
-    first = _round(pipeline, 1, half)
+    count = pipeline.config.shadow.count
+    half = -(-count // 2)
+    first, second = _round(pipeline, 1, half), _round(pipeline, 2, count)
     train_and_query(first)
-    second = _round(pipeline, 2, pipeline.config.shadow.count - half)
-    masks = first.setup.masks
-    second.__dict__["setup"] = replace(
-        first.setup, masks=Masks((masks.seed + _OTHER_SEED) % 2**32, masks.fixed, _chances(first.out))
-    )
-    train_and_query(second)
+    masks = replace(first.setup.masks, chance=_chances(first.out))
+    second.__dict__["setup"] = replace(first.setup, masks=masks)
+    train_and_query(second, Shard(first=half))
     chunks = [ScoreStore(RunDir(run.out).shadows).read() for run in (first, second)]
-    write_joined(pipeline, first.out, join_rounds(chunks, half), {**first.setup.cache_key(), "rounds": 2})
+    write_joined(pipeline, first.out, join_rounds(chunks), {**first.setup.cache_key(), "rounds": 2})
 
 
-def join_rounds(chunks: list[Chunk], half: int) -> Chunk:
-    """Joins the models of both rounds; those of the second are counted on from `half`."""
-    first, second = chunks
-    parts = [first, replace(second, model=second.model + half)]
+def join_rounds(parts: list[Chunk]) -> Chunk:
+    """Joins the models of both rounds, whose numbers differ."""
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -62,7 +55,7 @@ def join_rounds(chunks: list[Chunk], half: int) -> Chunk:
         accuracy_in=joined("accuracy_in"),
         extra={ROUND: np.repeat([1, 2], [len(part.model) for part in parts])},
         metadata={},
-        diverged=(*first.diverged, *(number + half for number in second.diverged)),
+        diverged=tuple(number for part in parts for number in part.diverged),
     )
 
 

@@ -9,10 +9,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` jobs that share a run; it trains every `count`-th model."""
+    """One of `count` jobs that share a run; it trains every `count`-th model, from model `first` on."""
 
     index: int = 0
     count: int = 1
+    first: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
@@ -28,7 +29,7 @@ class Shard:
 
     def models(self, total: int) -> range:
         """Numbers of the models that this job trains, out of `total`."""
-        return range(self.index, total, self.count)
+        return range(self.first + self.index, total, self.count)
 
 
 def meet(coordinator: str, shard: Shard) -> Shard:

@@ -103,9 +103,9 @@ def test_a_finished_run_trains_nothing_again(done: Path, config: Config, message
     assert {path: path.read_bytes() for path in RunDir(done).shadows.iterdir()} == before
 
 
-def test_models_that_diverged_are_counted_on():
-    first, second = make_chunk([0, 2], diverged=(1,)), make_chunk([0, 1], diverged=(2,))
-    joined = join_rounds([first, second], 3)
+def test_models_that_diverged_are_named():
+    first, second = make_chunk([0, 2], diverged=(1,)), make_chunk([3, 4], diverged=(5,))
+    joined = join_rounds([first, second])
     assert (joined.model.tolist(), joined.diverged) == ([0, 2, 3, 4], (1, 5))
     assert joined.extra["round"].tolist() == [1, 1, 2, 2]
 
