@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bridge.challenge import load_challenge, load_split
+from bridge.tables import categories_of
 from bridge.target import Target, load_target
 from jaxmia.config import ChallengeConfig
 from jaxmia.data.pool import Pool
@@ -41,13 +42,16 @@ def open_public(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
     Raises:
         InputError: The file is not configured or does not exist, or `load_split` rejects it.
     """
-    return load_split(
-        named_file(challenge, "public"),
+    path = named_file(challenge, "public")
+    pool = load_split(
+        path,
         known=True,
         classes=challenge.dataset_classes,
         max_bytes=challenge.max_bytes,
         num_classes=classes,
+        categories=categories_of((path,), challenge.one_hot, challenge.max_bytes),
     )
+    return standardised(pool) if challenge.scaling == "pool" else pool
 
 
 def open_target(challenge: ChallengeConfig) -> Target:
