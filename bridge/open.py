@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from bridge.challenge import load_challenge, load_split
-from bridge.tables import categories_of
+from bridge.challenge import categories_of, load_challenge, load_split
 from bridge.target import Target, load_target
 from jaxmia.config import ChallengeConfig
 from jaxmia.data.pool import Pool
