@@ -68,7 +68,7 @@ class Growing(Told):
         self.seen = nnx.Variable(jnp.zeros(1))
 
     def __call__(self, images):
-        self.seen[...] = jnp.concatenate([self.seen[...], jnp.ones(1)])
+        self.seen.set_value(jnp.concatenate([self.seen[...], jnp.ones(1)]))
         return super().__call__(images, False)
 
 
