@@ -230,11 +230,11 @@ def test_a_long_row_of_digits_is_refused_at_once(digits):
 @pytest.mark.parametrize("ids", [[3, 1, 2], np.array([3, 1, 2]), np.array(["3", "1", "2"]), ("3", 1, np.int8(2))])
 def test_ids_are_text_or_integers_in_any_sequence(tmp_path, ids):
     path = tmp_path / "submission.csv"
-    write_submission(path, ids, [0.0, 0.5, 1.0])
+    write_submission(path, ids, np.array([0.0, 0.5, 1.0]))
     assert path.read_text() == "id,score\n3,0.0\n1,0.5\n2,1.0\n"
     assert validate_submission(path, ids) == []
     assert read_submission(path, ids).data == path.read_bytes()
-    scores, members = match_truth(ids, [0.1, 0.2, 0.3], [1, "2", "3"], [1, 0, 1])
+    scores, members = match_truth(ids, np.array([0.1, 0.2, 0.3]), [1, "2", "3"], np.array([True, False, True]))
     assert (scores.tolist(), members.tolist()) == ([0.2, 0.3, 0.1], [True, False, True])
 
 

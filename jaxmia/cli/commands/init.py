@@ -73,7 +73,7 @@ def _lines(section: "BaseModel", values: dict[str, Any], indent: str) -> Iterato
         words = " ".join([*(field.description or "").split(), *_allowed(field.annotation)])
         yield from textwrap.wrap(words, 120, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
         value = getattr(section, name)
-        if hasattr(value, "model_fields"):
+        if hasattr(type(value), "model_fields"):
             yield f"{indent}{name}:"
             yield from _lines(value, values[name], indent + "  ")
         else:
