@@ -15,7 +15,7 @@ demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --durations 25
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

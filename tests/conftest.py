@@ -12,23 +12,39 @@ import pytest
 from hypothesis import settings
 
 from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.provenance import digest, processor
 from jaxmia.runs.store import Chunk, ScoreStore
+from tests.once import made_once
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Plans, kernels and programs are kept for the time of the tests alone, and shared by pytest's workers.
+def _environment(common: str) -> dict[str, str]:
+    """Variables of pytest's workers and of all processes that tests start; JAX reads them when it is imported.
 
-    SIGINT reaches the processes that tests start, also where a shell had these tests run in the background.
+    Plans, kernels and compiled programs are shared. Programs stay for the next run: JAX finds them by their content,
+    its version and its flags.
     """
+    programs = Path(__file__).parents[1] / ".pytest_cache/programs" / digest(processor().encode())
+    return {
+        "XDG_CACHE_HOME": common,
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ |= _environment(tempfile.mkdtemp(prefix="jaxmia-cache-"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGINT reaches the processes that tests start, also where a shell had these tests run in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
-        folder = tempfile.mkdtemp(prefix="jaxmia-cache-")
-        os.environ["XDG_CACHE_HOME"] = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(lambda: shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +88,14 @@ def messages() -> Iterator[list[str]]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The four files of the demo's challenge; they are read only."""
+    from bridge.demo import make_demo
+
+    return made_once("demo", make_demo)
 
 
 @pytest.fixture(scope="session")

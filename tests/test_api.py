@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,7 +167,7 @@ def cells(notebook: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["library.py", "library.ipynb"])
-def test_the_examples_run(name: str, tmp_path: Path):
+def test_the_examples_run(name: str, demo: Path, tmp_path: Path):
     """With fewer and shorter shadows, and without measuring how to train them."""
     path = ROOT / "examples" / name
     code = cells(path) if path.suffix == ".ipynb" else path.read_text()
@@ -179,6 +180,7 @@ def test_the_examples_run(name: str, tmp_path: Path):
         code = code.replace(given, reduced)
     assert code.count("EnsembleConfig(") == 1
     code = f"from jaxmia import EnsembleConfig\n{code}"
+    shutil.copytree(demo, tmp_path / "runs/library")
     environment = os.environ | {"MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

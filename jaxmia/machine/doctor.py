@@ -94,12 +94,20 @@ def examine() -> list[Finding]:
     return [*check_packages(), *check_memory(), *check_devices(found, used_devices, os.environ), *kernels]
 
 
-def check_packages() -> list[Finding]:
+def installed_version(package: str) -> str:
+    """Version of an installed package; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def check_packages(version_of: Callable[[str], str] = installed_version) -> list[Finding]:
     """Python, jaxmia, and each package that jaxmia needs, against the versions that it allows."""
     held = f" ({commit()})" if commit() else ""
     found = [Finding("jaxmia", "ok", f"{__version__}{held}, Python {platform.python_version()}")]
     needed = [Requirement(line) for line in requires("jaxmia") or []]
-    versions = {need.name: _version(need.name) for need in needed if not need.marker}
+    versions = {need.name: version_of(need.name) for need in needed if not need.marker}
     for need in needed:
         installed = versions.get(need.name, "")
         if need.marker or (installed and need.specifier.contains(installed, prereleases=True)):
@@ -118,26 +126,32 @@ def check_memory() -> list[Finding]:
     return [Finding("machine", "ok", text if available is None else f"{text}; {size(available)} of memory available")]
 
 
-def check_devices(found: list[Gpu], use: Callable[[], Used], environment: Mapping[str, str]) -> list[Finding]:
+def check_devices(
+    found: list[Gpu],
+    use: Callable[[], Used],
+    environment: Mapping[str, str],
+    version_of: Callable[[str], str] = installed_version,
+) -> list[Finding]:
     """Whether JAX computes on the best device that is there.
 
     Args:
         found: The GPUs of this machine.
         use: Computes a little, tells on what; see `used_devices`.
         environment: Variables that may keep JAX off the GPU.
+        version_of: Version of an installed package, empty where it is not installed.
     """
     listed = [Finding("GPU", "ok", f"{gpu.name}, {gpu.memory}, driver {gpu.driver}") for gpu in found]
     try:
         used = use()
     except Exception as error:  # a back end that does not start raises whatever its libraries do
         reason = " ".join(str(error).split())[:300]
-        return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment))]
+        return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment, version_of))]
     memory = "" if used.bytes is None else f", {size(used.bytes)} each"
     text = f"computes on {used.platform}: {', '.join(used.names)}{memory}"
     if used.platform != "cpu":
         return [*listed, Finding("JAX", "ok", text)]
     if found:
-        return [*listed, Finding("JAX", "bad", f"{text}; the GPU is not used", _remedy(found, environment))]
+        return [*listed, Finding("JAX", "bad", f"{text}; the GPU is not used", _remedy(found, environment, version_of))]
     if Path("/proc/driver/nvidia/version").exists():
         return [Finding("JAX", "note", f"{text}; there is an NVIDIA driver but no GPU to be seen", _UNSEEN)]
     return [Finding("JAX", "ok", f"{text}; no NVIDIA GPU found")]
@@ -202,7 +216,7 @@ def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Fi
         return Finding(field, "bad", str(error))
 
 
-def _remedy(found: list[Gpu], environment: Mapping[str, str]) -> str:
+def _remedy(found: list[Gpu], environment: Mapping[str, str], version_of: Callable[[str], str]) -> str:
     if not found:
         return "pip install --force-reinstall -c constraints.txt jax jaxlib"
     if "cpu" in environment.get("JAX_PLATFORMS", ""):
@@ -210,7 +224,7 @@ def _remedy(found: list[Gpu], environment: Mapping[str, str]) -> str:
     extra = found[0].extra
     if extra is None:
         return f"update the driver {found[0].driver} to {_CUDA12_DRIVER} or newer"
-    if not _version(f"jax-{extra}-plugin"):
+    if not version_of(f"jax-{extra}-plugin"):
         install = f"pip install -c constraints.txt -e '.[{extra}]'"
         return f"{install} ({_OLD})" if found[0].capability < _CUDA13_CAPABILITY else install
     if environment.get("LD_LIBRARY_PATH"):
@@ -218,13 +232,6 @@ def _remedy(found: list[Gpu], environment: Mapping[str, str]) -> str:
     return f"pip install --force-reinstall -c constraints.txt -e '.[{extra}]'" + (
         f" ({_OLD})" if found[0].capability < _CUDA13_CAPABILITY else ""
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _available_memory() -> int | None:

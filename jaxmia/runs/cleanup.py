@@ -14,23 +14,24 @@ from jaxmia.runs.rundir import RunDir
 logger = logging.getLogger(__name__)
 
 
-_SECONDS = 1.0
-"""Between two looks: a file that another machine is writing without a claim (they are small) changes or goes."""
-
-
-def clear_leftovers(out: Path) -> None:
+def clear_leftovers(out: Path, seconds: float = 1.0) -> None:
     """Removes what killed processes have half written in a run's folder.
 
     Only what has a name that `atomic_write` gives, in the folder itself, its folders, and those of checkpoints; links
     are not followed. Nothing is removed while another process holds a claim there, none of the files that a process of
     this machine has open, and none that changes meanwhile. Should a file go that another machine is writing all the
     same, its process ends with one line, and the same command makes again what the file was to hold.
+
+    Args:
+        out: The run's folder.
+        seconds: Between two looks: a file that another machine is writing without a claim (they are small) changes or
+            goes.
     """
     before = _seen(out)
     # In this order: who wrote then either has a claim now, or has finished the file.
     if not before or Claims(RunDir(out).claims).others():
         return
-    time.sleep(_SECONDS)
+    time.sleep(seconds)
     after, used = _seen(out), set(_open_files())
     dead = [path for path, state in before.items() if after.get(path) == state and state[:2] not in used]
     for path in dead:

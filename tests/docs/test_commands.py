@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from bridge.demo import make_demo
 from bridge.peers import find_peers
 from jaxmia.cli.commands.init import Init
 from jaxmia.cli.main import COMMANDS, main, parse
@@ -39,7 +38,7 @@ REDUCED = {
     "bench": [*SMALL, "--shape", "8", "8", "1", "--widths", "1", "--repeats", "1", "--seconds", "0.01"],
     **dict.fromkeys(("run", "train", "query", "match", "doctor"), TINY),
 }
-RUN = (
+PAGES = (
     "quickstart.md",
     "course.md",
     "matching.md",
@@ -49,6 +48,20 @@ RUN = (
     "troubleshooting.md",
     "README.md",
 )
+
+
+def first_of_their_kind() -> dict[str, list[Command]]:
+    """Commands to run for real, page by page: what an earlier page shows too is run there."""
+    first: dict[tuple[str, ...], Command] = {}
+    for page in PAGES:
+        for line in LINES:
+            if line.document == page and line.arguments[0] != "leaderboard":
+                first.setdefault(line.arguments, line)
+    return {page: lines for page in PAGES if (lines := [line for line in first.values() if line.document == page])}
+
+
+RUN = first_of_their_kind()
+SUBMITTING = [page for page, lines in RUN.items() if any(line.arguments[0] == "submit" for line in lines)]
 
 
 def reduced(line: Command) -> list[str]:
@@ -65,6 +78,13 @@ def named(text: str) -> set[str]:
 def test_there_are_commands_and_every_command_is_documented():
     assert len(LINES) > 30
     assert {line.arguments[0] for line in LINES} >= COMMANDS.keys() - {"train", "query"}
+
+
+def test_every_command_of_the_pages_is_run_once():
+    run = [line.arguments for lines in RUN.values() for line in lines]
+    shown = {line.arguments for line in LINES if line.document in PAGES and line.arguments[0] != "leaderboard"}
+    assert sorted(run) == sorted(shown)
+    assert RUN.keys() >= {"quickstart.md", "course.md", "matching.md"}
 
 
 def test_a_command_is_found_as_a_reader_copies_it(tmp_path: Path):
@@ -112,15 +132,15 @@ def test_each_make_target_exists(line: Command):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's challenge, a finished run and measurements, under the names that documents use."""
     place = tmp_path_factory.mktemp("workplace")
-    make_demo(place)
+    for folder in (place, place / "runs/demo"):
+        shutil.copytree(demo, folder, dirs_exist_ok=True)
     shutil.copytree(ROOT / "configs", place / "configs")
     Init(place / "own.yaml")([])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
         main(["run", "--config", "configs/tml26.yaml", "--out", "runs/tml26", *TINY, *VIEWS])
         main(["bench", "--out", ".", *REDUCED["bench"]])
     for name in ("a.json", "b.json"):
@@ -146,9 +166,40 @@ def served(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
         process.kill()
 
 
+@pytest.fixture
+def one_peer(monkeypatch: pytest.MonkeyPatch):
+    """Compiling the other ways of training in PyTorch takes minutes."""
+    monkeypatch.setattr("bridge.peers.find_peers", lambda *about: find_peers(*about)[:1])
+
+
+def run_in_order(lines: list[Command], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs commands by their reduced settings; what they print."""
+    printed = ""
+    for line in lines:
+        if line.arguments[0] == "init":
+            Path(line.arguments[1]).unlink(missing_ok=True)
+        try:
+            main([*line.arguments, *reduced(line)])
+        except SystemExit as stop:
+            assert stop.code in (0, None), f"{line}\n{capsys.readouterr().err}"
+        printed += capsys.readouterr().out
+    return printed
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("document", RUN)
+@pytest.mark.usefixtures("one_peer")
+@pytest.mark.parametrize("document", [name for name in RUN if name not in SUBMITTING])
 def test_the_commands_of_a_document_run_in_order(
+    document: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(workplace)
+    run_in_order(RUN[document], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_peer")
+@pytest.mark.parametrize("document", SUBMITTING)
+def test_the_commands_of_a_document_run_in_order_and_submit(
     document: str,
     workplace: Path,
     served: subprocess.Popen[str],
@@ -156,26 +207,9 @@ def test_the_commands_of_a_document_run_in_order(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    # Compiling the others takes minutes.
-    monkeypatch.setattr("bridge.peers.find_peers", lambda *about: find_peers(*about)[:1])
-    names = []
-    for line in LINES:
-        name = line.arguments[0]
-        if line.document != document or name == "leaderboard":
-            continue
-        if name == "init":
-            Path(line.arguments[1]).unlink(missing_ok=True)
-        try:
-            main([*line.arguments, *reduced(line)])
-        except SystemExit as stop:
-            assert stop.code in (0, None), f"{line}\n{capsys.readouterr().err}"
-        names.append(name)
-    assert names
-    if "submit" in names:
-        assert "accepted as" in capsys.readouterr().out
-        served.send_signal(signal.SIGINT)
-        out, _ = served.communicate(timeout=60)
-        assert "final ranking" in out
-        assert served.returncode == 0
+    assert "accepted as" in run_in_order(RUN[document], capsys)
+    served.send_signal(signal.SIGINT)
+    out, _ = served.communicate(timeout=60)
+    assert "final ranking" in out
+    assert served.returncode == 0

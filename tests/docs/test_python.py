@@ -2,13 +2,13 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bridge.demo import make_demo
 from bridge.networks import build
 from bridge.target import save_target
 from jaxmia.cli.main import main
@@ -96,10 +96,9 @@ def test_the_reference_describes_each_module():
 
 
 @pytest.mark.slow
-def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    make_demo(tmp_path / "runs/demo")
+def test_readme(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(demo, tmp_path / "runs/demo")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = blocks("README.md")
     smaller = {
         'architecture="cnn", count=64, epochs=25': 'architecture="mlp", width=4, count=4, epochs=1',

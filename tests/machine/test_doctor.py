@@ -6,7 +6,16 @@ import pytest
 from jaxmia.cli.main import main
 from jaxmia.errors import InputError
 from jaxmia.machine import doctor
-from jaxmia.machine.doctor import Gpu, Used, check_devices, check_file, check_kernels, check_memory, check_packages
+from jaxmia.machine.doctor import (
+    Gpu,
+    Used,
+    check_devices,
+    check_file,
+    check_kernels,
+    check_memory,
+    check_packages,
+    installed_version,
+)
 
 H100 = Gpu("NVIDIA H100", "580.65.06", "81559 MiB", 9.0)
 P100 = Gpu("Tesla P100", "535.10", "16384 MiB", 6.0)
@@ -28,19 +37,22 @@ def test_the_extra_follows_driver_and_generation(driver: str, capability: float,
     assert Gpu("x", driver, "1 MiB", capability).extra == extra
 
 
-def test_a_gpu_that_jax_does_not_use_is_bad_and_the_remedy_names_the_extra(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda package: "")
-    shown, verdict = check_devices([H100], lambda: CPU, {})
+def not_installed(package: str) -> str:
+    del package
+    return ""
+
+
+def test_a_gpu_that_jax_does_not_use_is_bad_and_the_remedy_names_the_extra():
+    shown, verdict = check_devices([H100], lambda: CPU, {}, not_installed)
     assert (shown.state, shown.text) == ("ok", "NVIDIA H100, 81559 MiB, driver 580.65.06")
     assert (verdict.state, verdict.remedy) == ("bad", "pip install -c constraints.txt -e '.[cuda13]'")
     assert verdict.text == "computes on cpu: cpu; the GPU is not used"
-    assert "cuDNN before 9.11" in check_devices([P100], lambda: CPU, {})[-1].remedy
+    assert "cuDNN before 9.11" in check_devices([P100], lambda: CPU, {}, not_installed)[-1].remedy
 
 
-def test_what_keeps_an_installed_plugin_from_the_gpu(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda package: "0.10.2")
+def test_what_keeps_an_installed_plugin_from_the_gpu():
     remedies = [
-        check_devices([H100], lambda: CPU, environment)[-1].remedy
+        check_devices([H100], lambda: CPU, environment, lambda package: "0.10.2")[-1].remedy
         for environment in ({"JAX_PLATFORMS": "cpu"}, {"LD_LIBRARY_PATH": "/usr/local/cuda/lib64"}, {})
     ]
     assert [remedy.split(",")[0] for remedy in remedies] == [
@@ -85,11 +97,10 @@ def test_kernels_that_are_missing_keep_nothing_from_running():
     assert "slower: no C++ compiler" in finding.text
 
 
-def test_a_missing_or_old_package_is_named(monkeypatch):
+def test_a_missing_or_old_package_is_named():
     versions = {"torch": "2.5.0", "optax": ""}
-    original = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, original(package)))
-    bad = {finding.subject: finding for finding in check_packages() if finding.state == "bad"}
+    found = check_packages(lambda package: versions.get(package, installed_version(package)))
+    bad = {finding.subject: finding for finding in found if finding.state == "bad"}
     assert bad.keys() == {"torch", "optax"}
     assert bad["torch"].text == "2.5.0, needed is torch>=2.10"
     assert bad["optax"].text.startswith("missing, needed is optax>=")

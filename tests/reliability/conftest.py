@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmia.files import load_npz
-from tests.reliability.worker import Order, run
+from tests.reliability.worker import Order, make_small_challenge, run, write_config
 
 ARRAYS = ("model", "mask", "phi", "accuracy", "accuracy_in", "curve")
 Chunks = dict[str, dict[str, np.ndarray]]
@@ -19,7 +19,7 @@ Chunks = dict[str, dict[str, np.ndarray]]
 _FORKS = multiprocessing.get_context("forkserver")
 _IMPORTS = (
     "tests.reliability.worker",
-    "jaxmia.pipeline.requery",
+    "jaxmia.pipeline.run",
     "jaxmia.pipeline.worker",
     "jaxmia.training.weights",
     "orbax.checkpoint.experimental.v1",
@@ -70,11 +70,14 @@ class Jobs:
     """Starts trainings; all that they import is imported once, and what they compile is compiled once."""
 
     def __init__(self, folder: Path) -> None:
-        self._said = (folder / f"{number}.txt" for number in itertools.count())
+        self._challenge = make_small_challenge(folder / "challenge")
+        self._orders = (folder / f"{number}.txt" for number in itertools.count())
 
-    def start(self, out: Path, **order: Any) -> Job:
-        """Begins one; `order` as the fields of `Order`."""
-        return Job(Order(out, next(self._said), **order))
+    def start(self, out: Path, changes: dict[str, Any] | None = None, **order: Any) -> Job:
+        """Begins one; `changes` to the configuration, `order` as the fields of `Order`."""
+        said = next(self._orders)
+        config = write_config(self._challenge, changes or {}, said.with_suffix(".yaml"))
+        return Job(Order(config, out, said, **order))
 
     def run(self, out: Path, **order: Any) -> tuple[int, list[str]]:
         """The same to its end."""
@@ -86,9 +89,6 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     folder = tmp_path_factory.mktemp("jobs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_PLATFORMS", "cpu")
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
         patch.chdir(Path(__file__).parents[2])
         _FORKS.set_forkserver_preload(list(_IMPORTS))
         multiprocessing.forkserver.ensure_running()

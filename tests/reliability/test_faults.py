@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from tests.reliability.conftest import Chunks, Jobs, assert_same, chunks
-from tests.reliability.worker import Moment
+from tests.reliability.worker import EPOCHS, Moment
 
 pytestmark = pytest.mark.slow
 
 FIRST = "00000-00001.npz"
-IN_THE_SECOND = Moment("epoch", 200, signal.SIGSTOP)
-"""Stops in the middle of the second chunk; the first is stored."""
+SECOND = EPOCHS * 3 // 2
+"""An epoch in the middle of the second chunk; the first is stored."""
+IN_THE_SECOND = Moment("epoch", SECOND, signal.SIGSTOP)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_chunk_file_is_damaged(jobs: Jobs, tmp_path: Path, uninterrupted: Chun
 
 def test_a_checkpoint_is_damaged(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
     """Every file of the latest is cut in half: the one before it is taken."""
-    code, _ = jobs.run(tmp_path, moment=Moment("epoch", 200, signal.SIGTERM))
+    code, _ = jobs.run(tmp_path, moment=Moment("epoch", SECOND, signal.SIGTERM))
     assert code == 130
     (folder,) = (tmp_path / "checkpoints").iterdir()
     latest = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
@@ -148,13 +149,13 @@ def test_a_checkpoint_is_damaged(jobs: Jobs, tmp_path: Path, uninterrupted: Chun
     ("changes", "difference"),
     [
         ({"seed": 6}, "seed is 5 there and 6 here"),
-        ({"shadow": {"epochs": 151}}, "shadow.epochs is 150 there and 151 here"),
+        ({"shadow": {"epochs": EPOCHS + 1}}, f"shadow.epochs is {EPOCHS} there and {EPOCHS + 1} here"),
         ({"query": {"views": ("identity", "vflip")}}, "in other views"),
     ],
 )
 def test_the_configuration_changed(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks, changes: dict, difference: str):
     """It is refused by the difference, before anything is written."""
-    code, _ = jobs.run(tmp_path, moment=Moment("epoch", 200, signal.SIGTERM))
+    code, _ = jobs.run(tmp_path, moment=Moment("epoch", SECOND, signal.SIGTERM))
     assert code == 130
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     code, said = jobs.run(tmp_path, changes=changes)
@@ -165,7 +166,7 @@ def test_the_configuration_changed(jobs: Jobs, tmp_path: Path, uninterrupted: Ch
 
 def test_the_configuration_changed_before_the_first_chunk(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
     """There is nothing but a checkpoint yet."""
-    code, _ = jobs.run(tmp_path, moment=Moment("epoch", 80, signal.SIGTERM))
+    code, _ = jobs.run(tmp_path, moment=Moment("epoch", EPOCHS // 2, signal.SIGTERM))
     assert code == 130
     code, said = jobs.run(tmp_path, changes={"seed": 6})
     ends_in_one_line(code, said, "seed is 5 there and 6 here")
@@ -192,7 +193,7 @@ def test_two_at_once(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
 
 
 def test_one_of_two_is_killed(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
-    killed = jobs.start(tmp_path, moment=Moment("epoch", 60, signal.SIGKILL))
+    killed = jobs.start(tmp_path, moment=Moment("epoch", EPOCHS // 2, signal.SIGKILL))
     other = jobs.start(tmp_path)
     assert killed.end()[0] == -signal.SIGKILL
     code, said = other.end()
@@ -215,7 +216,7 @@ def test_the_clock_moved(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks, year
     job.signal(signal.SIGCONT)
     assert job.end()[0] == 0
     (tmp_path / "shadows" / FIRST).unlink()
-    code, _ = jobs.run(tmp_path, moment=Moment("epoch", 80, signal.SIGKILL), clock=1e8)
+    code, _ = jobs.run(tmp_path, moment=Moment("epoch", EPOCHS // 2, signal.SIGKILL), clock=1e8)
     assert code == -signal.SIGKILL
     move()
     goes_on(jobs, tmp_path, uninterrupted)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.reliability.conftest import Chunks, Jobs, assert_same
-from tests.reliability.worker import Moment
+from tests.reliability.worker import EPOCHS, Moment
 
 pytestmark = pytest.mark.slow
 
-STAGES = {"epoch": 200, "query": 16, "write": 10, "time": 800}
+STAGES = {"epoch": EPOCHS * 4 // 3, "query": 16, "write": 10, "time": 300}
 """Moments of a run, and how many of each there are at least."""
 
 
@@ -49,7 +49,7 @@ def test_told_to_stop(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
         (signal.SIGUSR1, requeue, 85),
         (signal.SIGINT, requeue, 130),
     ):
-        code, said = jobs.run(tmp_path, moment=Moment("epoch", 80, number), environment=environment)
+        code, said = jobs.run(tmp_path, moment=Moment("epoch", EPOCHS // 2, number), environment=environment)
         assert code == expected
         name = signal.Signals(number).name
         assert said[-2] == f"{name}: saving; a second one changes nothing"
@@ -60,4 +60,4 @@ def test_told_to_stop(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
     assert_same(tmp_path, uninterrupted)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     epochs = [line for line in lines if '"event": "epoch"' in line]
-    assert len(epochs) == 3 * 150, "each epoch once, before or after"
+    assert len(epochs) == 3 * EPOCHS, "each epoch once, before or after"

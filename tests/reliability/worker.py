@@ -2,37 +2,34 @@
 
 import faulthandler
 import functools
+import json
 import os
 import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from jaxmia.cli import display
-from jaxmia.cli.commands import run as make
 from jaxmia.cli.main import main
-from jaxmia.config import Config, parse_config
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.data.preprocessing import Preprocessing
-from jaxmia.pipeline import run as pipeline_run
-from jaxmia.pipeline import worker as job
-from jaxmia.pipeline.stages import Pipeline
+from jaxmia.pipeline import worker
 from jaxmia.runs.progress import Progress
+from tests.challenge import make_challenge
 
-CONFIG = {
-    "shadow": {"architecture": "mlp", "width": 8, "count": 5, "epochs": 150, "batch_size": 8},
-    "ensemble": {"width": 2, "conv": "unrolled", "devices": 1, "checkpoint_seconds": 0.1},
+EPOCHS = 50
+SECTIONS = {
+    "shadow": {"architecture": "mlp", "width": 8, "count": 5, "epochs": EPOCHS, "batch_size": 8},
+    "ensemble": {"width": 2, "conv": "unrolled", "devices": 1, "checkpoint_seconds": 0.03},
     "query": {"batch_size": 8},
-    "seed": 5,
 }
+SEED = 5
 
 
 @dataclass(frozen=True)
@@ -55,39 +52,40 @@ class Order:
     """What a process is to do.
 
     Attributes:
+        config: Configuration.
         out: Folder of the run.
         said: File that takes what it says.
         moment: When it sends itself a signal.
-        changes: Sections of the configuration, over the default.
         environment: Variables.
         shard: As of `jaxmia train`.
         clock: Seconds by which its clock is wrong.
     """
 
+    config: Path
     out: Path
     said: Path
     moment: Moment = Moment()
-    changes: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     shard: str = "0/1"
     clock: float = 0.0
 
 
-class Small(Pipeline):
-    """A pipeline whose pool is made up, and whose target is not needed."""
+def make_small_challenge(folder: Path) -> Path:
+    """Writes 48 samples and a target; the path of a configuration that attacks it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 48).astype(np.int32)
+    images = np.clip(rng.normal(60 + 60 * labels[:, None, None, None], 50, (48, 6, 6, 1)), 0, 255).astype(np.uint8)
+    membership = np.where(np.arange(48) < 24, np.arange(48) % 2, UNKNOWN).astype(np.int8)
+    return make_challenge(folder, Pool(images, labels, np.arange(48).astype(str), membership), **SECTIONS)
 
-    @cached_property
-    def pool(self) -> Pool:
-        rng = np.random.default_rng(0)
-        labels = rng.integers(0, 3, 48).astype(np.int32)
-        images = np.clip(rng.normal(60 + 60 * labels[:, None, None, None], 50, (48, 6, 6, 1)), 0, 255).astype(np.uint8)
-        pool = Pool(images, labels, np.arange(48).astype(str), np.full(48, UNKNOWN, np.int8))
-        pool.save(self.out / "pool.npz")
-        return pool
 
-    @cached_property
-    def target(self) -> Any:
-        return SimpleNamespace(classes=3, preprocessing=Preprocessing())
+def write_config(challenge: Path, changes: dict[str, Any], path: Path) -> Path:
+    """Writes the configuration of the challenge with `changes` to its sections and its seed."""
+    content = {**json.loads(challenge.read_text()), "seed": SEED}
+    for name, change in changes.items():
+        content[name] = {**content[name], **change} if isinstance(change, dict) else change
+    path.write_text(json.dumps(content))
+    return path
 
 
 class _Countdown:
@@ -134,17 +132,14 @@ def run(order: Order) -> None:
     def on_progress(progress: Progress) -> None:
         countdown("epoch" if progress.stage == "training" else "query")
 
+    def progress_bar(title: str) -> AbstractContextManager[Callable[[Progress], None]]:
+        del title
+        return nullcontext(on_progress)
+
     os.fsync = fsync
-    job.Job = functools.partial(job.Job, patience=2.0)
-    make._configure = lambda path, overrides: _config(order.changes)
-    pipeline_run.Pipeline = Small
-    display.progress_bar = lambda title: nullcontext(on_progress)
+    display.progress_bar = progress_bar
+    worker.Job = functools.partial(worker.Job, patience=2.0)
     try:
-        main(["train", "--config", "unused", "--out", str(order.out), "--shard", order.shard])
+        main(["train", "--config", str(order.config), "--out", str(order.out), "--shard", order.shard])
     finally:
         countdown.cancel()
-
-
-def _config(changes: dict[str, Any]) -> Config:
-    sections = {name: {**CONFIG.get(name, {}), **changes.get(name, {})} for name in ("shadow", "ensemble", "query")}
-    return parse_config({**sections, "seed": changes.get("seed", CONFIG["seed"])}, "worker")

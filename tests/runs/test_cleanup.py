@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from jaxmia.files import atomic_write, is_half_written
-from jaxmia.runs import cleanup as leftovers
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.cleanup import clear_leftovers
 from tests.conftest import log_messages
@@ -33,11 +32,6 @@ KEPT = (
 )
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(leftovers, "_SECONDS", 0)
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     for name in (*NAMES, *KEPT):
@@ -49,7 +43,7 @@ def run(tmp_path: Path) -> Path:
 
 def clear(run: Path) -> list[str]:
     with log_messages() as messages:
-        clear_leftovers(run)
+        clear_leftovers(run, seconds=0)
     return messages
 
 
@@ -108,7 +102,7 @@ def test_a_file_that_a_process_has_open_stays(run: Path):
 def test_a_file_that_changes_stays(run: Path, monkeypatch: pytest.MonkeyPatch):
     """As one that another machine is writing."""
     path = run / NAMES[0]
-    monkeypatch.setattr(leftovers.time, "sleep", lambda seconds: path.write_text("half and more"))
+    monkeypatch.setattr("time.sleep", lambda seconds: path.write_text("half and more"))
     clear(run)
     assert there(run, NAMES) == [True, False, False, False, False]
 
@@ -121,6 +115,6 @@ def test_an_old_clock_makes_nobody_dead_or_alive(run: Path):
 
 
 def test_without_leftovers_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(leftovers.time, "sleep", lambda seconds: pytest.fail("slept"))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("slept"))
     assert clear(tmp_path) == []
     assert clear(tmp_path / "nowhere") == []

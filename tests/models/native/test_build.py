@@ -31,9 +31,11 @@ def test_a_compiler_that_fails_leaves_nothing(fresh, monkeypatch):
     assert not fresh.exists()
 
 
-def test_a_damaged_library_is_told(fresh, monkeypatch):
-    monkeypatch.setattr(build, "_compiled", lambda compiler: build.Path(__file__))
-    monkeypatch.setattr(build, "_compiler", lambda: "c++")
+def test_a_damaged_library_is_told(fresh, tmp_path, monkeypatch):
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho "no library" > "$last"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
     assert "cannot be saved or loaded" in str(build.unavailable())
 
 
