@@ -15,7 +15,7 @@ demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --durations 25
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -3,12 +3,19 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from jaxmia.files import cache_folder
 from jaxmia.models.native import build
 
 needs_kernels = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+COMPILED = list(cache_folder().glob("kernels-*.so"))
+"""The library as compiled just now."""
+LOAD = "from jaxmia.models.native.build import unavailable; print(unavailable())"
+
+load_anew = functools.partial(subprocess.run, [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture
@@ -17,6 +24,20 @@ def fresh(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "unavailable", build.unavailable.__wrapped__)
     return tmp_path / "jaxmia"
+
+
+def use_compiler(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a shell command that writes to `$output` be the compiler."""
+    script = folder / "compiler"
+    script.write_text(f"#!/bin/sh\nfor output; do :; done\n{command}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+
+
+@pytest.fixture
+def quick_compiler(tmp_path, monkeypatch):
+    """Copies what was compiled before, instead of seconds of compiling."""
+    use_compiler(f'cp {COMPILED[0]} "$output"', tmp_path, monkeypatch)
 
 
 def test_without_a_compiler(fresh, monkeypatch):
@@ -32,45 +53,40 @@ def test_a_compiler_that_fails_leaves_nothing(fresh, monkeypatch):
 
 
 def test_a_damaged_library_is_told(fresh, tmp_path, monkeypatch):
-    compiler = tmp_path / "compiler"
-    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho "no library" > "$last"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+    use_compiler('echo "no library" > "$output"', tmp_path, monkeypatch)
     assert "cannot be saved or loaded" in str(build.unavailable())
 
 
 @needs_kernels
 @pytest.mark.slow
-def test_the_library_is_compiled_once(fresh, monkeypatch):
-    code = "from jaxmia.models.native.build import unavailable; print(unavailable())"
-    run = functools.partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run().stdout == "None\n"
+def test_the_library_is_compiled_once(fresh):
+    assert load_anew().stdout == "None\n"
     (library,) = fresh.iterdir()
     made = library.stat().st_mtime_ns
-    assert run().stdout == "None\n"
+    assert load_anew().stdout == "None\n"
     assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
 
 
 @needs_kernels
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("damage", ["empty", "half", "a bit"])
 def test_a_damaged_library_is_made_again(fresh, damage: str):
     """Loading one that is cut short ends the process with a bus error."""
-    code = "from jaxmia.models.native.build import unavailable; print(unavailable())"
-    run = functools.partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    run()
+    load_anew()
     (library,) = fresh.iterdir()
     whole = library.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     library.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "a bit": bytes(flipped)}[damage])
-    assert run().stdout == "None\n"
+    assert load_anew().stdout == "None\n"
     assert len(library.read_bytes()) == len(whole)
 
 
 @needs_kernels
 @pytest.mark.slow
-def test_a_remembered_plan_of_kernels_serves_the_next_process(fresh, monkeypatch):
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_remembered_plan_of_kernels_serves_the_next_process(fresh):
     """XLA must know the kernels in a process that neither measures nor compiles."""
     code = """
 import logging, sys
