@@ -131,6 +131,14 @@ def train_shadows(
     Raises:
         InputError: The pool has no images, a recipe or view would rotate images that are not square, a label is out of
             range, mean or std does not match the number of channels, or more devices are requested than exist.
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
+    >>> pool = Pool(images, np.arange(20, dtype=np.int32) % 2, np.arange(20).astype(str), np.full(20, -1, np.int8))
+    >>> recipe = Recipe(architecture="mlp", width=4, count=3, epochs=1, batch_size=8)
+    >>> together = EnsembleConfig(width=3, conv="unrolled", devices=1)
+    >>> shadows = train_shadows(pool, recipe, ensemble=together)
+    >>> shadows.phi.shape, shadows.mask.shape
+    ((3, 1, 20), (3, 20))
     """
     from jaxmia.training.devices import prepare_devices
     from jaxmia.training.setup import shadow_setup
@@ -187,6 +195,16 @@ def attack(
     Raises:
         InputError: The name is unknown, an object given as an attack is not one, `fpr` is not between 0 and 1, or the
             shadow models are too few for the attack or belong to another pool.
+
+    >>> pool = Pool(
+    ...     np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array(["a", "b"]), np.array([1, -1], np.int8)
+    ... )
+    >>> phi = np.array([[[0.5, 1.0]], [[3.0, 1.5]]], np.float32)
+    >>> shadows = TrainedShadows(phi, np.array([[False, False], [True, True]]), (View(),), Preprocessing())
+    >>> def target(images):
+    ...     return np.array([[2.5, 0.0], [0.5, 0.0]], np.float32)
+    >>> attack(pool, target, shadows, "margin").scores
+    array([ 2.5, -0.5])
     """
     from jaxmia.training.query import query_target
 

@@ -131,7 +131,11 @@ class Augment(_Section):
 
 
 class Recipe(_Section):
-    """How each shadow model is trained."""
+    """How each shadow model is trained.
+
+    >>> Recipe(architecture="cnn", count=8).batch_size
+    128
+    """
 
     architecture: Architecture | Plugin = "resnet18"
     """Network of the shadow models; the attack is strongest when it is the target's own. `package.module:factory` names
@@ -190,7 +194,11 @@ class Recipe(_Section):
 
 
 class EnsembleConfig(_Section):
-    """How shadow models are trained together as an ensemble."""
+    """How shadow models are trained together as an ensemble.
+
+    >>> EnsembleConfig(width=8).conv
+    'auto'
+    """
 
     width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of models trained together; auto measures which is fastest."""

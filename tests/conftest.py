@@ -92,6 +92,15 @@ def messages() -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def strict_promotion() -> Iterator[None]:
+    """JAX raises an error where it would promote a type or a rank unasked."""
+    import jax
+
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 

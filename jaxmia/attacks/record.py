@@ -74,7 +74,12 @@ def _record(value: Any) -> Parameter:
     if isinstance(value, Attack):
         return record_attack(value)
     if isinstance(value, list | tuple):
-        return tuple(map(_record, value))  # pyright: ignore[reportReturnType]  # attacks or scalars, never both
+        attacks = [part for part in value if isinstance(part, Attack)]
+        return tuple(map(record_attack, attacks)) if len(attacks) == len(value) else tuple(map(_scalar, value))
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Scalar:
     return value if isinstance(value, bool | int | float | str | None) else repr(value)
 
 

@@ -47,7 +47,11 @@ class View:
 
 
 def views(symmetries: tuple[Dihedral, ...], shift: int = 0) -> tuple[View, ...]:
-    """Views of a query: each symmetry and, if `shift` > 0, each also shifted by that much in the eight directions."""
+    """Views of a query: each symmetry and, if `shift` > 0, each also shifted by that much in the eight directions.
+
+    >>> [str(view) for view in views(("identity", "hflip"), shift=2)[:4]]
+    ['identity', 'hflip', 'identity-2-2', 'hflip-2-2']
+    """
     moves = [(0, 0)]
     if shift:
         moves += [(down, right) for down in (-shift, 0, shift) for right in (-shift, 0, shift) if down or right]

@@ -78,6 +78,9 @@ def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarr
         seed: Seed of the run, at least 0.
         models: Numbers of the models, at least 0.
         samples: Number of samples in the pool.
+
+    >>> membership_masks(0, [5, 2], 100)[1, :4].tolist() == membership_masks(0, [2], 4)[0].tolist()
+    True
     """
     words = -(-samples // 64)
     rows = [_generator(seed, model, _MASK).random_raw(words) for model in models]
@@ -133,6 +136,10 @@ def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_si
         members: Indices of the model's IN samples, `[member]`, at least one.
         epoch: Number of the epoch, from 0.
         batch_size: Number of samples in a batch.
+
+    >>> order = batch_order(0, 0, np.array([3, 4, 7, 9, 12]), 0, 2)
+    >>> order.shape, sorted(set(order.ravel().tolist()))
+    ((3, 2), [3, 4, 7, 9, 12])
     """
     keys = _generator(seed, model, _ORDER, epoch).random_raw(len(members))
     permutation = members[np.argsort(keys, kind="stable")]

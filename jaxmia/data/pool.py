@@ -24,6 +24,10 @@ class Pool:
         labels: Class labels from 0, int32 `[sample]`.
         ids: Unique ids, str `[sample]`.
         membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
+
+    >>> images = np.zeros((3, 8, 8, 1), np.uint8)
+    >>> Pool(images, np.array([0, 1, 1]), np.array(["a", "b", "c"]), np.array([1, 0, -1])).public
+    array([ True,  True, False])
     """
 
     images: np.ndarray | None

@@ -81,7 +81,9 @@ class Preprocessing:
         mean, std = self.statistics(kind)
         whole = kind is IMAGES and images.dtype == jnp.uint8
         numbers = images.astype(jnp.float32) / 255 if whole else images.astype(jnp.float32)
-        return ((numbers - jnp.asarray(mean)) / jnp.asarray(std)).astype(dtype)
+        others = tuple(range(images.ndim - 1))
+        mean, std = (jnp.expand_dims(jnp.asarray(values), others) for values in (mean, std))
+        return ((numbers - mean) / std).astype(dtype)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Resizes and normalises a batch of samples."""

@@ -16,6 +16,10 @@ def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
     Args:
         size_in: Number of pixels before resizing.
         size_out: Number of pixels after resizing.
+
+    >>> resize_matrix(4, 2)
+    array([[0.429, 0.429, 0.143, 0.   ],
+           [0.   , 0.143, 0.429, 0.429]], dtype=float32)
     """
     scale = size_in / size_out
     centre = (np.arange(size_out)[:, None] + 0.5) * scale
@@ -25,7 +29,11 @@ def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width after torchvision's `Resize(size)`: the shorter side becomes `size`, keeping the aspect."""
+    """Height and width after torchvision's `Resize(size)`: the shorter side becomes `size`, keeping the aspect.
+
+    >>> resized_shape(28, 32, 14)
+    (14, 16)
+    """
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size

@@ -60,6 +60,9 @@ def to_unit_interval(scores: np.ndarray) -> np.ndarray:
 
     Raises:
         InputError: A score is not a number.
+
+    >>> to_unit_interval(np.array([-3.0, 7.5, 7.5, np.inf]))
+    array([0. , 0.5, 0.5, 1. ])
     """
     scores = np.asarray(scores, np.float64)
     if np.isnan(scores).any():
@@ -141,6 +144,12 @@ def validate_submission(path: Path, private_ids: Iterable[object]) -> list[str]:
 
     Raises:
         InputError: The file is missing or cannot be read.
+
+    >>> write_submission(Path("submission.csv"), ["a", "b"], np.array([0.25, 1.0]))
+    >>> validate_submission(Path("submission.csv"), ["a", "b"])
+    []
+    >>> validate_submission(Path("submission.csv"), ["a", "b", "c"])
+    ["submission.csv: 1 private id without a row: 'c'"]
     """
     return [f"{printable(str(path))}: {rule}" for rule in broken_rules(read_bytes(path), private_ids)]
 

@@ -179,8 +179,10 @@ class BatchNorm(nnx.Module):
 def _affine(
     inputs: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, epsilon: float
 ) -> jax.Array:
+    others = tuple(range(inputs.ndim - 1))
     gain = scale * jax.lax.rsqrt(var + epsilon)
-    return (inputs.astype(jnp.float32) * gain + (bias - mean * gain)).astype(inputs.dtype)
+    gain, offset = jnp.expand_dims(gain, others), jnp.expand_dims(bias - mean * gain, others)
+    return (inputs.astype(jnp.float32) * gain + offset).astype(inputs.dtype)
 
 
 def _activated(values: jax.Array, shortcut: jax.Array | None, relu: bool) -> jax.Array:
@@ -196,7 +198,7 @@ def _moments(values: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.A
     is far from zero.
     """
     origin = jax.lax.stop_gradient(values[(0,) * len(axes)])
-    distance = values - origin
+    distance = values - jnp.expand_dims(origin, axes)
     mean = distance.mean(axes)
     # Rounding can make the variance of a nearly constant channel negative.
     var = jnp.maximum(jnp.square(distance).mean(axes) - jnp.square(mean), 0)

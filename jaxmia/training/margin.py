@@ -17,6 +17,6 @@ def logit_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
         Logit margins, float32 `[..., sample]`.
     """
-    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    own = jnp.broadcast_to(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), logits.shape)
     true = jnp.where(own, logits, 0).sum(-1)
     return true - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)

@@ -56,7 +56,9 @@ def test_an_own_attack_is_recorded_by_its_place_and_never_imported():
         "kind": "tests.attacks.test_record:Own",
         "parameters": {"strength": 1.0, "weights": "array([1., 1.])", "name": "own"},
     }
-    for own in (Own(), Aligned(Own()), RankFusion((Margin(), PerClass(Own())))):
+    nested = Own(weights=((1, 0.5), [Margin()]))
+    assert record_attack(nested).parameters["weights"] == ("(1, 0.5)", "[Margin()]")
+    for own in (Own(), nested, Aligned(Own()), RankFusion((Margin(), PerClass(Own())))):
         assert rebuild_attack(through_json(record_attack(own))) is None
     hostile = AttackRecord("this:poem", {})
     assert rebuild_attack(hostile) is None
