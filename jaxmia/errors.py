@@ -23,3 +23,14 @@ def printable(text: str) -> str:
     """Text from a file as it may be shown: short, on one line and without control or disguising characters."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def visible(text: str) -> str:
+    """Text as a terminal may be given it: lines stay, control and disguising characters show as escapes."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else _escaped(character) for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -27,9 +27,9 @@ _MAX_JSON_BYTES = 16 * 2**20
 _MAX_YAML_BYTES = 64 * 1024
 _MAX_YAML_NODES = 20_000
 _MAX_RATIO = 32
-"""Unpacked bytes for each byte of an `.npz`, at most; compressed ids and masks take about half of it."""
+"""Unpacked bytes for each byte of a compressed file, at most; compressed ids and masks take about half of it."""
 _SMALL_BYTES = 16 * 2**20
-"""Unpacked bytes that any `.npz` may hold, however well it is compressed."""
+"""Unpacked bytes that any such file may hold, however well it is compressed."""
 _BLOCK = 2**20
 _HALF_WRITTEN = re.compile(r"\..*\.jaxmia-[a-z0-9_]{8}\.tmp")
 _NPY_HEAD = 2**14
@@ -70,9 +70,17 @@ def is_half_written(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
+    """Writes `text` as UTF-8, whole or not at all.
+
+    Raises:
+        InputError: It holds half a character, or the file cannot be written.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: not written: its text holds {error.object[error.start]!r}, no character") from error
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -105,7 +113,7 @@ def load_npz(
     path = Path(path)
     try:
         size = regular_size(path)
-        limit = min(_SMALL_BYTES + _MAX_RATIO * size, sys.maxsize if max_bytes is None else max_bytes)
+        limit = min(most_unpacked(size), sys.maxsize if max_bytes is None else max_bytes)
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             chosen = {name: entry for name, entry in entries.items() if only is None or name in only}
@@ -122,6 +130,11 @@ def load_npz(
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(entries) or 'nothing'}")
     return arrays
+
+
+def most_unpacked(size: int) -> int:
+    """Bytes that the arrays of a compressed file of `size` bytes may have in memory."""
+    return _SMALL_BYTES + _MAX_RATIO * size
 
 
 def regular_size(path: Path) -> int:
@@ -185,13 +198,23 @@ def read_json(path: Path, maker: str) -> Any:
         InputError: The file is missing or is no JSON.
     """
     try:
-        if (size := regular_size(path)) > _MAX_JSON_BYTES:
-            raise ValueError(f"has {size} bytes, allowed are {_MAX_JSON_BYTES}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(path, _MAX_JSON_BYTES))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; `{maker}` makes it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+
+
+def read_bounded(path: Path, max_bytes: int) -> str:
+    """UTF-8 text of a regular file.
+
+    Raises:
+        OSError: There is none, or it is no regular file.
+        ValueError: It is larger than `max_bytes`, or no such text.
+    """
+    if (size := regular_size(path)) > max_bytes:
+        raise ValueError(f"has {size} bytes, allowed are {max_bytes}")
+    return path.read_text(encoding="utf-8")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -224,13 +247,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def cache_folder() -> Path:
     """Where plans and compiled programs are kept: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`.
 
-    A user without a home, as in a container, gets a folder of the process's own among the temporary files.
+    As libraries are loaded from it, a relative path is ignored, as the XDG specification asks, and a folder that is not
+    the user's own is not used. Without any, as in a container, there is a folder of the process's own among the
+    temporary files.
     """
-    given = os.environ.get("XDG_CACHE_HOME")
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return Path(given or Path.home() / ".cache") / "jaxmia"
+        folder = (given if given.is_absolute() else Path.home() / ".cache") / "jaxmia"
     except RuntimeError:
         return _temporary_cache()
+    return folder if _is_own(folder) else _temporary_cache()
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody else can put files into a folder, as far as its owner and mode tell; it need not exist."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return True
+    return state.st_uid == os.geteuid() and not state.st_mode & stat.S_IWOTH
 
 
 @functools.cache

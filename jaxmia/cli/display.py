@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, visible
 from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
@@ -27,8 +27,17 @@ _LOGGERS = ("jaxmia", "bridge", "benchmarks")
 
 logger = logging.getLogger(__name__)
 
-console = Console(stderr=True, highlight=False)
-_results = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+class _LiteralConsole(Console):
+    """Shows text as it stands: names and paths out of files neither style nor move anything."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text without markup, its control characters escaped."""
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+
+console = _LiteralConsole(stderr=True, highlight=False)
+_results = _LiteralConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def output(result: str | Table) -> None:
@@ -38,7 +47,7 @@ def output(result: str | Table) -> None:
         InputError: It cannot be written, as where the disk is full.
     """
     try:
-        _results.print(result, markup=False, soft_wrap=isinstance(result, str))
+        _results.print(result, soft_wrap=isinstance(result, str))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -51,7 +60,7 @@ def announce(line: str) -> None:
     A line that cannot be written is lost: what goes on does not depend on it.
     """
     with suppress(OSError):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -257,7 +266,7 @@ def bench_table(result: dict[str, Any]) -> Table:
         title=f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}: matrix products "
         f"{products(result['scale'])}",
         title_justify="left",
-        caption=Text("\n".join([*filter(None, [verdict(rows)]), *failures])),
+        caption="\n".join([*filter(None, [verdict(rows)]), *failures]),
         caption_justify="left",
     )
     for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "memory", "peak"):

@@ -28,7 +28,7 @@ from jaxmia.cli.commands.run import Demo, Query, Run, Score, Train
 from jaxmia.cli.commands.status import ShowStatus
 from jaxmia.cli.options import parse_options
 from jaxmia.cli.overrides import refuse_overrides, split_overrides
-from jaxmia.errors import InputError, UsageError
+from jaxmia.errors import InputError, UsageError, visible
 from jaxmia.runs.signals import Interrupted, interruptible
 
 
@@ -117,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _main(list(sys.argv[1:] if arguments is None else arguments))
             _flush_results()
     except (InputError, UsageError) as error:
-        for line in str(error).splitlines():
-            print(f"jaxmia: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"jaxmia: {visible(line)}", file=sys.stderr)
         _drop_results()
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except Interrupted as stop:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, visible
 from jaxmia.leaderboard.ledger import (
     DEFAULT_COOLDOWNS,
     Cooldowns,
@@ -229,7 +229,7 @@ def _ask_to_resend(what: str, confirm: Callable[[str], bool]) -> None:
 def _confirm_on_terminal(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{visible(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -12,6 +12,8 @@ from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Entry, ScoreStore, recorded_number
 
+_MAX_RANGES = 100
+
 
 @dataclass(frozen=True)
 class Status:
@@ -109,14 +111,15 @@ def enough(inside: int, outside: int) -> str:
 
 
 def ranges(numbers: list[int]) -> str:
-    """Ascending numbers in words, as `0-7, 12`."""
+    """Ascending numbers in words, as `0-7, 12`; of very many parts the first ones and how many more there are."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
             parts[-1].append(number)
         else:
             parts.append([number])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    words = [f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts[:_MAX_RANGES]]
+    return ", ".join(words) + (f" and {len(parts) - _MAX_RANGES:,} more" if len(parts) > _MAX_RANGES else "")
 
 
 def _job(folder: Path, claim: Lease) -> dict[str, Any]:

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.table import Table
 
+from jaxmia.cli import display
+from jaxmia.cli.main import main
 from jaxmia.files import cache_folder
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +39,48 @@ def test_an_ascii_terminal_shows_what_it_can(run: Path):
     done = jaxmia("score --out gr*", run, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "jaxmia: gr\\xf6\\xdfe/pool.npz: no such file\n"
+
+
+HOSTILE = "\x1b]0;owned\x07\u202e"
+SHOWN = r"\x1b]0;owned\x07\u202e"
+
+
+def _array_of_that_name(folder: Path) -> list[str]:
+    np.savez(folder / "pool.npz", **{HOSTILE: np.zeros(1)})
+    return ["score", "--out", str(folder)]
+
+
+def _folder_of_that_name(folder: Path) -> list[str]:
+    return ["status", str(folder / HOSTILE)]
+
+
+def _variable_of_that_name(folder: Path) -> list[str]:
+    (folder / "config.yaml").write_text("{}")
+    (folder / "profile.yaml").write_text(r'environment: {"\e]0;owned\a\u202e\njaxmia": x}')
+    return ["cluster", "slurm", f"--config={folder}/config.yaml", f"--out={folder}", "--jobs=1",
+            f"--profile={folder}/profile.yaml"]  # fmt: skip
+
+
+@pytest.mark.parametrize("bait", [_array_of_that_name, _folder_of_that_name, _variable_of_that_name])
+def test_names_in_files_and_paths_do_not_steer_the_terminal(bait, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="1"):
+        main(bait(tmp_path))
+    told = capsys.readouterr().err
+    assert told.rstrip("\n").isprintable(), "one line without control characters"
+    assert SHOWN in told
+
+
+def test_names_in_tables_stand_as_they_are():
+    name = f"[/red]:bomb:{HOSTILE}"
+    table = Table(title=f"of {name}", caption=name, width=200)
+    table.add_column(name)
+    table.add_row(name)
+    with display._results.capture() as captured:
+        display.output(table)
+        display.output(name)
+    shown = captured.get()
+    assert shown.count("[/red]:bomb:" + SHOWN) == 5
+    assert "\x1b" not in shown and "\u202e" not in shown
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -75,3 +121,19 @@ def test_a_user_without_a_home_has_a_cache_of_its_own(monkeypatch: pytest.Monkey
     assert folder.stat().st_mode & 0o077 == 0, "nobody else can put a library there"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert cache_folder() == Path("/elsewhere/jaxmia")
+
+
+def test_a_relative_or_foreign_cache_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Libraries are loaded from it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / ".cache" / "jaxmia"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "jaxmia"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert cache_folder() not in (folder, tmp_path / ".cache" / "jaxmia")
+    folder.chmod(0o755)
+    assert cache_folder() == folder
+    monkeypatch.setattr("os.geteuid", lambda: folder.stat().st_uid + 1)
+    assert cache_folder() != folder
