@@ -80,8 +80,13 @@ def read_teams(path: Path) -> dict[str, str]:
     Raises:
         InputError: The file cannot be read, a team occurs twice, or a key is empty.
     """
-    table = parse_table(read_bytes(path), ("team", "key"))
-    broken = table.broken + [f"line {row.line}: has no key" for row in table.rows() if not row.value]
+    table = parse_table(read_bytes(path), ("team", "key"), secret=True)
+    broken = table.broken + [
+        f"line {row.line}: has no {name}"
+        for row in table.rows()
+        for name, value in (("team", row.id), ("key", row.value))
+        if not value
+    ]
     key_of = {row.id: row.value or "" for row in table.rows()}
     if len(key_of) < len(table.ids):
         broken.append("a team occurs more than once, expected once")

@@ -67,8 +67,11 @@ class Leaderboard(Address):
             raise InputError(f"{KEY} is not set; set it in the environment or in a file .env, one line {KEY}=...")
         if not _KEY.fullmatch(key):
             raise InputError(f"{KEY}: holds a space, a quote, a backslash or a character outside ASCII; copy it again")
-        if key in self.url:
-            raise InputError(f"{URL}: holds the key, which belongs in {KEY} alone")
+        if "://" in key:
+            raise InputError(f"{KEY}: holds an address, which belongs in {URL}")
+        for name, value in ((URL, self.url), (TASK, self.task)):
+            if key in value:
+                raise InputError(f"{name}: holds the key, which belongs in {KEY} alone")
         super().__post_init__()
 
 
@@ -167,8 +170,10 @@ def _checked_url(url: str) -> str:
         named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         named = False
+    # Not quoted where it may hold a password, or be a key in the wrong place.
+    shown = f"{url!r} " if re.search("[./:]", url) and "@" not in url else ""
     if not named or not url.isprintable() or " " in url:
-        raise InputError(f"{URL}: {url!r} is no address, expected https://host or https://host:port/path")
+        raise InputError(f"{URL}: {shown}is no address, expected https://host or https://host:port/path")
     if parts.username is not None or parts.query or parts.fragment:
         raise InputError(f"{URL}: holds a user, a query or a fragment; expected https://host or https://host:port/path")
     return url.rstrip("/")

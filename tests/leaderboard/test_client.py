@@ -936,3 +936,20 @@ def test_any_answer_is_one_clean_line(status, headers, payload):
     if result.outcome is Outcome.ACCEPTED:
         assert 200 <= status < 300
         assert "submission_id" in json.loads(payload)
+
+
+@pytest.mark.parametrize(
+    "url, task, key, complaint",
+    [
+        (KEY, "t", "https://host", "JAXMIA_API_KEY: holds an address, which belongs in JAXMIA_LEADERBOARD_URL"),
+        ("https://host", KEY, KEY, "JAXMIA_TASK: holds the key, which belongs in JAXMIA_API_KEY alone"),
+        ("https://host", f"{KEY} ", KEY, "JAXMIA_TASK: holds the key, which belongs in JAXMIA_API_KEY alone"),
+        (KEY, "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
+        (f"ftp://me:{KEY}@host", "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
+        (f"https://me:{KEY}@host x", "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_unquoted(url: str, task: str, key: str, complaint: str):
+    with pytest.raises(InputError, match=complaint) as caught:
+        Leaderboard(url, task, SecretStr(key))
+    assert KEY not in str(caught.value)

@@ -437,3 +437,21 @@ def test_a_port_that_is_taken_is_refused():
         PracticeServer(grader(), port=server.server_port)
     with pytest.raises(InputError, match=r"port: 70000: .*choose another, or 0 for a free one"):
         PracticeServer(grader(), port=70000)
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("red,s3cret\n", "line 1: header is another, expected 'team,key'"),
+        ("team;key\nred;s3cret\n", "line 1: header is another, expected 'team,key'"),
+        ("team,key\nred;s3cret\n", "1 row not of two columns: line 2: 1 column"),
+        ('team,key\nred,"s3cret\n', "line 2: cannot be read as CSV"),
+        ("team,key\n,s3cret\n", "line 2: has no team"),
+    ],
+)
+def test_keys_of_teams_are_never_quoted(tmp_path, text: str, complaint: str):
+    path = tmp_path / "teams.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_teams(path)
+    assert "s3cret" not in str(caught.value)
