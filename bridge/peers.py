@@ -65,7 +65,7 @@ class Peer:
 
     def start(self) -> SubprocessPeer:
         """Starts it, ready to be timed."""
-        command = [sys.executable, "-m", "bridge.peers", _PEER.dump_json(self).decode()]
+        command = [sys.executable, "-P", "-m", "bridge.peers", _PEER.dump_json(self).decode()]
         # Its own process has taken most of a GPU's memory by then.
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         return SubprocessPeer(command, self.processes, environment)

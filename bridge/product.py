@@ -15,7 +15,9 @@ def product_flops_per_second(device: str) -> dict[str, float]:
     Raises:
         PeerError: The process has crashed.
     """
-    done = subprocess.run([sys.executable, "-m", "bridge.product", device], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "bridge.product", device], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise PeerError(f"crashed: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}")
     return json.loads(done.stdout)

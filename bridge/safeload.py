@@ -25,6 +25,8 @@ _NUMPY_KNOWS = frozenset(
     )
 )
 
+_NUMPY_DIMENSIONS = 64
+
 
 def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
     """Reads one object from a file of `torch.save`, on the CPU.
@@ -90,7 +92,7 @@ def checked_size(path: Path, max_bytes: int) -> int:
 def as_array(value: object) -> np.ndarray | None:
     """A NumPy view of a plain tensor, array or number from `load`; None for anything else."""
     if isinstance(value, torch.Tensor):
-        return value.numpy() if value.dtype in _NUMPY_KNOWS else None
+        return value.numpy() if value.dtype in _NUMPY_KNOWS and value.ndim <= _NUMPY_DIMENSIONS else None
     if isinstance(value, StoredArray):
         return value.value
     if isinstance(value, bool | int | float | np.generic | np.ndarray):

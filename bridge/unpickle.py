@@ -175,7 +175,8 @@ class Unpickler:
         full = f"{module}.{name}"
         if full in _STORAGES:
             self._push(_STORAGES[full])
-        elif isinstance(dtype := getattr(torch, name, None) if module == "torch" else None, torch.dtype):
+        # Not by getattr, which imports whole packages for some names.
+        elif isinstance(dtype := vars(torch).get(name) if module == "torch" else None, torch.dtype):
             self._push(dtype)
         elif full in self.classes or full in _CALLS or full in _NAMED:
             self._push(Global(full))

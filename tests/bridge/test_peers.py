@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,13 @@ def test_what_a_peer_does_not_do_it_is_not_timed_at():
 def test_a_crash_is_told_by_its_last_line():
     with pytest.raises(PeerError, match=r"^crashed: RuntimeError: .*nowhere"):
         replace(Peer("eager", NETWORK, RECIPE), device="nowhere").start().warm_up()
+
+
+@pytest.mark.slow
+def test_a_peer_runs_nothing_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ran = tmp_path / "ran"
+    for name in ("bridge", "json"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\nraise ImportError('foreign')")
+    monkeypatch.chdir(tmp_path)
+    assert Peer("eager", NETWORK, RECIPE).start().warm_up() >= 0
+    assert not ran.exists()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bridge.challenge import load_split
+from bridge.target import read_weights
 from jaxmia.errors import InputError
 from tests.bridge.samples import MembershipDataset, fields
 
@@ -209,3 +210,28 @@ def write_pickle(path, body):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in (("data.pkl", body), ("version", b"3\n"), ("byteorder", b"little"), ("data/0", bytes(16))):
             archive.writestr(f"archive/{name}", content)
+
+
+def test_tensors_of_more_dimensions_than_numpy_knows_are_named(tmp_path):
+    deep = torch.zeros(1)[(None,) * 65]
+    torch.save({"fc.weight": deep}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model.pt: fc.weight is a tensor of torch.float32"):
+        read_weights(tmp_path / "model.pt")
+    content = MembershipDataset()
+    content.__dict__ = fields() | {"labels": deep}
+    torch.save(content, tmp_path / "priv.pt")
+    with pytest.raises(InputError, match=r"priv.pt: labels is a tensor of float32"):
+        load_split(tmp_path / "priv.pt", known=False)
+
+
+def test_a_name_in_a_pickle_imports_no_part_of_torch(tmp_path):
+    path = tmp_path / "priv.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02ctorch\n_inductor\n.")
+    code = (
+        "import sys; from pathlib import Path; from bridge.safeload import load; from jaxmia.errors import InputError\n"
+        f"try: load(Path({str(path)!r}), max_bytes=1000)\n"
+        "except InputError as error: print(error, 'torch._inductor' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("names torch._inductor, allowed are tensors; nothing of it was run False\n")
