@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import math
 import shutil
 import sys
 import time
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 from pydantic import BaseModel, Field
 
 from jaxmia.config import parse_as
 from jaxmia.errors import InputError
-from jaxmia.files import write_text
+from jaxmia.files import most_unpacked, read_bounded, write_text
 from jaxmia.runs.store import describe_difference
 from jaxmia.training.arrays import pick
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _KEPT = 2
 _ABOUT = "about.json"
+_MAX_ABOUT_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Checkpoints:
         found = []
         for path in sorted(self.folder.glob(f"*/{_ABOUT}")):
             try:
-                about = parse_as(_About, json.loads(path.read_text()), _ABOUT)
+                about = parse_as(_About, json.loads(read_bounded(path, _MAX_ABOUT_BYTES)), _ABOUT)
                 resumable = _Begun(path.parent, about.models, about.cache_key)
                 steps = resumable.steps()
             except FileNotFoundError:  # another process has stored these models and removed their checkpoint
@@ -257,11 +260,21 @@ def _tree(moment: Snapshot) -> dict[str, Any]:
 
 def _load(path: Path, models: Sequence[int], wanted: Sequence[int]) -> Snapshot:
     # Loaded without a template, so that nothing is cast; `tree_of` compares the dtypes later.
+    _refuse_bloated(path)
     tree = _orbax().load(str(path.absolute()))
     arrays = {name: np.asarray(array) for name, array in tree["arrays"].items()}
     if not np.array_equal(_checksums(arrays), tree["checksums"]):
         raise ValueError("a checksum differs")
     return Snapshot(int(path.name), float(tree["seconds"]), pick(arrays, models, wanted))
+
+
+def _refuse_bloated(path: Path) -> None:
+    """Refuses a checkpoint whose arrays would take far more memory than its files hold; nothing is loaded."""
+    held = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_symlink() and file.is_file())
+    arrays = jax.tree.leaves(_orbax().metadata(str(path.absolute())).metadata)
+    unpacked = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)
+    if unpacked > most_unpacked(held):
+        raise ValueError(f"its arrays unpack to {unpacked} bytes, allowed for {held} bytes are {most_unpacked(held)}")
 
 
 def _checksums(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

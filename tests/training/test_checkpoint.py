@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from jaxmia.runs.store import Chunk
 from jaxmia.training.checkpoint import Checkpoints, Snapshot
 from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
+from tests.memory import peak_growth
 from tests.training.conftest import make_trainer, plan
 
 ASKED = {"seed": 11, "shadow": {"epochs": 4}}
@@ -245,3 +247,28 @@ def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(
 def test_without_checkpoints_an_interruption_says_that_nothing_is_saved(ensemble: Ensemble):
     with pytest.raises(Interrupted, match="models 0-1 are not saved"):
         shadows(ensemble, 3).train_chunk([0, 1])
+
+
+def test_a_checkpoint_that_would_unpack_to_far_more_than_it_holds_is_set_aside(tmp_path: Path, messages: list[str]):
+    writer = checkpoints(tmp_path).writer([0])
+    writer.save(moment(5, models=1), wait=True)
+    writer.save(Snapshot(6, 1.0, {"weight": np.zeros((1, 2**27), np.float32)}), wait=True)
+    held = sum(path.stat().st_size for path in (tmp_path / "00000-00000" / "6").rglob("*") if path.is_file())
+    assert held < 2**20
+    found: list[Snapshot | None] = []
+    growth = peak_growth(lambda: found.append(checkpoints(tmp_path).restore([0])))
+    assert found[0] is not None and found[0].step == 5
+    assert growth < 2**28
+    assert any(f"its arrays unpack to {2**29 + 12} bytes" in line and "set aside" in line for line in messages)
+
+
+def test_what_says_whose_a_checkpoint_is_must_be_a_short_regular_file(tmp_path: Path):
+    about = tmp_path / "00000-00000" / "about.json"
+    about.parent.mkdir()
+    os.mkfifo(about)
+    with pytest.raises(InputError, match=r"about.json: cannot be read \(is no regular file\)"):
+        checkpoints(tmp_path).resumable([0])
+    about.unlink()
+    about.write_text(" " * 2**21)
+    with pytest.raises(InputError, match=r"about.json: cannot be read \(has 2097152 bytes, allowed are 1048576\)"):
+        checkpoints(tmp_path).resumable([0])
