@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -95,17 +96,26 @@ def draw(name: str, caption: str, paint: Callable[[Axes], None], *, height: floa
         paint: Function that draws into the given axes.
         height: Height in inches.
     """
-    with rc_context(_STYLE):
+    with _styled():
         figure = Figure(figsize=(WIDTH, height))
         paint(figure.add_subplot())
     return Plot(name, caption, figure)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """The style alone: a `matplotlibrc` of the user's, or in the working directory, would have LaTeX run."""
+    with rc_context():
+        rcdefaults()
+        rcParams.update(_STYLE)
+        yield
 
 
 def _to_bytes(figure: Figure, form: str, style: Any = None) -> bytes:
     buffer = io.BytesIO()
     # without the creation date, equal results give equal files
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with rc_context(_STYLE), rc_context(style):
+    with _styled(), rc_context(style):
         figure.savefig(buffer, format=form, dpi=_DPI, transparent=form == "svg", metadata=undated.get(form))
     return buffer.getvalue()
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxmia.attacks import Evidence
 from jaxmia.data.masks import Masks, draw_folds
 from jaxmia.data.pool import Pool
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, printable
 from jaxmia.files import load_npz
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
@@ -98,10 +98,15 @@ def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
         InputError: The files say that memberships were taken as told, but other ones than the pool's.
     """
     cache_key = shadows.metadata.get("cache_key", {})
-    known = cache_key.get("shadow", {}).get("known", 0) if isinstance(cache_key.get("shadow"), dict) else 0
-    if not known:
+    known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
+    if known is None:
         return np.ones(len(pool), bool)
-    masks = Masks.knowing(int(cache_key["seed"]), pool.membership, float(known))
+    seed = cache_key.get("seed")
+    if type(seed) is not int or not 0 <= seed < 2**32 or known > 1:
+        raise InputError(
+            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a share and a seed"
+        )
+    masks = Masks.knowing(seed, pool.membership, known)
     told = ~masks.free
     if (shadows.mask[:, told] != (masks.fixed[told] == 1)).any():
         raise InputError(

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.record import AttackRecord
-from jaxmia.config import parse_as
+from jaxmia.config import Share, parse_as
 from jaxmia.evaluation.metrics import Estimate, Figures
 from jaxmia.evaluation.selection import CandidateResult, Selection
 from jaxmia.files import read_json, write_text
 from jaxmia.runs.rundir import RunDir
 
+_MAX_COUNT = 2**40
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -30,11 +31,11 @@ class SelectionSummary(_Part):
     candidate: str
     """Name of the candidate that won, before it was put on the shadows' scale."""
     fpr: Rate
-    targets: Annotated[int, Field(ge=2)]
+    targets: Annotated[int, Field(ge=2, le=_MAX_COUNT)]
     """Number of shadows that played the target."""
-    expected: float
+    expected: Share
     """Mean TPR of those that had no part in the choice."""
-    expected_error: Annotated[float, Field(ge=0)]
+    expected_error: Share
     """Standard error of `expected`."""
     results: tuple[CandidateResult, ...]
     """All candidates."""
@@ -73,13 +74,13 @@ class PrivateEstimate(_Part):
     """The TPR to expect on the private samples, with its 95 % prediction interval."""
 
     fpr: Rate
-    samples: int
+    samples: Annotated[int, Field(ge=0, le=_MAX_COUNT)]
     """Number of private samples."""
-    targets: int
+    targets: Annotated[int, Field(ge=2, le=_MAX_COUNT)]
     """Number of shadows that played the target."""
-    value: float
-    low: float
-    high: float
+    value: Share
+    low: Share
+    high: Share
 
     @property
     def estimate(self) -> Estimate:

@@ -26,7 +26,7 @@ class Chunk:
         phi: Logit margins in nats, float32 `[model, view, sample]`.
         accuracy: Share of OUT samples classified rightly, float32 `[model]`.
         accuracy_in: The same of IN samples.
-        extra: Further arrays with a leading model axis, such as training curves.
+        extra: Further numbers with a leading model axis, such as training curves.
         metadata: How the chunk was made: recipe, data, versions, device. Plain JSON.
         diverged: Numbers of models that were trained with these and have no finite margins; they are left out.
     """
@@ -240,8 +240,10 @@ def read_chunk(path: Path) -> Chunk:
     _check(path, "mask", mask, "b", "bool [model, sample], as many models", mask.ndim == 2 and mask.shape[:1] == one)
     fits = phi.ndim == 3 and (*phi.shape[:1], *phi.shape[2:]) == mask.shape and phi.shape[1] > 0
     _check(path, "phi", phi, "f", "floats [model, view, sample], models and samples as in mask", fits)
-    _check(path, "accuracy", accuracy, "f", "floats [model]", accuracy.shape == one)
-    _check(path, "accuracy_in", accuracy_in, "f", "floats [model]", accuracy_in.shape == one)
+    for name, shares in (("accuracy", accuracy), ("accuracy_in", accuracy_in)):
+        _check(path, name, shares, "f", "floats [model]", shares.shape == one)
+        if (strange := shares[~((shares >= 0) & (shares <= 1) | np.isnan(shares))]).size:
+            raise InputError(f"{path}: {name}: {strange[0]:g} is no share from 0 to 1")
     numbers, counts = np.unique(_numbers(path, "model", model), return_counts=True)
     if counts.max(initial=0) > 1:
         raise InputError(f"{path}: model: {numbers[counts > 1][0]} comes more than once")
@@ -261,9 +263,17 @@ def read_chunk(path: Path) -> Chunk:
         accuracy=accuracy,
         accuracy_in=accuracy_in,
         metadata=metadata_of(path, arrays),
-        extra={name: value for name, value in arrays.items() if value.shape[:1] == one},
+        extra={name: value for name, value in arrays.items() if value.shape[:1] == one and _are_figures(value)},
         diverged=diverged,
     )
+
+
+def _are_figures(array: np.ndarray) -> bool:
+    """Whether an array holds numbers that can be averaged and drawn; what is not finite may be among them."""
+    if array.dtype.kind not in "biuf":
+        return False
+    wide = array.astype(np.float64)
+    return not (np.isfinite(wide) & (np.abs(wide) > LARGEST_MARGIN)).any()
 
 
 def _numbers(path: Path, name: str, models: np.ndarray) -> np.ndarray:

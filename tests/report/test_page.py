@@ -2,6 +2,8 @@ import base64
 import html
 import io
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -210,3 +212,43 @@ def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np
         write_report(out, images=np.zeros((3, 4, 4, 1), np.uint8))
     assert not (out / "report.html").exists()
     assert not (out / "figures").exists()
+
+
+def test_half_a_character_in_an_id_is_named_and_nothing_is_written(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    pool = Pool.load(out / "pool.npz")
+    Pool(None, pool.labels, np.array([f"\ud800{name}" for name in pool.ids]), pool.membership).save(out / "pool.npz")
+    with pytest.raises(InputError, match=r"report.html: not written: its text holds '\\ud800', no character"):
+        write_report(out)
+    assert not (out / "report.html").exists()
+
+
+def test_settings_of_matplotlib_in_the_working_directory_change_no_figure(run: tuple[Path, np.ndarray], tmp_path: Path):
+    """LaTeX that they ask for would run, or not be there."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: red\n")
+    code = (
+        "import sys; from pathlib import Path; from jaxmia.report import write_report; write_report(Path(sys.argv[1]))"
+    )
+    figures = []
+    for where in (folder, tmp_path):
+        subprocess.run([sys.executable, "-c", code, str(run[0])], cwd=where, check=True)
+        figures.append((run[0] / "figures" / "roc.png").read_bytes())
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"targets": 10**300}, r"private.targets: 1000.* must be less than or equal to"),
+        ({"low": 1e308}, r"private.low: 1e\+308 must be less than or equal to 1"),
+        ({"value": -1e308}, r"private.value: -1e\+308 must be greater than or equal to 0"),
+    ],
+)
+def test_a_promise_that_is_none_is_refused(run: tuple[Path, np.ndarray], changes: dict, complaint: str):
+    out, _ = run
+    promise = {"fpr": 0.05, "samples": 10, "targets": 3, "value": 0.5, "low": 0.4, "high": 0.6}
+    change_metrics(out, private={**promise, **changes})
+    with pytest.raises(InputError, match=rf"metrics.json: {complaint}"):
+        write_report(out)

@@ -100,6 +100,8 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"accuracy": np.zeros(2, np.float32)}, "accuracy is float32 .* expected .*model"),
         ({"accuracy_in": np.float32(1)}, "accuracy_in is float32"),
         ({"accuracy": np.array(["a", "b", "c"])}, "accuracy is <U1"),
+        ({"accuracy": np.array([0.5, np.nan, np.inf])}, "accuracy: inf is no share from 0 to 1"),
+        ({"accuracy_in": np.array([0.5, -0.1, 1.0])}, "accuracy_in: -0.1 is no share from 0 to 1"),
         ({"metadata": np.array("{")}, "metadata is no JSON"),
         ({"metadata": np.array("[1]")}, "metadata is no JSON"),
         ({"metadata": np.array('{"cache_key": 3}')}, "metadata is no JSON"),
@@ -248,3 +250,18 @@ def test_differences_are_named_by_their_path():
     assert describe_difference(first, second) == (
         "shadow.augment.flip is True there and False here, shadow.ema is None there and 0.9 here"
     )
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        np.full((3, 2, 4), "loss"),
+        np.full((3, 2, 4), 1j),
+        np.full((3, 2, 4), "2020-01-01", "M8[D]"),
+        np.zeros((3, 2, 4), [("loss", "f4")]),
+        np.full((3, 2, 4), 1e308),
+    ],
+)
+def test_of_further_arrays_only_figures_are_read(store: ScoreStore, curve: np.ndarray):
+    save(store, "one.npz", curve=curve, seconds=np.array([1.0, np.nan, 3.0]))
+    assert set(store.read().extra) == {"seconds"}
