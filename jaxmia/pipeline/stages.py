@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import Config, save_config
+from jaxmia.config import Config, load_config, save_config
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
@@ -111,6 +111,7 @@ class Pipeline:
                 written then.
         """
         configured_attacks(self.config.attack)
+        self._refuse_other_recipe()
         if RunDir(self.out).checkpoints.exists():
             self._checkpoints().resumable(())
         self.pool.save(RunDir(self.out).pool)
@@ -125,6 +126,20 @@ class Pipeline:
         present = _present(ScoreStore(RunDir(self.out).shadows), self.setup.cache_key())
         wanted = (shard or Shard()).models(self.config.shadow.count)
         return [model for model in wanted if model not in present]
+
+    def _refuse_other_recipe(self) -> None:
+        """Before the first models are stored, only the configuration says what processes at work train."""
+        path = RunDir(self.out).config
+        if not path.exists() or not Claims(RunDir(self.out).claims).others():
+            return
+        theirs, ours = (
+            {"cache_key": {"seed": config.seed, "shadow": config.shadow.model_dump(mode="json", exclude={"count"})}}
+            for config in (load_config(path), self.config)
+        )
+        if difference := describe_difference(theirs, ours):
+            raise InputError(
+                f"{path}: another process trains here by another configuration: {difference}; use another --out"
+            )
 
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are missing."""

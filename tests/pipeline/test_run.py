@@ -20,6 +20,8 @@ from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
 from jaxmia.pipeline.run import run
 from jaxmia.pipeline.scoring import score
+from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.claims import Claims
 from jaxmia.runs.store import ScoreStore
 from tests.challenge import make_challenge, make_pool
 
@@ -188,3 +190,19 @@ def test_models_that_knew_something_else_are_refused_by_name(tmp_path: Path):
     Pool(None, pool.labels, pool.ids, flipped).save(out / "pool.npz")
     with pytest.raises(InputError, match=r"shadow\.known is 0\.5, but these models did not take the memberships"):
         score(out, config.attack)
+
+
+def test_a_second_configuration_is_refused_while_another_process_trains(tmp_path: Path):
+    """Before the first chunk or checkpoint is stored nothing else tells them apart."""
+    config, out = challenge(tmp_path), tmp_path / "run"
+    Pipeline(config, out).begin()
+    before = (out / "config.yaml").read_bytes()
+    with Claims(out / "claims").acquire([0, 1]) as won:
+        assert won
+        other = config.model_copy(update={"seed": config.seed + 5})
+        with pytest.raises(InputError, match=r"another process trains here by another configuration: seed is 0 there"):
+            Pipeline(other, out).begin()
+        assert (out / "config.yaml").read_bytes() == before
+        more = config.shadow.model_copy(update={"count": config.shadow.count + 8})
+        Pipeline(config.model_copy(update={"shadow": more}), out).begin()
+    Pipeline(other, out).begin()

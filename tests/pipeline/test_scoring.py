@@ -264,3 +264,43 @@ def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_
     with pytest.raises(InputError, match=r"attack\.candidates: cannot import 'no_such_module:Attack': ModuleNotFound"):
         pipeline.begin()
     assert not (tmp_path / "run").exists()
+
+
+def test_code_that_only_a_run_directory_names_is_not_run(
+    planted: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, _ = planted
+    ran = tmp_path / "ran"
+    (tmp_path / "jaxmia_foreign_attack.py").write_text(f"open({str(ran)!r}, 'w')\n{OWN}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    name, config = "jaxmia_foreign_attack:Excess", out / "config.yaml"
+    for section in ({"name": name}, {"candidates": [name]}):
+        config.write_text(json.dumps({"attack": section}))
+        with pytest.raises(InputError, match=f"config.yaml: attack: {name!r} is code, which runs only where you name"):
+            Score(out)([])
+        assert not ran.exists()
+    Score(out)(["--attack.candidates", name])
+    assert ran.exists()
+    ran.unlink()
+    sys.modules.pop("jaxmia_foreign_attack")
+    Score(out, config=config)([])
+    assert ran.exists()
+
+
+@pytest.mark.parametrize(
+    "cache_key",
+    [
+        {"shadow": {"known": 0.5}},
+        {"shadow": {"known": 0.5}, "seed": "x"},
+        {"shadow": {"known": 0.5}, "seed": -1},
+        {"shadow": {"known": 2}, "seed": 1},
+    ],
+)
+def test_what_was_taken_as_told_needs_a_share_and_a_seed(planted: tuple[Path, np.ndarray], cache_key: dict):
+    out, _ = planted
+    for path in (out / "shadows").iterdir():
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays | {"metadata": np.array(json.dumps({"cache_key": cache_key}))})
+    with pytest.raises(InputError, match=r"shadow.known is .* and seed .*, expected a share and a seed"):
+        score(out, AttackConfig(name="margin"))

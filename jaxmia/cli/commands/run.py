@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from jaxmia.errors import InputError
+from jaxmia.plugins import is_plugin
 from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -135,6 +137,8 @@ class Score:
 
         own = RunDir(self.out).config
         config = _configure(self.config or (own if own.exists() else None), overrides)
+        if self.config is None:
+            _refuse_unnamed_code(own, config, overrides)
         show_metrics(score(self.out, config.attack), self.json)
 
 
@@ -142,6 +146,17 @@ def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
     from jaxmia.cli.overrides import configure
 
     return configure(path, overrides)
+
+
+def _refuse_unnamed_code(path: Path, config: "Config", overrides: Sequence[str]) -> None:
+    """Refuses attacks that only the run directory names: it may come from anyone, and its files never run code."""
+    said = [value.rpartition("=")[2] for value in overrides]
+    for name in (config.attack.name, *config.attack.candidates):
+        if is_plugin(name) and name not in said:
+            raise InputError(
+                f"{path}: attack: {name!r} is code, which runs only where you name it, by --config {path}, "
+                "--attack.name or --attack.candidates"
+            )
 
 
 def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool = False) -> None:
