@@ -40,6 +40,9 @@ _PLAINLY = {
 }
 """Messages for error types that pydantic would describe in terms of Python's types."""
 
+_MAX_EPOCHS = 100_000
+_MAX_WIDTH = 16_384
+
 Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -122,7 +125,7 @@ class ChallengeConfig(_Section):
 class Augment(_Section):
     """Random augmentation of each training image."""
 
-    crop: Annotated[int, Field(ge=0)] = 0
+    crop: Annotated[int, Field(ge=0, le=1024)] = 0
     """Largest random shift in each direction, in pixels; the border is filled with black."""
     flip: bool = False
     """Flip images horizontally with probability 1/2."""
@@ -140,9 +143,9 @@ class Recipe(_Section):
     architecture: Architecture | Plugin = "resnet18"
     """Network of the shadow models; the attack is strongest when it is the target's own. `package.module:factory` names
     a Flax network of your own."""
-    width: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)] | None = None
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
-    depth: Annotated[int, Field(ge=10)] = 28
+    depth: Annotated[int, Field(ge=10, le=1000)] = 28
     """Number of layers of a wideresnet: 6 n + 4."""
     known: Share = 0.0
     """Share of the told memberships that every shadow takes as told: these members train all shadows, these non-members
@@ -151,9 +154,9 @@ class Recipe(_Section):
     """Number of shadow models."""
     rounds: Annotated[int, Field(ge=1, le=2)] = 1
     """With 2, half of the models are trained first, and the members of the others are drawn by what these find out."""
-    epochs: Annotated[int, Field(ge=1)] = 60
+    epochs: Annotated[int, Field(ge=1, le=_MAX_EPOCHS)] = 60
     """Number of passes over each model's IN samples."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     """Number of samples in a training step of one model."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer; sgd uses Nesterov momentum."""
@@ -217,7 +220,7 @@ class QueryConfig(_Section):
 
     views: tuple[QueryView, ...] = ("auto",)
     """Symmetries in which each image is queried, beginning with identity; auto selects those of the augmentation."""
-    shift: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    shift: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     """If above 0, also query each view shifted by this many pixels in each of the eight directions; auto shifts
     automatic views by one pixel if the augmentation crops."""
     batch_size: Annotated[int, Field(ge=1)] = 512
@@ -266,7 +269,7 @@ class AttackConfig(_Section):
 class MatchConfig(_Section):
     """Search space of `jaxmia match`; fields that are not given default to values around the shadow section's."""
 
-    epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    epochs: tuple[Annotated[int, Field(ge=1, le=_MAX_EPOCHS)], ...] = ()
     """Numbers of epochs; by default 1/4, 1/2, 1 and 2 times the shadow section's. The warm-up scales with them."""
     learning_rate: tuple[Positive, ...] = ()
     """Peak learning rates; by default 0.1, 0.3, 1 and 3 times the shadow section's."""
@@ -276,7 +279,7 @@ class MatchConfig(_Section):
     """Label smoothings; by default 0, 0.05, 0.1 and the shadow section's."""
     augment: tuple[Augment, ...] = ()
     """Augmentations; by default none, flips, crops by 1/8 of the image's side, both, and the shadow section's."""
-    width: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    width: tuple[Annotated[int, Field(ge=1, le=_MAX_WIDTH)], ...] = ()
     """Widths of the network; by default only the shadow section's, since every width compiles a program of its own."""
     models: Annotated[int, Field(ge=2)] = 4
     """Number of models trained by each recipe."""
@@ -368,7 +371,8 @@ def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str)
             lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location, kind)}")
             continue
         # pydantic puts "[key]" behind the place of a key of the wrong type.
-        field = ".".join(part for part in location if part != "[key]" and not part.startswith(_UNION_BRANCHES))
+        named = (part for part in location if part != "[key]" and not part.startswith(_UNION_BRANCHES))
+        field = ".".join(part if part.isprintable() else _shown(part) for part in named)
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         message = message.replace("String should", "must")
         message = _PLAINLY.get(problem["type"], message)

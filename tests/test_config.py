@@ -303,3 +303,18 @@ def test_a_key_that_looks_like_a_place_of_pydantic_is_unknown_as_any_other(secti
     content = {"[key]": 1} if not section else {"shadow": {"[key]": 1}}
     with pytest.raises(InputError, match=rf"^file: {re.escape(section)}'\[key\]': unknown key"):
         parse_config(content, "file")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("epochs", 10**12),
+        ("batch_size", 10**20),
+        ("width", 10**9),
+        ("depth", 10**20),
+        ("augment", {"crop": 10**20}),
+    ],
+)
+def test_a_number_that_no_machine_holds_is_refused_before_anything_is_allocated(field: str, value: object):
+    with pytest.raises(InputError, match=rf"shadow\.{field}.* must be less than or equal to"):
+        parse_config({"shadow": {field: value}}, "run.yaml")

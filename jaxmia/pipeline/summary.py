@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ DELTA = 1e-5
 
 TOLD = "told"
 """In `samples.csv`, the score of a sample whose membership every shadow took as told."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 MAX_VULNERABLE = 5
 """Largest number of most vulnerable samples that are listed."""
@@ -50,7 +53,7 @@ def write_samples(
     membership = ["" if value == UNKNOWN else str(value) for value in pool.membership.tolist()]
     columns = [list(map(_written, column.tolist())) for column in numbers.values()]
     columns[0] = [written or TOLD for written in columns[0]]
-    writer.writerows(zip(pool.ids.tolist(), pool.labels.tolist(), membership, *columns, strict=True))
+    writer.writerows(zip(map(_as_text, pool.ids.tolist()), pool.labels.tolist(), membership, *columns, strict=True))
     try:
         write_text(path, text.getvalue())
     except UnicodeEncodeError as error:
@@ -158,6 +161,11 @@ def _limits(fpr: float) -> tuple[float, ...]:
 
 def _written(value: float) -> str:
     return "" if value != value else f"{value:.7g}"
+
+
+def _as_text(name: str) -> str:
+    """A name that spreadsheets take for text: an apostrophe stands before what they would take for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(name) else name
 
 
 def _plain(value: float) -> float | None:

@@ -249,3 +249,11 @@ def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(plante
     assert promise_lines(metrics)[-1].startswith(
         "epsilon: no bound, since `jaxmia match` chose the recipe by the public"
     )
+
+
+def test_no_id_becomes_a_formula_of_a_spreadsheet(tmp_path: Path):
+    ids = ["=HYPERLINK(1)", "+cmd|x", "-2+3", "@SUM(1)", "\t=1", "-2", "+2.5", "a=b"]
+    pool = pool_of([1] * len(ids), ids)
+    write_samples(tmp_path / "samples.csv", pool, np.zeros(len(ids)), {}, {})
+    written = [row["id"] for row in rows_of(tmp_path / "samples.csv")]
+    assert written == ["'=HYPERLINK(1)", "'+cmd|x", "'-2+3", "'@SUM(1)", "'\t=1", "-2", "+2.5", "a=b"]
