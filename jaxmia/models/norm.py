@@ -54,7 +54,7 @@ def batch_normalise(
         the latter two are not defined.
     """
     mean, var = _moments(inputs.astype(jnp.float32), tuple(range(inputs.ndim - 1)))
-    return _activated(_affine(inputs, scale, bias, mean, var, epsilon), shortcut, relu), mean, var
+    return _activated(affine(inputs, scale, bias, mean, var, epsilon), shortcut, relu), mean, var
 
 
 def ensemble_norm(lowering: Lowering) -> Normalise:
@@ -164,7 +164,7 @@ class BatchNorm(nnx.Module):
         """
         scale, bias = self.scale[...], self.bias[...]
         if not train:
-            outputs = _affine(inputs, scale, bias, self.mean[...], self.var[...], self.epsilon)
+            outputs = affine(inputs, scale, bias, self.mean[...], self.var[...], self.epsilon)
             return _activated(outputs, shortcut, relu).astype(self.dtype)
         outputs, mean, var = self.normalise(inputs, shortcut, scale, bias, relu=relu, epsilon=self.epsilon)
         count = inputs.size // inputs.shape[-1]
@@ -176,9 +176,10 @@ class BatchNorm(nnx.Module):
         running[...] = (1 - self.momentum) * running[...] + self.momentum * jax.lax.stop_gradient(batch)
 
 
-def _affine(
+def affine(
     inputs: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, epsilon: float
 ) -> jax.Array:
+    """Normalises inputs `[..., channel]` by mean and variance, and scales and shifts them, all `[channel]`."""
     others = tuple(range(inputs.ndim - 1))
     gain = scale * jax.lax.rsqrt(var + epsilon)
     gain, offset = jnp.expand_dims(gain, others), jnp.expand_dims(bias - mean * gain, others)

@@ -1,0 +1,126 @@
+"""Makes JAX networks of PyTorch modules and exported programs."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from bridge.graph.initial import Draw, by_reset, by_use
+from bridge.graph.network import ConvertedNetwork, Programs
+from bridge.graph.program import Program, example_of, export, in_core_operators, switched
+from jaxmia.errors import InputError, printable
+
+_Shape = tuple[int, ...]
+
+
+def convert_module(
+    module: nn.Module,
+    shape: _Shape,
+    *,
+    draw: Draw | None = None,
+    source: str = "network",
+    integers: bool = False,
+) -> ConvertedNetwork:
+    """Converts a module.
+
+    Args:
+        module: The module; its weights do not matter.
+        shape: Shape of a sample in a pool: `(height, width, channel)` for images, which the module takes as
+            `[sample, channel, height, width]`; any other shape as it is.
+        draw: Its initial weights; by default each part's own `reset_parameters` draws them.
+        source: Where it comes from, for messages.
+        integers: Whether samples are integers, such as numbers of words.
+
+    Raises:
+        InputError: It cannot be exported, has operators that JAX does not have, or gives no logits.
+    """
+    dtype = torch.int64 if integers else torch.float32
+    frozen = frozenset(name for name, value in module.named_parameters() if not value.requires_grad)
+    programs = _programs_of_module(module, functools.partial(example_of, _in_torch(shape), dtype), source)
+    return _checked(source, shape, programs, draw or by_reset(module), frozen)
+
+
+def convert_exported(
+    exported: ExportedProgram, shape: _Shape, *, draw: Draw | None = None, source: str = "program"
+) -> ConvertedNetwork:
+    """Converts a program of `torch.export`.
+
+    What its operators tell apart, normalisation and dropout, does in training as it does there, also if the program was
+    exported in evaluation mode. What Python code told apart, such as a module's own stochastic depth, stays as it was.
+
+    Args:
+        exported: The program.
+        shape: As of `convert_module`.
+        draw: Its initial weights; by default as the layers of `torch.nn` that use them draw them.
+        source: Where it comes from, for messages.
+
+    Raises:
+        InputError: As of `convert_module`.
+    """
+    frozen = frozenset(name for name, value in exported.named_parameters() if not value.requires_grad)
+    programs = _programs_of_exported(exported, source)
+    values = {**dict(exported.named_parameters()), **dict(exported.named_buffers())}
+    return _checked(source, shape, programs, draw or by_use(programs(True, None), values, source), frozen)
+
+
+def _checked(source: str, shape: _Shape, programs: Programs, draw: Draw, frozen: frozenset[str]) -> ConvertedNetwork:
+    try:
+        classes = programs(False, None).classes
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
+    network = ConvertedNetwork(source, shape, classes, programs, draw, frozen)
+    network.check()
+    return network
+
+
+def _programs_of_module(module: nn.Module, example: Callable[..., torch.Tensor], source: str) -> Programs:
+    """Exports a module for batches of any size or, where it does not allow that, for each size on its own."""
+
+    @functools.cache
+    def of_any_batch(train: bool) -> Program | None:
+        try:
+            return in_core_operators(export(module, example(), train=train))
+        except Exception:  # whatever a module's code leads to; the export for one size then says why
+            return None
+
+    @functools.cache
+    def of_batch(train: bool, size: int | None) -> Program:
+        try:
+            batch = example() if size is None else example(size)
+            return in_core_operators(export(module, batch, train=train, any_batch=False))
+        except Exception as error:
+            raise InputError(f"{source}: {_reason(error)}") from error
+
+    return lambda train, size: of_any_batch(train) or of_batch(train, size)
+
+
+def _programs_of_exported(exported: ExportedProgram, source: str) -> Programs:
+    @functools.cache
+    def of(train: bool) -> Program:
+        try:
+            return in_core_operators(switched(exported, train=train))
+        except Exception as error:  # of a program that somebody else made
+            raise InputError(f"{source}: {_reason(error)}") from error
+
+    def program(train: bool, size: int | None) -> Program:
+        found = of(train)
+        if size and found.batch not in (None, size):
+            raise InputError(
+                f"{source}: takes batches of exactly {found.batch}, not of {size}; export it with dynamic_shapes, so "
+                "that it takes any"
+            )
+        return found
+
+    return program
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"cannot be exported by torch.export: {type(error).__name__}: {printable(lines[0] if lines else '')}"
+
+
+def _in_torch(shape: _Shape) -> _Shape:
+    """Shape of a sample as PyTorch has it: channels first."""
+    return (shape[2], *shape[:2]) if len(shape) == 3 else shape

@@ -1,0 +1,161 @@
+"""Initial weights, drawn as PyTorch draws them."""
+
+import copy
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import init
+
+from bridge.graph.program import Program, operator_name
+
+logger = logging.getLogger(__name__)
+
+_Reset = Callable[[torch.Tensor], Any]
+
+Draw = Callable[[int], Mapping[str, torch.Tensor]]
+"""Parameters and buffers by name for a seed."""
+
+
+def by_factory(factory: Callable[[], nn.Module]) -> Draw:
+    """Calls a factory anew for each seed."""
+
+    def draw(seed: int) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return tensors_of(factory())
+
+    return draw
+
+
+def by_reset(module: nn.Module) -> Draw:
+    """Resets each part of a copy of a module by its own `reset_parameters`.
+
+    What no part resets, such as a bare parameter, is drawn from a normal distribution with the mean and the standard
+    deviation of its values, so that a trained module's values are not handed on; buffers keep theirs.
+    """
+
+    def draw(seed: int) -> dict[str, torch.Tensor]:
+        fresh = copy.deepcopy(module)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            own = {id(value) for part in fresh.modules() if _resets(part) for value in part.parameters(recurse=False)}
+            for value in fresh.parameters():
+                if id(value) not in own:
+                    value.copy_(_alike(value))
+            for part in fresh.modules():
+                if _resets(part):
+                    part.reset_parameters()  # type: ignore[operator]
+                elif isinstance(part, nn.MultiheadAttention):
+                    part._reset_parameters()
+        return tensors_of(fresh)
+
+    return draw
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a module by name, those that share a tensor under each of their names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _resets(part: nn.Module) -> bool:
+    return callable(getattr(part, "reset_parameters", None))
+
+
+def _alike(value: torch.Tensor) -> torch.Tensor:
+    spread = value.std() if value.numel() > 1 else torch.zeros(())
+    return value.mean() + spread * torch.randn_like(value)
+
+
+def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) -> Draw:
+    """Draws the weights of an exported program as the layers of `torch.nn` that use them do.
+
+    A weight is told by the operator that takes it. What no layer of `torch.nn` takes is drawn from a normal
+    distribution with the mean and the standard deviation of its values, with a warning; buffers keep their values, but
+    for running statistics.
+
+    Args:
+        program: The program, in training mode.
+        values: Parameters and buffers of the program by name; those drawn have their shapes.
+        source: Where it comes from, for the warning.
+    """
+    resets = {name: reset for node in program.calls for name, reset in _resets_of(program, node)}
+    resets |= {name: _MULTIHEAD[end] for name in values for end in _MULTIHEAD if name.endswith(end)}
+    parameters = sorted(set(program.parameters.values()))
+    if unknown := [name for name in parameters if name not in resets]:
+        logger.warning(
+            f"{source}: does not tell how {', '.join(unknown)} start; they are drawn from a normal distribution with "
+            "the mean and spread of the trained values; a factory (package.module:function) starts them as it does"
+        )
+
+    def draw(seed: int) -> dict[str, torch.Tensor]:
+        fresh = {name: value.detach().clone() for name, value in values.items()}
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            for name in sorted({*parameters, *resets} & set(fresh)):
+                resets.get(name, _reset_alike)(fresh[name])
+        return fresh
+
+    return draw
+
+
+def _resets_of(program: Program, node: fx.Node) -> list[tuple[str, _Reset]]:
+    """Names of the weights that an operator takes, and how a layer of `torch.nn` resets each."""
+
+    def tensor_at(place: int) -> str | None:
+        name = getattr(node.args[place], "name", "") if place < len(node.args) else ""
+        return program.parameters.get(name) or program.buffers.get(name)
+
+    match operator_name(node):
+        case "convolution" | "linear":
+            fan_in = _fan_in(node.args[1].meta["val"])  # type: ignore[union-attr]
+            found = [(tensor_at(1), _reset_kernel), (tensor_at(2), functools.partial(_reset_bias, fan_in=fan_in))]
+        case "_native_batch_norm_legit_functional":
+            found = [(tensor_at(1), init.ones_), (tensor_at(2), init.zeros_)]
+            found += [(tensor_at(3), init.zeros_), (tensor_at(4), init.ones_)]
+        case "_native_batch_norm_legit.no_stats" | "native_group_norm":
+            found = [(tensor_at(1), init.ones_), (tensor_at(2), init.zeros_)]
+        case "native_layer_norm":
+            found = [(tensor_at(2), init.ones_), (tensor_at(3), init.zeros_)]
+        case "embedding":
+            padding: Any = node.args[2] if len(node.args) > 2 else -1
+            found = [(tensor_at(0), functools.partial(_reset_table, padding=padding))]
+        case _:
+            found = []
+    return [(name, reset) for name, reset in found if name]
+
+
+def _fan_in(weight: torch.Tensor) -> int:
+    return weight.shape[1] * weight[0, 0].numel()
+
+
+def _reset_kernel(weight: torch.Tensor) -> None:
+    init.kaiming_uniform_(weight, a=5**0.5)
+
+
+def _reset_bias(bias: torch.Tensor, fan_in: int) -> None:
+    init.uniform_(bias, -(fan_in**-0.5), fan_in**-0.5)
+
+
+def _reset_table(table: torch.Tensor, padding: int) -> None:
+    init.normal_(table)
+    if padding >= 0:
+        table[padding] = 0
+
+
+def _reset_alike(value: torch.Tensor) -> None:
+    value.copy_(_alike(value))
+
+
+_MULTIHEAD: dict[str, _Reset] = {
+    "in_proj_bias": init.zeros_,
+    "in_proj_weight": init.xavier_uniform_,
+    "out_proj.bias": init.zeros_,
+}
+"""How `nn.MultiheadAttention` resets its own weights, by the ends of their names."""

@@ -1,0 +1,93 @@
+"""Computes a program of PyTorch in JAX, operator by operator, while JAX traces it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from torch import fx
+
+from bridge.graph.operators import COMPUTED, PURE, RANDOM
+from bridge.graph.program import Program, has_no_value, is_plain, operator_name
+from bridge.graph.tensor import Tensor, tensor
+from jaxmia.models import Compute
+
+_IGNORED = {"device", "generator", "layout", "memory_format", "non_blocking", "pin_memory"}
+_DTYPES = {
+    torch.bfloat16: jnp.bfloat16,
+    torch.bool: jnp.bool_,
+    torch.float16: jnp.float16,
+    torch.float32: jnp.float32,
+    torch.float64: jnp.float32,
+    torch.int16: jnp.int16,
+    torch.int32: jnp.int32,
+    torch.int64: jnp.int32,
+    torch.int8: jnp.int8,
+    torch.uint8: jnp.uint8,
+}
+"""Types of JAX for those of PyTorch, none with more than 32 bits."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program computed.
+
+    Attributes:
+        output: Its output.
+        moved: New values of the buffers that it changed, by name.
+    """
+
+    output: Tensor
+    moved: Mapping[str, Tensor]
+
+
+def run(
+    program: Program,
+    values: Mapping[str, Tensor],
+    batch: Tensor,
+    *,
+    key: jax.Array,
+    compute: Compute,
+) -> Result:
+    """Computes a program.
+
+    Args:
+        program: The program.
+        values: Parameters and buffers by name.
+        batch: The input.
+        key: Random key; each operator that draws numbers gets one of its own.
+        compute: How the network computes.
+    """
+    known: dict[str, Any] = {program.input: batch}
+    known |= {node: values[name] for node, name in {**program.parameters, **program.buffers}.items()}
+    known |= {node: tensor(jnp.asarray(value)) for node, value in program.constants.items()}
+    draws = 0
+    for node in program.nodes:
+        if node.op != "call_function" or has_no_value(node):
+            continue
+        arguments = _resolved(node.args, known)
+        options = {name: _resolved(value, known) for name, value in node.kwargs.items() if name not in _IGNORED}
+        name = operator_name(node)
+        if is_plain(node):
+            known[node.name] = node.target(*arguments, **options)  # type: ignore[operator]
+        elif name in COMPUTED:
+            known[node.name] = COMPUTED[name](compute, *arguments, **options)
+        elif name in RANDOM:
+            known[node.name] = RANDOM[name](jax.random.fold_in(key, draws), *arguments, **options)
+            draws += 1
+        else:
+            known[node.name] = PURE[name](*arguments, **options)
+    return Result(known[program.output], {name: known[node] for name, node in program.moved.items()})
+
+
+def _resolved(argument: Any, known: Mapping[str, Any]) -> Any:
+    """An argument of a node with values for nodes and types of JAX for those of PyTorch."""
+    if isinstance(argument, fx.Node):
+        return known[argument.name]
+    if isinstance(argument, torch.dtype):
+        return jnp.dtype(_DTYPES[argument])
+    if isinstance(argument, list | tuple):
+        return type(argument)(_resolved(part, known) for part in argument)
+    return argument

@@ -1,0 +1,31 @@
+"""PyTorch's core operators in JAX, by families."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bridge.graph.operators import (
+    convolution,
+    elementwise,
+    normalisation,
+    pooling,
+    product,
+    random,
+    reduction,
+    shape,
+)
+
+PURE: dict[str, Callable[..., Any]] = {
+    **elementwise.OPERATORS,
+    **normalisation.OPERATORS,
+    **pooling.OPERATORS,
+    **product.OPERATORS,
+    **reduction.OPERATORS,
+    **shape.OPERATORS,
+}
+"""Functions of tensors and numbers, by the names of PyTorch's operators; `name.overload` where overloads differ."""
+
+RANDOM: dict[str, Callable[..., Any]] = {**random.OPERATORS, **product.RANDOM}
+"""Functions that first take a random key."""
+
+COMPUTED: dict[str, Callable[..., Any]] = {**convolution.COMPUTED, **normalisation.COMPUTED}
+"""Functions that first take how the network computes: its convolution and its batch normalisation."""

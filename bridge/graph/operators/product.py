@@ -1,0 +1,93 @@
+"""Products of matrices, attention, and rows of tables."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bridge.graph.operators.random import dropout
+from bridge.graph.tensor import Tensor, common_dtype, in_order, plain, tensor
+
+
+def _linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiplies the last axis by `weight` `[out, in]`, wherever the axes are stored."""
+    own = value.axis(-1)
+    dtype = common_dtype((value.array, weight.array))
+    array = jax.lax.dot_general(value.array.astype(dtype), plain(weight).astype(dtype), (((own,), (1,)), ((), ())))
+    order = (*(axis for axis in value.order if axis != value.ndim - 1), value.ndim - 1)
+    return Tensor(
+        array if bias is None else array + bias.array.astype(dtype).reshape([1] * (value.ndim - 1) + [-1]), order
+    )
+
+
+def _addmm(bias: jax.Array, left: jax.Array, right: jax.Array, beta: float = 1, alpha: float = 1) -> jax.Array:
+    product = _matmul(left, right)
+    bias = bias.astype(product.dtype).reshape((1,) * (product.ndim - bias.ndim) + bias.shape)
+    return (bias if beta == 1 else beta * bias) + (product if alpha == 1 else alpha * product)
+
+
+def _embedding(
+    table: jax.Array,
+    index: jax.Array,
+    padding_index: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> jax.Array:
+    """Rows of a table; the row `padding_index` gets no gradient."""
+    if padding_index >= 0:
+        frozen = jnp.arange(len(table)) == padding_index
+        table = jnp.where(frozen[:, None], jax.lax.stop_gradient(table), table)
+    return jnp.take(table, index, axis=0)
+
+
+def _attention(
+    key: jax.Array,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Scaled dot-product attention; a boolean mask is True where attention may go."""
+    left, right, content = plain(query), plain(keys), plain(values)
+    if enable_gqa:
+        right, content = (jnp.repeat(part, left.shape[-3] // part.shape[-3], axis=-3) for part in (right, content))
+    factor = 1 / math.sqrt(left.shape[-1]) if scale is None else scale
+    scores = (jnp.einsum("...qc,...kc->...qk", left, right) * factor).astype(jnp.float32)
+    if is_causal:
+        allowed = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+        scores = jnp.where(allowed.reshape((1,) * (scores.ndim - 2) + allowed.shape), scores, -jnp.inf)
+    if mask is not None:
+        given = plain(mask)
+        given = given.reshape((1,) * (scores.ndim - given.ndim) + given.shape)
+        scores = jnp.where(given, scores, -jnp.inf) if given.dtype == jnp.bool_ else scores + given
+    # A row that may attend to nothing gives zeros rather than NaN, as PyTorch's does.
+    nothing = jnp.isneginf(scores).all(-1, keepdims=True)
+    shares = jnp.where(nothing, 0.0, jax.nn.softmax(jnp.where(nothing, 0.0, scores), axis=-1)).astype(content.dtype)
+    return tensor(jnp.einsum("...qk,...kc->...qc", dropout(key, shares, dropout_p), content))
+
+
+def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+    dtype = common_dtype((left, right))
+    return left.astype(dtype) @ right.astype(dtype)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "addmm": in_order(_addmm),
+    "baddbmm": in_order(_addmm),
+    "bmm": in_order(_matmul),
+    "dot": in_order(_matmul),
+    "embedding": in_order(_embedding),
+    "linear": _linear,
+    "mm": in_order(_matmul),
+    "mv": in_order(_matmul),
+}
+"""JAX's functions by the names of PyTorch's operators."""
+
+RANDOM: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _attention}
+"""The same for operators that first take a random key."""
