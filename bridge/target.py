@@ -1,9 +1,10 @@
 """The target: loaded from a file, asked for logits in JAX or in PyTorch."""
 
+import functools
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +13,23 @@ import numpy as np
 import torch
 from flax import nnx
 from torch import nn
+from torch.export import ExportedProgram
 
 from bridge.convert import check_fit, to_nnx, torch_shapes
+from bridge.graph import convert_exported, convert_module
+from bridge.graph.initial import by_factory
 from bridge.identify import identify, nearest, refuse_programs
 from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
 from bridge.stored import kind_of
+from jaxmia.data.kinds import TOKENS
 from jaxmia.data.kinds import kind_of as kind_of_samples
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, printable
 from jaxmia.files import atomic_write
-from jaxmia.models import Network
+from jaxmia.models import Network, TrainableNetwork
 from jaxmia.plugins import import_plugin, is_plugin
 
 Backend = Literal["jax", "torch"]
@@ -44,6 +49,8 @@ class Target:
         source: Where it comes from, for messages.
         classes: Number of classes; None where only a query could tell.
         network: What it is, where that is known: not for an exported program or a network of the user's own.
+        convert: For the latter, converts its network, with fresh weights, to one that trains in JAX; called with the
+            shape of a sample and whether samples are token ids.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
         preprocessing: Pixels to what the network sees.
     """
@@ -54,6 +61,7 @@ class Target:
     preprocessing: Preprocessing
     network: Network | None = None
     model: nnx.Module | None = None
+    convert: Callable[[tuple[int, ...], bool], TrainableNetwork] | None = None
 
     def query(self, images: np.ndarray) -> np.ndarray:
         """Float32 logits `[sample, class]` of one batch of pool images.
@@ -81,6 +89,22 @@ class Target:
                 f"{self.source}: answers {logits.shape} to {len(images)} {kind.name}, expected logits [sample, class]"
             )
         return logits
+
+    def shadow_network(self, samples: np.ndarray) -> TrainableNetwork:
+        """The target's network with fresh weights, as shadow models of its own kind train it.
+
+        Args:
+            samples: Samples of the pool, resized or not.
+
+        Raises:
+            InputError: The network cannot be converted to JAX.
+        """
+        seen = self.preprocessing.resized(samples[:1])
+        if self.convert:
+            return self.convert(seen.shape[1:], kind_of_samples(seen) is TOKENS)
+        if not self.network:
+            raise InputError(f"{self.source}: its network is not known; name one as shadow.architecture")
+        return replace(self.network, shape=seen.shape[1:])
 
     def count_classes(self, pool: Pool) -> int:
         """How many logits the network gives, told by its answer to the first image.
@@ -130,12 +154,15 @@ def load_target(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     checked_size(path, max_bytes)
     if architecture == "exported":
-        return _in_torch(_exported(path), preprocessing, str(path), classes)
+        program = _exported(path)
+        target = _in_torch(_run_on_batches(program), preprocessing, str(path), classes)
+        return replace(target, convert=lambda shape, tokens: convert_exported(program, shape, source=str(path)))
     refuse_programs(path)
     if is_plugin(architecture):
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
-        return _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
+        target = _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
+        return replace(target, convert=functools.partial(_converted, architecture))
     if architecture not in ("auto", *TORCH_NETWORKS):
         allowed = ", ".join(TORCH_NETWORKS)
         raise InputError(
@@ -250,6 +277,12 @@ def _in_torch(
     return Target(query, source, classes, preprocessing, network)
 
 
+def _converted(architecture: str, shape: tuple[int, ...], tokens: bool) -> TrainableNetwork:
+    make = functools.partial(_from_factory, architecture)
+    source = f"challenge.architecture: {architecture!r}"
+    return convert_module(make(), shape, draw=by_factory(make), source=source, integers=tokens)
+
+
 def _placed(module: nn.Module, device: str) -> nn.Module:
     return module.to(device).eval()
 
@@ -270,13 +303,12 @@ def _from_factory(name: str) -> nn.Module:
     return module
 
 
-def _exported(path: Path) -> Callable[[torch.Tensor], object]:
-    """The program, on the CPU; one that was exported for batches of a fixed size gets such batches."""
+def _exported(path: Path) -> ExportedProgram:
+    """The program, on the CPU."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
-            module = program.module()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file raises whatever the damage led to
@@ -284,6 +316,15 @@ def _exported(path: Path) -> Callable[[torch.Tensor], object]:
     inputs = list(program.graph_signature.user_inputs)
     if len(inputs) != 1:
         raise InputError(f"{path}: takes {len(inputs)} inputs, expected one: images")
+    return program
+
+
+def _run_on_batches(program: ExportedProgram) -> Callable[[torch.Tensor], object]:
+    """Runs a program; one that was exported for batches of a fixed size gets such batches."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = program.module()
+    inputs = list(program.graph_signature.user_inputs)
     shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.name in inputs}
     fixed = shapes[str(inputs[0])][0]
     return _in_batches_of(fixed, module) if isinstance(fixed, int) else module

@@ -12,7 +12,7 @@ Example:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from jaxmia.models import TrainableNetwork
 
 _QUERY_BATCH = 512
 
@@ -105,6 +108,7 @@ def train_shadows(
     shift: int | Literal["auto"] = "auto",
     ensemble: EnsembleConfig | None = None,
     seed: int = 0,
+    network: "TrainableNetwork | None" = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedShadows:
     """Trains `recipe.count` shadow models together and queries them on the whole pool.
@@ -126,6 +130,8 @@ def train_shadows(
             shifts automatic views by one pixel if the recipe crops.
         ensemble: How many models are trained together, and how; by default measured on this device.
         seed: Seed of masks, initial weights, batch order and augmentation.
+        network: Network to train in place of the recipe's, such as the target's own in PyTorch
+            (`Target.shadow_network(pool.images)`).
         on_progress: Called with the progress after each epoch and each query step.
 
     Raises:
@@ -156,6 +162,7 @@ def train_shadows(
         classes or int(pool.labels.max(initial=0)) + 1,
         views=shown,
         seed=seed,
+        network=network,
     )
     trainer = setup.shadow_trainer(setup.plan(ensemble or EnsembleConfig(), recipe.count))
     chunks = list(replace(trainer, on_progress=on_progress).train(range(recipe.count)))

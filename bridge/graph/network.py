@@ -48,8 +48,9 @@ class ConvertedNetwork:
     draw: Draw
     frozen: frozenset[str] = frozenset()
 
-    def init(self, key: jax.Array) -> tuple[Arrays, Arrays]:
+    def init(self, key: jax.Array, compute: Compute | None = None) -> tuple[Arrays, Arrays]:
         """Draws initial weights and statistics, which depend on the key alone; PyTorch draws them on the host."""
+        del compute
         seed = jax.random.bits(key, (), jnp.uint32)
         shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self._drawn(0))
         return jax.pure_callback(self._drawn, shapes, seed, vmap_method="sequential")
@@ -88,6 +89,10 @@ class ConvertedNetwork:
         shapes = sorted((name, tuple(value.shape)) for name, value in self._example.items())
         parts = [*(self.programs(train, None).digest for train in (True, False)), repr(shapes), repr(self.shape)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """The digest of what it computes."""
+        return {"digest": self.digest}
 
     def check(self) -> None:
         """Checks that everything in the network can be computed in JAX, and that it gives logits.

@@ -4,5 +4,16 @@ from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv, ensemble_dot
 from jaxmia.models.layers import Compute
 from jaxmia.models.network import NETWORKS, Network
 from jaxmia.models.norm import ensemble_norm
+from jaxmia.models.trainable import TrainableNetwork
 
-__all__ = ["LOWERINGS", "NETWORKS", "Compute", "Lowering", "Network", "ensemble_conv", "ensemble_dot", "ensemble_norm"]
+__all__ = [
+    "LOWERINGS",
+    "NETWORKS",
+    "Compute",
+    "Lowering",
+    "Network",
+    "TrainableNetwork",
+    "ensemble_conv",
+    "ensemble_dot",
+    "ensemble_norm",
+]

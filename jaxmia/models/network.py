@@ -2,19 +2,25 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from numpy.typing import DTypeLike
 
 from jaxmia.models import own
 from jaxmia.models.layers import Compute
 from jaxmia.models.resnet import STAGES, ResNet, Stem
 from jaxmia.models.small import CNN, MLP
+from jaxmia.models.trainable import Arrays
 from jaxmia.models.wideresnet import WideResNet
 from jaxmia.plugins import is_plugin
+
+_STATS = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
+"""Variables that a network keeps from step to step beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,37 @@ class Network:
         if not self.built_in:
             batch = jax.ShapeDtypeStruct((2, *self.shape), dtype)
             own.check_own(self.architecture, self.build, batch, self.classes)
+
+    def describe(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return asdict(self)
+
+    def init(self, key: jax.Array, compute: Compute) -> tuple[Arrays, Arrays]:
+        """Draws initial weights and statistics from a key."""
+        _, params, _, stats = nnx.split(self.build(nnx.Rngs(key), compute), nnx.Param, nnx.RngState, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    def apply(
+        self, params: Arrays, stats: Arrays, batch: jax.Array, key: jax.Array, compute: Compute, *, train: bool
+    ) -> tuple[jax.Array, Arrays]:
+        """Computes logits `[sample, class]` of normalised samples, and new statistics.
+
+        Each random stream of the network starts from its own key, derived from `key`.
+        """
+        graph, random = self._structure(compute)
+        streams = {
+            path: jax.random.fold_in(key, number) if issubclass(leaf.type, nnx.RngKey) else jnp.uint32(0)
+            for number, (path, leaf) in enumerate(nnx.to_flat_state(random))
+        }
+        model: Any = nnx.merge(graph, params, unflatten_dict(streams), stats)
+        logits = model(batch, train=train)
+        return logits, nnx.to_pure_dict(nnx.state(model, _STATS))
+
+    def _structure(self, compute: Compute) -> tuple[nnx.GraphDef, nnx.State]:
+        """Graph of the network and shapes of its random streams, without allocating arrays."""
+        model = nnx.eval_shape(lambda: self.build(nnx.Rngs(0), compute))
+        graph, random, *_ = nnx.split(model, nnx.RngState, ...)
+        return graph, random
 
     def build(self, rngs: nnx.Rngs, compute: Compute | None = None) -> nnx.Module:
         """Builds the network with freshly initialised weights.

@@ -91,16 +91,19 @@ class Pipeline:
     @cached_property
     def setup(self) -> "ShadowSetup":
         """Setup of the shadow models of this run."""
+        from bridge.shadows import shadow_network
         from jaxmia.training.setup import shadow_setup
 
+        classes = self.target.classes or self.target.count_classes(self.pool)
         return shadow_setup(
             self.pool,
             self.config.shadow,
             self.target.preprocessing,
-            self.target.classes or self.target.count_classes(self.pool),
+            classes,
             views=self.views,
             seed=self.config.seed,
             query_batch=self.config.query.batch_size,
+            network=shadow_network(self.config.shadow, self.target, self.pool.images_to("train on"), classes),
         )
 
     def begin(self) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,7 +66,7 @@ def make_plan(
     images = count * trainer.recipe.epochs * samples // 2
     convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
     key = {
-        "network": asdict(trainer.network),
+        "network": trainer.network.describe(),
         "batch_size": trainer.recipe.batch_size,
         "optimizer": trainer.recipe.optimizer,
         "dtype": str(trainer.compute.dtype),

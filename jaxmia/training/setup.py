@@ -14,6 +14,7 @@ from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
+from jaxmia.models import TrainableNetwork
 from jaxmia.provenance import digest
 from jaxmia.training.autotune import make_plan
 from jaxmia.training.chunk import ShadowTrainer
@@ -39,6 +40,7 @@ class ShadowSetup:
         views: Views in which each image is queried.
         query_batch: Number of images in a query step.
         pool_digest: Digest of the pool before resizing.
+        network: Network of the recipe's architecture, where that alone does not tell it.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class ShadowSetup:
     views: tuple[View, ...]
     query_batch: int
     pool_digest: str
+    network: TrainableNetwork | None = None
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -60,11 +63,12 @@ class ShadowSetup:
         """
         symmetries = [view.symmetry for view in self.views]
         shape, dtype = self.images.shape[1:], self.images.dtype
-        return make_trainer(self.recipe, shape, self.classes, self.preprocessing, symmetries, dtype)
+        return make_trainer(self.recipe, shape, self.classes, self.preprocessing, symmetries, dtype, self.network)
 
     def with_recipe(self, recipe: Recipe) -> "ShadowSetup":
-        """Returns the same setup with another recipe."""
-        return replace(self, recipe=recipe)
+        """Returns the same setup with another recipe, and with its own network if the architecture is another."""
+        same = recipe.architecture == self.recipe.architecture
+        return replace(self, recipe=recipe, network=self.network if same else None)
 
     def plan(self, section: EnsembleConfig, count: int) -> Plan:
         """Plans how `count` models are trained together; what the section sets to `auto` is measured.
@@ -93,6 +97,7 @@ class ShadowSetup:
         return {
             "shadow": {**recipe, "precision": str(self.trainer.compute.dtype)},
             "challenge": {"image_size": self.preprocessing.size, "mean": list(mean), "std": list(std)},
+            **({"network": self.network.describe()} if self.network else {}),
             "classes": self.classes,
             "views": [str(view) for view in self.views],
             "seed": self.masks.seed,
@@ -111,6 +116,7 @@ def shadow_setup(
     views: Sequence[View],
     seed: int,
     query_batch: int = 512,
+    network: TrainableNetwork | None = None,
 ) -> ShadowSetup:
     """Prepares a pool for shadow models of a recipe.
 
@@ -122,6 +128,7 @@ def shadow_setup(
         views: Views in which each image is queried; the first is the identity.
         seed: Seed of masks, initial weights, batch order and augmentation.
         query_batch: Number of images in a query step.
+        network: Network to train in place of the recipe's.
 
     Raises:
         InputError: The pool has no images, or a label is not a class of the target.
@@ -139,4 +146,5 @@ def shadow_setup(
         views=tuple(views),
         query_batch=query_batch,
         pool_digest=pool.digest(),
+        network=network,
     )

@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
-from flax.traverse_util import unflatten_dict
 from numpy.typing import DTypeLike
 
 from jaxmia.config import Recipe
-from jaxmia.data.kinds import IMAGES, TOKENS, kind_of
+from jaxmia.data.kinds import IMAGES, TOKENS, Kind, kind_of
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
-from jaxmia.models import Compute, Network
+from jaxmia.models import Compute, Network, TrainableNetwork
 from jaxmia.training.devices import compute_dtype
 from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
 
@@ -26,8 +24,6 @@ averaged."""
 
 _INIT, _AUGMENT, _NOISE = 0, 1, 2
 """What a model's key is folded with for initial weights, augmentation and the network's random streams (dropout)."""
-_STATS = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
-"""Variables that a network keeps from step to step beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Trainer:
         dtype: Type of the pool's samples.
     """
 
-    network: Network
+    network: TrainableNetwork
     recipe: Recipe
     preprocessing: Preprocessing
     compute: Compute = field(default_factory=Compute)
@@ -50,12 +46,10 @@ class Trainer:
 
     def init(self, key: jax.Array) -> State:
         """Initialises weights, batch statistics and optimizer state of the model with this key."""
-        model = self.network.build(nnx.Rngs(jax.random.fold_in(key, _INIT)), self.compute)
-        _, params, _, stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-        weights = nnx.to_pure_dict(params)
+        weights, stats = self.network.init(jax.random.fold_in(key, _INIT), self.compute)
         state = {
             "params": weights,
-            "stats": nnx.to_pure_dict(stats),
+            "stats": stats,
             "optimizer": make_optimizer(self.recipe, hyper_of(self.recipe), 0.0).init(weights),
         }
         if self.recipe.ema:
@@ -118,35 +112,19 @@ class Trainer:
         key: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, State]]:
         """Mean cross-entropy in nats with label smoothing, in training mode; also logits and updated statistics."""
-        model = self._model(params, stats, key)
-        logits = model(batch, train=True)
+        logits, stats = self.network.apply(params, stats, batch, key, self.compute, train=True)
         smooth = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)  # type: ignore[arg-type]
         loss = optax.softmax_cross_entropy(logits, smooth).mean()
-        return loss, (logits, nnx.to_pure_dict(nnx.state(model, _STATS)))
+        return loss, (logits, stats)
 
     def logits(self, state: State, images: jax.Array) -> jax.Array:
         """Float32 logits `[sample, class]` of pool images in eval mode, with averaged weights if there are any."""
-        model = self._model(state.get("average", state["params"]), state["stats"], jax.random.key(0))
-        return model(self.preprocessing.normalised(images, self.compute.dtype), train=False)
+        params, batch = state.get("average", state["params"]), self.preprocessing.normalised(images, self.compute.dtype)
+        return self.network.apply(params, state["stats"], batch, jax.random.key(0), self.compute, train=False)[0]
 
     def _batch(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         batch = kind_of(images).batch(key, images, index, self.recipe.augment)
         return self.preprocessing.normalised(batch, self.compute.dtype)
-
-    def _model(self, params: State, stats: State, key: jax.Array) -> Any:
-        """The network with these arrays; each of its random streams starts from its own key, derived from `key`."""
-        graph, random = self._structure()
-        streams = {
-            path: jax.random.fold_in(key, number) if issubclass(leaf.type, nnx.RngKey) else jnp.uint32(0)
-            for number, (path, leaf) in enumerate(nnx.to_flat_state(random))
-        }
-        return nnx.merge(graph, params, unflatten_dict(streams), stats)
-
-    def _structure(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """Graph of the network and shapes of its random streams, without allocating arrays."""
-        model = nnx.eval_shape(lambda: self.network.build(nnx.Rngs(0), self.compute))
-        graph, random, *_ = nnx.split(model, nnx.RngState, ...)
-        return graph, random
 
 
 def make_trainer(
@@ -156,6 +134,7 @@ def make_trainer(
     preprocessing: Preprocessing,
     symmetries: Sequence[str] = ("identity",),
     dtype: DTypeLike = np.uint8,
+    network: TrainableNetwork | None = None,
 ) -> Trainer:
     """Makes the trainer of a recipe, with the precision that suits the first device.
 
@@ -166,6 +145,7 @@ def make_trainer(
         preprocessing: Preprocessing of samples.
         symmetries: Symmetries in which samples will be queried.
         dtype: Type of the pool's samples.
+        network: Network to train in place of the recipe's.
 
     Raises:
         InputError: Samples of this kind and shape cannot be augmented, viewed, normalised or taken by the network like
@@ -176,6 +156,18 @@ def make_trainer(
     preprocessing.check(one)
     kind.check_augment(recipe.augment, shape)
     kind.check_views(symmetries, shape)
+    return Trainer(
+        network or _network_of(recipe, shape, classes, kind),
+        recipe,
+        preprocessing,
+        Compute(compute_dtype(recipe, jax.local_devices()[0])),
+        np.dtype(dtype),
+    )
+
+
+def _network_of(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:
+    if recipe.architecture == "target":
+        raise InputError("shadow.architecture: target: the target's network is not given; see Target.shadow_network")
     network = Network(recipe.architecture, shape, classes, recipe.width, recipe.depth)
     if network.built_in and kind is not IMAGES and (network.convolutional or kind is TOKENS):
         raise InputError(
@@ -183,10 +175,4 @@ def make_trainer(
             f"{'' if kind is TOKENS else 'mlp and '}networks of your own (package.module:factory)"
         )
     network.check(jnp.int32 if kind is TOKENS else jnp.float32)
-    return Trainer(
-        network,
-        recipe,
-        preprocessing,
-        Compute(compute_dtype(recipe, jax.local_devices()[0])),
-        np.dtype(dtype),
-    )
+    return network

@@ -115,9 +115,12 @@ class Bench:
 def _peers(trainer: "Trainer", config: "Config") -> list["Contender"]:
     from bridge.peers import find_peers
     from jaxmia.machine.bench import OTHER, PYTORCH, Contender
+    from jaxmia.models import Network
     from jaxmia.training.devices import core_count
 
     recipe = config.shadow.model_copy(update={"precision": str(trainer.compute.dtype)})
+    if not isinstance(trainer.network, Network):
+        return []
     return [
         Contender(
             peer.name, OTHER if peer.way == "vmap" else PYTORCH, peer.width, str(peer.recipe.precision), peer.start

@@ -1,7 +1,6 @@
 """What a conversion keeps, refuses and says."""
 
 import io
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from bridge.graph import convert_exported, convert_module
 from bridge.graph.initial import by_factory
@@ -19,7 +18,6 @@ from tests.bridge.graph import zoo
 from tests.bridge.graph.conftest import IMAGE, ROW, pair, seeded
 
 KEY = jax.random.key(0)
-ANY_BATCH = ({0: Dim("sample", min=2)},)
 
 
 class Own(nn.Module):
@@ -44,14 +42,12 @@ class Of(nn.Module):
         return self.function(inputs)
 
 
-def saved(
-    module: nn.Module, shape: tuple[int, ...], *, train: bool = False, dynamic_shapes: Any = None
-) -> torch.export.ExportedProgram:
+def saved(module: nn.Module, shape: tuple[int, ...], *, train: bool = False, any_batch: bool = True) -> ExportedProgram:
     """A program as it comes back from a file."""
     file = io.BytesIO()
-    torch.export.save(
-        torch.export.export(module.train(train), (torch.zeros(4, *shape),), dynamic_shapes=dynamic_shapes), file
-    )
+    sizes = ({0: Dim("sample", min=2)},) if any_batch else None
+    program = torch.export.export(module.train(train), (torch.zeros(4, *shape),), dynamic_shapes=sizes)
+    torch.export.save(program, file)
     file.seek(0)
     return torch.export.load(file)
 
@@ -59,9 +55,7 @@ def saved(
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 def test_program_of_a_file_trains_like_its_module_in_whichever_mode_it_was_exported(train: bool):
     both = pair("table")
-    program = convert_exported(
-        saved(both.module, ROW, train=train, dynamic_shapes=ANY_BATCH), ROW, draw=both.network.draw
-    )
+    program = convert_exported(saved(both.module, ROW, train=train), ROW, draw=both.network.draw)
     batch = jnp.asarray(both.batch)
     params, stats = both.init()
     for mode in (True, False):
@@ -73,7 +67,7 @@ def test_program_of_a_file_trains_like_its_module_in_whichever_mode_it_was_expor
 
 
 def test_program_exported_in_evaluation_drops_in_training():
-    program = convert_exported(saved(zoo.TableMLP(0.5), ROW, dynamic_shapes=ANY_BATCH), ROW)
+    program = convert_exported(saved(zoo.TableMLP(0.5), ROW), ROW)
     params, stats = program.init(KEY)
     rows = jnp.ones((4, 12))
     one, other = (program.apply(params, stats, rows, key, Compute(), train=True)[0] for key in jax.random.split(KEY))
@@ -83,7 +77,7 @@ def test_program_exported_in_evaluation_drops_in_training():
 
 
 def test_program_of_one_batch_size_says_so_for_another():
-    program = convert_exported(saved(zoo.TableMLP(), ROW), ROW, source="model.pt2")
+    program = convert_exported(saved(zoo.TableMLP(), ROW, any_batch=False), ROW, source="model.pt2")
     params, stats = program.init(KEY)
     assert program.apply(params, stats, jnp.ones((4, 12)), KEY, Compute(), train=True)[0].shape == (4, 5)
     with pytest.raises(InputError, match=r"^model\.pt2: takes batches of exactly 4, not of 8; export it with dynamic_"):
@@ -177,7 +171,7 @@ def test_weights_of_a_trained_network_start_anew_as_pytorch_starts_them(kind: st
     if kind == "module":
         network = convert_module(trained, IMAGE)
     else:
-        network = convert_exported(saved(trained, (3, 16, 16), dynamic_shapes=ANY_BATCH), IMAGE)
+        network = convert_exported(saved(trained, (3, 16, 16)), IMAGE)
     ours = {name: value.detach().numpy() for name, value in network.draw(3).items()}
     torch.manual_seed(0)
     fresh = [zoo.ViT().state_dict() for _ in range(30)]
@@ -196,7 +190,7 @@ def test_weights_of_a_trained_network_start_anew_as_pytorch_starts_them(kind: st
 
 
 def test_program_of_a_file_names_what_it_cannot_tell_how_to_start(caplog):
-    convert_exported(saved(zoo.ViT(), (3, 16, 16), dynamic_shapes=ANY_BATCH), IMAGE, source="vit.pt2")
+    convert_exported(saved(zoo.ViT(), (3, 16, 16)), IMAGE, source="vit.pt2")
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
         "vit.pt2: does not tell how position, token start"
     ]
@@ -205,7 +199,7 @@ def test_program_of_a_file_names_what_it_cannot_tell_how_to_start(caplog):
 def test_statistics_of_a_trained_program_start_anew():
     trained = zoo.TableMLP()
     trained.train()(torch.randn(64, 12) * 5 + 3)
-    stats = convert_exported(saved(trained, ROW, dynamic_shapes=ANY_BATCH), ROW).init(KEY)[1]
+    stats = convert_exported(saved(trained, ROW), ROW).init(KEY)[1]
     np.testing.assert_array_equal(stats["layers.1.running_mean"], np.zeros(24))
     np.testing.assert_array_equal(stats["layers.1.running_var"], np.ones(24))
 

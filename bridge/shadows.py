@@ -1,0 +1,77 @@
+"""Networks of shadow models that only the target, or a factory in PyTorch, can tell."""
+
+import functools
+import inspect
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from bridge.graph import convert_module
+from bridge.graph.initial import by_factory
+from bridge.target import Target
+from jaxmia.config import Recipe
+from jaxmia.data.kinds import TOKENS, kind_of
+from jaxmia.errors import InputError, printable
+from jaxmia.models import TrainableNetwork
+from jaxmia.plugins import import_plugin, is_plugin
+
+_FIELD = "shadow.architecture"
+
+
+def shadow_network(recipe: Recipe, target: Target, samples: np.ndarray, classes: int) -> TrainableNetwork | None:
+    """The network that shadow models of a recipe train; None if `jaxmia.models` builds it by its name.
+
+    Args:
+        recipe: The recipe, whose architecture may be `target` or a factory.
+        target: The target.
+        samples: Samples of the pool, resized or not.
+        classes: Number of classes of the target.
+
+    Raises:
+        InputError: The factory fails, or its network cannot be converted to JAX or has another number of classes.
+    """
+    name = recipe.architecture
+    if name == "target":
+        return _checked(target.shadow_network(samples), classes)
+    if not is_plugin(name):
+        return None
+    factory = import_plugin(name, _FIELD)
+    seen = target.preprocessing.resized(samples[:1])
+    offered = {"shape": seen.shape[1:], "classes": classes, **({"width": recipe.width} if recipe.width else {})}
+    make = functools.partial(_made, name, factory, offered)
+    if not _may_be_torch(factory, set(offered)) or not isinstance(module := make(), nn.Module):
+        return None
+    source, tokens = f"{_FIELD}: {name!r}", kind_of(seen) is TOKENS
+    network = convert_module(module, seen.shape[1:], draw=by_factory(make), source=source, integers=tokens)
+    return _checked(network, classes)
+
+
+def _may_be_torch(factory: Any, offered: set[str]) -> bool:
+    """Whether a factory can be called without the arguments that only networks in Flax are offered."""
+    if not callable(factory):
+        return False
+    if isinstance(factory, type):
+        return issubclass(factory, nn.Module)
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind not in (2, 4)
+    ]
+    return set(needed) <= offered
+
+
+def _made(name: str, factory: Any, offered: dict[str, Any]) -> Any:
+    """What the factory returns for those of the arguments offered that its signature names."""
+    named = inspect.signature(factory).parameters
+    try:
+        return factory(**{key: value for key, value in offered.items() if key in named})
+    except Exception as error:  # the user's own code, which can raise anything
+        reason = printable((str(error).strip().splitlines() or [""])[0])
+        raise InputError(f"{_FIELD}: {name!r} fails: {type(error).__name__}: {reason}") from error
+
+
+def _checked(network: TrainableNetwork, classes: int) -> TrainableNetwork:
+    if network.classes != classes:
+        raise InputError(f"{_FIELD}: gives {network.classes} logits, the target has {classes} classes")
+    return network
