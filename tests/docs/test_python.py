@@ -50,16 +50,17 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     for line in commands_of(ROOT / "docs/own-model.md"):
         name = line.arguments[0]
         network = [] if "--shadow.architecture" in line.arguments else ["--shadow.architecture", "mlp"]
-        main([*line.arguments, *([*TINY, *network] if name == "run" else [])])
+        tiny = [*TINY[2:], *network] if line.arguments[-1] == "target" else [*TINY, *network]
+        main([*line.arguments, *(tiny if name == "run" else [])])
         out = capsys.readouterr().out
         if name == "run":
             assert "TPR at 5 % FPR" in out
             runs.append(Path(line.arguments[line.arguments.index("--out") + 1]))
-    assert len(runs) == 4
+    assert len(runs) == 5
     submissions = {(run / "submission.csv").read_text() for run in runs}
-    assert [len(text.splitlines()) for text in submissions] == 3 * [501], "the last one's target is the first one's"
+    assert [len(text.splitlines()) for text in submissions] == 3 * [501], "two runs attack a target of another one"
     shadows = {np.load(next((run / "shadows").iterdir()))["phi"].tobytes() for run in runs}
-    assert len(shadows) == 2, "of the MLP, and of the network of the user's own"
+    assert len(shadows) == 3, "of the MLP, of the network of the user's own, and of the target's"
 
 
 def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
