@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bridge.graph import convert_module
+from bridge.graph import ConvertedNetwork, convert_module
 from bridge.graph.initial import by_factory
 from bridge.target import Target
 from jaxmia.config import Recipe
@@ -36,15 +36,32 @@ def shadow_network(recipe: Recipe, target: Target, samples: np.ndarray, classes:
         return _checked(target.shadow_network(samples), classes)
     if not is_plugin(name):
         return None
-    factory = import_plugin(name, _FIELD)
     seen = target.preprocessing.resized(samples[:1])
-    offered = {"shape": seen.shape[1:], "classes": classes, **({"width": recipe.width} if recipe.width else {})}
+    network = from_factory(name, seen.shape[1:], classes, recipe.width, integers=kind_of(seen) is TOKENS)
+    return network and _checked(network, classes)
+
+
+def from_factory(
+    name: str, shape: tuple[int, ...], classes: int, width: int | None = None, *, integers: bool = False
+) -> ConvertedNetwork | None:
+    """The network that a factory in PyTorch makes; None if the factory is one in Flax.
+
+    Args:
+        name: `package.module:factory`; it is called with those of `shape`, `classes` and `width` that it names.
+        shape: Axes of a sample: height, width and channels of an image, or number of features.
+        classes: Number of classes.
+        width: Width, if the factory shall not choose it.
+        integers: Whether samples are token ids.
+
+    Raises:
+        InputError: The factory fails, or its network cannot be converted to JAX.
+    """
+    factory = import_plugin(name, _FIELD)
+    offered = {"shape": shape, "classes": classes, **({"width": width} if width else {})}
     make = functools.partial(_made, name, factory, offered)
     if not _may_be_torch(factory, set(offered)) or not isinstance(module := make(), nn.Module):
         return None
-    source, tokens = f"{_FIELD}: {name!r}", kind_of(seen) is TOKENS
-    network = convert_module(module, seen.shape[1:], draw=by_factory(make), source=source, integers=tokens)
-    return _checked(network, classes)
+    return convert_module(module, shape, draw=by_factory(make), source=f"{_FIELD}: {name!r}", integers=integers)
 
 
 def _may_be_torch(factory: Any, offered: set[str]) -> bool:

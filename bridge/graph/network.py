@@ -73,7 +73,7 @@ class ConvertedNetwork:
         """
         program = self.programs(train, len(batch))
         arrays = {**params, **stats, **self._constants}
-        values = {name: self._laid(name, self._cast(array, compute)) for name, array in arrays.items()}
+        values = {name: self._laid(name, self._cast(jnp.asarray(array), compute)) for name, array in arrays.items()}
         result = run(program, values, _input(batch), key=key, compute=compute)
         moved = {name: stored(value, self._order(name, value.ndim)) for name, value in result.moved.items()}
         return plain(result.output).astype(jnp.float32), {**stats, **(moved if train else {})}
@@ -117,7 +117,7 @@ class ConvertedNetwork:
     @cached_property
     def _constants(self) -> Arrays:
         names = set(self._reference.buffers.values()) - self._kept
-        return {name: jnp.asarray(as_array(self._example[name])) for name in sorted(names)}
+        return {name: as_array(self._example[name]) for name in sorted(names)}
 
     @cached_property
     def _kept(self) -> set[str]:

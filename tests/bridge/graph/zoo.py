@@ -271,3 +271,13 @@ class TableMLP(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return self.layers(rows)
+
+
+def convnext(classes: int) -> nn.Module:
+    """A ConvNeXt for photographs of 16 x 16 pixels."""
+    return ConvNeXt(24, classes, drop=0.1)
+
+
+def vit(classes: int) -> nn.Module:
+    """A ViT for photographs of 16 x 16 pixels."""
+    return ViT(16, 48, classes, dropout=0.1, depth=3)
