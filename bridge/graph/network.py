@@ -83,6 +83,11 @@ class ConvertedNetwork:
         """Whether it has a convolution whose lowering matters."""
         return any(operator_name(node) == "convolution" for node in self._reference.calls)
 
+    @property
+    def dense(self) -> bool:
+        """Whether it has a dense layer."""
+        return any(operator_name(node) == "linear" for node in self._reference.calls)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what it computes in both modes, and of the names and shapes of its weights."""
@@ -130,10 +135,11 @@ class ConvertedNetwork:
 
     @cached_property
     def _orders(self) -> Mapping[str, Order]:
-        """How kernels of convolutions are stored: as `conv` takes them."""
+        """How kernels of convolutions and dense layers are stored: as `Compute` takes them, outputs last."""
         orders = {}
         for node in self._reference.calls:
-            if operator_name(node) == "convolution" and not node.args[6]:
+            operator = operator_name(node)
+            if operator == "linear" or (operator == "convolution" and not node.args[6]):
                 name = self._reference.parameters.get(getattr(node.args[1], "name", ""))
                 if name:
                     orders[name] = (*range(2, self._example[name].ndim), 1, 0)

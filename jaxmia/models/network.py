@@ -52,6 +52,11 @@ class Network:
         return NETWORKS[self.architecture].convolutional
 
     @property
+    def dense(self) -> bool:
+        """Whether dense layers are computed by `Compute.dot`: only by built-in networks."""
+        return self.built_in
+
+    @property
     def units(self) -> int:
         """Width of a built-in network; the architecture's default if none is given."""
         return self.width or NETWORKS[self.architecture].width

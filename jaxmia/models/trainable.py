@@ -28,6 +28,11 @@ class TrainableNetwork(Protocol):
         """Whether the network has convolutions, so that their lowering matters."""
         ...
 
+    @property
+    def dense(self) -> bool:
+        """Whether dense layers are computed by `Compute.dot`."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Everything that determines what the network computes, as plain JSON."""
         ...

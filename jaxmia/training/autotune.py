@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from jaxmia.config import EnsembleConfig, parse_as
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder, read_json, write_text
-from jaxmia.models import NETWORKS
+from jaxmia.models import Network
 from jaxmia.models.native import build as native
 from jaxmia.provenance import digest, processor
 from jaxmia.training.devices import Device, make_devices
@@ -110,12 +110,14 @@ def _kept_plan(path: Path) -> _KeptPlan | None:
 def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
     """Candidates for `ensemble.conv` on a platform, the most promising first; loops in a program are slow on CPUs."""
     has_kernels = platform == "cpu" and _no_kernels(trainer, platform) is None
-    if not trainer.network.convolutional:
-        dense = trainer.network.architecture in NETWORKS
-        return ("native", "unrolled") if has_kernels and dense else ("unrolled",)
-    if platform != "cpu":
+    network = trainer.network
+    if not network.convolutional:
+        convs = ("native", "unrolled") if has_kernels and network.dense else ("unrolled",)
+    elif platform != "cpu":
         return ("sequential", "unrolled", "matmul", "grouped")
-    return ("native", "unrolled", "matmul") if has_kernels else ("unrolled", "matmul", "grouped")
+    else:
+        convs = ("native", "unrolled", "matmul") if has_kernels else ("unrolled", "matmul", "grouped")
+    return convs if isinstance(network, Network) else (*convs, "sequential")
 
 
 def _no_kernels(trainer: Trainer, platform: str) -> str | None:

@@ -27,5 +27,9 @@ PURE: dict[str, Callable[..., Any]] = {
 RANDOM: dict[str, Callable[..., Any]] = {**random.OPERATORS, **product.RANDOM}
 """Functions that first take a random key."""
 
-COMPUTED: dict[str, Callable[..., Any]] = {**convolution.COMPUTED, **normalisation.COMPUTED}
-"""Functions that first take how the network computes: its convolution and its batch normalisation."""
+COMPUTED: dict[str, Callable[..., Any]] = {
+    **convolution.COMPUTED,
+    **normalisation.COMPUTED,
+    **product.COMPUTED,
+}
+"""Functions that first take how the network computes: its convolution, batch normalisation and product."""

@@ -8,18 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from bridge.graph.operators.random import dropout
-from bridge.graph.tensor import Tensor, common_dtype, in_order, plain, tensor
+from bridge.graph.tensor import Tensor, common_dtype, in_order, plain, stored, tensor
+from jaxmia.models import Compute
 
 
-def _linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiplies the last axis by `weight` `[out, in]`, wherever the axes are stored."""
-    own = value.axis(-1)
+def _linear(compute: Compute, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiplies the last axis by `weight` `[out, in]`, wherever the other axes are stored."""
+    last = value.ndim - 1
+    order = (*(axis for axis in value.order if axis != last), last)
     dtype = common_dtype((value.array, weight.array))
-    array = jax.lax.dot_general(value.array.astype(dtype), plain(weight).astype(dtype), (((own,), (1,)), ((), ())))
-    order = (*(axis for axis in value.order if axis != value.ndim - 1), value.ndim - 1)
-    return Tensor(
-        array if bias is None else array + bias.array.astype(dtype).reshape([1] * (value.ndim - 1) + [-1]), order
-    )
+    inputs, weights = stored(value, order).astype(dtype), stored(weight, (1, 0)).astype(dtype)
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    outputs = compute.dot(rows, weights, (((1,), (0,)), ((), ()))).reshape(*inputs.shape[:-1], -1)
+    if bias is not None:
+        outputs = outputs + bias.array.astype(dtype).reshape([1] * last + [-1])
+    return Tensor(outputs, order)
 
 
 def _addmm(bias: jax.Array, left: jax.Array, right: jax.Array, beta: float = 1, alpha: float = 1) -> jax.Array:
@@ -83,11 +86,13 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "bmm": in_order(_matmul),
     "dot": in_order(_matmul),
     "embedding": in_order(_embedding),
-    "linear": _linear,
     "mm": in_order(_matmul),
     "mv": in_order(_matmul),
 }
 """JAX's functions by the names of PyTorch's operators."""
+
+COMPUTED: dict[str, Callable[..., Any]] = {"linear": _linear}
+"""The same for operators that first take how the network computes."""
 
 RANDOM: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _attention}
 """The same for operators that first take a random key."""

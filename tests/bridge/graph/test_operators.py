@@ -128,6 +128,14 @@ def test_convolution(case, bias):
         compare(gradient, value.grad, tolerance=2e-4)
 
 
+@pytest.mark.parametrize("order", [None, channels_last], ids=["", "last"])
+@pytest.mark.parametrize("shape", [(9,), (3, 9), (2, 6, 7, 9)], ids=str)
+def test_dense_layer(shape, order):
+    arguments = (numbers(*shape), numbers(5, 9, seed=1), numbers(5, seed=2))
+    compare(COMPUTED["linear"](Compute(), *in_jax(arguments, order)), ATEN.linear(*arguments))
+    compare(COMPUTED["linear"](Compute(), *in_jax(arguments[:2], order)), ATEN.linear(*arguments[:2]))
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (4, 6, 3, 5)])
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_normalisation(shape, affine):
