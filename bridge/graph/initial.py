@@ -32,7 +32,7 @@ def by_factory(factory: Callable[[], nn.Module]) -> Draw:
 
 
 def by_reset(module: nn.Module) -> Draw:
-    """Resets each part of a copy of a module by its own `reset_parameters`.
+    """Resets each part of a copy of a module by its own `reset_parameters`, inner parts first, as they were made.
 
     What no part resets, such as a bare parameter, is drawn from a normal distribution with the mean and the standard
     deviation of its values, so that a trained module's values are not handed on; buffers keep theirs.
@@ -42,15 +42,11 @@ def by_reset(module: nn.Module) -> Draw:
         fresh = copy.deepcopy(module)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            own = {id(value) for part in fresh.modules() if _resets(part) for value in part.parameters(recurse=False)}
+            own = {id(value) for part in fresh.modules() if _reset_of(part) for value in part.parameters(recurse=False)}
             for value in fresh.parameters():
                 if id(value) not in own:
-                    value.copy_(_alike(value))
-            for part in fresh.modules():
-                if _resets(part):
-                    part.reset_parameters()  # type: ignore[operator]
-                elif isinstance(part, nn.MultiheadAttention):
-                    part._reset_parameters()
+                    _reset_alike(value)
+            fresh.apply(_reset)
         return tensors_of(fresh)
 
     return draw
@@ -64,13 +60,15 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _resets(part: nn.Module) -> bool:
-    return callable(getattr(part, "reset_parameters", None))
+def _reset_of(part: nn.Module) -> Callable[[], Any] | None:
+    """The method of `torch.nn` that resets a part; attention and transformers have theirs for themselves."""
+    found = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
+    return found if callable(found) else None
 
 
-def _alike(value: torch.Tensor) -> torch.Tensor:
-    spread = value.std() if value.numel() > 1 else torch.zeros(())
-    return value.mean() + spread * torch.randn_like(value)
+def _reset(part: nn.Module) -> None:
+    if reset := _reset_of(part):
+        reset()
 
 
 def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) -> Draw:
@@ -150,7 +148,8 @@ def _reset_table(table: torch.Tensor, padding: int) -> None:
 
 
 def _reset_alike(value: torch.Tensor) -> None:
-    value.copy_(_alike(value))
+    spread = value.std() if value.numel() > 1 else torch.zeros(())
+    value.copy_(value.mean() + spread * torch.randn_like(value))
 
 
 _MULTIHEAD: dict[str, _Reset] = {

@@ -194,7 +194,9 @@ def example_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, batch
 
 def switched(program: ExportedProgram, *, train: bool) -> ExportedProgram:
     """The same program in training or evaluation mode, as far as its operators tell them apart."""
-    program = copy.deepcopy(program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = copy.deepcopy(program)
     for node in program.graph.nodes:
         argument = _MODE.get(str(node.target).removeprefix("aten."))
         if node.op == "call_function" and argument:

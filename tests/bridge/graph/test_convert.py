@@ -154,7 +154,7 @@ def test_initial_weights_are_those_of_the_factory_under_a_seed_of_the_key():
     torch.manual_seed(int(jax.random.bits(keys[1], (), jnp.uint32)))
     expected = zoo.LeNet().state_dict()
     name = "classifier.1.weight"
-    np.testing.assert_array_equal(alone[1][name], expected[name])
+    np.testing.assert_array_equal(alone[1][name].T, expected[name])
     for number in range(3):
         np.testing.assert_array_equal(together[name][number], alone[number][name])
     assert not np.array_equal(alone[0][name], alone[1][name])
@@ -191,9 +191,9 @@ def test_weights_of_a_trained_network_start_anew_as_pytorch_starts_them(kind: st
 
 def test_program_of_a_file_names_what_it_cannot_tell_how_to_start(caplog):
     convert_exported(saved(zoo.ViT(), (3, 16, 16)), IMAGE, source="vit.pt2")
-    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
-        "vit.pt2: does not tell how position, token start"
-    ]
+    assert [
+        record.getMessage().partition(";")[0] for record in caplog.records if record.name == "bridge.graph.initial"
+    ] == ["vit.pt2: does not tell how position, token start"]
 
 
 def test_statistics_of_a_trained_program_start_anew():
