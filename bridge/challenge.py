@@ -14,7 +14,7 @@ from bridge.arrays import check_pixels, load_arrays, save_arrays
 from bridge.fields import check_lengths, ids_of, labels_of, membership_of, shown
 from bridge.safeload import as_array, load
 from bridge.stored import StoredObject
-from bridge.table import Categories, check_same_columns, find_categories, load_table
+from bridge.table import Categories, check_same_columns, find_categories, load_table, load_table_ids
 from bridge.unpickle import bytes_in_memory
 from jaxmia.data.kinds import IMAGES, as_floats, kind_of
 from jaxmia.data.pool import UNKNOWN, Pool
@@ -133,6 +133,15 @@ def load_split(
         if known
         else np.full(len(images), UNKNOWN, np.int8),
     )
+
+
+def load_ids(path: Path) -> np.ndarray:
+    """Ids of the samples in one file of a challenge, text `[sample]`.
+
+    Raises:
+        InputError: The file cannot be read safely, or an id is missing or comes twice.
+    """
+    return load_table_ids(Path(path), MAX_BYTES) if _is_table(path) else load_split(path, known=False).ids
 
 
 def categories_of(paths: Sequence[Path], one_hot: Sequence[str], max_bytes: int = MAX_BYTES) -> Categories:

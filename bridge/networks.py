@@ -1,6 +1,7 @@
 """The built-in networks in PyTorch: how each is built, described by its `state_dict`, and named there."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,6 +14,7 @@ from bridge.wideresnet import WideResNet
 from jaxmia.errors import InputError
 from jaxmia.models import Network
 from jaxmia.models.resnet import STAGES
+from jaxmia.models.small import Hidden
 
 _MAX_BLOCKS = 128
 """Largest number of blocks of a wide ResNet that is built for comparison; a file can name any number."""
@@ -62,7 +64,7 @@ class TorchNetwork:
 
 
 def _mlp(network: Network) -> nn.Module:
-    return MLP(math.prod(network.shape), network.units, network.classes)
+    return MLP(math.prod(network.shape), network.hidden_layers, network.classes)
 
 
 def _cnn(network: Network) -> nn.Module:
@@ -78,8 +80,11 @@ def _wideresnet(network: Network) -> nn.Module:
 
 
 def _describe_mlp(architecture: str, shapes: Shapes) -> Network:
-    inputs, width = _size(shapes, "fc1.weight", 1) or 3, _size(shapes, "fc1.weight", 0)
-    return Network(architecture, (1, 1, inputs), _size(shapes, "fc3.weight", 0) or 10, width)
+    layers = sum(bool(re.fullmatch(r"fc[0-9]{1,3}\.weight", name)) for name in shapes) or 3
+    units = [_size(shapes, f"fc{number}.weight", 0) for number in range(1, layers + 1)]
+    norm = "batch" if "bn1.weight" in shapes else "layer" if "ln1.weight" in shapes else "none"
+    hidden = Hidden(tuple(width or 1 for width in units[:-1]), norm=norm)
+    return Network(architecture, (1, 1, _size(shapes, "fc1.weight", 1) or 3), units[-1] or 10, hidden=hidden)
 
 
 def _describe_cnn(architecture: str, shapes: Shapes) -> Network:

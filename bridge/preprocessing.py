@@ -21,19 +21,15 @@ def preprocess(preprocessing: Preprocessing, images: np.ndarray, device: torch.d
     Returns:
         Network inputs: images `[sample, channel, height, width]` and features as float32, token ids as int64.
     """
-    preprocessing.check(images)
-    kind = kind_of(images)
-    if kind is TOKENS:
-        return torch.tensor(images, dtype=torch.int64, device=device)
-    if kind is FEATURES:
-        mean, std = (torch.tensor(values, device=device) for values in preprocessing.statistics(kind))
-        return (torch.tensor(images, dtype=torch.float32, device=device) - mean) / std
     return normalised(preprocessing, resized(preprocessing, images, device))
 
 
 def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Resizes images, the first half of `preprocess`; returns pixels in [0, 1]."""
+    """Resizes images, the first half of `preprocess`; returns pixels in [0, 1], or rows as they are."""
     preprocessing.check(images)
+    kind = kind_of(images)
+    if kind is not IMAGES:
+        return torch.tensor(images, dtype=torch.int64 if kind is TOKENS else torch.float32, device=device)
     pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if preprocessing.size is None:
@@ -44,9 +40,13 @@ def resized(preprocessing: Preprocessing, images: np.ndarray, device: torch.devi
     return F.interpolate(pixels, shape, mode="bilinear", antialias=True, align_corners=False)
 
 
-def normalised(preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
-    """Normalises pixels in [0, 1], the second half of `preprocess`."""
+def normalised(preprocessing: Preprocessing, samples: torch.Tensor) -> torch.Tensor:
+    """Normalises pixels in [0, 1] or features, the second half of `preprocess`; token ids stay as they are."""
+    if not samples.is_floating_point():
+        return samples
+    rows = samples.ndim == 2
     mean, std = (
-        torch.tensor(values, device=pixels.device).reshape(-1, 1, 1) for values in preprocessing.statistics(IMAGES)
+        torch.tensor(values, device=samples.device).reshape((-1,) if rows else (-1, 1, 1))
+        for values in preprocessing.statistics(FEATURES if rows else IMAGES)
     )
-    return (pixels - mean) / std
+    return (samples - mean) / std

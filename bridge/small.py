@@ -1,26 +1,49 @@
 """Networks for small images and quick trials, in PyTorch."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from bridge.resnet import initialise
+from jaxmia.config import Activation
+from jaxmia.models.small import Hidden
+
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+}
 
 
 class MLP(nn.Module):
-    """Multilayer perceptron on the flattened image, with two hidden layers of `width` units and ReLU."""
+    """Multilayer perceptron on the flattened sample; names and layers as in `jaxmia.models.small.MLP`."""
 
-    def __init__(self, inputs: int, width: int, classes: int) -> None:
+    def __init__(self, inputs: int, hidden: Hidden, classes: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(inputs, width)
-        self.fc2 = nn.Linear(width, width)
-        self.fc3 = nn.Linear(width, classes)
+        self.hidden = hidden
+        for number, units in enumerate(hidden.units, 1):
+            setattr(self, f"fc{number}", nn.Linear(inputs, units, bias=hidden.bias))
+            if hidden.norm == "batch":
+                setattr(self, f"bn{number}", nn.BatchNorm1d(units))
+            if hidden.norm == "layer":
+                setattr(self, f"ln{number}", nn.LayerNorm(units))
+            inputs = units
+        setattr(self, f"fc{len(hidden.units) + 1}", nn.Linear(inputs, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits `[sample, class]` of images `[sample, channel, height, width]` or rows `[sample, feature]`."""
         # Flattened with channels last, as in JAX, so that both versions share their weights.
         outputs = images.movedim(1, -1).flatten(1)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(outputs)))))
+        for number in range(1, len(self.hidden.units) + 1):
+            outputs = getattr(self, f"fc{number}")(outputs)
+            if self.hidden.norm != "none":
+                outputs = getattr(self, f"{'bn' if self.hidden.norm == 'batch' else 'ln'}{number}")(outputs)
+            outputs = F.dropout(_ACTIVATIONS[self.hidden.activation](outputs), self.hidden.dropout, self.training)
+        return getattr(self, f"fc{len(self.hidden.units) + 1}")(outputs)
 
 
 class CNN(nn.Module):

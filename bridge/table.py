@@ -67,6 +67,21 @@ def load_table(
     )
 
 
+def load_table_ids(path: Path, max_bytes: int) -> np.ndarray:
+    """Ids of the samples of a `.csv`, text `[sample]`, whatever its features are.
+
+    Raises:
+        InputError: The file cannot be read, or an id is missing or comes twice.
+    """
+    lines, ids = array("q"), []
+    with _records(path, max_bytes) as records:
+        column = _header(path, records, ("id",)).index("id")
+        for line, cells in records:
+            lines.append(line)
+            ids.append(cells[column])
+    return ids_of(path, ids, lambda index: f"id in line {lines[index]}")
+
+
 def check_same_columns(public: Path, private: Path, max_bytes: int) -> None:
     """Checks that two files have the same features in the same order.
 

@@ -14,8 +14,8 @@ from torch import nn
 from bridge.networks import build
 from bridge.preprocessing import normalised, resized
 from jaxmia.config import Augment, Recipe
+from jaxmia.data.kinds import kind_of
 from jaxmia.data.preprocessing import Preprocessing
-from jaxmia.errors import InputError
 from jaxmia.models import Network
 
 
@@ -50,11 +50,12 @@ def train_target(
 ) -> tuple[nn.Module, list[Epoch]]:
     """Trains a fresh network on all the samples given.
 
-    Images are resized once, augmented as pixels and then normalised. The same seed gives the same weights on the same
-    kind of CPU; on an accelerator PyTorch's fastest convolutions are used, which are not reproducible to the last bit.
+    Images are resized once, augmented as pixels and then normalised; rows are only normalised. The same seed gives the
+    same weights on the same kind of CPU; on an accelerator PyTorch's fastest convolutions are used, which are not
+    reproducible to the last bit.
 
     Args:
-        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`.
+        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; or rows of features.
         labels: int `[sample]`.
         network: The network to train; of its shape only the channels count, or for an MLP all.
         recipe: How it is trained. The last batch of an epoch is filled up from the front of its order.
@@ -68,14 +69,12 @@ def train_target(
         The network in eval mode, on the CPU, with averaged weights where the recipe averages; and its epochs.
 
     Raises:
-        InputError: The recipe's symmetries of the square meet images that are not square.
+        InputError: The samples cannot be augmented as the recipe says.
     """
     preprocessing = preprocessing or Preprocessing()
     place = torch.device(device)
     pixels = resized(preprocessing, images, place)
-    height, width = pixels.shape[2:]
-    if recipe.augment.dihedral and height != width:
-        raise InputError(f"augment.dihedral: needs square images, these are {height} x {width}")
+    kind_of(images).check_augment(recipe.augment, images.shape[1:], "augment")
     targets = torch.tensor(labels, dtype=torch.long, device=place)
     # Drawn on the CPU, so that a seed is one choice of weights on every device.
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +97,8 @@ def train_target(
             for index in batches:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(recipe, step, steps)
-                batch = normalised(preprocessing, augment(pixels[index], recipe.augment, generator))
+                changed = augment(pixels[index], recipe.augment, generator) if pixels.ndim == 4 else pixels[index]
+                batch = normalised(preprocessing, changed)
                 value, logits = train_step(forward, optimizer, batch, targets[index], recipe)
                 for mean, weight in zip(average, module.parameters(), strict=False):
                     mean.lerp_(weight.detach(), 1 - recipe.ema)
@@ -122,13 +122,13 @@ def train_step(
     labels: torch.Tensor,
     recipe: Recipe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step on one batch `[sample, channel, height, width]`.
+    """One step on one batch of images `[sample, channel, height, width]` or rows `[sample, feature]`.
 
     Returns:
         Mean cross-entropy in nats of smoothed labels and float32 logits `[sample, class]`, both before the step.
     """
     with torch.autocast(batch.device.type, torch.bfloat16) if _half(recipe, batch.device) else nullcontext():
-        logits = forward(batch.contiguous(memory_format=torch.channels_last))
+        logits = forward(batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch)
     logits = logits.float()
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)

@@ -27,6 +27,8 @@ from jaxmia.plugins import is_plugin
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
 QueryView = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose", "auto"]
+Activation = Literal["relu", "tanh", "gelu", "silu", "sigmoid"]
+Norm = Literal["none", "batch", "layer"]
 Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -133,6 +135,9 @@ class Augment(_Section):
     """Apply a random one of the eight symmetries of the square."""
 
 
+_MLP_FIELDS = ("hidden", "activation", "norm", "dropout")
+
+
 class Recipe(_Section):
     """How each shadow model is trained.
 
@@ -147,6 +152,14 @@ class Recipe(_Section):
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10, le=1000)] = 28
     """Number of layers of a wideresnet: 6 n + 4."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Units of each hidden layer of an mlp; by default two layers of `width` units."""
+    activation: Activation = "relu"
+    """Activation function of an mlp."""
+    norm: Norm = "none"
+    """Normalisation before each activation of an mlp: none, batch or layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which each hidden unit of an mlp is dropped in training."""
     known: Share = 0.0
     """Share of the told memberships that every shadow takes as told: these members train all shadows, these non-members
     none, and neither is scored; 0 draws all masks at random."""
@@ -184,6 +197,15 @@ class Recipe(_Section):
     """Random augmentation of each training image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of activations; auto selects bfloat16 where the device is faster with it."""
+
+    @model_validator(mode="after")
+    def _layers_of_mlp(self) -> "Recipe":
+        if self.hidden and self.width is not None:
+            raise ValueError("hidden: names the units of each layer; leave out width")
+        given = [name for name in _MLP_FIELDS if getattr(self, name) != type(self).model_fields[name].default]
+        if given and self.architecture != "mlp":
+            raise ValueError(f"{given[0]}: belongs to an mlp, but architecture is {self.architecture}")
+        return self
 
     @model_validator(mode="after")
     def _depth_of_wideresnet(self) -> "Recipe":

@@ -1,6 +1,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -318,3 +319,24 @@ def test_a_key_that_looks_like_a_place_of_pydantic_is_unknown_as_any_other(secti
 def test_a_number_that_no_machine_holds_is_refused_before_anything_is_allocated(field: str, value: object):
     with pytest.raises(InputError, match=rf"shadow\.{field}.* must be less than or equal to"):
         parse_config({"shadow": {field: value}}, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("shadow", "message"),
+    [
+        ({"architecture": "cnn", "hidden": [8]}, r"shadow\.hidden: belongs to an mlp, but architecture is cnn"),
+        ({"architecture": "resnet18", "dropout": 0.1}, r"shadow\.dropout: belongs to an mlp, but architecture is resn"),
+        ({"architecture": "mlp", "hidden": [8], "width": 8}, r"shadow\.hidden: names the units of each layer; leave"),
+        ({"architecture": "mlp", "hidden": [0]}, r"shadow\.hidden\.0: 0 must be greater than or equal to 1"),
+        ({"architecture": "mlp", "activation": "swish"}, r"shadow\.activation: 'swish' must be 'relu', 'tanh', 'gelu'"),
+    ],
+)
+def test_layers_of_an_mlp_that_are_refused(shadow: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        parse_config({"shadow": shadow}, "config")
+
+
+def test_scaling_by_the_pool_takes_the_place_of_mean_and_std():
+    with pytest.raises(InputError, match=r"config: challenge\.scaling: pool takes the place of mean and std; leave"):
+        parse_config({"challenge": {"scaling": "pool", "std": 2}}, "config")
+    assert parse_config({"challenge": {"mean": 0.25}}, "config").challenge.mean == (0.25,)

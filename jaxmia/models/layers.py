@@ -55,7 +55,7 @@ def batch_norm(features: int, *, compute: Compute) -> BatchNorm:
     return BatchNorm(features, dtype=compute.dtype, normalise=compute.normalise)
 
 
-def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(features_in: int, features_out: int, *, bias: bool = True, compute: Compute, rngs: nnx.Rngs) -> nnx.Linear:
     """Creates a dense layer with weights and biases uniform within 1/sqrt(fan-in), as in PyTorch."""
     bound = features_in**-0.5
 
@@ -65,6 +65,7 @@ def linear(features_in: int, features_out: int, *, compute: Compute, rngs: nnx.R
     return nnx.Linear(
         features_in,
         features_out,
+        use_bias=bias,
         dtype=compute.dtype,
         kernel_init=_TORCH_LINEAR,
         bias_init=bias_init,

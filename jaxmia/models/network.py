@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from jaxmia.models import own
 from jaxmia.models.layers import Compute
 from jaxmia.models.resnet import STAGES, ResNet, Stem
-from jaxmia.models.small import CNN, MLP
+from jaxmia.models.small import CNN, MLP, Hidden
 from jaxmia.models.trainable import Arrays
 from jaxmia.models.wideresnet import WideResNet
 from jaxmia.plugins import is_plugin
@@ -35,6 +35,7 @@ class Network:
             units (mlp) or widening factor (wideresnet); None selects the architecture's default.
         depth: Number of layers of a wideresnet.
         stem: First layers of a resnet: `cifar` or `imagenet`.
+        hidden: Hidden layers of an mlp; None is two layers of `units` with ReLU.
     """
 
     architecture: str
@@ -43,6 +44,12 @@ class Network:
     width: int | None = None
     depth: int = 28
     stem: Stem = "cifar"
+    hidden: Hidden | None = None
+
+    @property
+    def hidden_layers(self) -> Hidden:
+        """Hidden layers of an mlp."""
+        return self.hidden or Hidden((self.units, self.units))
 
     @property
     def convolutional(self) -> bool:
@@ -135,7 +142,7 @@ class BuiltIn:
 
 
 def _mlp(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:
-    return MLP(math.prod(network.shape), network.units, network.classes, compute=compute, rngs=rngs)
+    return MLP(math.prod(network.shape), network.hidden_layers, network.classes, compute=compute, rngs=rngs)
 
 
 def _cnn(network: Network, compute: Compute, rngs: nnx.Rngs) -> nnx.Module:

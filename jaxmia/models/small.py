@@ -1,27 +1,76 @@
 """Small networks for small images and quick experiments."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxmia.config import Activation, Norm
 from jaxmia.models.layers import Compute, batch_norm, conv, linear
+
+_ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+}
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden layers of an `MLP`: each a linear map, then normalisation, activation and dropout.
+
+    Attributes:
+        units: Number of units of each layer.
+        activation: Activation function.
+        norm: Batch or layer normalisation before it, or none.
+        dropout: Probability with which a unit is dropped in training.
+    """
+
+    units: tuple[int, ...]
+    activation: Activation = "relu"
+    norm: Norm = "none"
+    dropout: float = 0.0
+
+    @property
+    def bias(self) -> bool:
+        """Whether the linear maps have a bias; batch normalisation would take it away."""
+        return self.norm != "batch"
 
 
 class MLP(nnx.Module):
-    """Multilayer perceptron on the flattened image, with two hidden layers of `width` units and ReLU."""
+    """Multilayer perceptron on the flattened sample: layers `fc1`, `fc2`, ..., with `bn1` or `ln1`, ... after each."""
 
-    def __init__(self, inputs: int, width: int, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
-        self.fc1 = linear(inputs, width, compute=compute, rngs=rngs)
-        self.fc2 = linear(width, width, compute=compute, rngs=rngs)
-        self.fc3 = linear(width, classes, compute=compute, rngs=rngs)
+    def __init__(self, inputs: int, hidden: Hidden, classes: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.hidden = hidden
+        for number, units in enumerate(hidden.units, 1):
+            setattr(self, f"fc{number}", linear(inputs, units, bias=hidden.bias, compute=compute, rngs=rngs))
+            if hidden.norm == "batch":
+                setattr(self, f"bn{number}", batch_norm(units, compute=compute))
+            if hidden.norm == "layer":
+                setattr(self, f"ln{number}", nnx.LayerNorm(units, epsilon=1e-5, dtype=compute.dtype, rngs=rngs))
+            inputs = units
+        setattr(self, f"fc{len(hidden.units) + 1}", linear(inputs, classes, compute=compute, rngs=rngs))
+        if hidden.dropout:
+            self.dropout = nnx.Dropout(hidden.dropout, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]`."""
-        del train  # the network computes the same in training
+        """Float32 logits `[sample, class]` of images `[sample, height, width, channel]` or rows `[sample, feature]`."""
         outputs = images.reshape(images.shape[0], -1)
-        outputs = jax.nn.relu(self.fc1(outputs))
-        outputs = jax.nn.relu(self.fc2(outputs))
-        return self.fc3(outputs).astype(jnp.float32)
+        for number in range(1, len(self.hidden.units) + 1):
+            outputs = getattr(self, f"fc{number}")(outputs)
+            if self.hidden.norm == "batch":
+                outputs = getattr(self, f"bn{number}")(outputs, train=train)
+            if self.hidden.norm == "layer":
+                outputs = getattr(self, f"ln{number}")(outputs)
+            outputs = _ACTIVATIONS[self.hidden.activation](outputs)
+            if self.hidden.dropout:
+                outputs = self.dropout(outputs, deterministic=not train)
+        return getattr(self, f"fc{len(self.hidden.units) + 1}")(outputs).astype(jnp.float32)
 
 
 class CNN(nnx.Module):

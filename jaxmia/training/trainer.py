@@ -14,7 +14,8 @@ from jaxmia.config import Recipe
 from jaxmia.data.kinds import IMAGES, TOKENS, Kind, kind_of
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
-from jaxmia.models import Compute, Network, TrainableNetwork
+from jaxmia.models import NETWORKS, Compute, Network, TrainableNetwork
+from jaxmia.models.small import Hidden
 from jaxmia.training.devices import compute_dtype
 from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
 
@@ -127,6 +128,20 @@ class Trainer:
         return self.preprocessing.normalised(batch, self.compute.dtype)
 
 
+def network_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Network:
+    """Network of a recipe for samples of a shape."""
+    width = recipe.width or NETWORKS["mlp"].width
+    hidden = Hidden(recipe.hidden or (width, width), recipe.activation, recipe.norm, recipe.dropout)
+    return Network(
+        recipe.architecture,
+        shape,
+        classes,
+        recipe.width,
+        recipe.depth,
+        hidden=hidden if recipe.architecture == "mlp" else None,
+    )
+
+
 def make_trainer(
     recipe: Recipe,
     shape: tuple[int, ...],
@@ -157,7 +172,7 @@ def make_trainer(
     kind.check_augment(recipe.augment, shape)
     kind.check_views(symmetries, shape)
     return Trainer(
-        network or _network_of(recipe, shape, classes, kind),
+        network or _fitting_network(recipe, shape, classes, kind),
         recipe,
         preprocessing,
         Compute(compute_dtype(recipe, jax.local_devices()[0])),
@@ -165,10 +180,10 @@ def make_trainer(
     )
 
 
-def _network_of(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:
+def _fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:
     if recipe.architecture == "target":
         raise InputError("shadow.architecture: target: the target's network is not given; see Target.shadow_network")
-    network = Network(recipe.architecture, shape, classes, recipe.width, recipe.depth)
+    network = network_of(recipe, shape, classes)
     if network.built_in and kind is not IMAGES and (network.convolutional or kind is TOKENS):
         raise InputError(
             f"shadow.architecture: {recipe.architecture} does not take {kind.name}; allowed are "

@@ -13,9 +13,12 @@ from jaxmia.config import Architecture
 from jaxmia.errors import InputError
 from jaxmia.models import NETWORKS as BUILT_IN
 from jaxmia.models import Network
+from jaxmia.models.small import Hidden
 
 NETWORKS = [
     Network("mlp", (6, 5, 3), 4, width=16),
+    Network("mlp", (6, 5, 3), 4, hidden=Hidden((9, 7, 5), norm="batch")),
+    Network("mlp", (6, 5, 3), 4, hidden=Hidden((9,), norm="layer")),
     Network("cnn", (12, 11, 1), 4, width=4),
     Network("resnet8", (16, 15, 3), 9, width=4),
     Network("resnet14", (16, 16, 3), 9, width=4),
@@ -39,7 +42,8 @@ def fresh(network):
 
 
 def names(network):
-    return f"{network.architecture}-{network.stem}"
+    hidden = network.hidden
+    return f"{network.architecture}-{network.stem}" + (f"-{hidden.norm}-{hidden.activation}" if hidden else "")
 
 
 def trained(network, seed=0, steps=6):
@@ -121,7 +125,11 @@ def test_fresh_jax_weights_run_in_pytorch_and_are_spread_alike(network):
 def test_everything_is_read_from_the_weights(network):
     shapes = {name: tuple(value.shape) for name, value in build(network).state_dict().items()}
     found = describe(network.architecture, shapes)
-    assert (found.width, found.classes, found.stem) == (network.width, network.classes, network.stem)
+    assert (found.classes, found.stem) == (network.classes, network.stem)
+    if network.architecture == "mlp":
+        assert found.hidden_layers == network.hidden_layers
+    else:
+        assert found.width == network.width
     assert np.prod(found.shape) == np.prod(network.shape if network.architecture == "mlp" else network.shape[2])
     if network.architecture == "wideresnet":
         assert found.depth == network.depth

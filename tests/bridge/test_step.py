@@ -13,6 +13,7 @@ from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.models import Network
+from jaxmia.models.small import Hidden
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.optimizer import make_optimizer as make_jax_optimizer
 from jaxmia.training.trainer import Trainer
@@ -20,6 +21,10 @@ from tests.bridge.test_convert import names
 
 NETWORKS = [
     Network("mlp", (6, 6, 2), 4, width=16),
+    *[
+        Network("mlp", (6, 6, 2), 4, hidden=Hidden((12, 8), activation, norm))
+        for activation, norm in (("tanh", "batch"), ("gelu", "layer"), ("silu", "none"), ("sigmoid", "none"))
+    ],
     Network("cnn", (8, 8, 3), 4, width=4),
     Network("resnet8", (8, 8, 3), 4, width=4),
     Network("wideresnet", (8, 8, 3), 4, width=1, depth=10),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridge.challenge import load_challenge, load_split, save_challenge
+from bridge.challenge import load_challenge, load_ids, load_split, save_challenge
 from bridge.open import open_pool
 from bridge.table import save_table
 from jaxmia.config import ChallengeConfig
@@ -274,3 +274,9 @@ def test_images_are_not_scaled_by_the_pool(tmp_path: Path):
     challenge = ChallengeConfig(public=tmp_path / "pub.npz", private=tmp_path / "priv.npz", scaling="pool")
     with pytest.raises(InputError, match=r"challenge\.scaling: pool scales rows of features, the pool holds images"):
         open_pool(challenge)
+
+
+def test_ids_are_read_whatever_the_features_are(write):
+    assert load_ids(write("priv.csv", PRIVATE)).tolist() == ["d", "e"]
+    with pytest.raises(InputError, match=r"priv\.csv: id in line 3 is 'd', as id in line 2 is; expected each id once"):
+        load_ids(write("priv.csv", PRIVATE.replace("e,", "d,")))

@@ -145,7 +145,7 @@ def test_each_image_is_one_of_the_square_s_symmetries():
 
 def test_symmetries_of_the_square_need_square_images():
     images, labels = np.zeros((4, 6, 8, 1), np.uint8), np.zeros(4, np.int64)
-    with pytest.raises(InputError, match=r"augment\.dihedral: needs square images, these are 6 x 8"):
+    with pytest.raises(InputError, match=r"augment: images are 6 x 8; dihedral needs square ones"):
         train_target(images, labels, NETWORK, changed(augment=Augment(dihedral=True)))
 
 

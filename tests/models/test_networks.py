@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from jaxmia.models import Compute, Network, ensemble_conv
+from jaxmia.models.small import MLP, Hidden
 from jaxmia.models.wideresnet import WideResNet
 
 
@@ -81,3 +82,17 @@ def test_initial_weights_are_pytorchs():
 def test_a_depth_that_no_wideresnet_has_is_refused(depth: int):
     with pytest.raises(ValueError, match=rf"Expected depth 6 n \+ 4 .*, got {depth}\."):
         WideResNet(depth, 1, 10, compute=Compute(), rngs=nnx.Rngs(0))
+
+
+def test_hidden_units_of_an_mlp_are_dropped_in_training_alone():
+    """With the identity in place of each map, what is left of ones is 0 or 1 / (1 - rate), half of it at rate 1/2."""
+    hidden = Hidden((200,), dropout=0.5)
+    model = MLP(200, hidden, 200, compute=Compute(), rngs=nnx.Rngs(0))
+    for layer in (model.fc1, model.fc2):  # type: ignore[attr-defined]
+        layer.kernel[...], layer.bias[...] = jnp.eye(200), jnp.zeros(200)
+    ones = jnp.ones((50, 200))
+    np.testing.assert_array_equal(model(ones, train=False), ones)
+    dropped = np.asarray(model(ones, train=True))
+    assert set(np.unique(dropped)) == {0.0, 2.0}
+    assert abs((dropped == 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(dropped.size)
+    assert (np.asarray(model(ones, train=True)) != dropped).any()

@@ -4,6 +4,7 @@ import faulthandler
 import functools
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -59,6 +60,8 @@ class Order:
         environment: Variables.
         shard: As of `jaxmia train`.
         clock: Seconds by which its clock is wrong.
+        unset: Variables that it does not have.
+        limit: Instead of the signal, a resource of `resource` and its new limit; of `RLIMIT_AS` what it may take more.
     """
 
     config: Path
@@ -68,6 +71,8 @@ class Order:
     environment: dict[str, str] = field(default_factory=dict)
     shard: str = "0/1"
     clock: float = 0.0
+    unset: tuple[str, ...] = ()
+    limit: tuple[str, int] | None = None
 
 
 def make_small_challenge(folder: Path) -> Path:
@@ -89,10 +94,11 @@ def write_config(challenge: Path, changes: dict[str, Any], path: Path) -> Path:
 
 
 class _Countdown:
-    """Sends a signal to this process when the time has come."""
+    """Sends a signal to this process, or takes something from it, when the time has come."""
 
-    def __init__(self, moment: Moment) -> None:
+    def __init__(self, moment: Moment, limit: tuple[str, int] | None = None) -> None:
         self._stage, self._left, self._signal = moment.stage, moment.number, moment.signal
+        self._limit = limit
         self._timer: threading.Timer | None = None
 
     def __call__(self, stage: str) -> None:
@@ -111,7 +117,13 @@ class _Countdown:
             self._timer.cancel()
 
     def _strike(self) -> None:
-        os.kill(os.getpid(), self._signal)
+        if self._limit is None:
+            os.kill(os.getpid(), self._signal)
+            return
+        name, value = self._limit
+        if name == "RLIMIT_AS":
+            value += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def run(order: Order) -> None:
@@ -122,7 +134,9 @@ def run(order: Order) -> None:
     os.environ.update(order.environment)
     right = time.time
     time.time = lambda: right() + order.clock
-    countdown = _Countdown(order.moment)
+    for name in order.unset:
+        os.environ.pop(name, None)
+    countdown = _Countdown(order.moment, order.limit)
     synchronise = os.fsync
 
     def fsync(descriptor: int) -> None:

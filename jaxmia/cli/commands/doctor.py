@@ -57,19 +57,27 @@ def _line(finding: "Finding") -> str:
 
 
 def _files(config: "Config") -> list["Finding"]:
-    from bridge.challenge import load_split
+    from bridge.challenge import categories_of, load_split
     from bridge.open import open_target
+    from jaxmia.data.kinds import kind_of
     from jaxmia.machine.doctor import check_file
 
     section = config.challenge
     seen: list[np.ndarray] = []
 
     def samples(path: Path, known: bool) -> str:
-        pool = load_split(path, known=known, classes=section.dataset_classes, max_bytes=section.max_bytes)
-        assert pool.images is not None
-        seen.append(pool.images[:2])
-        height, width, channels = pool.images.shape[1:]
-        return f"{len(pool)} images of {height} x {width} x {channels}, {int(pool.labels.max()) + 1} classes"
+        files = [file for file in (section.public, section.private) if file]
+        pool = load_split(
+            path,
+            known=known,
+            classes=section.dataset_classes,
+            max_bytes=section.max_bytes,
+            categories=categories_of(files, section.one_hot, section.max_bytes),
+        )
+        images = pool.images_to("query")
+        seen.append(images[:2])
+        shape = " x ".join(map(str, images.shape[1:]))
+        return f"{len(pool)} {kind_of(images).name} of {shape}, {int(pool.labels.max()) + 1} classes"
 
     def target(path: Path) -> str:
         del path

@@ -58,11 +58,11 @@ class Validate:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Validates."""
         refuse_overrides(overrides)
-        from bridge.challenge import load_split
+        from bridge.challenge import load_ids
         from jaxmia.cli.display import output
         from jaxmia.leaderboard.submission import validate_submission
 
-        ids = load_split(self.private, known=False).ids
+        ids = load_ids(self.private)
         broken = validate_submission(self.submission, ids.tolist())
         if broken:
             raise InputError("\n".join(broken))

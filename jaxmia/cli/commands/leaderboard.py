@@ -41,14 +41,13 @@ class Submit:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Submits."""
         refuse_overrides(overrides)
-        from bridge.challenge import load_split
+        from bridge.challenge import load_ids
         from jaxmia.cli.display import output
         from jaxmia.leaderboard.client import dry_run, submit
         from jaxmia.leaderboard.settings import find_settings
         from jaxmia.leaderboard.submission import read_submission
 
-        private = load_split(self.private, known=False)
-        submission = read_submission(self.submission, private.ids.tolist())
+        submission = read_submission(self.submission, load_ids(self.private).tolist())
         settings = find_settings(self.url, self.task)
         if self.dry_run:
             output(dry_run(submission, settings, ledger=self.ledger))
@@ -79,10 +78,10 @@ class Leaderboard:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the server."""
         refuse_overrides(overrides)
-        from bridge.challenge import load_split
+        from bridge.challenge import load_ids
         from jaxmia.cli.display import announce, output, ranking_table
         from jaxmia.leaderboard.server import serve
 
-        ids = load_split(self.private, known=False).ids.tolist()
+        ids = load_ids(self.private).tolist()
         standings = serve(ids, self.truth, announce=announce, teams=self.teams, port=self.port, seed=self.seed)
         output(ranking_table(standings))

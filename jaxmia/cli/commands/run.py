@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -21,22 +21,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Demo:
-    """Makes a small challenge from real images, trains a target on its members, and attacks it.
+    """Makes a small challenge from real data, trains a target on its members, and attacks it.
 
     Example: jaxmia demo --out runs/demo
     """
 
     out: Path = Path("runs/demo")
     """Folder of the challenge and the results."""
+    kind: Literal["images", "table"] = "images"
+    """Pictures of digits, or a table of measurements in CSV files."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the demonstration."""
         from bridge.demo import make_demo
         from jaxmia.cli.overrides import configure_content
 
-        logger.info("demo: a challenge of scikit-learn's digits, and a PyTorch target trained on its members")
+        data = "digits" if self.kind == "images" else "breast cancer table"
+        logger.info(f"demo: a challenge of scikit-learn's {data}, and a PyTorch target trained on its members")
         truth = self.out / "truth.csv"
-        _run(configure_content(make_demo(self.out), "demo", overrides), self.out, truth)
+        _run(configure_content(make_demo(self.out, self.kind), "demo", overrides), self.out, truth)
         from jaxmia.cli.commands.evaluate import Evaluate
 
         Evaluate(self.out, truth)([])
