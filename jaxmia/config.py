@@ -152,7 +152,7 @@ class Recipe(_Section):
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10, le=1000)] = 28
     """Number of layers of a wideresnet: 6 n + 4."""
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    hidden: tuple[Annotated[int, Field(ge=1, le=_MAX_WIDTH)], ...] = ()
     """Units of each hidden layer of an mlp; by default two layers of `width` units."""
     activation: Activation = "relu"
     """Activation function of an mlp."""
