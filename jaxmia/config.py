@@ -160,7 +160,7 @@ class Recipe(_Section):
     """Normalisation before each activation of an mlp: none, batch or layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability with which each hidden unit of an mlp is dropped in training."""
-    known: Share = 0.0
+    known: Share = 0.9
     """Share of the told memberships that every shadow takes as told: these members train all shadows, these non-members
     none, and neither is scored; 0 draws all masks at random."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 64

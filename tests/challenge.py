@@ -14,7 +14,7 @@ from jaxmia.models import Network
 
 _CONFIG: dict[str, dict[str, Any]] = {
     "challenge": {"architecture": "mlp"},
-    "shadow": {"architecture": "mlp", "width": 8, "count": 8, "epochs": 20, "batch_size": 16},
+    "shadow": {"architecture": "mlp", "width": 8, "known": 0.0, "count": 8, "epochs": 20, "batch_size": 16},
     "ensemble": {"width": 2, "devices": 1, "conv": "unrolled"},
     "query": {"views": ["identity", "hflip"]},
     "attack": {"name": "lira-online-global"},

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, att
 from jaxmia.attacks import Calibrated, Margin
 from jaxmia.config import Augment
 from jaxmia.data.augment import View
-from jaxmia.data.masks import draw_folds, membership_masks
+from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
 ROOT = Path(__file__).parents[1]
-RECIPE = Recipe(architecture="mlp", width=8, count=5, epochs=2, batch_size=8)
+RECIPE = Recipe(architecture="mlp", width=8, known=0.0, count=5, epochs=2, batch_size=8)
 BY_HAND = EnsembleConfig(width=2, conv="unrolled", devices=1)
 
 
@@ -106,6 +107,32 @@ def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp
     assert np.array_equal(np.argsort(scores, kind="stable"), np.argsort(result.scores[30:], kind="stable"))
     public = result.figures
     assert (public.members, public.nonmembers) == ((pool.membership == 1).sum(), (pool.membership == 0).sum())
+
+
+def test_samples_that_shadows_took_as_told_are_not_scored(pool: Pool):
+    recipe = RECIPE.model_copy(update={"known": 0.5, "count": 8})
+    shadows = train_shadows(pool, recipe, symmetries=("identity",), ensemble=BY_HAND, seed=4)
+    masks = Masks.knowing(4, pool.membership, 0.5)
+    assert shadows.free is not None
+    assert np.array_equal(shadows.free, masks.free)
+    assert 0 < (~masks.free).sum() < 30
+    assert np.array_equal(shadows.mask, masks(range(8)))
+
+    result = attack(pool, untrained, shadows, "margin")
+    assert np.array_equal(np.isnan(result.scores), ~masks.free)
+    everyone = attack(pool, untrained, replace(shadows, free=None), "margin").scores
+    np.testing.assert_array_equal(result.scores[masks.free], everyone[masks.free])
+    free = pool.membership[masks.free & pool.public]
+    assert (result.figures.members, result.figures.nonmembers) == ((free == 1).sum(), (free == 0).sum())
+
+
+def test_by_default_most_of_what_is_told_is_taken_as_told(pool: Pool):
+    shadows = train_shadows(
+        pool, Recipe(architecture="mlp", width=8, count=2, epochs=1, batch_size=8), ensemble=BY_HAND
+    )
+    assert shadows.free is not None
+    told = sum(round(Recipe().known * (pool.membership == value).sum()) for value in (0, 1))
+    assert (~shadows.free).sum() == told > 0
 
 
 def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):

@@ -38,6 +38,7 @@ def bench(study: Study) -> None:
         [
             *("--shadow.architecture", preset.architecture),
             *("--shadow.width", str(preset.width or "null")),
+            *("--shadow.known", str(recipe.known)),
             *("--shadow.batch_size", str(preset.batch_size)),
             *("--shadow.epochs", str(recipe.epochs)),
             *("--shadow.augment.crop", str(preset.crop)),

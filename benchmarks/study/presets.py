@@ -58,6 +58,7 @@ class Preset:
         shadow = Recipe(
             architecture=self.architecture,
             width=self.width,
+            known=0.0,
             count=max(self.models),
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -121,6 +122,7 @@ def target_recipe(preset: Preset, seed: int, number: int) -> Recipe:
     return Recipe(
         architecture=preset.architecture,
         width=preset.width,
+        known=0.0,
         count=1,
         epochs=epochs,
         batch_size=preset.batch_size,

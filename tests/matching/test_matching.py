@@ -33,7 +33,14 @@ SEED = 5
 MASKS = Masks.random(SEED, 800)
 PREPROCESSING = Preprocessing(None, (0.3,), (0.38,))
 BASE = Recipe(
-    architecture="mlp", width=24, epochs=4, batch_size=32, learning_rate=0.1, warmup_epochs=1, precision="float32"
+    architecture="mlp",
+    width=24,
+    known=0.0,
+    epochs=4,
+    batch_size=32,
+    learning_rate=0.1,
+    warmup_epochs=1,
+    precision="float32",
 )
 
 

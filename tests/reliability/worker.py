@@ -26,7 +26,7 @@ from tests.challenge import make_challenge
 
 EPOCHS = 50
 SECTIONS = {
-    "shadow": {"architecture": "mlp", "width": 8, "count": 5, "epochs": EPOCHS, "batch_size": 8},
+    "shadow": {"architecture": "mlp", "width": 8, "known": 0.0, "count": 5, "epochs": EPOCHS, "batch_size": 8},
     "ensemble": {"width": 2, "conv": "unrolled", "devices": 1, "checkpoint_seconds": 0.03},
     "query": {"batch_size": 8},
 }
