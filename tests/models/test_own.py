@@ -93,14 +93,14 @@ def test_one_step_is_flax_s_own(pool: Pool):
     log_p = np.asarray(jax.nn.log_softmax(bare(batch)))
     expected = -log_p[np.arange(6), np.asarray(labels)].mean()
 
-    class Undropped(Trainer):
-        def _structure(self):
-            model = own.nnx.eval_shape(lambda: self.network.build(own.nnx.Rngs(0), self.compute))
+    class Undropped(Network):
+        def _structure(self, compute):
+            model = own.nnx.eval_shape(lambda: self.build(own.nnx.Rngs(0), compute))
             model.network.dropout.rate = 0.0
             graph, random, *_ = own.nnx.split(model, own.nnx.RngState, ...)
             return graph, random
 
-    still = Undropped(one.network, one.recipe, PREPROCESSING, one.compute)
+    still = Trainer(Undropped(**one.network.describe()), one.recipe, PREPROCESSING, one.compute)
     loss, (_, stats) = still.loss(state["params"], state["stats"], batch, labels, 0.0, jax.random.key(1))
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_allclose(stats["network"]["norm"]["mean"], bare.norm.mean[...], rtol=1e-5)

@@ -129,10 +129,10 @@ def test_eval_mode_asks_each_sample_alone(pool: Pool):
 
 
 def test_the_graph_needs_no_arrays():
-    """`Trainer` rebuilds its network without computing weights; they fit what `init` made."""
+    """A network is rebuilt without computing weights; they fit what `init` made."""
     trainer = make_trainer()
     state = trainer.init(KEY)
-    model = nnx.merge(trainer._structure()[0], state["params"], state["stats"])
+    model = nnx.merge(trainer.network._structure(trainer.compute)[0], state["params"], state["stats"])
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == sum(
         leaf.size for leaf in jax.tree.leaves(state["params"])
     )
