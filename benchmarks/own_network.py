@@ -3,8 +3,7 @@
     python -m benchmarks.own_network photographs.npz --out runs/own
 
 For each network, several models of it play the target, each trained on a random half of the images. They are attacked
-by as many shadows of their own network as of another one, on the same images, with the same recipe. It takes about
-twenty minutes on two CPU cores; expect the own network to win at equal count.
+by as many shadows of their own network as of another one, on the same images, with the same recipe.
 """
 
 import json
