@@ -18,6 +18,7 @@ DEFAULT_TASK = "01-mia"
 _MAX_ENV_BYTES = 2**20
 # Quotes and backslashes change when text is quoted, and a key that has changed could not be found and cut out.
 _KEY = re.compile(r"""[^\x00-\x20"'\\\x7f-\U0010ffff]+""")
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:|/|$)")
 _TASK = re.compile(r"[A-Za-z0-9._-]+")
 _ENV_LINE = re.compile(r"""(?:export\s+)?(JAXMIA_\w+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']*))(?:\s+#.*)?""")
 
@@ -171,7 +172,7 @@ def _checked_url(url: str) -> str:
     except ValueError:
         named = False
     # Not quoted where it may hold a password, or be a key in the wrong place.
-    shown = f"{url!r} " if re.search("[./:]", url) and "@" not in url else ""
+    shown = f"{url!r} " if ("://" in url or _HOST.match(url)) and "@" not in url else ""
     if not named or not url.isprintable() or " " in url:
         raise InputError(f"{URL}: {shown}is no address, expected https://host or https://host:port/path")
     if parts.username is not None or parts.query or parts.fragment:
