@@ -101,7 +101,7 @@ def test_every_error_is_told_at_once():
         (
             "shadow: {architecture: vgg}",
             "shadow.architecture: 'vgg' must be 'mlp', 'cnn', 'resnet8', 'resnet14', 'resnet20', 'resnet18', "
-            "'resnet34' or 'wideresnet', or must be package.module:name",
+            "'resnet34' or 'wideresnet', or must be 'target', or must be package.module:name",
         ),
         ("shadow: {architecture: 'a b:c'}", "shadow.architecture: 'a b:c' must be 'mlp', "),
         ("shadow: {architecture: no}", "shadow.architecture: False must not be true or false"),

@@ -209,12 +209,11 @@ def _refuse_nowhere() -> None:
 
 
 def _overview() -> str:
-    lines = ["usage: jaxmia COMMAND [OPTIONS]", ""]
+    lines = ["usage: jaxmia COMMAND [OPTIONS]; --help says more, --quiet: results only", ""]
     lines += [f"  {name:<12} {_SUMMARIES[name]}" for name in COMMANDS]
     lines += [
         "",
         "First: `jaxmia demo` shows the whole way; `jaxmia doctor` looks at this machine.",
-        "Then:  `jaxmia init own.yaml`; name your files in it; `jaxmia run --config own.yaml --out DIR`.",
-        "`jaxmia COMMAND --help` says more, with an example; --quiet: results only.",
+        "Then: `jaxmia init own.yaml`, edit it, `jaxmia run --config own.yaml --out DIR`.",
     ]
     return "\n".join(lines)

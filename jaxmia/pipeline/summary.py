@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import FPRS, LEVEL, Figures, false_alarms, figures, figures_by_class, next_target
 from jaxmia.evaluation.selection import Selection
 from jaxmia.files import write_text
@@ -54,10 +53,7 @@ def write_samples(
     columns = [list(map(_written, column.tolist())) for column in numbers.values()]
     columns[0] = [written or TOLD for written in columns[0]]
     writer.writerows(zip(map(_as_text, pool.ids.tolist()), pool.labels.tolist(), membership, *columns, strict=True))
-    try:
-        write_text(path, text.getvalue())
-    except UnicodeEncodeError as error:
-        raise InputError(f"{path}: not written: an id holds {error.object[error.start]!r}, no character") from error
+    write_text(path, text.getvalue())
 
 
 def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> tuple[SampleSummary, ...]:

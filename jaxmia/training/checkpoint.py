@@ -90,7 +90,7 @@ class Checkpoints:
         groups = []
         for resumable in self._all():
             group = [model for model in resumable.models if model in left]
-            if group:
+            if group and resumable.steps():
                 groups.append(group)
                 left.difference_update(group)
         return groups
@@ -141,8 +141,7 @@ class Checkpoints:
                     f"{path.parent}: was made with another configuration: {difference}; use another --out or remove "
                     f"{self.folder}"
                 )
-            if steps:
-                found.append((-int(steps[0].name), resumable))
+            found.append((-int(steps[0].name) if steps else 0, resumable))
         return [resumable for _, resumable in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
 
 

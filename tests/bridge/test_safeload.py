@@ -212,16 +212,13 @@ def write_pickle(path, body):
             archive.writestr(f"archive/{name}", content)
 
 
-def test_tensors_of_more_dimensions_than_numpy_knows_are_named(tmp_path):
+def test_tensors_of_more_dimensions_than_numpy_knows_are_named(tmp_path, write):
     deep = torch.zeros(1)[(None,) * 65]
     torch.save({"fc.weight": deep}, tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model.pt: fc.weight is a tensor of torch.float32"):
         read_weights(tmp_path / "model.pt")
-    content = MembershipDataset()
-    content.__dict__ = fields() | {"labels": deep}
-    torch.save(content, tmp_path / "priv.pt")
     with pytest.raises(InputError, match=r"priv.pt: labels is a tensor of float32"):
-        load_split(tmp_path / "priv.pt", known=False)
+        load_split(write("priv.pt", labels=deep), known=False)
 
 
 def test_a_name_in_a_pickle_imports_no_part_of_torch(tmp_path):

@@ -188,9 +188,9 @@ def test_another_depth_names_the_first_keys_and_what_fits(tmp_path):
 def test_the_network_is_identified_by_its_weights(network):
     shapes = {f"{name}": tuple(value.shape) for name, value in build(network).state_dict().items()}
     found = identify(shapes, "model.pt")
-    assert (found.architecture, found.width, found.classes, found.stem, found.depth) == (
+    assert found.hidden_layers == network.hidden_layers, "which holds the width too"
+    assert (found.architecture, found.classes, found.stem, found.depth) == (
         network.architecture,
-        network.width,
         network.classes,
         network.stem,
         network.depth,

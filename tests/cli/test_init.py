@@ -38,7 +38,7 @@ def test_fields_of_the_command_line_are_written(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mini", "tml26", "demo", "slurm", "tml-htcondor"])
+@pytest.mark.parametrize("name", ["quickstart", "mini", "tml26", "demo", "demo-table", "slurm", "tml-htcondor"])
 def test_what_comes_with_jaxmia_is_copied(tmp_path: Path, name: str):
     Init(tmp_path / "own.yaml", name)([])
     assert (tmp_path / "own.yaml").read_bytes() == template(name).read_bytes()
@@ -46,7 +46,9 @@ def test_what_comes_with_jaxmia_is_copied(tmp_path: Path, name: str):
 
 def test_what_it_cannot_do_is_told(tmp_path: Path):
     path = tmp_path / "own.yaml"
-    with pytest.raises(InputError, match=r"'big' is no template; there are demo, mini, quickstart, slurm, tml"):
+    with pytest.raises(
+        InputError, match=r"'big' is no template; there are demo, demo-table, mini, quickstart, slurm, tml"
+    ):
         Init(path, "big")([])
     with pytest.raises(UsageError, match=r"--shadow\.count: this command takes no fields"):
         Init(path, "mini")(["--shadow.count", "3"])

@@ -193,7 +193,7 @@ def test_another_configuration_is_refused_before_anything_is_written(
     before = contents(kept)
     match = rf"was made with another configuration: {difference}; only the views of trained models can"
     with pytest.raises(InputError, match=rf"00000-00001\.npz: {match}"):
-        command(challenge, kept)(changes)
+        command(config=challenge, out=kept)(changes)
     assert contents(kept) == before
 
 
@@ -203,7 +203,7 @@ def test_without_weights_other_views_are_refused_before_anything_is_written(chal
     before = contents(out)
     for command in (Query, Train, Run):
         with pytest.raises(InputError, match=r"00000-00001\.npz: was queried in other views .* weights were not kept"):
-            command(challenge, out)(OTHER)
+            command(config=challenge, out=out)(OTHER)
     assert contents(out) == before
 
 

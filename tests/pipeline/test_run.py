@@ -108,7 +108,9 @@ def test_a_limit_on_the_size_of_files_reaches_the_target(tmp_path: Path):
 def test_what_is_not_named_or_not_there_is_said(tmp_path: Path):
     config = challenge(tmp_path)
     unnamed = config.challenge.model_copy(update={"public": None})
-    with pytest.raises(InputError, match=r"challenge\.public: not set; give the file in --config or with"):
+    with pytest.raises(
+        InputError, match=r"challenge\.public: not set; give the file in --config .* or with --challenge"
+    ):
         open_pool(unnamed)
     (tmp_path / "model.pt").unlink()
     with pytest.raises(InputError, match=r"model\.pt: no such file \(challenge\.target\)"):

@@ -271,7 +271,7 @@ def test_code_that_only_a_run_directory_names_is_not_run(
 ):
     out, _ = planted
     ran = tmp_path / "ran"
-    (tmp_path / "jaxmia_foreign_attack.py").write_text(f"open({str(ran)!r}, 'w')\n{OWN}")
+    (tmp_path / "jaxmia_foreign_attack.py").write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n{OWN}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     name, config = "jaxmia_foreign_attack:Excess", out / "config.yaml"

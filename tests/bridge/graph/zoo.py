@@ -200,7 +200,7 @@ class ViT(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.patch(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(images), -1, -1), patches], 1) + self.position
+        tokens = torch.cat([self.token.expand(images.shape[0], -1, -1), patches], 1) + self.position
         return self.head(self.encoder(tokens)[:, 0])
 
 
