@@ -54,14 +54,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """A command that runs inside the tests shows its messages; the next test begins without."""
-    loggers = [logging.getLogger(name) for name in ("jaxmia", "bridge", "benchmarks")]
-    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+def quiet_loggers() -> Iterator[None]:
+    """A command that runs inside a test or a shared fixture shows its messages; each test begins and ends without."""
+    _quieten()
     yield
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    _quieten()
+
+
+def _quieten() -> None:
+    for name in ("jaxmia", "bridge", "benchmarks"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 @contextmanager

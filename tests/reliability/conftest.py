@@ -34,13 +34,13 @@ class Job:
         self._process = _FORKS.Process(target=run, args=(order,))
         self._process.start()
 
-    def end(self) -> tuple[int, list[str]]:
-        """Waits for the end: exit code, negative where a signal ended it, and what it said.
+    def end(self, patience: float = 120) -> tuple[int, list[str]]:
+        """Waits for the end, so many seconds: exit code, negative where a signal ended it, and what it said.
 
         Raises:
             TimeoutError: It does not end; where it hangs is told.
         """
-        self._process.join(120)
+        self._process.join(patience)
         if self._process.exitcode is None:
             self.signal(signal.SIGABRT)  # it says where each of its threads is
             self._process.join()

@@ -226,6 +226,16 @@ def test_checkpoints_go_when_all_of_their_models_are_stored(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["00002-00003"]
 
 
+def test_a_folder_whose_first_checkpoint_was_never_written_goes_with_its_models(tmp_path: Path):
+    checkpoints(tmp_path).writer([2, 3]).save(moment(3, 2), wait=True)
+    (tmp_path / "00002-00003" / "3").rename(tmp_path / "00002-00003" / "3.orbax-checkpoint-tmp")
+    assert checkpoints(tmp_path).resumable([2, 3]) == []
+    checkpoints(tmp_path).forget([2])
+    assert [path.name for path in tmp_path.iterdir()] == ["00002-00003"]
+    checkpoints(tmp_path).forget([2, 3])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_other_models_with_the_same_ends_is_replaced(tmp_path: Path):
     checkpoints(tmp_path).writer([0, 1, 4]).save(moment(9, 3), wait=True)
     checkpoints(tmp_path).writer([0, 2, 4]).save(moment(3, 3), wait=True)
