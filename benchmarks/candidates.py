@@ -8,7 +8,6 @@
 several draws of photographs.
 """
 
-import argparse
 import logging
 import platform
 import time
@@ -20,6 +19,7 @@ import scipy
 from scipy.stats import norm, trim_mean
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
 from jaxmia import train_shadows
 from jaxmia.attacks import (
@@ -37,17 +37,15 @@ from jaxmia.attacks import (
 from jaxmia.attacks.base import log_ratios
 from jaxmia.attacks.moments import log_probability
 from jaxmia.attacks.signal import weights
-from jaxmia.cli.display import show_messages
 from jaxmia.config import Augment, EnsembleConfig, Recipe
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.evaluation.selection import _grow_fusions, _ranks, _tprs, _Trial, choose
-from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.files import load_npz, save_npz
 from jaxmia.provenance import commit, processor
 
 logger = logging.getLogger(__name__)
 
-IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 OUT = Path("runs/statistics")
 RESULTS = Path(__file__).parent / "results/statistics_cpu.md"
 SEEDS = (4101, 4102)
@@ -294,24 +292,8 @@ def _levels(by_recipe: dict[str, Figures], column: int) -> list[str]:
 
 def main() -> None:
     """Parses the command line and does one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the margins")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training; a set that was begun is finished")
-    options = parser.parse_args()
-    show_messages(logging.INFO)
-    if options.what == "report":
-        write_text(RESULTS, report(options.out))
-        return
-    started = time.monotonic()
-    for seed in SEEDS:
-        for recipe in RECIPES:
-            if margins_path(options.out, recipe, seed).exists():
-                continue
-            if time.monotonic() - started > 60 * options.minutes:
-                return
-            train(options.out, options.images, recipe, seed)
+    sets = [(recipe, seed) for seed in SEEDS for recipe in RECIPES]
+    train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 
 
 if __name__ == "__main__":

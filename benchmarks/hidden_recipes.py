@@ -8,7 +8,6 @@
 public members are those that are told. It is to be found among all recipes of the grid by four models of each.
 """
 
-import argparse
 import logging
 import time
 from collections.abc import Callable
@@ -20,22 +19,20 @@ import numpy as np
 from scipy.stats import t as student
 from scipy.stats import wasserstein_distance
 
+from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
-from jaxmia.cli.display import show_messages
 from jaxmia.config import Augment, EnsembleConfig, Recipe
 from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
-from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.files import load_npz, save_npz
 from jaxmia.matching.likeness import likeness
 from jaxmia.matching.trials import lanes_of, programs, train_recipes
 from jaxmia.provenance import commit, processor
-from jaxmia.training.devices import prepare_devices
 from jaxmia.training.setup import shadow_setup
 
 logger = logging.getLogger("benchmarks.hidden_recipes")
 
-IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 OUT = Path("runs/hidden_recipes")
 RESULTS = Path(__file__).parent / "results/hidden_recipes_cpu.md"
 
@@ -258,25 +255,8 @@ def _field(recipe: Recipe, name: str) -> str:
 
 def main() -> None:
     """Parses the command line and does one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the margins")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training; a set that was begun is finished")
-    options = parser.parse_args()
-    prepare_devices()
-    show_messages(logging.INFO)
-    if options.what == "report":
-        write_text(RESULTS, report(options.out))
-        return
-    started = time.monotonic()
-    for seed in SEEDS:
-        for kind in ("fixed", "random"):
-            if margins_path(options.out, seed, kind).exists():
-                continue
-            if time.monotonic() - started > 60 * options.minutes:
-                return
-            train(options.out, options.images, seed, kind)
+    sets = [(seed, kind) for seed in SEEDS for kind in ("fixed", "random")]
+    train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ One draws the private memberships of all 64 by a fair coin; the other those of 3
 probability that the first 32 give the sample, calibrated on shadows that play the target and kept between .15 and .85.
 """
 
-import argparse
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -18,22 +17,20 @@ from pathlib import Path
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
+from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
 from jaxmia.attacks import Adaptive, Attack, Base, Bavaria, Evidence, LiraOnline, score_all
-from jaxmia.cli.display import show_messages
 from jaxmia.config import Augment, EnsembleConfig, Recipe
 from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
-from jaxmia.files import load_npz, save_npz, write_text
+from jaxmia.files import load_npz, save_npz
 from jaxmia.provenance import commit, processor
-from jaxmia.training.devices import prepare_devices
 from jaxmia.training.setup import ShadowSetup, shadow_setup
 
 logger = logging.getLogger("benchmarks.second_round")
 
-IMAGES = Path("../shared/data/cifar9_jpeg.npz")
 OUT = Path("runs/second_round")
 RESULTS = Path(__file__).parent / "results/second_round_cpu.md"
 
@@ -186,25 +183,8 @@ def report(out: Path) -> str:
 
 def main() -> None:
     """Parses the command line and does one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the margins")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training; a set that was begun is finished")
-    options = parser.parse_args()
-    prepare_devices()
-    show_messages(logging.INFO)
-    if options.what == "report":
-        write_text(RESULTS, report(options.out))
-        return
-    started = time.monotonic()
-    for seed in SEEDS:
-        for recipe in RECIPES:
-            if margins_path(options.out, recipe, seed).exists():
-                continue
-            if time.monotonic() - started > 60 * options.minutes:
-                return
-            train(options.out, options.images, recipe, seed)
+    sets = [(recipe, seed) for seed in SEEDS for recipe in RECIPES]
+    train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmarks.study.published import LiraPublished, RmiaPublished
 from jaxmia.attacks import Aligned, Attack, Evidence, misaligned
 from jaxmia.attacks.catalogue import distinct_attacks, standard_attacks
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, tpr_at_fpr
+from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, paired_difference, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.runs.matrices import Matrices, read_matrices
@@ -142,23 +143,8 @@ def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:
 
 
 def paired(one: np.ndarray, other: np.ndarray, members: np.ndarray, figure: str) -> Estimate:
-    """By how much the figure of one score is above the other's, with the interval of a stratified bootstrap.
-
-    Both scores see the same resampled members and non-members, so what they have in common cancels.
-    """
-    rng = np.random.default_rng(0)
-    inside, outside = np.flatnonzero(members), np.flatnonzero(~members)
-    known = np.arange(len(members)) < len(inside)
-
-    def difference(chosen: np.ndarray) -> float:
-        return _figure(one[chosen], known, figure) - _figure(other[chosen], known, figure)
-
-    drawn = [
-        difference(np.concatenate([rng.choice(side, len(side)) for side in (inside, outside)]))
-        for _ in range(REPLICATES)
-    ]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(difference(np.concatenate([inside, outside])), float(low), float(high))
+    """By how much a figure of `FIGURES` of one score is above the other's, with its interval."""
+    return paired_difference(one, other, members, partial(_figure, figure=figure), replicates=REPLICATES)
 
 
 def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
