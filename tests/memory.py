@@ -10,7 +10,7 @@ MIB = 2**20
 def peak_growth(call: Callable[[], object]) -> int:
     """Bytes by which the resident memory of this process grows during a call, at its peak.
 
-    Freed memory that the allocator still holds is given back first: a call that took from it would seem to take nothing.
+    Freed memory that the allocator holds is given back first: a call that took from it would seem to take nothing.
     """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
