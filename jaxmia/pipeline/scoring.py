@@ -146,7 +146,7 @@ def _tell_missing(out: Path, shadows: Chunk) -> list[int]:
     missing = missing_models(out, {*shadows.model.tolist(), *shadows.diverged})
     if missing:
         inside = shadows.mask.sum(0)
-        suffices = enough(int(inside.min()), int(len(shadows.mask) - inside.max()))
+        suffices = enough(inside, len(shadows.mask) - inside)
         logger.info(f"shadows: {len(shadows.model)} models found, missing {ranges(missing)}; {suffices}")
     return missing
 

@@ -1,7 +1,9 @@
 """What a run directory holds once its models are trained and queried."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,22 +99,31 @@ def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
     Raises:
         InputError: The files say that memberships were taken as told, but other ones than the pool's.
     """
-    cache_key = shadows.metadata.get("cache_key", {})
-    known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
-    if known is None:
-        return np.ones(len(pool), bool)
-    seed = cache_key.get("seed")
-    if type(seed) is not int or not 0 <= seed < 2**32 or known > 1:
-        raise InputError(
-            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a share and a seed"
-        )
-    masks = Masks.knowing(seed, pool.membership, known)
+    masks = configured_masks(pool, shadows.metadata)
     told = ~masks.free
     if (shadows.mask[:, told] != (masks.fixed[told] == 1)).any():
+        known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
         raise InputError(
             f"shadows mask: shadow.known is {known}, but these models did not take the memberships of pool.npz as told"
         )
     return masks.free
+
+
+def configured_masks(pool: Pool, metadata: Mapping[str, Any]) -> Masks:
+    """The masks of models that record `metadata`; without a record of memberships taken as told, none was.
+
+    Raises:
+        InputError: The record of the share or of the seed is none.
+    """
+    known = recorded_number(metadata, "cache_key", "shadow", "known")
+    if known is None:
+        return Masks.random(0, len(pool))
+    seed = metadata.get("cache_key", {}).get("seed")
+    if type(seed) is not int or not 0 <= seed < 2**32 or known > 1:
+        raise InputError(
+            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a share and a seed"
+        )
+    return Masks.knowing(seed, pool.membership, known)
 
 
 def fold_of_samples(samples: int, shadows: Chunk) -> np.ndarray | None:

@@ -5,9 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jaxmia.attacks.incomplete import MAX_INCOMPLETE
 from jaxmia.config import load_config
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims, Lease
+from jaxmia.runs.matrices import configured_masks
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Entry, ScoreStore, recorded_number
@@ -25,8 +30,10 @@ class Status:
         running: Models that are being trained.
         missing: Models that are neither; empty without a configuration.
         diverged: Models that were trained and are left out, because they diverged.
-        fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models.
+        fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models. Samples whose
+            membership every model takes as told are not scored and do not count.
         fewest_out: The same of OUT.
+        enough: Whether these models are enough to score, in words.
         damaged: Files that cannot be read.
         jobs: Who trains what, how far it is, and the seconds since its last sign of life.
         images_per_second: Of all jobs that train; of the stored chunks where none does. None where unknown.
@@ -41,6 +48,7 @@ class Status:
     diverged: list[int]
     fewest_in: int
     fewest_out: int
+    enough: str
     damaged: list[str]
     jobs: list[dict[str, Any]]
     images_per_second: float | None
@@ -73,7 +81,7 @@ def read_status(out: Path) -> Status:
     training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
     speed = sum(training) or _past_speed(entries)
     left = _images_left(entries, others, len(missing))
-    inside, outside = store.counts()
+    inside, outside = _of_scored(out, entries, *store.counts())
     readable = {entry.path for entry in entries}
     return Status(
         count=count,
@@ -83,12 +91,22 @@ def read_status(out: Path) -> Status:
         diverged=sorted(diverged),
         fewest_in=int(inside.min()) if len(inside) else 0,
         fewest_out=int(outside.min()) if len(outside) else 0,
+        enough=enough(inside, outside),
         damaged=[str(path) for path in store.paths() if path not in readable],
         jobs=[_job(claims.folder, claim) for claim in others],
         images_per_second=speed,
         seconds_left=left / speed if speed and left is not None else None,
         fused=[] if config.exists() or entries else _fused(out),
     )
+
+
+def _of_scored(out: Path, entries: list[Entry], *counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Counts of the samples that are scored, or of all where the run does not tell which these are."""
+    try:
+        free = configured_masks(Pool.load(RunDir(out).pool), entries[0].metadata if entries else {}).free
+    except InputError:
+        return counts
+    return tuple(count[free] if len(count) == len(free) else count for count in counts)
 
 
 def _fused(out: Path) -> list[str]:
@@ -101,13 +119,19 @@ def missing_models(out: Path, held: set[int]) -> list[int]:
     return sorted(set(range(load_config(config).shadow.count)) - held) if config.exists() else []
 
 
-def enough(inside: int, outside: int) -> str:
-    """In words, whether scoring can go on where each sample has at least so many IN and so many OUT models."""
-    if not outside:
-        return "too few to score: a sample has no OUT model"
-    if not inside:
-        return "enough for offline attacks only: a sample has no IN model"
-    return f"enough to score: each sample has at least {inside} IN and {outside} OUT"
+def enough(inside: np.ndarray, outside: np.ndarray) -> str:
+    """In words, whether scoring can go on with so many IN and OUT models of each sample, int `[sample]` each."""
+    total, without_in, without_out = len(inside), int((inside == 0).sum()), int((outside == 0).sum())
+    lack = int(((inside == 0) | (outside == 0)).sum())
+    if not total:
+        return "too few for attacks that use shadows: there are none"
+    if not lack:
+        return f"enough to score: each sample has at least {inside.min()} IN and {outside.min()} OUT"
+    if lack <= MAX_INCOMPLETE * total:
+        return f"enough to score: {lack} of {total} samples lack IN or OUT models, and more models would leave none"
+    if not without_out:
+        return f"enough for offline attacks only: {without_in} of {total} samples have no IN model"
+    return f"too few for attacks that use shadows: {without_out} of {total} samples have no OUT model"
 
 
 def ranges(numbers: list[int]) -> str:

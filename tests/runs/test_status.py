@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from jaxmia.cli.commands.status import ShowStatus, describe
+from jaxmia.data.masks import Masks
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.status import enough, missing_models, ranges, read_status
 from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
 
+MOSTLY = "enough to score: 1 of 30 samples lack IN or OUT models, and more models would leave none"
 MADE = {"trained_images": 6000, "trained_together": 3, "train_seconds": 20.0}
 
 
@@ -72,7 +75,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture):
     assert re.fullmatch(r"running: 3-4 by process 7 of far: training 25 %, last sign \d+ s ago", shown[1])
     assert shown[2:] == [
         "missing: 5-9",
-        "models:  too few to score: a sample has no OUT model",
+        "models:  too few for attacks that use shadows: 6 of 30 samples have no OUT model",
         "speed:   500 images/s",
         "left:    0:00:26",
     ]
@@ -100,14 +103,29 @@ def test_the_fewest_models_of_a_sample_are_counted_over_all_files(tmp_path: Path
 @pytest.mark.parametrize(
     ("inside", "outside", "words"),
     [
-        (3, 2, "enough to score: each sample has at least 3 IN and 2 OUT"),
-        (0, 4, "enough for offline attacks only: a sample has no IN model"),
-        (4, 0, "too few to score: a sample has no OUT model"),
-        (0, 0, "too few to score: a sample has no OUT model"),
+        ([3] * 30, [2] * 30, "enough to score: each sample has at least 3 IN and 2 OUT"),
+        ([0] + [4] * 29, [4] * 30, MOSTLY),
+        ([0] * 3 + [4] * 27, [4] * 30, "enough for offline attacks only: 3 of 30 samples have no IN model"),
+        ([4] * 30, [4] * 28 + [0] * 2, "too few for attacks that use shadows: 2 of 30 samples have no OUT model"),
+        ([], [], "too few for attacks that use shadows: there are none"),
     ],
-)
-def test_whether_there_are_enough(inside: int, outside: int, words: str):
-    assert enough(inside, outside) == words
+)  # fmt: skip
+def test_whether_there_are_enough(inside: list[int], outside: list[int], words: str):
+    assert enough(np.array(inside), np.array(outside)) == words
+
+
+def test_samples_whose_membership_is_taken_as_told_need_no_models(tmp_path: Path):
+    """Every model has a told member IN, but none is to be scored by that."""
+    membership = np.repeat(np.array([1, 0, -1], np.int8), 20)
+    masks = Masks.knowing(3, membership, 0.5)
+    mask = masks(range(8))
+    mask[:, masks.free] = np.arange(8)[:, None] % 2 == 0
+    metadata = {"cache_key": {"seed": 3, "shadow": {"known": 0.5}}}
+    ScoreStore(tmp_path / "shadows").write(make_chunk(range(8), mask=mask, metadata=metadata))
+    Pool(None, np.zeros(60, np.int64), np.arange(60).astype(str), membership).save(tmp_path / "pool.npz")
+    status = read_status(tmp_path)
+    assert (status.fewest_in, status.fewest_out) == (4, 4)
+    assert status.enough == "enough to score: each sample has at least 4 IN and 4 OUT"
 
 
 def test_numbers_in_words():

@@ -42,7 +42,7 @@ class ShowStatus:
 
 def describe(status: "Status") -> list[str]:
     """A status in lines."""
-    from jaxmia.runs.status import enough, ranges
+    from jaxmia.runs.status import ranges
 
     if status.fused:
         return [f"fused:   the scores of {', '.join(status.fused)}; no models are trained here"]
@@ -58,7 +58,7 @@ def describe(status: "Status") -> list[str]:
     if status.diverged:
         lines.append(f"diverged: {ranges(status.diverged)}, left out; a lower shadow.learning_rate may keep them")
     if status.done:
-        lines.append(f"models:  {enough(status.fewest_in, status.fewest_out)}")
+        lines.append(f"models:  {status.enough}")
     lines += [f"damaged: {path}; `jaxmia train` sets it aside and makes its models again" for path in status.damaged]
     if status.images_per_second:
         lines.append(f"speed:   {status.images_per_second:,.0f} images/s")
