@@ -69,31 +69,39 @@ def _quieten() -> None:
         logger.setLevel(logging.NOTSET)
 
 
+Records = list[logging.LogRecord]
+
+
 @contextmanager
-def log_messages() -> Iterator[list[str]]:
-    """What jaxmia logs within, line by line."""
+def log_records() -> Iterator[Records]:
+    """What jaxmia logs within."""
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            records.append(record)
 
-    lines: list[str] = []
+    records: Records = []
     logger, handler = logging.getLogger("jaxmia"), Keep()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield lines
+        yield records
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
 @pytest.fixture
-def messages() -> Iterator[list[str]]:
-    """What jaxmia logs while the test runs, line by line."""
-    with log_messages() as lines:
-        yield lines
+def records() -> Iterator[Records]:
+    """What jaxmia logs while the test runs."""
+    with log_records() as found:
+        yield found
+
+
+def telling(records: Records, *words: str) -> list[str]:
+    """The level of each message that holds all of the words."""
+    return [record.levelname for record in records if all(word in record.getMessage() for word in words)]
 
 
 @pytest.fixture

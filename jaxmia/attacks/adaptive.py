@@ -67,7 +67,7 @@ class Adaptive:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former; all `[sample]`."""
 
     variance: np.ndarray
@@ -93,7 +93,7 @@ def _score(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
 
 
 def _score_stratum(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
-    scale = _scale(in_, out)
+    scale = fit_scale(in_, out)
     spread = np.sqrt(scale.variance)
     # everything below is in spreads, counted from the OUT mean, or from the IN mean where there is no OUT model
     has_in, has_out = in_.count > 0, out.count > 0
@@ -126,12 +126,13 @@ def _score_stratum(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
     return member - non_member
 
 
-def _scale(in_: Fit, out: Fit) -> _Scale:
+def fit_scale(in_: Fit, out: Fit) -> Scale:
+    """The spreads of each sample under the priors of their stratum."""
     multiple = _multiple(in_, out)
     sum_sq, dof = out.sum_sq + in_.sum_sq / multiple, out.dof + in_.dof
     spread = fit_spread(sum_sq[None], dof)
     variance = spread.posterior(sum_sq[None], dof)[0]
-    return _Scale(variance, multiple, spread.dof[0] + dof)
+    return Scale(variance, multiple, spread.dof[0] + dof)
 
 
 def _multiple(in_: Fit, out: Fit) -> np.ndarray:

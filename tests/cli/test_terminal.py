@@ -70,15 +70,14 @@ def test_names_in_files_and_paths_do_not_steer_the_terminal(bait, tmp_path: Path
     assert SHOWN in told
 
 
-def test_names_in_tables_stand_as_they_are():
+def test_names_in_tables_stand_as_they_are(capsys: pytest.CaptureFixture[str]):
     name = f"[/red]:bomb:{HOSTILE}"
     table = Table(title=f"of {name}", caption=name, width=200)
     table.add_column(name)
     table.add_row(name)
-    with display._results.capture() as captured:
-        display.output(table)
-        display.output(name)
-    shown = captured.get()
+    display.output(table)
+    display.output(name)
+    shown = capsys.readouterr().out
     assert shown.count("[/red]:bomb:" + SHOWN) == 5
     assert "\x1b" not in shown and "\u202e" not in shown
 

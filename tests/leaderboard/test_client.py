@@ -41,6 +41,7 @@ from jaxmia.leaderboard.submission import read_submission
 from jaxmia.leaderboard.transport import Limits, Response
 from jaxmia.leaderboard.upload import _interpret, upload
 from tests.challenge import make_pool
+from tests.conftest import telling
 from tests.hostile import Unread, answer, hang_up, hostile, raw, stay_silent, trickle
 
 KEY = "sk-Verysecret.0123456789+/="
@@ -557,7 +558,7 @@ def test_a_path_that_is_no_text_is_submitted(command, tmp_path, monkeypatch, cap
 # Several processes, links, clocks
 
 
-def test_of_two_that_wait_with_one_file_one_uploads(csv, ledger, messages):
+def test_of_two_that_wait_with_one_file_one_uploads(csv, ledger, records):
     with hostile(slowly(answer(200, GOOD))) as server:
         now = datetime.now(UTC)
         other = Record(now, server.url, "01-mia", "x", "0", Outcome.ACCEPTED, now + timedelta(seconds=1), id="other")
@@ -576,7 +577,7 @@ def test_of_two_that_wait_with_one_file_one_uploads(csv, ledger, messages):
         assert len(server.requests) == 1
     assert [result.submission_id for result in results] == ["s1", "s1"]
     assert [record.outcome for record in read_ledger(ledger)] == [Outcome.ACCEPTED, Outcome.ACCEPTED]
-    assert messages == [f"{csv}: not sent: another process has uploaded this file in the meantime"]
+    assert telling(records, f"{csv}", "not sent", "another process") == ["INFO"]
 
 
 def test_without_wait_a_submission_under_way_is_not_waited_for(csv, ledger):
@@ -602,14 +603,14 @@ def test_the_lock_of_a_killed_process_holds_up_nobody(csv, ledger):
         assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
 
 
-def test_without_locks_there_is_a_warning(csv, ledger, messages, monkeypatch):
+def test_without_locks_there_is_a_warning(csv, ledger, records, monkeypatch):
     def no_locks(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with hostile(answer(200, GOOD)) as server:
         assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
-    assert messages == [f"{ledger}: its file system has no locks; do not submit twice at the same time"]
+    assert telling(records, f"{ledger}", "no locks") == ["WARNING"]
 
 
 def test_a_ledger_is_appended_to_through_a_link(csv, ledger, tmp_path):
@@ -646,7 +647,7 @@ def test_a_ledger_that_is_no_file_is_refused(csv, ledger, make):
         assert server.requests == []
 
 
-def test_an_answer_that_the_ledger_cannot_hold_is_told(csv, ledger, messages):
+def test_an_answer_that_the_ledger_cannot_hold_is_told(csv, ledger, records):
     def take_the_ledger_away(connection):
         ledger.unlink()
         ledger.mkdir()
@@ -654,9 +655,7 @@ def test_an_answer_that_the_ledger_cannot_hold_is_told(csv, ledger, messages):
 
     with hostile(take_the_ledger_away) as server:
         assert submit(csv, IDS, board(server.url), ledger=ledger).submission_id == "s1"
-    assert messages == [
-        f"{ledger}: cannot be opened: Is a directory; it does not hold this outcome of the upload: accepted as s1"
-    ]
+    assert telling(records, f"{ledger}", "Is a directory", "accepted as s1") == ["WARNING"]
 
 
 def test_lines_of_a_clock_that_ran_ahead_lock_for_one_cooldown_only(csv, ledger):

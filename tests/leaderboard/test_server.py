@@ -26,6 +26,7 @@ from jaxmia.leaderboard.ledger import Cooldowns, Outcome, read_ledger
 from jaxmia.leaderboard.server import PracticeServer, answering, file_of, page, read_teams, serve
 from jaxmia.leaderboard.settings import Leaderboard
 from jaxmia.leaderboard.submission import parse_submission, read_submission, to_unit_interval, write_submission
+from tests.conftest import Records, telling
 from tests.leaderboard.memory import traced
 
 IDS = [f"p{i}" for i in range(400)]
@@ -254,7 +255,7 @@ def test_the_client_is_told_of_too_large_a_file(tmp_path):
         submit(path, IDS, Leaderboard(server.url, "01-mia", SecretStr("key-red")), ledger=tmp_path / "ledger.jsonl")
 
 
-def test_a_stranger_to_our_client_is_answered_by_the_same_interface(messages: list[str]):
+def test_a_stranger_to_our_client_is_answered_by_the_same_interface(records: Records):
     with answering(PracticeServer(grader())) as server:
         status, _, told = post(server, form(csv_bytes(attack(1, 2.0))))
         assert (status, set(told), told["status"]) == (200, {"submission_id", "status", "score"}, "success")
@@ -267,9 +268,9 @@ def test_a_stranger_to_our_client_is_answered_by_the_same_interface(messages: li
             "399 private ids without a row: 'p1', 'p2', 'p3', and 396 more; "
             "1 score not finite: line 2 (id 'p0'): 'nan'",
         )
-    assert messages[0].startswith("red: accepted, TPR at 5% FPR on the public share 0.")
-    assert messages[1] == "blue: rejected: 399 private ids without a row: 'p1', 'p2', 'p3', and 396 more"
-    assert "key-" not in "".join(messages)
+    assert telling(records[:1], "red", "accepted", "TPR at 5% FPR", "0.") == ["INFO"]
+    assert telling(records[1:], "blue", "rejected", "399 private ids", "'p1', 'p2', 'p3'") == ["INFO"]
+    assert not telling(records, "key-")
 
 
 @pytest.mark.parametrize(

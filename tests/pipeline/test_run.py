@@ -24,6 +24,7 @@ from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.store import ScoreStore
 from tests.challenge import make_challenge, make_pool
+from tests.conftest import Records, telling
 
 RESIZED = {"architecture": "cnn", "image_size": 8, "mean": [0.4], "std": [0.3]}
 
@@ -117,14 +118,14 @@ def test_what_is_not_named_or_not_there_is_said(tmp_path: Path):
         open_target(config.challenge)
 
 
-def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, messages: list[str]):
+def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, records: Records):
     config, out = challenge(tmp_path), tmp_path / "run"
     first = run(config, out)
     before = {path: path.read_bytes() for path in (out / "shadows").iterdir()}
-    messages.clear()
+    records.clear()
     assert run(config, out) == first
     assert {path: path.read_bytes() for path in (out / "shadows").iterdir()} == before
-    assert {"shadows: all 8 exist already", "target: scores exist already"} <= set(messages)
+    assert telling(records, "shadows", "all 8", "exist") and telling(records, "target", "exist")
 
 
 def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path):

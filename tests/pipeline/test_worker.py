@@ -16,6 +16,7 @@ from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.chunk import ShadowTrainer
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.weights import Weights
+from tests.conftest import Records, telling
 from tests.training.conftest import make_trainer, plan
 
 ASKED = {"seed": 11}
@@ -57,14 +58,15 @@ def make_job(folder: Path, pool: Pool, kind: type[Ensemble]) -> Job:
     return Job(shadows, ScoreStore(folder / "shadows"), checkpoints, Claims(folder / "claims"))
 
 
-def test_too_little_memory_halves_the_width_and_loses_no_model(tmp_path: Path, pool: Pool, messages: list[str]):
+def test_too_little_memory_halves_the_width_and_loses_no_model(tmp_path: Path, pool: Pool, records: Records):
     """Eight together and then four do not fit; two do, and the scores are those of a device with room."""
     job = make_job(tmp_path / "small", pool, Small)
     job.run(range(8), 8)
-    assert messages == [
-        "shadows: out of memory at width 8, retrying with 4",
-        "shadows: out of memory at width 4, retrying with 2",
+    halved = [
+        telling([record], "out of memory", f"{width}", f"{width // 2}")
+        for record, width in zip(records, (8, 4), strict=True)
     ]
+    assert halved == [["INFO"], ["INFO"]]
     assert sorted(chunk.model.tolist() for _, chunk in job.store.chunks()) == [
         [0, 1],
         [2, 3],
@@ -78,13 +80,11 @@ def test_too_little_memory_halves_the_width_and_loses_no_model(tmp_path: Path, p
     np.testing.assert_allclose(found.phi, expected.phi, atol=1e-4)
 
 
-def test_memory_that_does_not_do_for_one_model_is_an_error(
-    tmp_path: Path, pool: Pool, monkeypatch, messages: list[str]
-):
+def test_memory_that_does_not_do_for_one_model_is_an_error(tmp_path: Path, pool: Pool, monkeypatch, records: Records):
     monkeypatch.setattr(Small, "room", 0)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         make_job(tmp_path, pool, Small).run(range(2), 2)
-    assert len(messages) == 1
+    assert len(records) == 1
 
 
 def diverging_job(folder: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, bad: set[int]) -> Job:
@@ -93,7 +93,7 @@ def diverging_job(folder: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, bad
 
 
 def test_models_that_diverge_are_left_out_and_their_mates_kept(
-    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, records: Records
 ):
     job = diverging_job(tmp_path / "some", pool, monkeypatch, {0, 3, 4, 5})
     weights = Weights(tmp_path / "weights")
@@ -108,11 +108,9 @@ def test_models_that_diverge_are_left_out_and_their_mates_kept(
     np.testing.assert_array_equal(found.extra["curve"], expected.extra["curve"][[1, 2, 6, 7]])
     for entry in job.store.index():
         assert weights.read(entry.models, entry.metadata["weights"])
-    assert messages[:1] == [
-        "shadows: 0, 3 diverged and are left out; a learning rate below 0.05 (shadow.learning_rate) may keep them"
-    ]
+    assert telling(records[:1], "0, 3 diverged", "0.05", "shadow.learning_rate") == ["WARNING"]
     job.run(range(8), 4)
-    assert len(messages) == 2, "they are not trained again"
+    assert len(records) == 2, "they are not trained again"
     assert list((tmp_path / "some" / "checkpoints").glob("*")) == []
 
 

@@ -128,7 +128,7 @@ def test_a_chunk_file_is_damaged(jobs: Jobs, tmp_path: Path, uninterrupted: Chun
     harm(damaged)
     before, content = whole.stat(), damaged.read_bytes()
     said = goes_on(jobs, tmp_path, uninterrupted)
-    assert any("00002-00003.npz" in line and "set aside as 00002-00003.npz.damaged" in line for line in said)
+    assert any("00002-00003.npz.damaged" in line for line in said)
     assert damaged.with_name("00002-00003.npz.damaged").read_bytes() == content
     assert (whole.stat().st_ino, whole.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_damaged(jobs: Jobs, tmp_path: Path, uninterrupted: Chun
     for path in [path for path in latest.rglob("*") if path.is_file()]:
         truncated(path)
     said = goes_on(jobs, tmp_path, uninterrupted)
-    assert any("cannot be read" in line and "set aside" in line for line in said)
+    assert any(f"{latest.name}.damaged" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_finished_run_grows(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks)
     first = tmp_path / "shadows" / FIRST
     before = first.stat()
     said = goes_on(jobs, tmp_path, uninterrupted)
-    assert any(line.startswith("shadows: training 3 of 5 ") for line in said)
+    assert any("training 3 of 5" in line for line in said)
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -238,5 +238,5 @@ def test_a_finished_run_shrinks(jobs: Jobs, tmp_path: Path):
     jobs.run(tmp_path)
     before = chunks(tmp_path).keys()
     code, said = jobs.run(tmp_path, changes={"shadow": {"count": 2}})
-    assert (code, said[-1]) == (0, "shadows: all 2 exist already")
+    assert code == 0 and "all 2 exist" in said[-1]
     assert chunks(tmp_path).keys() == before

@@ -17,7 +17,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
 from jaxmia.report import write_report
-from tests.conftest import log_messages
+from tests.conftest import Records, log_records, telling
 from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
 
 
@@ -41,19 +41,19 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, list[str]]:
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, Records]:
     """The report of a run with everything: selection, records, configuration, truth, images."""
     out = tmp_path_factory.mktemp("full")
     members = make_run(out, 1.5, name="auto", recorded=True)
     (out / "config.yaml").write_text("shadow: {epochs: 3}  # <b>\n")
     images = np.random.default_rng(0).integers(0, 256, (SAMPLES, 5, 4, 3)).astype(np.uint8)
-    with log_messages() as messages:
+    with log_records() as records:
         write_report(out, truth=write_truth(out / "truth.csv", out, members), images=images, paper=True)
-    return out, images, messages
+    return out, images, records
 
 
 @pytest.fixture(scope="module")
-def page(full: tuple[Path, np.ndarray, list[str]]) -> Page:
+def page(full: tuple[Path, np.ndarray, Records]) -> Page:
     return Page((full[0] / "report.html").read_text())
 
 
@@ -125,7 +125,7 @@ def test_pictures_are_those_of_the_highest_and_lowest_scores(full, page: Page):
 
 
 def test_figures_are_files_fit_for_a_paper(full):
-    out, _, said = full
+    out, _, records = full
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {
         *("verdict", "roc", "attacks", "gain", "classes", "margins", "likeness", "vulnerable", "accuracy", "loss")
@@ -136,7 +136,7 @@ def test_figures_are_files_fit_for_a_paper(full):
         assert width == 1020  # 3.4 inches at 300 dots an inch
         assert 300 < height < 1500
     tables = out / "figures" / "tables.tex"
-    assert said == [f"report: {out / 'report.html'}, figures in {out / 'figures'} (PNG and PDF), tables in {tables}"]
+    assert telling(records, *map(str, (out / "report.html", out / "figures", tables))) == ["INFO"]
 
 
 def test_the_table_in_latex_is_sound(full):

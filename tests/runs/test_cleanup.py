@@ -10,7 +10,7 @@ import pytest
 from jaxmia.files import atomic_write, is_half_written
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.cleanup import clear_leftovers
-from tests.conftest import log_messages
+from tests.conftest import Records, log_records, telling
 
 NAMES = (
     ".config.yaml.jaxmia-abcdefg1.tmp",
@@ -41,10 +41,10 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def clear(run: Path) -> list[str]:
-    with log_messages() as messages:
+def clear(run: Path) -> Records:
+    with log_records() as records:
         clear_leftovers(run, seconds=0)
-    return messages
+    return records
 
 
 def there(run: Path, names: tuple[str, ...]) -> list[bool]:
@@ -52,7 +52,7 @@ def there(run: Path, names: tuple[str, ...]) -> list[bool]:
 
 
 def test_half_written_files_go_and_nothing_else(run: Path):
-    assert clear(run) == [f"{run}: removed 5 half-written files of a process that was killed"]
+    assert telling(clear(run), f"{run}", "removed 5") == ["INFO"]
     assert not any(there(run, NAMES))
     assert all(there(run, KEPT))
     assert clear(run) == []
@@ -92,7 +92,7 @@ def test_a_file_that_a_process_has_open_stays(run: Path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
-        assert clear(run) == [f"{run}: removed 4 half-written files of a process that was killed"]
+        assert telling(clear(run), f"{run}", "removed 4") == ["INFO"]
         assert (run / NAMES[1]).exists()
         writer.communicate()
     assert len(clear(run)) == 1

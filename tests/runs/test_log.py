@@ -8,6 +8,7 @@ import pytest
 
 from jaxmia.runs.log import EventLog
 from jaxmia.runs.progress import Progress, ThroughputMeter
+from tests.conftest import Records, telling
 
 
 def lines(path: Path) -> list[dict]:
@@ -47,24 +48,24 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path):
         assert [line["number"] for line in found if line["name"] == name] == list(range(300))
 
 
-def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, messages: list[str]):
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, records: Records):
     journal = EventLog(tmp_path / "nowhere" / "log.jsonl")
     for _ in range(3):
         journal.write("epoch", {})
-    reason = "cannot be written: No such file or directory; nothing else depends on it"
-    assert messages == [f"{tmp_path / 'nowhere' / 'log.jsonl'}: {reason}"]
+    assert telling(records, f"{tmp_path / 'nowhere' / 'log.jsonl'}", "No such file or directory") == ["WARNING"]
+    assert len(records) == 1
 
 
-def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path, messages: list[str]):
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path, records: Records):
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "log.jsonl").symlink_to(tmp_path / "theirs")
     EventLog(tmp_path / "log.jsonl").write("epoch", {})
     assert (tmp_path / "theirs").read_text() == "theirs"
-    assert len(messages) == 1 and "log.jsonl: cannot be written: " in messages[0]
+    assert [telling([record], "log.jsonl", "cannot be written") for record in records] == [["WARNING"]]
 
 
 @pytest.mark.parametrize("read", [False, True], ids=["nobody reads", "somebody reads"])
-def test_a_log_that_is_a_pipe_holds_nothing_up(tmp_path: Path, messages: list[str], read: bool):
+def test_a_log_that_is_a_pipe_holds_nothing_up(tmp_path: Path, records: Records, read: bool):
     path = tmp_path / "log.jsonl"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if read else None
@@ -73,7 +74,7 @@ def test_a_log_that_is_a_pipe_holds_nothing_up(tmp_path: Path, messages: list[st
         log.write("epoch", {"filler": "x" * 10**6})
     if reader is not None:
         os.close(reader)
-    assert len(messages) == 1 and "log.jsonl: cannot be written: " in messages[0]
+    assert [telling([record], "log.jsonl", "cannot be written") for record in records] == [["WARNING"]]
 
 
 def progress(stage: str, done: int, models: tuple[int, ...] = (0, 1)) -> Progress:

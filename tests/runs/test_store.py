@@ -9,7 +9,7 @@ import pytest
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.runs.store import Chunk, ScoreStore, describe_difference
-from tests.conftest import make_chunk
+from tests.conftest import Records, make_chunk, telling
 
 
 @pytest.fixture
@@ -107,13 +107,13 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"metadata": np.array('{"cache_key": 3}')}, "metadata is no JSON"),
     ],
 )
-def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: str, messages: list[str]):
+def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: str, records: Records):
     save(store, "bad.npz", **changes)
     with pytest.raises(InputError, match=rf"shadows/bad\.npz: {complaint}") as caught:
         store.read()
     assert "\n" not in str(caught.value)
     assert list(store.chunks()) == []
-    assert messages == [f"{caught.value}; set aside as bad.npz.damaged, its models are made again"]
+    assert telling(records, f"{caught.value}", "bad.npz.damaged") == ["WARNING"]
     assert [path.name for path in store.folder.iterdir()] == ["bad.npz.damaged"]
 
 
@@ -172,7 +172,7 @@ def test_a_model_made_twice_by_mistake_counts_once(store: ScoreStore):
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -200, -1])
-def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, length: int, messages: list[str]):
+def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, length: int, records: Records):
     kept = make_chunk([2, 3])
     store.write(kept)
     path = store.write(make_chunk([0, 1]))
@@ -181,20 +181,20 @@ def test_a_truncated_chunk_is_set_aside_and_the_others_kept(store: ScoreStore, l
     ((good, chunk),) = store.chunks()
     assert good.name == "00002-00003.npz"
     assert_equal(chunk, kept)
-    assert len(messages) == 1
-    assert messages[0].startswith(f"{path}: cannot be read as .npz: ")
+    assert telling(records, f"{path}", "cannot be read") == ["WARNING"]
+    assert len(records) == 1
     assert path.with_name("00000-00001.npz.damaged").exists()
     assert_equal(store.read(), kept)
 
 
-def test_a_wrong_bit_is_damage(store: ScoreStore, messages: list[str]):
+def test_a_wrong_bit_is_damage(store: ScoreStore, records: Records):
     chunk = make_chunk([0, 1])
     path = store.write(chunk)
     content = bytearray(path.read_bytes())
     content[content.index(chunk.phi.tobytes()) + 40] ^= 1
     path.write_bytes(content)
     assert list(store.chunks()) == []
-    assert "set aside as 00000-00001.npz.damaged" in messages[0]
+    assert telling(records, "00000-00001.npz.damaged") == ["WARNING"]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENFILE])

@@ -15,6 +15,7 @@ from jaxmia.training.devices import compute_dtype
 from jaxmia.training.measure import StepTimer, attempt, images_per_second, out_of_memory
 from jaxmia.training.plan import plan_of
 from jaxmia.training.trainer import Trainer
+from tests.conftest import telling
 
 LARGE = 10**9
 """Samples of a pool that is worth any measurement."""
@@ -31,9 +32,9 @@ def trainer(architecture: str = "mlp", **recipe) -> Trainer:
     return Trainer(network, Recipe(batch_size=4, **recipe), Preprocessing(), Compute())
 
 
-def test_what_is_given_is_not_measured(cache, messages):
+def test_what_is_given_is_not_measured(cache, records):
     plan = make_plan(EnsembleConfig(width=6, conv="matmul", devices=1), trainer("cnn"), 100, LARGE)
-    assert messages == []
+    assert records == []
     assert (plan.width, plan.lowering, plan.sequential) == (6, "matmul", False)
     assert not cache.exists()
 
@@ -103,7 +104,7 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
     assert (tried, plan.width) == ([4], 4)
 
 
-def test_too_little_memory_ends_the_widening(messages, monkeypatch):
+def test_too_little_memory_ends_the_widening(records, monkeypatch):
     def rate(rig):
         if rig > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
@@ -113,7 +114,7 @@ def test_too_little_memory_ends_the_widening(messages, monkeypatch):
     monkeypatch.setattr(autotune, "images_per_second", rate)
     plan = make_plan(EnsembleConfig(devices=1, conv="unrolled"), trainer("cnn"), 64, LARGE)
     assert plan.width == 4
-    assert "out of memory" in messages[-1]
+    assert telling(records, "width 8", "out of memory") == ["INFO"]
 
 
 def test_a_width_is_a_multiple_of_the_devices():
