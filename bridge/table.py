@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ _MAX_LINE = 2**21
 _FREE_BYTES, _BYTES_A_BYTE = 16 * 2**20, 32
 """Bytes that the features of any file may take, and those for each byte of the file."""
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
+_LARGEST = float(np.finfo(np.float32).max)
 _LISTED = 8
 
 
@@ -174,7 +174,7 @@ class _Table:
             count, first = sum(n for n, _ in self._missing.values()), min(line for _, line in self._missing.values())
             values = f"{count} values that are" if count > 1 else "1 value that is"
             raise InputError(
-                f"{path}: {_columns(self._missing)} {values} missing or not finite, the first in line "
+                f"{path}: {_columns(self._missing)} {values} missing or no finite float32, the first in line "
                 f"{first}; fill them in or leave the columns out"
             )
         if self._text:
@@ -248,7 +248,7 @@ def _is_missing(cell: str) -> bool:
     if cell.strip().lower() in _MISSING:
         return True
     number = _number(cell)
-    return isinstance(number, float) and not math.isfinite(number)
+    return isinstance(number, float) and not abs(number) <= _LARGEST
 
 
 def _header(path: Path, records: Iterator[tuple[int, list[str]]], required: Sequence[str]) -> list[str]:
