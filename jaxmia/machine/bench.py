@@ -106,6 +106,11 @@ class Scale:
     model_images: int
 
 
+def name_of(lowering: str, convolutional: bool) -> str:
+    """Name of one of jaxmia's ways: its lowering, or `vmap` where no convolution is there to be unrolled."""
+    return lowering if convolutional or lowering != "unrolled" else "vmap"
+
+
 def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seconds: float = 1.0) -> list[Row]:
     """Times every contender `repeats` times, in turns, so that a drift of the machine's speed hits all alike.
 

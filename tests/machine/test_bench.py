@@ -14,6 +14,7 @@ from jaxmia.machine.bench import (
     describe,
     load,
     memory,
+    name_of,
     page,
     plot,
     run,
@@ -95,6 +96,11 @@ def test_a_crash_is_told_and_the_others_go_on():
 def test_a_mistake_of_our_own_is_no_crash_of_a_peer():
     with pytest.raises(KeyError, match="typo"):
         run([contender("a", OURS, [KeyError("typo")])], SCALE, repeats=1)
+
+
+def test_each_way_has_a_name_of_its_own():
+    assert [name_of(lowering, convolutional=False) for lowering in ("native", "unrolled")] == ["native", "vmap"]
+    assert [name_of(lowering, convolutional=True) for lowering in ("native", "unrolled")] == ["native", "unrolled"]
 
 
 def test_a_page_tells_rates_and_the_ratio_of_the_fastest():

@@ -88,7 +88,7 @@ class Bench:
         output(json.dumps(result, indent=2) if self.json else bench_table(result))
 
     def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
-        from jaxmia.machine.bench import OURS, Contender
+        from jaxmia.machine.bench import OURS, Contender, name_of
         from jaxmia.training.autotune import conv_choices
         from jaxmia.training.devices import make_devices
         from jaxmia.training.measure import StepTimer
@@ -104,7 +104,7 @@ class Bench:
             for width in self.widths or default:
                 used = devices[: min(width, len(devices))]
                 plan = plan_of(width, conv, used)
-                name = conv if trainer.network.convolutional else "vmap"
+                name = name_of(conv, trainer.network.convolutional)
                 make = functools.partial(StepTimer, trainer, plan)
                 contenders.append(Contender(name, OURS, plan.width, str(trainer.compute.dtype), make))
         if self.peers:
