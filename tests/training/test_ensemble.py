@@ -177,7 +177,8 @@ print(json.dumps([[c.model.tolist(), c.mask.tolist(), c.phi.tolist(), c.accuracy
 @pytest.mark.slow
 def test_four_devices_are_one():
     """Six models over four virtual CPU devices are filled up to eight, and the surplus is dropped."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     found = []
     for devices in (1, 4):
         done = subprocess.run(
