@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bridge.graph import ConvertedNetwork, convert_module
 from bridge.graph.initial import by_factory
-from bridge.target import Target
+from bridge.target import Target, built_in_torch
+from bridge.trainable import Backend, trainable_module
 from jaxmia.config import Recipe
 from jaxmia.data.kinds import TOKENS, kind_of
 from jaxmia.errors import InputError, printable
 from jaxmia.models import TrainableNetwork
 from jaxmia.plugins import import_plugin, is_plugin
+from jaxmia.training.trainer import fitting_network
 
 _FIELD = "shadow.architecture"
 
@@ -29,21 +30,31 @@ def shadow_network(recipe: Recipe, target: Target, samples: np.ndarray, classes:
         classes: Number of classes of the target.
 
     Raises:
-        InputError: The factory fails, or its network cannot be converted to JAX or has another number of classes.
+        InputError: The factory fails, or its network has another number of classes or cannot be trained by the
+            recipe's backend.
     """
     name = recipe.architecture
     if name == "target":
-        return _checked(target.shadow_network(samples), classes)
-    if not is_plugin(name):
-        return None
+        return _checked(target.shadow_network(samples, recipe.backend), classes)
     seen = target.preprocessing.resized(samples[:1])
-    network = from_factory(name, seen.shape[1:], classes, recipe.width, integers=kind_of(seen) is TOKENS)
+    kind, shape = kind_of(seen), seen.shape[1:]
+    if not is_plugin(name):
+        return built_in_torch(fitting_network(recipe, shape, classes, kind)) if recipe.backend == "torch" else None
+    network = from_factory(name, shape, classes, recipe.width, integers=kind is TOKENS, backend=recipe.backend)
+    if network is None and recipe.backend == "torch":
+        raise InputError(f"shadow.backend: torch: {name!r} is a network in Flax, which jax trains")
     return network and _checked(network, classes)
 
 
 def from_factory(
-    name: str, shape: tuple[int, ...], classes: int, width: int | None = None, *, integers: bool = False
-) -> ConvertedNetwork | None:
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    width: int | None = None,
+    *,
+    integers: bool = False,
+    backend: Backend = "auto",
+) -> TrainableNetwork | None:
     """The network that a factory in PyTorch makes; None if the factory is one in Flax.
 
     Args:
@@ -52,16 +63,19 @@ def from_factory(
         classes: Number of classes.
         width: Width, if the factory shall not choose it.
         integers: Whether samples are token ids.
+        backend: What trains it, as `shadow.backend`.
 
     Raises:
-        InputError: The factory fails, or its network cannot be converted to JAX.
+        InputError: The factory fails, or its network cannot be trained by this backend.
     """
     factory = import_plugin(name, _FIELD)
     offered = {"shape": shape, "classes": classes, **({"width": width} if width else {})}
     make = functools.partial(_made, name, factory, offered)
     if not _may_be_torch(factory, set(offered)) or not isinstance(module := make(), nn.Module):
         return None
-    return convert_module(module, shape, draw=by_factory(make), source=f"{_FIELD}: {name!r}", integers=integers)
+    return trainable_module(
+        module, shape, draw=by_factory(make), source=f"{_FIELD}: {name!r}", integers=integers, backend=backend
+    )
 
 
 def _may_be_torch(factory: Any, offered: set[str]) -> bool:

@@ -16,13 +16,14 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bridge.convert import check_fit, to_nnx, torch_shapes
-from bridge.graph import convert_exported, convert_module
 from bridge.graph.initial import by_factory
 from bridge.identify import identify, nearest, refuse_programs
 from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
 from bridge.stored import kind_of
+from bridge.trainable import Backend as ShadowBackend
+from bridge.trainable import trainable_module, trainable_program
 from jaxmia.data.kinds import TOKENS
 from jaxmia.data.kinds import kind_of as kind_of_samples
 from jaxmia.data.pool import Pool
@@ -49,8 +50,8 @@ class Target:
         source: Where it comes from, for messages.
         classes: Number of classes; None where only a query could tell.
         network: What it is, where that is known: not for an exported program or a network of the user's own.
-        convert: For the latter, converts its network, with fresh weights, to one that trains in JAX; called with the
-            shape of a sample and whether samples are token ids.
+        convert: For the latter, makes its network, with fresh weights, one that trains; called with the shape of a
+            sample, whether samples are token ids, and what shall train it.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
         preprocessing: Pixels to what the network sees.
     """
@@ -61,7 +62,7 @@ class Target:
     preprocessing: Preprocessing
     network: Network | None = None
     model: nnx.Module | None = None
-    convert: Callable[[tuple[int, ...], bool], TrainableNetwork] | None = None
+    convert: Callable[[tuple[int, ...], bool, ShadowBackend], TrainableNetwork] | None = None
 
     def query(self, images: np.ndarray) -> np.ndarray:
         """Float32 logits `[sample, class]` of one batch of pool images.
@@ -90,21 +91,23 @@ class Target:
             )
         return logits
 
-    def shadow_network(self, samples: np.ndarray) -> TrainableNetwork:
+    def shadow_network(self, samples: np.ndarray, backend: ShadowBackend = "auto") -> TrainableNetwork:
         """The target's network with fresh weights, as shadow models of its own kind train it.
 
         Args:
             samples: Samples of the pool, resized or not.
+            backend: What trains it, as `shadow.backend`; `auto` warns where it takes PyTorch.
 
         Raises:
-            InputError: The network cannot be converted to JAX.
+            InputError: The network takes no such samples, or `backend` is `jax` and it cannot be converted.
         """
         seen = self.preprocessing.resized(samples[:1])
         if self.convert:
-            return self.convert(seen.shape[1:], kind_of_samples(seen) is TOKENS)
+            return self.convert(seen.shape[1:], kind_of_samples(seen) is TOKENS, backend)
         if not self.network:
             raise InputError(f"{self.source}: its network is not known; name one as shadow.architecture")
-        return replace(self.network, shape=seen.shape[1:])
+        network = replace(self.network, shape=seen.shape[1:])
+        return built_in_torch(network) if backend == "torch" else network
 
     def count_classes(self, pool: Pool) -> int:
         """How many logits the network gives, told by its answer to the first image.
@@ -156,13 +159,13 @@ def load_target(
     if architecture == "exported":
         program = _exported(path)
         target = _in_torch(_run_on_batches(program), preprocessing, str(path), classes)
-        return replace(target, convert=lambda shape, tokens: convert_exported(program, shape, source=str(path)))
+        return replace(target, convert=functools.partial(_trainable_program, program, str(path)))
     refuse_programs(path)
     if is_plugin(architecture):
         module = _from_factory(architecture)
         load_weights(module, read_weights(path, max_bytes), str(path))
         target = _in_torch(_placed(module, device), preprocessing, str(path), classes, device=device)
-        return replace(target, convert=functools.partial(_converted, architecture))
+        return replace(target, convert=functools.partial(_trainable_module, architecture))
     if architecture not in ("auto", *TORCH_NETWORKS):
         allowed = ", ".join(TORCH_NETWORKS)
         raise InputError(
@@ -277,10 +280,24 @@ def _in_torch(
     return Target(query, source, classes, preprocessing, network)
 
 
-def _converted(architecture: str, shape: tuple[int, ...], tokens: bool) -> TrainableNetwork:
+def built_in_torch(network: Network) -> TrainableNetwork:
+    """A built-in network, as PyTorch trains it."""
+    make = functools.partial(build, network)
+    return trainable_module(make(), network.shape, draw=by_factory(make), source=network.architecture, backend="torch")
+
+
+def _trainable_module(
+    architecture: str, shape: tuple[int, ...], tokens: bool, backend: ShadowBackend
+) -> TrainableNetwork:
     make = functools.partial(_from_factory, architecture)
     source = f"challenge.architecture: {architecture!r}"
-    return convert_module(make(), shape, draw=by_factory(make), source=source, integers=tokens)
+    return trainable_module(make(), shape, draw=by_factory(make), source=source, integers=tokens, backend=backend)
+
+
+def _trainable_program(
+    program: ExportedProgram, source: str, shape: tuple[int, ...], tokens: bool, backend: ShadowBackend
+) -> TrainableNetwork:
+    return trainable_program(program, shape, source=source, integers=tokens, backend=backend)
 
 
 def _placed(module: nn.Module, device: str) -> nn.Module:

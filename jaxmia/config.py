@@ -148,6 +148,9 @@ class Recipe(_Section):
     architecture: Architecture | Literal["target"] | Plugin = "resnet18"
     """Network of the shadow models; the attack is strongest when it is the target's own, which `target` takes.
     `package.module:factory` names a network of your own, in Flax or PyTorch."""
+    backend: Literal["auto", "jax", "torch"] = "auto"
+    """What trains the shadow models: JAX, many together, or PyTorch (torch), one after another; auto uses PyTorch only
+    for networks that cannot be converted to JAX."""
     width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)] | None = None
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10, le=1000)] = 28

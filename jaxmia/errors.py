@@ -15,6 +15,10 @@ class MissingModels(InputError):
     """A sample lacks the IN or the OUT models that an attack needs; another attack may do without them."""
 
 
+class NotConvertible(InputError):
+    """JAX cannot compute a PyTorch network; PyTorch itself may train it."""
+
+
 class UsageError(Exception):
     """The command line itself is wrong; printed like an `InputError`, exit status 2."""
 

@@ -1,7 +1,6 @@
 """Makes JAX networks of PyTorch modules and exported programs."""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from torch.export import ExportedProgram
 from bridge.graph.initial import Draw, by_reset, by_use
 from bridge.graph.network import ConvertedNetwork, Programs
 from bridge.graph.program import Program, example_of, export, in_core_operators, switched
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, NotConvertible, printable
 
 _Shape = tuple[int, ...]
 
@@ -34,11 +33,11 @@ def convert_module(
         integers: Whether samples are integers, such as numbers of words.
 
     Raises:
-        InputError: It cannot be exported, has operators that JAX does not have, or gives no logits.
+        NotConvertible: It cannot be exported, or has operators that JAX does not have.
+        InputError: It gives no logits.
     """
-    dtype = torch.int64 if integers else torch.float32
     frozen = frozenset(name for name, value in module.named_parameters() if not value.requires_grad)
-    programs = _programs_of_module(module, functools.partial(example_of, _in_torch(shape), dtype), source)
+    programs = programs_of_module(module, shape, source=source, integers=integers)
     return _checked(source, shape, programs, draw or by_reset(module), frozen)
 
 
@@ -57,12 +56,18 @@ def convert_exported(
         source: Where it comes from, for messages.
 
     Raises:
-        InputError: As of `convert_module`.
+        NotConvertible: It has operators that JAX does not have.
+        InputError: It takes batches of one size only, or gives no logits.
     """
     frozen = frozenset(name for name, value in exported.named_parameters() if not value.requires_grad)
-    programs = _programs_of_exported(exported, source)
+    programs = programs_of_exported(exported, source=source)
+    return _checked(source, shape, programs, draw or draw_of_exported(exported, programs, source=source), frozen)
+
+
+def draw_of_exported(exported: ExportedProgram, programs: Programs, *, source: str) -> Draw:
+    """Initial weights of an exported program, as the layers of `torch.nn` that use them draw them."""
     values = {**dict(exported.named_parameters()), **dict(exported.named_buffers())}
-    return _checked(source, shape, programs, draw or by_use(programs(True, None), values, source), frozen)
+    return by_use(programs(True, None), values, source)
 
 
 def _checked(source: str, shape: _Shape, programs: Programs, draw: Draw, frozen: frozenset[str]) -> ConvertedNetwork:
@@ -75,8 +80,12 @@ def _checked(source: str, shape: _Shape, programs: Programs, draw: Draw, frozen:
     return network
 
 
-def _programs_of_module(module: nn.Module, example: Callable[..., torch.Tensor], source: str) -> Programs:
-    """Exports a module for batches of any size or, where it does not allow that, for each size on its own."""
+def programs_of_module(module: nn.Module, shape: _Shape, *, source: str, integers: bool) -> Programs:
+    """Exports a module for batches of any size or, where it does not allow that, for each size on its own.
+
+    Arguments as of `convert_module`; the programs raise `NotConvertible`.
+    """
+    example = functools.partial(example_of, in_torch(shape), torch.int64 if integers else torch.float32)
 
     @functools.cache
     def of_any_batch(train: bool) -> Program | None:
@@ -91,29 +100,33 @@ def _programs_of_module(module: nn.Module, example: Callable[..., torch.Tensor],
             batch = example() if size is None else example(size)
             return in_core_operators(export(module, batch, train=train, any_batch=False))
         except Exception as error:
-            raise InputError(f"{source}: {_reason(error)}") from error
+            raise NotConvertible(f"{source}: {_reason(error)}") from error
 
     return lambda train, size: of_any_batch(train) or of_batch(train, size)
 
 
-def _programs_of_exported(exported: ExportedProgram, source: str) -> Programs:
+def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
+    """Takes an exported program apart in both modes.
+
+    Raises:
+        NotConvertible: PyTorch cannot take it apart.
+        InputError: It takes batches of one size only.
+    """
+
     @functools.cache
     def of(train: bool) -> Program:
         try:
             return in_core_operators(switched(exported, train=train))
         except Exception as error:  # of a program that somebody else made
-            raise InputError(f"{source}: {_reason(error)}") from error
+            raise NotConvertible(f"{source}: {_reason(error)}") from error
 
-    def program(train: bool, size: int | None) -> Program:
-        found = of(train)
-        if size and found.batch not in (None, size):
-            raise InputError(
-                f"{source}: takes batches of exactly {found.batch}, not of {size}; export it with dynamic_shapes, so "
-                "that it takes any"
-            )
-        return found
-
-    return program
+    if size := of(True).batch:
+        raise InputError(
+            f"{source}: takes batches of exactly {size}, its shadow models need batches of any size; export it with a "
+            "dynamic batch dimension: torch.export.export(network, (example,), "
+            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), where example has two samples or more"
+        )
+    return lambda train, size: of(train)
 
 
 def _reason(error: Exception) -> str:
@@ -121,6 +134,6 @@ def _reason(error: Exception) -> str:
     return f"cannot be exported by torch.export: {type(error).__name__}: {printable(lines[0] if lines else '')}"
 
 
-def _in_torch(shape: _Shape) -> _Shape:
+def in_torch(shape: _Shape) -> _Shape:
     """Shape of a sample as PyTorch has it: channels first."""
     return (shape[2], *shape[:2]) if len(shape) == 3 else shape

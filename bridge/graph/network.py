@@ -15,7 +15,7 @@ from bridge.graph.initial import Draw
 from bridge.graph.interpret import run
 from bridge.graph.program import Program, as_array, operator_name
 from bridge.graph.tensor import Order, Tensor, channels_last, plain, stored
-from jaxmia.errors import InputError
+from jaxmia.errors import NotConvertible
 from jaxmia.models import Compute
 
 Arrays = dict[str, Any]
@@ -103,13 +103,12 @@ class ConvertedNetwork:
         """Checks that everything in the network can be computed in JAX, and that it gives logits.
 
         Raises:
-            InputError: An operator is missing; each is named with the module in which it stands. Or the result is not
-                `[sample, class]`.
+            NotConvertible: An operator is missing; each is named with the module in which it stands.
         """
         missing = self._reference.missing | self.programs(False, None).missing
         if missing:
             listed = "; ".join(f"{name.removeprefix('aten.')} in {place}" for name, place in missing.items())
-            raise InputError(f"{self.source}: has operators that cannot be computed in JAX: {listed}")
+            raise NotConvertible(f"{self.source}: has operators that cannot be computed in JAX: {listed}")
 
     @cached_property
     def _reference(self) -> Program:

@@ -145,4 +145,4 @@ def _steps(ensemble: Ensemble, total: np.ndarray) -> int:
 
 
 def _steps_a_call(ensemble: Ensemble) -> int:
-    return _STEPS_A_CALL if ensemble.programs.steps_in_one_call else 1
+    return _STEPS_A_CALL if ensemble.steps_in_one_call else 1

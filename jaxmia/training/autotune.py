@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from jaxmia.models import Network
 from jaxmia.models.native import build as native
 from jaxmia.provenance import digest, processor
 from jaxmia.training.devices import Device, make_devices
+from jaxmia.training.ensemble import ForeignNetwork
 from jaxmia.training.measure import StepTimer, attempt, images_per_second
 from jaxmia.training.plan import Plan, plan_of
 from jaxmia.training.trainer import Trainer
@@ -58,6 +60,8 @@ def make_plan(
         InputError: More devices are requested than exist, or the native kernels are requested but unavailable.
     """
     devices = make_devices(section)[:count]
+    if isinstance(trainer.network, ForeignNetwork):
+        return replace(plan_of(1, "sequential", devices), framework=trainer.network.framework)
     if section.conv == "native" and (reason := _no_kernels(trainer, devices[0].platform)):
         raise InputError(f"ensemble.conv: native: {reason}")
     if section.width != "auto" and section.conv != "auto":

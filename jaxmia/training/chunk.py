@@ -189,7 +189,7 @@ class _Training:
         if snapshot:
             self._restore(snapshot)
         per_epoch = self._batches.steps_per_epoch
-        most = _STEPS_A_CALL if self._ensemble.programs.steps_in_one_call else 1
+        most = _STEPS_A_CALL if self._ensemble.steps_in_one_call else 1
         ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // most))])
         keys = self._ensemble.keys(self.padded_models)
         hyper = jax.tree.map(lambda value: np.full(len(self.padded_models), value, np.float32), hyper_of(self._recipe))

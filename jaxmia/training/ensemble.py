@@ -1,6 +1,7 @@
 """Many models trained as one program."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,11 @@ class Ensemble:
         self._seed = seed
         self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.replicated)
 
+    @property
+    def steps_in_one_call(self) -> bool:
+        """Whether `run` is best called with many steps."""
+        return self.programs.steps_in_one_call
+
     def keys(self, models: Sequence[int]) -> jax.Array:
         """Random key of each model, `[model]`, which depends only on the seed and the model's number."""
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._seed), jnp.asarray(models, jnp.uint32))
@@ -65,7 +71,7 @@ class Ensemble:
         Returns:
             The new state, and the means of `loss` and `accuracy` over these steps, `[model]`.
         """
-        if self.programs.steps_in_one_call:
+        if self.steps_in_one_call:
             return self.programs.steps(state, hyper, keys, self.images, self.labels, index, np.int32(first), total)
         metrics = []
         for step, batch in enumerate(index, start=first):
@@ -88,3 +94,23 @@ class Ensemble:
         """
         images, labels = self.programs.gather_view(self.images, self.labels, index, view)
         return self.programs.margins(state, images, labels)
+
+
+@runtime_checkable
+class ForeignNetwork(Protocol):
+    """A network that JAX cannot compute, so that another framework trains its models, one after another."""
+
+    @property
+    def framework(self) -> str:
+        """Name of the framework and of its device."""
+        ...
+
+    def ensemble(self, trainer: Trainer, plan: Plan, seed: int, images: np.ndarray, labels: np.ndarray) -> Ensemble:
+        """Creates an ensemble, as the class `Ensemble` does, whose models the framework trains."""
+        ...
+
+
+def make_ensemble(trainer: Trainer, plan: Plan, seed: int, images: np.ndarray, labels: np.ndarray) -> Ensemble:
+    """Creates the ensemble that trains the network of a trainer; arguments as of `Ensemble`."""
+    make = trainer.network.ensemble if isinstance(trainer.network, ForeignNetwork) else Ensemble
+    return make(trainer, plan, seed, images, labels)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.stages import Compiled
 
-from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.ensemble import make_ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
 from jaxmia.training.programs import footprint
@@ -33,7 +33,7 @@ class StepTimer:
         images = generator.integers(0, 2, (_POOL, *trainer.network.shape)).astype(trainer.dtype)
         labels = generator.integers(0, trainer.network.classes, _POOL)
         width, models = plan.width, range(plan.width)
-        self._ensemble = Ensemble(trainer, plan, 0, images, labels)
+        self._ensemble = make_ensemble(trainer, plan, 0, images, labels)
         self._state = self._ensemble.init(models)
         self._keys = self._ensemble.keys(models)
         self._hyper = jax.tree.map(lambda value: np.full(width, value, np.float32), hyper_of(trainer.recipe))
@@ -63,7 +63,7 @@ class StepTimer:
         Where one step is one call, later measurements run as many consecutive steps as take a measurable time.
         """
         index = self._index
-        one_by_one = not self._ensemble.programs.steps_in_one_call
+        one_by_one = not self._ensemble.steps_in_one_call
         if one_by_one:
             self._index = index[:1]
         first, second = self.seconds(), self.seconds()

@@ -17,14 +17,18 @@ class Plan:
         lowering: How convolutions are lowered.
         sequential: Whether the program computes the models one after another.
         devices: Devices over which the models are sharded.
+        framework: What trains the models in place of JAX, one after another.
     """
 
     width: int
     lowering: Lowering
     sequential: bool
     devices: tuple[Device, ...]
+    framework: str | None = None
 
     def __str__(self) -> str:
+        if self.framework:
+            return f"one after another in {self.framework}"
         how = "sequential" if self.sequential else self.lowering
         count, device = len(self.devices), self.devices[0].platform
         return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"

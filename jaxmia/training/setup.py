@@ -18,7 +18,7 @@ from jaxmia.models import TrainableNetwork
 from jaxmia.provenance import digest
 from jaxmia.training.autotune import make_plan
 from jaxmia.training.chunk import ShadowTrainer
-from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.ensemble import Ensemble, ForeignNetwork, make_ensemble
 from jaxmia.training.plan import Plan
 from jaxmia.training.trainer import Trainer, make_trainer
 
@@ -59,11 +59,20 @@ class ShadowSetup:
         """Trainer of one model.
 
         Raises:
-            InputError: `make_trainer` rejects the setup.
+            InputError: `make_trainer` rejects the setup, or another backend than the recipe's trains the network.
         """
+        self._refuse_other_backend()
         symmetries = [view.symmetry for view in self.views]
         shape, dtype = self.images.shape[1:], self.images.dtype
         return make_trainer(self.recipe, shape, self.classes, self.preprocessing, symmetries, dtype, self.network)
+
+    def _refuse_other_backend(self) -> None:
+        backend = "torch" if isinstance(self.network, ForeignNetwork) else "jax"
+        if self.recipe.backend not in ("auto", backend):
+            raise InputError(
+                f"shadow.backend: {self.recipe.backend}: the network is one that {backend} trains; "
+                "bridge.shadows.shadow_network gives that of a recipe"
+            )
 
     def with_recipe(self, recipe: Recipe) -> "ShadowSetup":
         """Returns the same setup with another recipe, and with its own network if the architecture is another."""
@@ -80,7 +89,7 @@ class ShadowSetup:
 
     def ensemble(self, plan: Plan) -> Ensemble:
         """Creates the ensemble that trains by this plan, with the pool on its devices."""
-        return Ensemble(self.trainer, plan, self.masks.seed, self.images, self.labels)
+        return make_ensemble(self.trainer, plan, self.masks.seed, self.images, self.labels)
 
     def shadow_trainer(self, plan: Plan) -> ShadowTrainer:
         """Creates what trains and queries chunks of models by this plan."""
@@ -92,7 +101,7 @@ class ShadowSetup:
         The precision is the one that `auto` selects on this device, so that models trained in different precisions are
         not mixed.
         """
-        recipe = self.recipe.model_dump(mode="json", exclude={"count", "rounds"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"backend", "count", "rounds"})
         mean, std = self.preprocessing.statistics(kind_of(self.images))
         return {
             "shadow": {**recipe, "precision": str(self.trainer.compute.dtype)},

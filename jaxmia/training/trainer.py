@@ -23,7 +23,7 @@ State = dict[str, Any]
 """Pure dicts `params`, `stats` (batch statistics and other variables), `optimizer`, and `average` if weights are
 averaged."""
 
-_INIT, _AUGMENT, _NOISE = 0, 1, 2
+INIT, AUGMENT, NOISE = 0, 1, 2
 """What a model's key is folded with for initial weights, augmentation and the network's random streams (dropout)."""
 
 
@@ -47,7 +47,7 @@ class Trainer:
 
     def init(self, key: jax.Array) -> State:
         """Initialises weights, batch statistics and optimizer state of the model with this key."""
-        weights, stats = self.network.init(jax.random.fold_in(key, _INIT), self.compute)
+        weights, stats = self.network.init(jax.random.fold_in(key, INIT), self.compute)
         state = {
             "params": weights,
             "stats": stats,
@@ -83,14 +83,14 @@ class Trainer:
         Returns:
             The new state, and the batch's `loss` (in nats, with smoothed labels) and `accuracy` before the step.
         """
-        batch = self._batch(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step), images, index)
+        batch = self._batch(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), images, index)
         (loss, (logits, stats)), gradients = jax.value_and_grad(self.loss, has_aux=True)(
             state["params"],
             state["stats"],
             batch,
             labels[index],
             hyper.label_smoothing,
-            jax.random.fold_in(jax.random.fold_in(key, _NOISE), step),
+            jax.random.fold_in(jax.random.fold_in(key, NOISE), step),
         )
         rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
         optimizer = make_optimizer(self.recipe, hyper, rate)
@@ -172,7 +172,7 @@ def make_trainer(
     kind.check_augment(recipe.augment, shape)
     kind.check_views(symmetries, shape)
     return Trainer(
-        network or _fitting_network(recipe, shape, classes, kind),
+        network or fitting_network(recipe, shape, classes, kind),
         recipe,
         preprocessing,
         Compute(compute_dtype(recipe, jax.local_devices()[0])),
@@ -180,7 +180,12 @@ def make_trainer(
     )
 
 
-def _fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:
+def fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:
+    """Network of a recipe for samples of a kind and a shape.
+
+    Raises:
+        InputError: It does not take such samples, or only the target tells it.
+    """
     if recipe.architecture == "target":
         raise InputError("shadow.architecture: target: the target's network is not given; see Target.shadow_network")
     network = network_of(recipe, shape, classes)

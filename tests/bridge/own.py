@@ -7,9 +7,9 @@ from torch import nn
 from torch.export import Dim
 
 
-def classifier(channels: int = 4, classes: int = 3) -> nn.Module:
+def classifier(channels: int = 4, classes: int = 3, side: int = 8) -> nn.Module:
     """A small network with normalisation, dropout and a bare parameter."""
-    return _Classifier(channels, classes)
+    return _Classifier(channels, classes, side)
 
 
 def wider() -> nn.Module:
@@ -28,8 +28,12 @@ def nothing() -> int:
     return 3
 
 
-def strange() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), _Strange())
+def strange(pixels: int = 64) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 3), _Strange())
+
+
+def decides() -> nn.Module:
+    return _Decides()
 
 
 def save_weights(path: Path, channels: int = 4) -> None:
@@ -47,13 +51,13 @@ def save_program(path: Path, batch: int | None) -> None:
 
 
 class _Classifier(nn.Module):
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, side: int = 8) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
         self.drop = nn.Dropout(0.1)
-        self.head = nn.Linear(16 * channels, classes)
+        self.head = nn.Linear(channels * (side // 2) ** 2, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = nn.functional.max_pool2d(torch.relu(self.norm(self.conv(images))), 2) * self.scale
@@ -63,3 +67,15 @@ class _Classifier(nn.Module):
 class _Strange(nn.Module):
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.special.gammaln(logits.abs() + 1)
+
+
+class _Decides(nn.Module):
+    """The data tell which layer comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bright, self.dark = nn.Linear(36, 3), nn.Linear(36, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.flatten(1)
+        return self.bright(rows) if rows.mean() > 0 else self.dark(rows)

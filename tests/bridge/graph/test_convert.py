@@ -1,6 +1,7 @@
 """What a conversion keeps, refuses and says."""
 
 import io
+import re
 
 import jax
 import jax.numpy as jnp
@@ -77,12 +78,18 @@ def test_program_exported_in_evaluation_drops_in_training():
     np.testing.assert_array_equal(one, other)
 
 
-def test_program_of_one_batch_size_says_so_for_another():
-    program = convert_exported(saved(zoo.TableMLP(), ROW, any_batch=False), ROW, source="model.pt2")
+def test_program_of_one_batch_size_is_refused_with_the_way_to_export_it():
+    """The way that the message shows serves."""
+    with pytest.raises(
+        InputError, match=r"^model\.pt2: takes batches of exactly 4, its shadow models need .*"
+    ) as error:
+        convert_exported(saved(zoo.TableMLP(), ROW, any_batch=False), ROW, source="model.pt2")
+    call = re.search(r"torch\.export\.export\(.*\},\)\)", str(error.value))
+    assert call
+    exported = eval(call.group(), {"torch": torch, "network": zoo.TableMLP().eval(), "example": torch.zeros(2, 12)})
+    program = convert_exported(exported, ROW)
     params, stats = program.init(KEY)
-    assert program.apply(params, stats, jnp.ones((4, 12)), KEY, Compute(), train=True)[0].shape == (4, 5)
-    with pytest.raises(InputError, match=r"^model\.pt2: takes batches of exactly 4, not of 8; export it with dynamic_"):
-        program.apply(params, stats, jnp.ones((8, 12)), KEY, Compute(), train=True)
+    assert program.apply(params, stats, jnp.ones((8, 12)), KEY, Compute(), train=True)[0].shape == (8, 5)
 
 
 def test_module_that_fixes_its_batch_is_exported_for_each_size():

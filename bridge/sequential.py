@@ -1,0 +1,377 @@
+"""Shadow models trained in PyTorch, one after another: for networks that JAX cannot compute.
+
+They get the masks, batches, augmentation, initial weights and schedule that JAX would give them, and their state is a
+tree of arrays as well, so that everything around training stays the same.
+"""
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from bridge.graph.convert import in_torch
+from bridge.graph.initial import Draw
+from bridge.graph.program import as_array, example_of
+from bridge.trainer import learning_rate, make_optimizer, train_step
+from jaxmia.config import Recipe
+from jaxmia.data.augment import View
+from jaxmia.data.kinds import kind_of
+from jaxmia.errors import InputError, printable
+from jaxmia.models import Compute
+from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.margin import logit_margin
+from jaxmia.training.optimizer import Hyper
+from jaxmia.training.plan import Plan
+from jaxmia.training.trainer import AUGMENT, INIT, NOISE, State, Trainer
+
+_SAMPLES = 3
+"""Samples of the batch on which a network is tried."""
+
+Modes = Callable[[bool], nn.Module]
+"""The module for a mode (True in training); both modules have the same parameters and buffers, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class SequentialNetwork:
+    """A PyTorch classifier whose shadow models PyTorch trains; `sequential_network` checks and makes it.
+
+    Attributes:
+        source: Where it comes from, for messages.
+        shape: Shape of a sample in a pool; `(height, width, channel)` for images.
+        classes: Number of logits.
+        modes: Its modules.
+        draw: Its initial weights.
+        digest: Digest of what it computes.
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    classes: int
+    modes: Modes
+    draw: Draw
+    digest: str
+
+    convolutional = False
+    dense = False
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Device that it is trained on."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def framework(self) -> str:
+        """PyTorch and its device."""
+        return f"PyTorch on {self.device.type}"
+
+    def describe(self) -> dict[str, Any]:
+        """The digest of what it computes, and that PyTorch trains it."""
+        return {"backend": "torch", "digest": self.digest}
+
+    def init(self, key: jax.Array, compute: Compute | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Draws initial weights and statistics, which depend on the key alone."""
+        del compute
+        values = self.draw(int(jax.random.bits(key, (), jnp.uint32)))
+        module = self.modes(True)
+        trained = {name for name, value in module.named_parameters() if value.requires_grad}
+        arrays = {name: as_array(values.get(name, value)) for name, value in _tensors(module).items()}
+        return (
+            {name: array for name, array in arrays.items() if name in trained},
+            {name: array for name, array in arrays.items() if name not in trained},
+        )
+
+    def apply(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refuses to be computed in JAX; `ensemble` trains and queries it."""
+        raise TypeError(f"{self.source}: PyTorch computes this network, not JAX")
+
+    def ensemble(
+        self, trainer: Trainer, plan: Plan, seed: int, images: np.ndarray, labels: np.ndarray
+    ) -> "SequentialEnsemble":
+        """Creates the ensemble that trains it."""
+        return SequentialEnsemble(self, trainer, plan, seed, images, labels)
+
+
+def sequential_network(
+    modes: Modes, draw: Draw, shape: tuple[int, ...], digest: str, *, source: str, integers: bool
+) -> SequentialNetwork:
+    """Makes a network that PyTorch trains, once it has been tried on a batch in both modes.
+
+    Args:
+        modes: Its modules.
+        draw: Its initial weights.
+        shape: Shape of a sample in a pool; `(height, width, channel)` for images.
+        digest: Digest of what it computes.
+        source: Where it comes from, for messages.
+        integers: Whether samples are token ids.
+
+    Raises:
+        InputError: It fails on such samples, or gives no logits.
+    """
+    batch = example_of(in_torch(shape), torch.int64 if integers else torch.float32, _SAMPLES)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _copied(modes(True))(batch).sum().backward()
+        with torch.no_grad():
+            logits = modes(False)(batch)
+    except Exception as error:  # the user's own code, which can raise anything
+        reason = printable((str(error).strip().splitlines() or [""])[0])
+        raise InputError(f"{source}: cannot train on samples of {shape}: {type(error).__name__}: {reason}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != _SAMPLES:
+        given = list(getattr(logits, "shape", []))
+        raise InputError(f"{source}: gives {given} for {_SAMPLES} samples, expected logits [sample, class]")
+    return SequentialNetwork(source, shape, logits.shape[1], modes, draw, digest)
+
+
+def digest_of(module: nn.Module) -> str:
+    """SHA-256 of a module's parts, as it prints them, and of the names and shapes of its weights."""
+    shapes = sorted((name, tuple(value.shape)) for name, value in _tensors(module).items())
+    return hashlib.sha256(f"{module}\n{shapes}".encode()).hexdigest()
+
+
+class SequentialEnsemble(Ensemble):
+    """Models that PyTorch trains one after another; their state is NumPy arrays with a leading model axis.
+
+    Random numbers depend on the model and the step alone, so that a training that was interrupted ends as if it had not
+    been.
+
+    Args:
+        network: The network.
+        trainer: How one model trains.
+        plan: How the models run.
+        seed: Seed of the run.
+        images: Samples of the pool.
+        labels: Labels of the pool, int `[sample]`.
+    """
+
+    def __init__(
+        self,
+        network: SequentialNetwork,
+        trainer: Trainer,
+        plan: Plan,
+        seed: int,
+        images: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
+        super().__init__(trainer, plan, seed, images, labels)
+        self._network = network
+        self._recipe = trainer.recipe.model_copy(update={"precision": str(trainer.compute.dtype)})
+        self._targets = torch.tensor(labels, dtype=torch.long)
+        self._trained, self._queried = (_Bound(network.modes(mode), network.device) for mode in (True, False))
+        self._optimizers: dict[Recipe, torch.optim.Optimizer] = {}
+
+    @property
+    def steps_in_one_call(self) -> bool:
+        """True on a GPU, to and from which a call moves the state."""
+        return self._network.device.type != "cpu"
+
+    def init(self, models: Sequence[int]) -> State:
+        """Initialises the states of models."""
+        keys = self.keys(models)
+        states = [self._fresh(keys[place]) for place in range(len(models))]
+        return jax.tree.map(lambda *values: np.stack(values), *states)
+
+    def run(
+        self, state: State, hyper: Hyper, keys: jax.Array, index: np.ndarray, first: int, total: np.ndarray
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """Trains each model on its own batches, as `Ensemble.run`.
+
+        Raises:
+            MemoryError: The device has too little memory.
+        """
+        state = jax.tree.map(lambda array: array if array.flags.writeable else array.copy(), state)
+        try:
+            means = [
+                self._train(
+                    jax.tree.map(lambda array, place=place: array[place, ...], state),
+                    self._recipe_of(hyper, place),
+                    keys[place],
+                    index[:, place],
+                    first,
+                    int(total[place]),
+                )
+                for place in range(len(total))
+            ]
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        loss, accuracy = (jnp.asarray(values, jnp.float32) for values in zip(*means, strict=True))
+        return state, {"loss": loss, "accuracy": accuracy}
+
+    def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
+        """Queries every model on pool samples in one view, in float32, as `Ensemble.margins`."""
+        images, labels = self.programs.gather_view(self.images, self.labels, index, view)
+        batch = self._in_torch(self._normalised(images))
+        logits = []
+        for place in range(len(jax.tree.leaves(state)[0])):
+            own = jax.tree.map(lambda array, place=place: array[place, ...], state)
+            weights = {**own.get("average", own["params"]), **own["stats"]}
+            with self._queried.to(weights), torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                logits.append(self._queried.module(batch).float().cpu().numpy())
+        return _margins(jnp.asarray(np.stack(logits)), labels)
+
+    def _fresh(self, key: jax.Array) -> State:
+        params, stats = self._network.init(jax.random.fold_in(key, INIT))
+        state: State = {"params": params, "stats": stats, "optimizer": _memory(self._recipe, params)}
+        if self._recipe.ema:
+            state["average"] = {name: array.copy() for name, array in params.items()}
+        return state
+
+    def _train(
+        self, state: State, recipe: Recipe, key: jax.Array, index: np.ndarray, first: int, total: int
+    ) -> tuple[float, float]:
+        """Trains one model in place; returns the means of loss and accuracy."""
+        device = self._network.device
+        losses, hits = [], []
+        optimizer = self._optimizer(recipe)
+        average = {name: self._trained.tensor(array) for name, array in state.get("average", {}).items()}
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),
+            self._trained.to({**state["params"], **state["stats"]}),
+            self._trained.remembering(optimizer, state["optimizer"]),
+        ):
+            for step, batch in enumerate(index[: max(total - first, 0)], start=first):
+                samples, noise = self._batch(key, np.int32(step), self.images, batch)
+                torch.manual_seed(int(noise))
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, step, total)
+                labels = self._targets[torch.from_numpy(batch).long()].to(device)
+                loss, logits = train_step(self._trained.module, optimizer, self._in_torch(samples), labels, recipe)
+                for name, mean in average.items():
+                    mean.lerp_(self._trained.parameters[name].detach(), 1 - recipe.ema)
+                losses.append(loss)
+                hits.append((logits.argmax(1) == labels).float().mean())
+        for name, mean in average.items():
+            _write_back(state["average"][name], mean)
+        if not losses:
+            return float("nan"), float("nan")
+        return torch.stack(losses).mean().item(), torch.stack(hits).mean().item()
+
+    def _recipe_of(self, hyper: Hyper, place: int) -> Recipe:
+        own = {name: float(values[place]) for name, values in hyper._asdict().items()}
+        return self._recipe.model_copy(update=own)
+
+    def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        if recipe not in self._optimizers:
+            self._optimizers[recipe] = make_optimizer(self._trained.module, recipe, fused=True)
+        return self._optimizers[recipe]
+
+    @cached_property
+    def _batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """Normalised batch of a step as JAX would train on it, and the seed of the step's dropout."""
+
+        def batch(key: jax.Array, step: jax.Array, images: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+            augment, noise = (jax.random.fold_in(jax.random.fold_in(key, stream), step) for stream in (AUGMENT, NOISE))
+            samples = kind_of(images).batch(augment, images, index, self._recipe.augment)
+            normalised = self.trainer.preprocessing.normalised(samples, jnp.dtype(jnp.float32))
+            return normalised, jax.random.bits(noise, (), jnp.uint32)
+
+        return jax.jit(batch)
+
+    @cached_property
+    def _normalised(self) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(lambda images: self.trainer.preprocessing.normalised(images, jnp.dtype(jnp.float32)))
+
+    def _in_torch(self, samples: jax.Array) -> torch.Tensor:
+        """Samples as the network takes them: channels first, token ids as int64."""
+        batch = torch.tensor(np.asarray(samples), device=self._network.device)
+        if batch.ndim == 4:
+            return batch.permute(0, 3, 1, 2)
+        return batch if batch.is_floating_point() else batch.long()
+
+
+class _Bound:
+    """A module that takes the weights of one model after another, in the arrays' own memory where that is possible.
+
+    Args:
+        module: The module; it is copied.
+        device: Device that it computes on.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module = _copied(module).to(device)
+        self.parameters = dict(self.module.named_parameters())
+        self._device = device
+        self._dtypes = {name: value.dtype for name, value in _tensors(self.module).items()}
+        owners = {id(value): name for name, value in self.module.named_buffers()}
+        self._buffers = [
+            (owners[id(value)], self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+            for name, value in self.module.named_buffers(remove_duplicate=False)
+        ]
+        """Name of each buffer in the state, the module that has it, and its name there; some are shared."""
+
+    @contextmanager
+    def to(self, arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Gives the module these parameters and buffers; what it makes of them is in the arrays afterwards."""
+        tensors = {name: self.tensor(array, self._dtypes[name]) for name, array in arrays.items()}
+        for name, parameter in self.parameters.items():
+            parameter.data = tensors[name]
+        for name, owner, key in self._buffers:
+            owner._buffers[key] = tensors[name]
+        yield
+        for name, parameter in self.parameters.items():
+            _write_back(arrays[name], parameter.detach())
+        for name, owner, key in self._buffers:
+            _write_back(arrays[name], owner._buffers[key])
+
+    @contextmanager
+    def remembering(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+        """Gives an optimizer its memory, arrays by kind and parameter, which it afterwards has moved on."""
+        tensors = {
+            kind: {name: self.tensor(array) for name, array in arrays.items()} for kind, arrays in memory.items()
+        }
+        for name, parameter in self.parameters.items():
+            own = {kind: values[name] for kind, values in tensors.items() if name in values}
+            if own:
+                optimizer.state[parameter] = own
+        yield
+        for kind, arrays in memory.items():
+            for name, array in arrays.items():
+                _write_back(array, tensors[kind][name])
+
+    def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The array on the device, in its own memory where device and type allow."""
+        return torch.from_numpy(array).to(self._device, dtype)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy; that of an exported program warns of what PyTorch itself calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return copy.deepcopy(module)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _memory(recipe: Recipe, params: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What the optimizer of a recipe remembers before its first step."""
+    if recipe.optimizer == "adamw":
+        steps = {name: np.zeros((), np.float32) for name in params}
+        return {"step": steps, **{kind: _zeros(params) for kind in ("exp_avg", "exp_avg_sq")}}
+    return {"momentum_buffer": _zeros(params)} if recipe.momentum else {}
+
+
+def _zeros(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.zeros_like(array) for name, array in params.items()}
+
+
+def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:
+    """Copies a tensor to its array unless it is the array's own memory."""
+    if tensor is not None and tensor.data_ptr() != array.ctypes.data:
+        array[...] = tensor.detach().cpu().numpy()
+
+
+@jax.jit
+def _margins(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return logit_margin(logits, labels), logits.argmax(-1) == labels

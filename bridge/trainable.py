@@ -1,0 +1,105 @@
+"""Chooses what trains a PyTorch classifier: JAX, many models together, or PyTorch itself, one model after another."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+from torch.export import ExportedProgram
+
+from bridge.graph.convert import (
+    convert_exported,
+    convert_module,
+    draw_of_exported,
+    programs_of_exported,
+    programs_of_module,
+)
+from bridge.graph.initial import Draw
+from bridge.graph.network import ConvertedNetwork
+from bridge.graph.program import switched
+from bridge.sequential import SequentialNetwork, digest_of, sequential_network
+from jaxmia.errors import InputError, NotConvertible
+from jaxmia.models import TrainableNetwork
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["auto", "jax", "torch"]
+"""As `shadow.backend`."""
+
+
+def trainable_module(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    draw: Draw,
+    source: str,
+    integers: bool = False,
+    backend: Backend = "auto",
+) -> TrainableNetwork:
+    """The network of shadow models that a module describes; arguments as of `convert_module`.
+
+    Raises:
+        InputError: It is no classifier of such samples, or `backend` is `jax` and it cannot be converted.
+    """
+
+    def in_torch() -> SequentialNetwork:
+        programs = programs_of_module(module, shape, source=source, integers=integers)
+        try:
+            digest = ConvertedNetwork(source, shape, 0, programs, draw).digest
+        except NotConvertible:
+            digest = digest_of(module)
+        return sequential_network(module.train, draw, shape, digest, source=source, integers=integers)
+
+    convert = functools.partial(convert_module, module, shape, draw=draw, source=source, integers=integers)
+    return _by_backend(backend, convert, in_torch)
+
+
+def trainable_program(
+    exported: ExportedProgram,
+    shape: tuple[int, ...],
+    *,
+    source: str,
+    integers: bool = False,
+    backend: Backend = "auto",
+) -> TrainableNetwork:
+    """The network of shadow models that an exported program describes; arguments as of `convert_exported`.
+
+    Raises:
+        InputError: As of `trainable_module`; or the program takes batches of one size only.
+    """
+    programs = programs_of_exported(exported, source=source)
+    draw = draw_of_exported(exported, programs, source=source)
+
+    def in_torch() -> SequentialNetwork:
+        digest = ConvertedNetwork(source, shape, 0, programs, draw).digest
+        return sequential_network(
+            lambda train: switched(exported, train=train).module(),
+            draw,
+            shape,
+            digest,
+            source=source,
+            integers=integers,
+        )
+
+    return _by_backend(backend, lambda: convert_exported(exported, shape, draw=draw, source=source), in_torch)
+
+
+def _by_backend(
+    backend: Backend, convert: Callable[[], ConvertedNetwork], in_torch: Callable[[], SequentialNetwork]
+) -> TrainableNetwork:
+    if backend == "torch":
+        return in_torch()
+    try:
+        return convert()
+    except NotConvertible as error:
+        if backend == "jax":
+            raise InputError(
+                f"{error}; shadow.backend: auto trains such networks in PyTorch, one model after another"
+            ) from error
+        network = in_torch()
+        logger.warning(
+            f"{error}; its shadow models are trained in {network.framework} instead, one after another: "
+            "shadow.count times as long as one model takes"
+        )
+        return network
