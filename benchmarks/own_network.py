@@ -17,7 +17,6 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.make_challenge import read_images
-from bridge.graph import ConvertedNetwork
 from bridge.shadows import from_factory
 from jaxmia.api import TrainedShadows, train_shadows
 from jaxmia.attacks import Evidence
@@ -28,6 +27,7 @@ from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.files import load_npz, write_text
+from jaxmia.models import TrainableNetwork
 from jaxmia.provenance import origin
 
 ATTACKS = ("lira-online-global", "lira-online-tied-shrunk", "rmia-online")
@@ -119,7 +119,7 @@ def measure(contest: Contest, pool: Pool, side: int, shadows: int, targets: int,
     classes, preprocessing = int(pool.labels.max()) + 1, Preprocessing(side)
     network = from_factory(contest.factory, (side, side, 3), classes)
 
-    def trained(recipe: Recipe, first: int, network: ConvertedNetwork | None = None) -> TrainedShadows:
+    def trained(recipe: Recipe, first: int, network: TrainableNetwork | None = None) -> TrainedShadows:
         return train_shadows(
             pool,
             recipe,

@@ -104,6 +104,27 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
     assert (tried, plan.width) == ([4], 4)
 
 
+@pytest.mark.parametrize("matmul", [90.0, 20.0], ids=["close", "hopeless"])
+def test_where_vmap_loses_models_of_a_network_of_ones_own_train_one_after_another(records, monkeypatch, matmul: float):
+    """Also where one way of vmap is so much slower than another that the rest would not be tried."""
+    rates = {"unrolled": 100.0, "matmul": matmul, "sequential": 150.0}
+    monkeypatch.setattr(autotune, "StepTimer", lambda chosen, plan: "sequential" if plan.sequential else plan.lowering)
+    monkeypatch.setattr(autotune, "images_per_second", rates.__getitem__)
+    monkeypatch.setattr(autotune, "conv_choices", lambda trainer, platform: tuple(rates))
+    plan = make_plan(EnsembleConfig(devices=1), trainer("cnn"), 4, LARGE)
+    assert plan.sequential
+    assert telling(records, "one after another (150 images/s)", "vmap (100 images/s)") == ["INFO"]
+    assert "convolutions sequential" in str(plan)
+
+
+def test_networks_of_ones_own_are_tried_one_after_another_too():
+    class Own:
+        convolutional, dense = True, False
+
+    assert conv_choices(replace(trainer(), network=Own()), "cpu")[-1] == "sequential"
+    assert "sequential" not in conv_choices(trainer("cnn"), "cpu")
+
+
 def test_too_little_memory_ends_the_widening(records, monkeypatch):
     def rate(rig):
         if rig > 4:
