@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
+from torch import nn
 
 from bridge.networks import build
 from bridge.trainer import augment, epoch_batches, make_optimizer, train_step
@@ -95,16 +96,36 @@ def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> lis
 
 
 class OneByOne:
-    """PyTorch, one model after the other: data on the device, channels-last, a fused optimizer."""
+    """PyTorch, one model after the other: data on the device, channels-last, a fused optimizer.
 
-    def __init__(self, peer: Peer) -> None:
-        self._recipe = peer.recipe
-        self._device = torch.device(peer.device)
-        height, width, channels = peer.network.shape
-        self._pixels = torch.rand(_POOL, channels, height, width, device=self._device)
-        self._labels = torch.randint(peer.network.classes, (_POOL,), device=self._device)
-        self._module = build(peer.network).to(self._device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._forward = torch.compile(self._module) if peer.way == "torch.compile" else self._module
+    Args:
+        module: What is trained.
+        shape: Axes of a sample, as the module takes them.
+        classes: Number of classes.
+        recipe: How; its precision is float32 or bfloat16.
+        device: PyTorch's name of the device.
+        compiled: Whether `torch.compile` fuses the module.
+        tokens: Number of token ids, where samples are such.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        classes: int,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        compiled: bool = False,
+        tokens: int | None = None,
+    ) -> None:
+        self._recipe = recipe
+        self._device = torch.device(device)
+        pool = torch.randint(tokens, (_POOL, *shape)) if tokens else torch.rand(_POOL, *shape)
+        self._pixels = pool.to(self._device)
+        self._labels = torch.randint(classes, (_POOL,), device=self._device)
+        self._module = module.to(self._device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._forward = torch.compile(self._module) if compiled else self._module
         self._optimizer = make_optimizer(self._module, self._recipe, fused=True)
         self._generator = torch.Generator(self._device).manual_seed(0)
         self._batches = self._epochs()
@@ -122,7 +143,9 @@ class OneByOne:
         _wait(self._device)
         started = time.perf_counter()
         for index in islice(self._batches, self._steps):
-            batch = augment(self._pixels[index], self._recipe.augment, self._generator)
+            batch = self._pixels[index]
+            if batch.ndim == 4:
+                batch = augment(batch, self._recipe.augment, self._generator)
             train_step(self._forward, self._optimizer, batch, self._labels[index], self._recipe)
         _wait(self._device)
         return time.perf_counter() - started
@@ -185,8 +208,23 @@ def make(peer: Peer) -> Timed:
         trainer = Trainer(peer.network, peer.recipe, Preprocessing(), compute)
         return StepTimer(trainer, plan_of(peer.width, "grouped", tuple(jax.local_devices()[:1])))
     torch.backends.cudnn.benchmark = True
-    torch.set_num_threads(max(1, torch.get_num_threads() // peer.processes))
-    return FuncVmap(peer) if peer.way == "torch.func" else OneByOne(peer)
+    share_cores(peer.processes)
+    if peer.way == "torch.func":
+        return FuncVmap(peer)
+    height, width, channels = peer.network.shape
+    return OneByOne(
+        build(peer.network),
+        (channels, height, width),
+        peer.network.classes,
+        peer.recipe,
+        device=peer.device,
+        compiled=peer.way == "torch.compile",
+    )
+
+
+def share_cores(processes: int) -> None:
+    """Takes this process's share of the cores, where several train at once."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 def _warm_up(timed: Timed) -> float:

@@ -209,9 +209,15 @@ def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Fi
     if path is None:
         return Finding(field, "bad", "no file is named", f"set it in the configuration or by --{field} FILE")
     try:
-        return Finding(field, "ok", f"{path}, {size(path.stat().st_size)}: {read(path)}")
+        return check_field(field, lambda: f"{path}, {size(path.stat().st_size)}: {read(path)}")
     except OSError as error:
         return Finding(field, "bad", f"{path}: cannot be read: {error.strerror}")
+
+
+def check_field(field: str, look: Callable[[], str]) -> Finding:
+    """A field of the configuration; `look` says what it means here, or raises `InputError`."""
+    try:
+        return Finding(field, "ok", look())
     except InputError as error:
         return Finding(field, "bad", str(error))
 

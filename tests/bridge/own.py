@@ -32,6 +32,10 @@ def strange(pixels: int = 64) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 3), _Strange())
 
 
+def words() -> nn.Module:
+    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3))
+
+
 def decides() -> nn.Module:
     return _Decides()
 

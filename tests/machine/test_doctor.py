@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bridge.networks import build
+from bridge.target import save_target
 from jaxmia.cli.main import main
 from jaxmia.errors import InputError
 from jaxmia.machine import doctor
@@ -16,6 +19,8 @@ from jaxmia.machine.doctor import (
     check_packages,
     installed_version,
 )
+from jaxmia.models import Network
+from tests.bridge.own import words
 
 H100 = Gpu("NVIDIA H100", "580.65.06", "81559 MiB", 9.0)
 P100 = Gpu("Tesla P100", "535.10", "16384 MiB", 6.0)
@@ -130,3 +135,51 @@ def test_the_command_prints_findings_and_fails_where_one_is_bad(capsys, tmp_path
     assert "challenge.public, challenge.private, challenge.target" in shown.err
     main(["doctor"])
     assert capsys.readouterr().out.startswith("ok    jaxmia: ")
+
+
+@pytest.mark.parametrize(
+    ("samples", "changes", "code", "line"),
+    [
+        ("features", {}, 0, "shadow: mlp, trained together in JAX, queried in 1 view"),
+        ("features", {"backend": "torch"}, 0, "shadow: mlp, trained one after another in PyTorch on"),
+        (
+            "features",
+            {"architecture": "resnet18"},
+            1,
+            "shadow: shadow.architecture: resnet18 does not take rows of fea",
+        ),
+        ("features", {"augment": {"flip": True}}, 1, "shadow: shadow.augment: rows of features cannot be augmented"),
+        ("tokens", {"architecture": "target"}, 0, "shadow: target, trained together in JAX, queried in 1 view"),
+        ("tokens", {"architecture": "mlp"}, 1, "shadow: shadow.architecture: mlp does not take sequences of token ids"),
+    ],
+)
+def test_the_shadows_are_tried_on_the_pool_s_own_samples(
+    samples: str, changes: dict, code: int, line: str, tmp_path: Path, capsys
+):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8, 5)).astype(np.float32) if samples == "features" else rng.integers(0, 9, (8, 5), np.int32)
+    for name, known in (("public", {"membership": np.arange(8) % 2}), ("private", {})):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            **{samples: rows},
+            labels=np.arange(8) % 3,
+            ids=[f"{i}" for i in range(8)],
+            **known,
+        )
+    save_target(words() if samples == "tokens" else build(Network("mlp", (5,), 3, width=4)), tmp_path / "model.pt")
+    files = {name: str(tmp_path / f"{name}.npz") for name in ("public", "private")}
+    section = {**files, "target": str(tmp_path / "model.pt")}
+    section |= {"architecture": "tests.bridge.own:words"} if samples == "tokens" else {}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"challenge": section, "shadow": {"architecture": "mlp", **changes}}))
+    if code:
+        with pytest.raises(SystemExit):
+            main(["doctor", "--config", str(path)])
+    else:
+        main(["doctor", "--config", str(path)])
+    shown = capsys.readouterr().out
+    assert f"{'bad ' if code else 'ok  '}  {line}" in shown
+    assert (
+        f"public.npz, 1 KiB: 8 {'rows of features' if samples == 'features' else 'sequences of token ids'} of 5"
+        in shown
+    )

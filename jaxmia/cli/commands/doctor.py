@@ -14,6 +14,7 @@ from jaxmia.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from bridge.target import Target
     from jaxmia.config import Config
     from jaxmia.machine.doctor import Finding
 
@@ -60,10 +61,11 @@ def _files(config: "Config") -> list["Finding"]:
     from bridge.challenge import categories_of, load_split
     from bridge.open import open_target
     from jaxmia.data.kinds import kind_of
-    from jaxmia.machine.doctor import check_file
+    from jaxmia.machine.doctor import check_field, check_file
 
     section = config.challenge
     seen: list[np.ndarray] = []
+    targets: list[Target] = []
 
     def samples(path: Path, known: bool) -> str:
         files = [file for file in (section.public, section.private) if file]
@@ -82,12 +84,42 @@ def _files(config: "Config") -> list["Finding"]:
     def target(path: Path) -> str:
         del path
         found = open_target(section)
+        targets.append(found)
         classes = found.query(seen[0]).shape[1] if seen else found.classes
         name = found.network.architecture if found.network else section.architecture
         return name + (f", {classes} classes" if classes else "")
 
-    return [
+    findings = [
         check_file("challenge.public", section.public, lambda path: samples(path, known=True)),
         check_file("challenge.private", section.private, lambda path: samples(path, known=False)),
         check_file("challenge.target", section.target, target),
     ]
+    if all(finding.state == "ok" for finding in findings):
+        findings.append(check_field("shadow", lambda: _shadows(config, targets[0], seen[0])))
+    return findings
+
+
+def _shadows(config: "Config", target: "Target", samples: "np.ndarray") -> str:
+    """What trains which network on such samples.
+
+    Raises:
+        InputError: They cannot be trained on or queried like this.
+    """
+    import numpy as np
+
+    from bridge.shadows import shadow_network
+    from jaxmia.data.kinds import kind_of
+    from jaxmia.data.pool import UNKNOWN, Pool
+    from jaxmia.training.ensemble import ForeignNetwork
+    from jaxmia.training.setup import shadow_setup
+
+    recipe, query, count = config.shadow, config.query, len(samples)
+    unknown = np.full(count, UNKNOWN, np.int8)
+    pool = Pool(samples, np.zeros(count, np.int32), np.arange(count).astype(str), unknown)
+    classes = target.query(samples).shape[1]
+    views = kind_of(samples).query_views(query.views, query.shift, recipe.augment, samples.shape[1:])
+    network = shadow_network(recipe, target, samples, classes)
+    setup = shadow_setup(pool, recipe, target.preprocessing, classes, views=views, seed=config.seed, network=network)
+    trained = setup.trainer.network
+    how = f"one after another in {trained.framework}" if isinstance(trained, ForeignNetwork) else "together in JAX"
+    return f"{recipe.architecture}, trained {how}, queried in {len(views)} view{'s' if len(views) > 1 else ''}"
