@@ -28,6 +28,7 @@ ABOUT = {
     "batch": 8,
     "repeats": 1,
     "seconds": 0.1,
+    "compiled": 1,
     "origin": {"device": "a CPU", "jax": "1", "torch": "2", "commit": "c"},
 }
 
