@@ -17,7 +17,13 @@ from jaxmia.runs.store import Chunk, Entry, ScoreStore
 
 
 def open_pipeline(config: Config, out: Path, progress_bar: ProgressBar = no_progress_bar) -> Pipeline:
-    """Creates the stages of a run, on all devices."""
+    """Creates the stages of a run, on all devices.
+
+    Raises:
+        InputError: The run directory is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file, expected the folder of the results")
     from jaxmia.training.devices import prepare_devices
 
     prepare_devices()
@@ -32,10 +38,10 @@ def train_and_query(pipeline: Pipeline, shard: Shard | None = None) -> None:
         Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     requery, waiting = prepare_run_dir(pipeline, pipeline.out)
-    pipeline.begin()
-    pipeline.query()
-    requery.run(waiting)
-    pipeline.train(shard)
+    with pipeline.begun():
+        pipeline.query()
+        requery.run(waiting)
+        pipeline.train(shard)
 
 
 def prepare_run_dir(pipeline: Pipeline, source: Path) -> tuple[Requery, list[Entry]]:

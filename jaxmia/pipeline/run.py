@@ -70,8 +70,8 @@ def train(
             f"{waiting[0].path}: was queried in other views; `jaxmia query` with the same options queries its models "
             "again"
         )
-    pipeline.begin()
-    pipeline.train(shard)
+    with pipeline.begun():
+        pipeline.train(shard)
 
 
 def query(
@@ -92,9 +92,9 @@ def query(
     _refuse_rounds(config)
     pipeline = open_pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
-    pipeline.begin()
-    pipeline.query()
-    requery.run(waiting)
+    with pipeline.begun():
+        pipeline.query()
+        requery.run(waiting)
 
 
 def _refuse_rounds(config: Config) -> None:

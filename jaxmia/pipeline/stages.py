@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import Config, load_config, save_config
+from jaxmia.config import Config, save_config
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
@@ -22,6 +22,7 @@ from jaxmia.pipeline.shard import Shard
 from jaxmia.provenance import file_digest, origin
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.log import EventLog
+from jaxmia.runs.presence import presence
 from jaxmia.runs.progress import ThroughputMeter
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
@@ -106,19 +107,21 @@ class Pipeline:
             network=shadow_network(self.config.shadow, self.target, self.pool.images_to("train on"), classes),
         )
 
-    def begin(self) -> None:
-        """Writes the resolved configuration and the samples to the run directory.
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Writes the resolved configuration and the samples to the run directory, for stages that run in the block.
 
         Raises:
-            InputError: A configured attack is unknown, or a checkpoint was made with another configuration; nothing is
-                written then.
+            InputError: A configured attack is unknown, a checkpoint was made with another configuration, or another
+                process trains with one; nothing is written then.
         """
         configured_attacks(self.config.attack)
-        self._refuse_other_recipe()
         if RunDir(self.out).checkpoints.exists():
             self._checkpoints().resumable(())
-        self.pool.save(RunDir(self.out).pool)
-        save_config(self.config, RunDir(self.out).config)
+        with presence(RunDir(self.out).claims, self.setup.cache_key()):
+            self.pool.save(RunDir(self.out).pool)
+            save_config(self.config, RunDir(self.out).config)
+            yield
 
     def missing_models(self, shard: Shard | None = None) -> list[int]:
         """Numbers of the shadow models that are still to be trained.
@@ -129,20 +132,6 @@ class Pipeline:
         present = _present(ScoreStore(RunDir(self.out).shadows), self.setup.cache_key())
         wanted = (shard or Shard()).models(self.config.shadow.count)
         return [model for model in wanted if model not in present]
-
-    def _refuse_other_recipe(self) -> None:
-        """Before the first models are stored, only the configuration says what processes at work train."""
-        path = RunDir(self.out).config
-        if not path.exists() or not Claims(RunDir(self.out).claims).others():
-            return
-        theirs, ours = (
-            {"cache_key": {"seed": config.seed, "shadow": config.shadow.model_dump(mode="json", exclude={"count"})}}
-            for config in (load_config(path), self.config)
-        )
-        if difference := describe_difference(theirs, ours):
-            raise InputError(
-                f"{path}: another process trains here by another configuration: {difference}; use another --out"
-            )
 
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are missing."""

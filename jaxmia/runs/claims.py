@@ -58,6 +58,24 @@ class Lease:
         return self.machine == _machine() and _process_start(self.pid) != self.started
 
 
+def own_lease() -> Lease:
+    """A lease of this process, on no models yet."""
+    pid = os.getpid()
+    return Lease((), platform.node(), pid, _machine(), _process_start(pid), secrets.token_hex(8))
+
+
+def parse_lease(fields: Any) -> Lease | None:
+    """A lease from what JSON holds; None if it is none."""
+    try:
+        told = {"models": tuple(fields["models"]), "host": printable(fields["host"])}
+        lease = Lease(**{**fields, **told, "progress": _figures(fields["progress"])})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    texts, counts = (lease.host, lease.machine, lease.started, lease.token), (lease.pid, lease.heartbeat, *lease.models)
+    sound = all(type(text) is str for text in texts) and all(type(count) is int and count >= 0 for count in counts)
+    return lease if sound and lease.pid else None
+
+
 class Claims:
     """Directory `claims/` of a run.
 
@@ -69,8 +87,7 @@ class Claims:
     def __init__(self, folder: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self.folder = Path(folder)
         self._heartbeat_seconds = heartbeat_seconds
-        pid = os.getpid()
-        self._me = Lease((), platform.node(), pid, _machine(), _process_start(pid), secrets.token_hex(8))
+        self._me = own_lease()
         self.progress: dict[str, Any] = {}
         """Progress that the next heartbeat records."""
 
@@ -162,14 +179,10 @@ def _content(path: Path) -> str:
 
 def _parse(content: str) -> Lease | None:
     try:
-        fields = json.loads(content)
-        told = {"models": tuple(fields["models"]), "host": printable(fields["host"])}
-        lease = Lease(**{**fields, **told, "progress": _figures(fields["progress"])})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        lease = parse_lease(json.loads(content))
+    except (ValueError, RecursionError):
         return None
-    texts, counts = (lease.host, lease.machine, lease.started, lease.token), (lease.pid, lease.heartbeat, *lease.models)
-    sound = all(type(text) is str for text in texts) and all(type(count) is int and count >= 0 for count in counts)
-    return lease if sound and lease.models and lease.pid else None
+    return lease if lease and lease.models else None
 
 
 def _figures(progress: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from jaxmia.models import Network
 from jaxmia.pipeline.run import run
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline
-from jaxmia.runs.claims import Claims
 from jaxmia.runs.store import ScoreStore
 from tests.challenge import make_challenge, make_pool
 from tests.conftest import Records, telling
@@ -198,14 +197,20 @@ def test_models_that_knew_something_else_are_refused_by_name(tmp_path: Path):
 def test_a_second_configuration_is_refused_while_another_process_trains(tmp_path: Path):
     """Before the first chunk or checkpoint is stored nothing else tells them apart."""
     config, out = challenge(tmp_path), tmp_path / "run"
-    Pipeline(config, out).begin()
-    before = (out / "config.yaml").read_bytes()
-    with Claims(out / "claims").acquire([0, 1]) as won:
-        assert won
-        other = config.model_copy(update={"seed": config.seed + 5})
-        with pytest.raises(InputError, match="process trains here by another configuration: seed is 3 there and 8"):
-            Pipeline(other, out).begin()
+    more = config.shadow.model_copy(update={"count": config.shadow.count + 8})
+    wanted = r"process \d+ of \S+ trains here by another configuration: seed is 3 there and 8 here; use another --out"
+    with Pipeline(config, out).begun():
+        before = (out / "config.yaml").read_bytes()
+        with pytest.raises(InputError, match=wanted):
+            run(config.model_copy(update={"seed": 8}), out)
         assert (out / "config.yaml").read_bytes() == before
-        more = config.shadow.model_copy(update={"count": config.shadow.count + 8})
-        Pipeline(config.model_copy(update={"shadow": more}), out).begin()
-    Pipeline(other, out).begin()
+        with Pipeline(config.model_copy(update={"shadow": more}), out).begun():
+            pass
+    with Pipeline(config.model_copy(update={"seed": 8}), out).begun():
+        assert load_config(out / "config.yaml").seed == 8
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(tmp_path: Path):
+    (tmp_path / "own.yaml").write_text("{}")
+    with pytest.raises(InputError, match=r"own\.yaml: is a file, expected the folder of the results"):
+        run(challenge(tmp_path), tmp_path / "own.yaml")

@@ -255,8 +255,11 @@ def test_an_own_attack_scores_a_run_is_recorded_and_reported(
 def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_path: Path):
     config = parse_config({"attack": {"candidates": ["no_such_module:Attack"]}}, "run.yaml")
     pipeline = Pipeline(config, tmp_path / "run", progress_bar)
-    with pytest.raises(InputError, match=r"attack\.candidates: cannot import 'no_such_module:Attack': ModuleNotFound"):
-        pipeline.begin()
+    with (
+        pytest.raises(InputError, match=r"attack\.candidates: cannot import 'no_such_module:Attack': ModuleNotFound"),
+        pipeline.begun(),
+    ):
+        pass
     assert not (tmp_path / "run").exists()
 
 
