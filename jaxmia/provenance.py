@@ -2,7 +2,9 @@
 
 import hashlib
 import platform
+import resource
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,13 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that processes may still take, also within this process's limit; None where unknown."""
+    available: list[int] = []
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min([*available, *([] if limit == resource.RLIM_INFINITY else [limit])], default=None)

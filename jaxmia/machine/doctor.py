@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from jaxmia._version import __version__
 from jaxmia.errors import InputError
 from jaxmia.machine.units import size
-from jaxmia.provenance import commit, processor
+from jaxmia.provenance import available_memory, commit, processor
 
 State = Literal["ok", "note", "bad"]
 
@@ -122,7 +122,7 @@ def check_memory() -> list[Finding]:
     """Cores, free memory, and free disk of the working directory."""
     free = shutil.disk_usage(Path.cwd()).free
     text = f"{processor()}; {size(free)} of disk free here"
-    available = _available_memory()
+    available = available_memory()
     return [Finding("machine", "ok", text if available is None else f"{text}; {size(available)} of memory available")]
 
 
@@ -238,12 +238,3 @@ def _remedy(found: list[Gpu], environment: Mapping[str, str], version_of: Callab
     return f"pip install --force-reinstall -c constraints.txt -e '.[{extra}]'" + (
         f" ({_OLD})" if found[0].capability < _CUDA13_CAPABILITY else ""
     )
-
-
-def _available_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None

@@ -14,7 +14,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
 from jaxmia.models import NETWORKS
 from jaxmia.models.native.build import multiplies_bfloat16
-from jaxmia.provenance import digest, processor
+from jaxmia.provenance import available_memory, digest, processor
 
 Device: TypeAlias = Any
 """A `jax.Device`, which type checkers do not accept as a type."""
@@ -69,6 +69,12 @@ def make_devices(section: EnsembleConfig) -> tuple[Device, ...]:
     if section.devices != "all" and section.devices > len(local):
         raise InputError(f"ensemble.devices: {section.devices} requested, {len(local)} found ({local[0].device_kind})")
     return tuple(local if section.devices == "all" else local[: section.devices])
+
+
+def device_memory(device: Device) -> int | None:
+    """Bytes that arrays on a device may take in all; None where unknown."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return available_memory() if limit is None and device.platform == "cpu" else limit
 
 
 def compute_dtype(shadow: Recipe, device: Device) -> jnp.dtype:

@@ -16,7 +16,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import NETWORKS, Compute, Network, TrainableNetwork
 from jaxmia.models.small import Hidden
-from jaxmia.training.devices import compute_dtype
+from jaxmia.training.devices import compute_dtype, device_memory
 from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
 
 State = dict[str, Any]
@@ -164,20 +164,36 @@ def make_trainer(
 
     Raises:
         InputError: Samples of this kind and shape cannot be augmented, viewed, normalised or taken by the network like
-            this.
+            this, or the network is too large for the device's memory.
     """
     one = jax.ShapeDtypeStruct((1, *shape), dtype)
     kind = kind_of(one)
     preprocessing.check(one)
     kind.check_augment(recipe.augment, shape)
     kind.check_views(symmetries, shape)
-    return Trainer(
+    device = jax.local_devices()[0]
+    trainer = Trainer(
         network or fitting_network(recipe, shape, classes, kind),
         recipe,
         preprocessing,
-        Compute(compute_dtype(recipe, jax.local_devices()[0])),
+        Compute(compute_dtype(recipe, device)),
         np.dtype(dtype),
     )
+    if network is None and (recipe.width or recipe.hidden):
+        _refuse_too_large(trainer, device_memory(device))
+    return trainer
+
+
+def _refuse_too_large(trainer: Trainer, available: int | None) -> None:
+    """Refuses a network whose training cannot fit: XLA would end the process instead of raising an error."""
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, state["params"])))
+    if available is not None and needed > available:
+        field = "hidden" if trainer.recipe.hidden else "width"
+        raise InputError(
+            f"shadow.{field}: a model takes {needed / 2**30:,.1f} GiB for weights, gradients and optimizer, "
+            f"available are {available / 2**30:,.1f} GiB; choose a smaller network"
+        )
 
 
 def fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: Kind) -> Network:

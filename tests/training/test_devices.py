@@ -3,6 +3,12 @@ import sys
 
 import pytest
 
+from jaxmia.config import Recipe
+from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.errors import InputError
+from jaxmia.provenance import available_memory
+from jaxmia.training.trainer import make_trainer
+
 AGAIN = """
 import resource
 import numpy as np
@@ -21,3 +27,29 @@ def test_freed_memory_is_used_again_without_page_faults():
     """64 MiB are 16,384 pages, or 32 huge ones."""
     told = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
     assert int(told.stdout) < 16
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "match"),
+    [
+        ({"architecture": "wideresnet", "width": 16_384}, (32, 32, 3), r"width: a model takes [\d,.]+ GiB for weights"),
+        ({"architecture": "cnn", "width": 16_384}, (8, 8, 1), "width: .*; choose a smaller network"),
+        ({"architecture": "mlp", "hidden": (16_384,) * 300}, (30,), "hidden: .*GiB"),
+    ],
+)
+def test_a_network_that_no_memory_holds_is_refused_in_one_line(recipe: dict, shape: tuple[int, ...], match: str):
+    """XLA would end the process instead."""
+    with pytest.raises(InputError, match=rf"^shadow\.{match}"):
+        make_trainer(Recipe(**recipe), shape, 10, Preprocessing(None, (0.5,), (0.5,)), dtype="float32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_limit_of_the_process_is_what_is_available():
+    free = available_memory()
+    assert free and free > 2**20
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); "
+        "from jaxmia.provenance import available_memory; print(available_memory())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(told.stdout) == 2**29
