@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_INPUTS_A_ROUND = 1000
+_INPUTS_A_ROUND = 500
 """Inputs of one process; a target's time is filled with as many processes as it takes."""
 _MOST_FAILURES = 3
 
@@ -48,7 +48,7 @@ def _draws_inputs(target: str) -> bool:
 
 
 def _pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "--timeout=0", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
