@@ -1,14 +1,17 @@
 import csv as csv_module
 import io
 import json
+import os
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
 import traceback
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.error import HTTPError
 
 import numpy as np
@@ -29,6 +32,7 @@ from jaxmia.leaderboard.submission import parse_submission, read_submission, to_
 from tests.conftest import Records, telling
 from tests.leaderboard.memory import traced
 
+ROOT = Path(__file__).parents[2]
 IDS = [f"p{i}" for i in range(400)]
 TRUTH = np.random.default_rng(0).permutation(400) < 200
 KEYS = {"red": "key-red", "blue": "key-blue"}
@@ -223,6 +227,31 @@ def test_the_client_submits_and_keeps_to_the_cooldown_of_the_server(tmp_path):
     assert second.submission_id != first.submission_id
     assert "waiting for the cooldown" in screen.getvalue()
     assert ranking == [{"team": "red", "score": first.score, "submissions": 2}]
+
+
+@pytest.mark.parametrize("files", [("a.csv", "a.csv"), ("a.csv", "b.csv")], ids=["one file", "two files"])
+def test_of_two_commands_side_by_side_one_uploads(tmp_path, files):
+    """Whichever comes second finds the lock or the cooldown, and the ledger holds what the server took."""
+    for seed, name in enumerate(("a.csv", "b.csv")):
+        write_submission(tmp_path / name, IDS, attack(seed, 2.0))
+    (tmp_path / "priv.csv").write_text("id,label,x\n" + "".join(f"{id_},0,0\n" for id_ in IDS))
+    with answering(PracticeServer(grader())) as server:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "JAXMIA_API_KEY": "key-red", "JAXMIA_LEADERBOARD_URL": server.url}
+        commands = [
+            subprocess.Popen(
+                [sys.executable, "-m", "jaxmia", "submit", name, "--private", "priv.csv"],
+                cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for name in files
+        ]  # fmt: skip
+        told = [(*command.communicate(timeout=120), command.returncode) for command in commands]
+        ranking = fetch(urllib.request.Request(server.url + "/leaderboard.json"))[2]
+    assert sorted(code for _, _, code in told) == [0, 1], told
+    (refused,) = (err for _, err, code in told if code)
+    assert re.search(r"not sent: (another submission is under way|the cooldown lasts another 60 min)", refused)
+    (record,) = read_ledger(tmp_path / "submissions.jsonl")
+    assert record.outcome is Outcome.ACCEPTED
+    assert ranking == [{"team": "red", "score": record.score, "submissions": 1}]
 
 
 @pytest.mark.parametrize(
