@@ -179,7 +179,7 @@ def _as_array(content: bytearray, limit: int) -> np.ndarray:
         raise ValueError(f"version {version[0]}.{version[1]} of .npy is none of 1.0, 2.0")
     shape, fortran_order, dtype = _NPY_HEADERS[version](head)
     if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded")
+        raise ValueError("an array holds Python objects, which are not loaded; write text as array.astype(str)")
     held = len(content) - head.tell()
     if math.prod(shape) * dtype.itemsize != held or max(shape, default=0) > limit:
         raise ValueError(f"{held} bytes are no array of {dtype} {list(shape)}")

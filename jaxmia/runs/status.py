@@ -11,6 +11,7 @@ from jaxmia.attacks.incomplete import MAX_INCOMPLETE
 from jaxmia.config import load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
+from jaxmia.files import read_json
 from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.matrices import configured_masks
 from jaxmia.runs.metrics import RunMetrics
@@ -29,6 +30,7 @@ class Status:
         done: Models that are stored.
         running: Models that are being trained.
         missing: Models that are neither; empty without a configuration.
+        saved: Models of `missing` that have a checkpoint, and the number of steps after which it was made.
         diverged: Models that were trained and are left out, because they diverged.
         fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models. Samples whose
             membership every model takes as told are not scored and do not count.
@@ -45,6 +47,7 @@ class Status:
     done: list[int]
     running: list[int]
     missing: list[int]
+    saved: list[dict[str, Any]]
     diverged: list[int]
     fewest_in: int
     fewest_out: int
@@ -88,6 +91,7 @@ def read_status(out: Path) -> Status:
         done=sorted(done),
         running=sorted(running),
         missing=sorted(missing),
+        saved=_saved(RunDir(out).checkpoints, missing),
         diverged=sorted(diverged),
         fewest_in=int(inside.min()) if len(inside) else 0,
         fewest_out=int(outside.min()) if len(outside) else 0,
@@ -98,6 +102,21 @@ def read_status(out: Path) -> Status:
         seconds_left=left / speed if speed and left is not None else None,
         fused=[] if config.exists() or entries else _fused(out),
     )
+
+
+def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
+    """What the run will go on from; folders that do not say whose they are count for nothing."""
+    found = []
+    for path in sorted(checkpoints.glob("*/about.json")):
+        try:
+            models = read_json(path, "jaxmia train")["models"]
+            steps = [int(step.name) for step in path.parent.iterdir() if step.name.isdecimal()]
+            waiting = sorted(missing & set(models))
+        except (InputError, OSError, KeyError, TypeError):
+            continue
+        if steps and waiting:
+            found.append({"models": waiting, "step": max(steps)})
+    return found
 
 
 def _of_scored(out: Path, entries: list[Entry], *counts: np.ndarray) -> tuple[np.ndarray, ...]:

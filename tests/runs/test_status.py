@@ -174,3 +174,15 @@ def test_a_claim_that_is_something_else_is_ignored(run: Path, content: str):
 def test_metadata_that_is_strange_tells_no_speed(run: Path, field: str, value: object):
     ScoreStore(run / "shadows").write(make_chunk([0, 1, 2], metadata={**MADE, field: value}))
     assert_told(run)
+
+
+@pytest.mark.parametrize("damage", [None, "", "[]", "3", '{"models": 3}', '{"models": [[0]]}', '{"models": ["x"]}'])
+def test_what_is_saved_of_models_in_training_is_told(run: Path, damage: str | None):
+    about = run / "checkpoints" / "00005-00007" / "about.json"
+    for step in ("25", "24", "26.orbax-checkpoint-tmp", "23.damaged"):
+        (about.parent / step).mkdir(parents=True)
+    about.write_text('{"cache_key": {}, "models": [2, 5, 6, 7]}' if damage is None else damage)
+    status = read_status(run)
+    assert status.saved == ([] if damage is not None else [{"models": [5, 6, 7], "step": 25}])
+    line = "saved:   5-7 at step 25; the same command goes on from there"
+    assert (line in describe(status)) == (damage is None)

@@ -66,7 +66,9 @@ def stop(ensemble: Ensemble, folder: Path, models: list[int], asks: int) -> Inte
     return caught.value
 
 
-def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(ensemble: Ensemble, tmp_path: Path):
+def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(
+    ensemble: Ensemble, tmp_path: Path, records: Records
+):
     """Also in the middle of epochs and in the query; bit for bit."""
     models = [0, 1, 5]
     whole = shadows(ensemble).train_chunk(models)
@@ -78,7 +80,9 @@ def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(ensembl
     in_query = stop(ensemble, tmp_path, models, total - 11 + 2)
     assert f"step {total} of {total}" in str(in_query)
     assert checkpoints(tmp_path).resumable([5, 1, 0, 2]) == [models]
+    records.clear()
     assert_equal(shadows(ensemble).train_chunk(models, checkpoints(tmp_path)), whole)
+    assert telling(records, "models 0-5", "checkpoint", f"step {total} of {total}") == ["INFO"]
 
 
 def test_checkpoints_come_by_the_clock_and_the_last_two_are_kept(ensemble: Ensemble, tmp_path: Path):

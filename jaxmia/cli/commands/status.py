@@ -55,6 +55,8 @@ def describe(status: "Status") -> list[str]:
         lines.append(f"running: {ranges(sorted(job['models']))} by {where}: {job.get('stage', '')} {share}{seen}")
     if status.missing:
         lines.append(f"missing: {ranges(status.missing)}")
+    for saved in status.saved:
+        lines.append(f"saved:   {ranges(saved['models'])} at step {saved['step']}; the same command goes on from there")
     if status.diverged:
         lines.append(f"diverged: {ranges(status.diverged)}, left out; a lower shadow.learning_rate may keep them")
     if status.done:
