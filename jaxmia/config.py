@@ -1,4 +1,4 @@
-"""Typed configuration: every section, every default, every bound."""
+"""Typed configuration: sections, fields, defaults and bounds."""
 
 import difflib
 import re
@@ -40,7 +40,7 @@ _PLAINLY = {
     "path_type": "must be a path",
     "invalid_key": "must be text to be a key",
 }
-"""Messages for error types that pydantic would describe in terms of Python's types."""
+"""Messages for error types that pydantic describes in terms of Python types."""
 
 _MAX_EPOCHS = 100_000
 _MAX_WIDTH = 16_384
@@ -94,8 +94,8 @@ class ChallengeConfig(_Section):
     target: Path | None = None
     """The target model: a state_dict (model.pt) or an exported program (.pt2)."""
     architecture: Literal["auto", "exported"] | Architecture | Plugin = "auto"
-    """The target's network; auto identifies it by its weights. `exported` is a program of torch.export.save, which is
-    code that must be trusted; `package.module:factory` returns a torch.nn.Module of your own that takes the weights."""
+    """The target's network; auto identifies it from its weights. `exported` is a program of torch.export.save, which is
+    code that must be trusted; `package.module:factory` returns your own torch.nn.Module, which loads the weights."""
     backend: Literal["jax", "torch"] = "jax"
     """Query the target converted to JAX (jax) or in PyTorch itself (torch)."""
     classes: Annotated[int, Field(ge=2)] | None = None
@@ -111,9 +111,9 @@ class ChallengeConfig(_Section):
     scaling: Literal["given", "pool"] = "given"
     """Scale features by the given mean and std, or by those of each feature over both files (pool)."""
     one_hot: tuple[str, ...] = ()
-    """Columns of a .csv file that hold categories; each becomes one feature a category."""
+    """Categorical columns of a .csv file; each becomes one feature per category."""
     dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
-    """Dataset classes that the files may contain, as module.name; they are read through stand-ins, never imported."""
+    """Dataset classes that the files may contain, as module.name; they are replaced by stand-ins, never imported."""
     max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
     """Largest file that is read, in bytes."""
 
@@ -146,7 +146,7 @@ class Recipe(_Section):
     """
 
     architecture: Architecture | Literal["target"] | Plugin = "resnet18"
-    """Network of the shadow models; the attack is strongest when it is the target's own, which `target` takes.
+    """Network of the shadow models; `target` is the target's own, with which the attack is strongest.
     `package.module:factory` names a network of your own, in Flax or PyTorch."""
     backend: Literal["auto", "jax", "torch"] = "auto"
     """What trains the shadow models: JAX, many together, or PyTorch (torch), one after another; auto uses PyTorch only
@@ -164,12 +164,12 @@ class Recipe(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability with which each hidden unit of an mlp is dropped in training."""
     known: Share = 0.9
-    """Share of the told memberships that every shadow takes as told: these members train all shadows, these non-members
-    none, and neither is scored; 0 draws all masks at random."""
+    """Fraction of the known memberships that is fixed: these members are in every shadow's training set, these
+    non-members in none, and neither are scored; 0 draws all masks at random."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Number of shadow models."""
     rounds: Annotated[int, Field(ge=1, le=2)] = 1
-    """With 2, half of the models are trained first, and the members of the others are drawn by what these find out."""
+    """With 2, half of the models are trained first, and their scores guide the training sets of the other half."""
     epochs: Annotated[int, Field(ge=1, le=_MAX_EPOCHS)] = 60
     """Number of passes over each model's IN samples."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
@@ -204,10 +204,10 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _layers_of_mlp(self) -> "Recipe":
         if self.hidden and self.width is not None:
-            raise ValueError("hidden: names the units of each layer; leave out width")
+            raise ValueError("hidden: sets the units of each layer; leave out width")
         given = [name for name in _MLP_FIELDS if getattr(self, name) != type(self).model_fields[name].default]
         if given and self.architecture != "mlp":
-            raise ValueError(f"{given[0]}: belongs to an mlp, but architecture is {self.architecture}")
+            raise ValueError(f"{given[0]}: applies to an mlp, but architecture is {self.architecture}")
         return self
 
     @model_validator(mode="after")
@@ -215,21 +215,21 @@ class Recipe(_Section):
         if self.architecture == "wideresnet" and (self.depth - 4) % 6:
             raise ValueError(f"depth: {self.depth} is not 6 n + 4 (10, 16, 22, 28, ...)")
         if self.rounds > self.count:
-            raise ValueError(f"rounds: {self.rounds} rounds need as many models at least (count is {self.count})")
+            raise ValueError(f"rounds: {self.rounds} rounds need at least as many models (count is {self.count})")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not less than epochs ({self.epochs})")
         return self
 
 
 class EnsembleConfig(_Section):
-    """How shadow models are trained together as an ensemble.
+    """How shadow models are trained as an ensemble.
 
     >>> EnsembleConfig(width=8).conv
     'auto'
     """
 
     width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Number of models trained together; auto measures which is fastest."""
+    """Number of models trained at once; auto measures which is fastest."""
     conv: Lowering | Literal["sequential", "auto"] = "auto"
     """How the convolutions of an ensemble are lowered; auto measures which is fastest."""
     devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
@@ -246,8 +246,8 @@ class QueryConfig(_Section):
     views: tuple[QueryView, ...] = ("auto",)
     """Symmetries in which each image is queried, beginning with identity; auto selects those of the augmentation."""
     shift: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
-    """If above 0, also query each view shifted by this many pixels in each of the eight directions; auto shifts
-    automatic views by one pixel if the augmentation crops."""
+    """If above 0, also query each view shifted by this many pixels in each of the eight directions; with automatic
+    views, auto shifts by one pixel if the augmentation crops."""
     batch_size: Annotated[int, Field(ge=1)] = 512
     """Number of images in a query step of one model."""
 
@@ -264,19 +264,19 @@ class AttackConfig(_Section):
     """How membership scores are computed from logit margins."""
 
     name: str = "auto"
-    """Attack whose scores are submitted; auto selects it by letting shadow models play the target;
+    """Attack whose scores are submitted; auto selects it by attacking shadow models as pseudo-targets.
     `package.module:Class` names your own."""
     candidates: tuple[str, ...] = ()
     """Your own attacks, as `package.module:Class`, that auto considers beside the standard ones."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """False positive rate at which the attack maximises the true positive rate."""
     targets: Annotated[int, Field(ge=4)] = 32
-    """Largest number of shadow models that play the target when the attack is selected."""
+    """Largest number of shadow models that serve as pseudo-targets when the attack is selected."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        from jaxmia.attacks.catalogue import AUTO, describe_unknown  # SciPy takes its time
+        from jaxmia.attacks.catalogue import AUTO, describe_unknown  # importing SciPy is slow
 
         if name != AUTO and (problem := describe_unknown(name)):
             raise PydanticCustomError("unknown_attack", cast(LiteralString, problem))
@@ -320,7 +320,7 @@ class Config(_Section):
     shadow: Recipe = Recipe()
     """How each shadow model is trained."""
     ensemble: EnsembleConfig = EnsembleConfig()
-    """How shadow models are trained together as an ensemble."""
+    """How shadow models are trained as an ensemble."""
     query: QueryConfig = QueryConfig()
     """How models are queried on each sample."""
     attack: AttackConfig = AttackConfig()
@@ -334,14 +334,14 @@ class Config(_Section):
 
 
 def template(name: str) -> Path:
-    """Path of a configuration or a cluster profile that comes with jaxmia.
+    """Path of a configuration or cluster profile that is part of jaxmia.
 
     Raises:
-        InputError: There is none of this name; the message lists those that there are.
+        InputError: There is no template of this name; the message lists the templates.
     """
     known = {path.stem: path for path in (Path(__file__).parent / "configs").rglob("*.yaml")}
     if name not in known:
-        raise InputError(f"{name!r} is no template; there are {', '.join(sorted(known))}")
+        raise InputError(f"{name!r} is no template; templates are {', '.join(sorted(known))}")
     return known[name]
 
 
@@ -395,7 +395,7 @@ def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str)
             name = ".".join([*sections, key if key.isidentifier() else _shown(key)])
             lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location, kind)}")
             continue
-        # pydantic puts "[key]" behind the place of a key of the wrong type.
+        # pydantic appends "[key]" to the location of a key of the wrong type.
         named = (part for part in location if part != "[key]" and not part.startswith(_UNION_BRANCHES))
         field = ".".join(part if part.isprintable() else _shown(part) for part in named)
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -1,4 +1,4 @@
-"""Code of the user's own, named as `package.module:name`."""
+"""Import of the user's own code, named as `package.module:name`."""
 
 import importlib
 import sys
@@ -9,21 +9,21 @@ from jaxmia.errors import InputError, printable
 
 
 def is_plugin(name: str) -> bool:
-    """Whether a name points to the user's code rather than to something built in."""
+    """Whether a name refers to the user's code rather than to something built in."""
     return ":" in name
 
 
 def import_plugin(name: str, field: str) -> Any:
-    """The object that a name points to; its module may lie in the working directory.
+    """Imports the object that a name refers to; its module may be in the working directory.
 
-    Naming it is the user's word that its code may run.
+    By naming it, the user allows its code to run.
 
     Args:
         name: `package.module:name`.
-        field: Field of the configuration that holds it, for messages.
+        field: Field of the configuration that contains the name, for messages.
 
     Raises:
-        InputError: The module cannot be imported, or has nothing of this name.
+        InputError: The module cannot be imported or does not define the name.
     """
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())

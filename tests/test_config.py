@@ -324,9 +324,9 @@ def test_a_number_that_no_machine_holds_is_refused_before_anything_is_allocated(
 @pytest.mark.parametrize(
     ("shadow", "message"),
     [
-        ({"architecture": "cnn", "hidden": [8]}, r"shadow\.hidden: belongs to an mlp, but architecture is cnn"),
-        ({"architecture": "resnet18", "dropout": 0.1}, r"shadow\.dropout: belongs to an mlp, but architecture is resn"),
-        ({"architecture": "mlp", "hidden": [8], "width": 8}, r"shadow\.hidden: names the units of each layer; leave"),
+        ({"architecture": "cnn", "hidden": [8]}, r"shadow\.hidden: applies to an mlp, but architecture is cnn"),
+        ({"architecture": "resnet18", "dropout": 0.1}, r"shadow\.dropout: applies to an mlp, but architecture is resn"),
+        ({"architecture": "mlp", "hidden": [8], "width": 8}, r"shadow\.hidden: sets the units of each layer; leave"),
         ({"architecture": "mlp", "hidden": [0]}, r"shadow\.hidden\.0: 0 must be greater than or equal to 1"),
         ({"architecture": "mlp", "activation": "swish"}, r"shadow\.activation: 'swish' must be 'relu', 'tanh', 'gelu'"),
     ],

@@ -1,4 +1,4 @@
-"""What a terminal shows: progress and tables; plain lines where there is no terminal."""
+"""Terminal output: progress bars and tables, or plain lines outside a terminal."""
 
 import logging
 import math
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class _LiteralConsole(Console):
-    """Shows text as it stands: names and paths out of files neither style nor move anything."""
+    """Console that prints text literally, so that names and paths from files cannot style or steer the terminal."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text without markup, its control characters escaped."""
+        """Renders text without markup and with control characters escaped."""
         return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
 
 
@@ -41,10 +41,10 @@ _results = _LiteralConsole(highlight=False, width=None if sys.stdout.isatty() el
 
 
 def output(result: str | Table) -> None:
-    """Prints a result to the standard output.
+    """Prints a result to standard output.
 
     Raises:
-        InputError: It cannot be written, as where the disk is full.
+        InputError: Standard output cannot be written, for example because the disk is full.
     """
     try:
         _results.print(result, soft_wrap=isinstance(result, str))
@@ -55,16 +55,16 @@ def output(result: str | Table) -> None:
 
 
 def announce(line: str) -> None:
-    """Prints one line to the standard error, which leaves the standard output to results.
+    """Prints one line to standard error, which keeps standard output for results.
 
-    A line that cannot be written is lost: what goes on does not depend on it.
+    A line that cannot be written is dropped.
     """
     with suppress(OSError):
         console.print(line, soft_wrap=True)
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints log messages above a progress bar, as plain lines."""
+    """Handler that prints log messages as plain lines above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         announce(self.format(record))
@@ -74,7 +74,7 @@ _handler = _ConsoleHandler()
 
 
 def show_messages(level: int) -> None:
-    """Shows what jaxmia logs at this level and above; a progress bar counts as INFO."""
+    """Shows jaxmia's log messages of this level and above; progress bars count as INFO."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(level)
@@ -85,7 +85,7 @@ def show_messages(level: int) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
-    """A progress bar with models, epoch, loss, accuracy IN and OUT, images/s and time left."""
+    """Shows a progress bar with models, epoch, loss, accuracy IN and OUT, images/s and time left."""
     if not logger.isEnabledFor(logging.INFO):
         yield lambda progress: None
         return
@@ -117,7 +117,7 @@ def progress_bar(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
 
 
 def figures_table(figures: "Figures", title: str) -> Table:
-    """AUC and TPR at each FPR with 95 % intervals."""
+    """Table of AUC and TPR at each FPR with 95 % intervals."""
     table = Table(title=title, title_justify="left")
     for column in ("figure", "value", "95 % interval"):
         table.add_column(column, justify="left" if column == "figure" else "right")
@@ -136,7 +136,7 @@ def _interval(estimate: "Estimate") -> tuple[str, str]:
 
 
 def ranking_table(standings: Sequence["Standing"]) -> Table:
-    """Teams of a practice leaderboard, in the order given."""
+    """Table of the teams of a practice leaderboard, in the given order."""
     table = Table(title="final ranking: TPR at 5 % FPR", title_justify="left")
     for column in ("rank", "team", "final", "95 % interval", "public"):
         table.add_column(column, justify="left" if column == "team" else "right")
@@ -148,13 +148,13 @@ def ranking_table(standings: Sequence["Standing"]) -> Table:
 
 
 def selection_table(selection: "SelectionSummary", rows: int = 12) -> Table:
-    """The best candidates of a selection."""
-    title = f"attacks on {selection.targets} shadows that play the target: mean TPR at {100 * selection.fpr:g} % FPR"
+    """Table of the best candidates of a selection."""
+    title = f"attacks on {selection.targets} pseudo-targets (shadow models): mean TPR at {100 * selection.fpr:g} % FPR"
     table = Table(title=title, title_justify="left")
     for column in ("attack", "TPR", "standard error", "AUC", ""):
         table.add_column(column, justify="left" if column in ("attack", "") else "right")
     usable = sorted((row for row in selection.results if row.tpr is not None), key=lambda row: -(row.tpr or 0))
-    # An attack that was aligned because the target is unlike its shadows stands in the table without that.
+    # The table lists the candidate itself even if it is applied in its aligned form.
     chosen = selection.candidate
     for row in usable[:rows] + [row for row in usable[rows:] if row.name == chosen]:
         mark = "" if row.name != chosen else "chosen, aligned" if selection.aligned else "chosen"
@@ -163,10 +163,10 @@ def selection_table(selection: "SelectionSummary", rows: int = 12) -> Table:
 
 
 def match_table(result: dict[str, Any], rows: int = 12) -> Table:
-    """The best recipes, as `match.json` holds them; of each the fields in which recipes differ."""
+    """Table of the best recipes in `match.json`, by the fields in which recipes differ."""
     target, trials = result["target"], result["trials"]
     title = (
-        f"recipes by energy score against the target, {result['models']} models each; the target's accuracy is "
+        f"recipes by energy score for the target, {result['models']} models each; the target's accuracy is "
         f"{target['accuracy_in']:.3f} on members and {target['accuracy_out']:.3f} on non-members"
     )
     table = Table(title=title, title_justify="left")
@@ -191,14 +191,14 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
 
 
 def _setting(value: Any) -> str:
-    """A field of a recipe in a word or two."""
+    """Formats a field of a recipe in a word or two."""
     if isinstance(value, dict):
         return " ".join(name if of is True else f"{name} {of}" for name, of in value.items() if of) or "none"
     return "default" if value is None else f"{value:g}"
 
 
 def vulnerable_table(metrics: "RunMetrics") -> Table:
-    """The most vulnerable samples: the target's margin beside its shadows' (mean, standard deviation)."""
+    """Table of the most vulnerable samples, with the target's margin and its shadows' mean and standard deviation."""
     table = Table(title=f"most vulnerable samples by {metrics.attack}: logit margins in nats", title_justify="left")
     for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
         table.add_column(column, justify="left" if column in ("id", "") else "right")
@@ -215,29 +215,29 @@ def vulnerable_table(metrics: "RunMetrics") -> Table:
 
 
 def promise_lines(metrics: "RunMetrics") -> list[str]:
-    """What to expect on the private samples, how far the target is from its shadows, and what is known of epsilon."""
+    """Lines with the TPR expected on private samples, the target's distance from its shadows, and the epsilon bound."""
     lines = []
     if expected := metrics.private:
         lines.append(
-            f"private samples: TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR expected "
-            f"({expected.low:.4f} - {expected.high:.4f}), for a target trained as its shadows were"
+            f"private samples: expected TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR "
+            f"({expected.low:.4f} - {expected.high:.4f}), if the target was trained as its shadows were"
         )
     if metrics.unlike_shadows:
         lines.append(
-            f"unlike its shadows: the target's logit margins lie {metrics.misalignment:.1f} standard deviations from "
-            "theirs, so the attack may be weaker than on shadows; `jaxmia match` looks for a recipe that comes closer"
+            f"target unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations from "
+            "theirs, so the attack may be weaker than expected; `jaxmia match` searches for a better recipe"
         )
     if metrics.audit and (other := metrics.audit.uninformed):
         gains = [("AUC", other.auc_gain), (f"TPR at {100 * metrics.fpr:g} % FPR", other.tpr_gain)]
         lines += [
-            f"{name}: {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over an attack that knows no membership "
+            f"{name}: {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over an attack without known memberships "
             f"({other.attack})"
             for name, gain in gains
             if gain
         ]
     bound = metrics.epsilon
     if bound.lower is None:
-        lines.append(f"epsilon: no bound, since {bound.reason}")
+        lines.append(f"epsilon: no bound, because {bound.reason}")
     else:
         lines.append(
             f"epsilon: at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % "
@@ -251,13 +251,13 @@ def _fit(mean: float | None, std: float | None) -> str:
 
 
 def _printable(name: str) -> Text:
-    """A name out of somebody's file in one short cell, which neither styles nor moves anything."""
+    """Formats a name from a file as one short table cell without markup or control characters."""
     shown = name if len(name) <= 32 else f"{name[:29]}..."
     return Text(shown if shown.isprintable() else repr(shown))
 
 
 def bench_table(result: dict[str, Any]) -> Table:
-    """What `jaxmia.machine.bench.describe` gives, a row a contender."""
+    """Table of the result of `jaxmia.machine.bench.describe`, one row per contender."""
     from jaxmia.machine.bench import memory, products, verdict
 
     rows = result["rows"]
@@ -289,7 +289,7 @@ def bench_table(result: dict[str, Any]) -> Table:
 
 
 def comparison_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Measurements of several machines side by side: the best of each way of training."""
+    """Table that compares several machines by the best rate of each way of training."""
     table = Table(title="images/s, best width", title_justify="left")
     table.add_column("how")
     for result in results:
@@ -321,7 +321,7 @@ def _doing(title: str, progress: "ChunkProgress") -> str:
 
 
 def _figures(moment: dict[str, Any]) -> str:
-    """What is known of a moment, as `ThroughputMeter` gives it."""
+    """Formats the figures of a `ThroughputMeter` in one line."""
     parts = []
     if moment["stage"] == "training":
         parts = [f"epoch {moment['epoch']:.0f}/{moment['epochs']}"]

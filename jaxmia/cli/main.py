@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""Entry point of the command line: parses arguments, runs the command, prints errors."""
 
 import dataclasses
 import difflib
@@ -34,18 +34,18 @@ from jaxmia.runs.signals import Interrupted, interruptible
 
 @dataclasses.dataclass
 class Completion:
-    """Prints a script that completes commands and options, those of the configuration too.
+    """Prints a script that completes commands, options and configuration fields in your shell.
 
     Example: jaxmia completion bash > ~/.local/share/bash-completion/completions/jaxmia
     """
 
     shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]
-    """Which shell."""
+    """Shell for which the script is printed."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Prints."""
+        """Prints the script."""
         refuse_overrides(overrides)
-        commands: Any = Union[  # noqa: UP007  made of a list
+        commands: Any = Union[  # noqa: UP007  built from a list
             tuple(Annotated[with_all_options(name), tyro.conf.subcommand(name)] for name in COMMANDS)
         ]
         tyro.cli(commands, prog="jaxmia", args=["--tyro-print-completion", self.shell])
@@ -77,41 +77,41 @@ _CONFIGURED = (Demo, Init, Run, Train, Query, Score, Match, Audit, Report, Bench
 
 
 _SUMMARIES = {
-    "demo": "the whole way on a small challenge that it makes",
-    "init": "write a configuration to begin with",
-    "run": "everything from the three files to a submission and a report",
-    "train": "train shadow models, or one share of them",
+    "demo": "run a complete attack on a small challenge that it builds",
+    "init": "write a configuration to start from",
+    "run": "go from the challenge's three files to a submission and a report",
+    "train": "train the shadow models, or one shard of them",
     "query": "query the target",
-    "score": "score the samples, write the submission",
-    "match": "find the training recipe that looks most like the target's",
+    "score": "score the samples and write the submission",
+    "match": "search for the target's training recipe",
     "audit": "score each sample with the memberships of all others known",
-    "fuse": "several runs of one challenge to one submission",
-    "report": "a page that says how good the attack is expected to be",
-    "status": "how far a run is",
-    "evaluate": "AUC and TPR at FPR against a known truth",
-    "validate": "check a submission by the rules of the server",
-    "submit": "check a submission, then upload it",
-    "leaderboard": "a practice leaderboard on this machine",
-    "cluster": "job files for HTCondor or Slurm",
-    "bench": "how fast this machine trains",
-    "doctor": "is this machine fit: GPU, versions, memory, files",
-    "completion": "completion of commands and options for your shell",
+    "fuse": "combine several runs on one challenge into one submission",
+    "report": "write an HTML report on the attack and its expected TPR",
+    "status": "show the progress of a run",
+    "evaluate": "compute AUC and TPR at FPR from the true memberships",
+    "validate": "check a submission by the rules of the course's server",
+    "submit": "check and upload a submission",
+    "leaderboard": "run a practice leaderboard on this machine",
+    "cluster": "write job files for HTCondor or Slurm",
+    "bench": "measure how fast this machine trains",
+    "doctor": "check this machine: GPU, versions, memory, files",
+    "completion": "print a script for shell completion",
 }
 
 
 @dataclasses.dataclass
 class _Everywhere:
-    """What every command takes."""
+    """Options that every command takes."""
 
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print results, warnings and errors only."""
+    """Print only results, warnings and errors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; exits with 0 done, 1 bad input, 2 wrong usage, 130 interrupted."""
+    """Runs a command; exits with 0 for success, 1 for bad input, 2 for wrong usage, 130 after an interruption."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # the terminal may be unable to encode a path
     try:
         with interruptible():
             _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -125,10 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"jaxmia: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("jaxmia: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print("jaxmia: interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output is gone; flushing at exit must not complain again.
+        # The reader of the output is gone; flushing at exit must not raise again.
         _drop_results()
         sys.exit(1)
 
@@ -143,7 +143,7 @@ def _flush_results() -> None:
 
 
 def _drop_results() -> None:
-    """What is not printed by now stays so."""
+    """Discards output that has not been written yet."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -151,16 +151,16 @@ def _drop_results() -> None:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], list[str]]:
-    """The command that a command line (without `jaxmia`, `--help` and `--quiet`) names, and fields that it sets.
+    """Parses a command line without `jaxmia` and `--quiet` into a command and the fields that it sets.
 
     Raises:
         UsageError: There is no such command, or its options are wrong.
-        SystemExit: Its help was asked for, and printed.
+        SystemExit: Help was requested and has been printed.
     """
     name, *rest = arguments
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"commands are {', '.join(COMMANDS)}"
         raise UsageError(f"{name!r} is no command; {hint}")
     own, overrides = split_overrides(rest)
     if {"-h", "--help"} & set(own):
@@ -171,7 +171,7 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], li
 
 
 def with_all_options(name: str) -> type:
-    """The command with the options that every command takes and, where it is configured, every field."""
+    """Adds to a command the common options and, if it takes a configuration, every field of it."""
     command = COMMANDS[name]
     fields: list = []
     if command in _CONFIGURED:
@@ -205,15 +205,15 @@ def _refuse_nowhere() -> None:
     try:
         Path.cwd()
     except FileNotFoundError as error:
-        raise InputError("the working directory is gone; change to one that exists") from error
+        raise InputError("the working directory no longer exists; change to another one") from error
 
 
 def _overview() -> str:
-    lines = ["usage: jaxmia COMMAND [OPTIONS]; --help says more, --quiet: results only", ""]
+    lines = ["usage: jaxmia COMMAND [OPTIONS]    (jaxmia COMMAND --help explains the options)", ""]
     lines += [f"  {name:<12} {_SUMMARIES[name]}" for name in COMMANDS]
     lines += [
         "",
-        "First: `jaxmia demo` shows the whole way; `jaxmia doctor` looks at this machine.",
+        "First: `jaxmia demo` runs an example; `jaxmia doctor` checks this machine.",
         "Then: `jaxmia init own.yaml`, edit it, `jaxmia run --config own.yaml --out DIR`.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A command's own options, and one line for whoever mistypes them."""
+"""Parses a command's own options, with one line for each mistake."""
 
 import contextlib
 import dataclasses
@@ -17,13 +17,13 @@ from jaxmia.errors import UsageError
 
 
 def parse_options(name: str, command: type, arguments: Sequence[str], elsewhere: Sequence[str]) -> Callable[..., None]:
-    """A command with its options set.
+    """Parses the options of a command.
 
     Args:
-        name: Of the command.
-        command: Its dataclass.
-        arguments: What stands behind the name, without fields of the configuration.
-        elsewhere: Options that are taken elsewhere, to be suggested where one of them is misspelled.
+        name: Name of the command.
+        command: Dataclass of the command.
+        arguments: Arguments after the name, without fields of the configuration.
+        elsewhere: Options that are parsed elsewhere, suggested if one of them is misspelled.
 
     Raises:
         UsageError: An option is unknown, one is missing, or a value cannot be read.
@@ -36,7 +36,7 @@ def parse_options(name: str, command: type, arguments: Sequence[str], elsewhere:
     missing = [option for option, needed in required.items() if needed and option not in given]
     example = f"; as in {match[1]}" if (match := re.search(r"Example: (.*)", inspect.getdoc(command) or "")) else ""
     if missing:
-        raise UsageError(f"{name}: lacks {' and '.join(missing)}{example}")
+        raise UsageError(f"{name}: {' and '.join(missing)} missing{example}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -50,7 +50,7 @@ def parse_options(name: str, command: type, arguments: Sequence[str], elsewhere:
 
 
 def _options(command: type) -> dict[str, bool]:
-    """The options of a command, positional ones left out, and whether each must be given."""
+    """Options of a command, without positional ones, and whether each is required."""
     kinds = typing.get_type_hints(command, include_extras=True)
     return {
         f"--{field.name.replace('_', '-')}": field.default is dataclasses.MISSING
@@ -61,15 +61,15 @@ def _options(command: type) -> dict[str, bool]:
 
 def _suggestion(option: str, options: Sequence[str]) -> str:
     close = difflib.get_close_matches(option, options, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(options))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; options are {', '.join(sorted(options))}"
 
 
 def _sentence(box: str) -> str:
-    """What tyro says in a frame below its title, up to the next line drawn across it."""
+    """Text of tyro's framed message below its title, up to the next horizontal line."""
     body = Text.from_ansi(box).plain.partition("\n")[2].replace("│", " ")
     sections = (" ".join(section.split()) for section in re.split("[─-]{4,}", body))
     text = next(filter(None, sections), "wrong options")
-    text = re.sub(r"^Missing from [^:]*: (\S+).*", r"lacks \1", text)
+    text = re.sub(r"^Missing from [^:]*: (\S+).*", r"\1 missing", text)
     text = re.sub(r"^Error parsing ", "", text)
-    text = re.sub(r"invalid literal for int\(\) with base 10: ", "no whole number: ", text)
+    text = re.sub(r"invalid literal for int\(\) with base 10: ", "not an integer: ", text)
     return text.removesuffix(".")

@@ -1,4 +1,4 @@
-"""Fields of the configuration that are set on the command line: `--section.field VALUE`."""
+"""Fields of the configuration that are set on the command line with `--section.field VALUE`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _SOURCE = "command line"
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts arguments into a command's own and those that set fields, `--section.field` with the values behind it."""
+    """Splits arguments into a command's own and those that set fields, `--section.field` and its values."""
     own: list[str] = []
     overrides: list[str] = []
     current = own
@@ -27,11 +27,11 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def configure(path: Path | None, overrides: Sequence[str]) -> "Config":
-    """The configuration of a YAML file (the defaults where there is none), with fields replaced by overrides.
+    """Loads a configuration from a YAML file, or the defaults without one, and applies overrides.
 
     Raises:
-        InputError: The file is bad; every field is named.
-        UsageError: The file is good and an override is not, or does not fit what the file says.
+        InputError: The file is invalid; the message names every invalid field.
+        UsageError: The file is valid, but an override is not or conflicts with the file.
     """
     from jaxmia.files import read_yaml
 
@@ -39,16 +39,16 @@ def configure(path: Path | None, overrides: Sequence[str]) -> "Config":
 
 
 def configure_content(content: Mapping[str, Any], source: str, overrides: Sequence[str]) -> "Config":
-    """A configuration of sections, with fields replaced by overrides.
+    """Builds a configuration from sections and applies overrides.
 
     Args:
-        content: Section names to their fields.
-        source: Where it comes from, for messages.
-        overrides: As `split_overrides` returns them.
+        content: Mapping from section names to their fields.
+        source: Origin of the content, for messages.
+        overrides: Overrides as returned by `split_overrides`.
 
     Raises:
-        InputError: The content is bad; every field is named.
-        UsageError: The content is good and an override is not, or does not fit what the content says.
+        InputError: The content is invalid; the message names every invalid field.
+        UsageError: The content is valid, but an override is not or conflicts with it.
     """
     from jaxmia.config import parse_config
 
@@ -58,12 +58,12 @@ def configure_content(content: Mapping[str, Any], source: str, overrides: Sequen
     try:
         return parse_config(_merged(content, given), _SOURCE)
     except InputError as error:
-        parse_config(content, source)  # what is wrong in the file is told as such
+        parse_config(content, source)  # errors in the file itself are reported as such
         raise UsageError(str(error)) from error
 
 
 def refuse_overrides(overrides: Sequence[str]) -> None:
-    """For commands that take no configuration.
+    """Rejects overrides, for commands that take no configuration.
 
     Raises:
         UsageError: There are overrides.
@@ -78,7 +78,7 @@ def _is_override(argument: str) -> bool:
 
 
 def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested sections; several values make a list. Each value is read as YAML, save that of a path, which is itself."""
+    """Parses overrides into nested sections; several values make a list. Values are YAML, except literal paths."""
     given: dict[str, Any] = {}
     position = 0
     while position < len(overrides):
@@ -96,13 +96,13 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
         for part in sections:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise UsageError(f"--{name}: {part} was given a value before")
+                raise UsageError(f"--{name}: {part} already has a value")
         section[field] = parsed[0] if len(parsed) == 1 else parsed
     return given
 
 
 def _is_path(names: Sequence[str]) -> bool:
-    """Whether the field that these names lead to holds a path."""
+    """Whether the named field holds a path."""
     from jaxmia.config import Config
 
     kind: Any = Config
@@ -118,7 +118,7 @@ def _value(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"--{name}: {text[:80]!r} is no value") from error
+        raise UsageError(f"--{name}: {text[:80]!r} is not a valid value") from error
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_help_lists_the_networks(capsys):
 
 def test_a_misspelled_command_is_told_the_right_one(capsys):
     assert refusal(capsys, "evalute", code=2) == "'evalute' is no command; did you mean 'evaluate'?"
-    assert refusal(capsys, "xyz", code=2).startswith("'xyz' is no command; there are ")
+    assert refusal(capsys, "xyz", code=2).startswith("'xyz' is no command; commands are ")
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def test_a_misspelled_command_is_told_the_right_one(capsys):
         ("run --confg=a", "run: --confg: unknown option; did you mean '--config'?"),
         ("run --quite", "run: --quite: unknown option; did you mean '--quiet'?"),
         ("run --sed 3", "run: --sed: unknown option; did you mean '--seed'?"),
-        ("status --zzz", "status: --zzz: unknown option; there are --help, --json, --quiet"),
-        ("train", "train: lacks --out; as in jaxmia train --config own.yaml --out "),
-        ("run --config a.yaml", "run: lacks --out; as in jaxmia run --config own.yaml --out "),
-        ("evaluate --truth t", "evaluate: lacks PATH; as in jaxmia evaluate runs/demo --truth runs/demo/truth.csv"),
+        ("status --zzz", "status: --zzz: unknown option; options are --help, --json, --quiet"),
+        ("train", "train: --out missing; as in jaxmia train --config own.yaml --out "),
+        ("run --config a.yaml", "run: --out missing; as in jaxmia run --config own.yaml --out "),
+        ("evaluate --truth t", "evaluate: PATH missing; as in jaxmia evaluate runs/demo --truth runs/demo/truth.csv"),
         ("evaluate a b --truth t", "evaluate: 'b': one argument too many; as in jaxmia evaluate runs/demo --truth "),
         ("evaluate a --truth t --json 1", "evaluate: '1': one argument too many; as in jaxmia evaluate "),
         (
             "leaderboard --private a --truth b --port x",
-            "leaderboard: --port: no whole number: 'x'; as in jaxmia leaderboard ",
+            "leaderboard: --port: not an integer: 'x'; as in jaxmia leaderboard ",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys, planted: tuple
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxmia.pipeline.scoring.score", interrupted)
-    assert "the same command goes on" in refusal(capsys, "score", "--out", planted[0], code=130)
+    assert "the same command resumes" in refusal(capsys, "score", "--out", planted[0], code=130)
 
 
 def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):

@@ -105,7 +105,7 @@ def test_a_full_disk_behind_the_messages_ends_nothing(run: Path):
 def test_a_working_directory_that_is_gone_is_one_line(tmp_path: Path):
     (tmp_path / "gone").mkdir()
     done = jaxmia("status run", tmp_path, "cd gone && rmdir ../gone && {}")
-    assert done.stderr == "jaxmia: the working directory is gone; change to one that exists\n"
+    assert done.stderr == "jaxmia: the working directory no longer exists; change to another one\n"
     assert done.returncode == 1
 
 

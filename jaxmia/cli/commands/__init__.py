@@ -1,1 +1,1 @@
-"""The commands of the command line: each a dataclass of its options that runs when it is called."""
+"""Commands of the command line: each is a dataclass of its options and is called to run it."""

@@ -12,31 +12,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Audit:
-    """Scores every sample with the memberships of all others known: the strongest attack, for who trained the model.
+    """Scores every sample with the memberships of all others known, for those who trained the model.
 
-    Divides the samples into folds and trains shadow.count models for each, which take the memberships outside of the
-    fold as told. Says what that costs before it starts; the same command goes on after an interruption.
+    Divides the samples into folds and trains shadow.count models for each, with the known memberships outside the
+    fold. Prints the cost before it starts; the same command resumes an interrupted audit.
 
     Example: jaxmia audit --config own.yaml --out runs/audit --truth truth.csv --folds 4
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
+    """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     truth: Path | None = None
-    """CSV of id,membership, for samples of which the challenge's files do not tell it."""
+    """CSV of id,membership for the samples whose membership is not in the challenge's files."""
     folds: int = 4
-    """Number of folds: with more, the shadows know more, and there are as many times more of them."""
+    """Number of folds; more folds leave fewer memberships unknown and need proportionally more shadows."""
     compare: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Also attack without knowing a membership, by as many shadows as a fold has, and say how much that finds less."""
+    """Also attack without known memberships, with as many shadows as one fold has, and report the difference."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Say what it costs, and stop."""
+    """Print the cost and stop."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print what metrics.json holds instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Audits."""
+        """Runs the audit."""
         from jaxmia.cli.commands.run import show_metrics
         from jaxmia.cli.display import output, progress_bar
         from jaxmia.cli.overrides import configure

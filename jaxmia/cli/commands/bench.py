@@ -24,7 +24,7 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 @dataclass
 class Bench:
-    """Images a second of training on this machine, by way of training together and width; needs no data.
+    """Measures training throughput on this machine in images/s, by lowering and width; needs no data.
 
     Example: jaxmia bench --peers --out runs/bench --shadow.architecture resnet8 --shadow.batch_size 64
     """
@@ -38,20 +38,20 @@ class Bench:
     classes: int = 9
     """Number of classes."""
     widths: tuple[int, ...] = ()
-    """Models together; by default 1, 2, 4, ... as far as is sensible here."""
+    """Numbers of models to train at once; by default 1, 2, 4, ... up to what is sensible on this device."""
     repeats: int = 5
-    """Timed repeats of everything, in turns."""
+    """Number of timed repeats; the variants take turns."""
     seconds: float = 1.0
-    """Least duration of a repeat."""
+    """Minimum duration of a repeat, in seconds."""
     peers: Switch = False
-    """Also time plain vmap and PyTorch: eager, compiled, float32, bfloat16, one process a core, torch.func."""
+    """Also time plain vmap and PyTorch: eager, compiled, float32, bfloat16, one process per core, torch.func."""
     json: Switch = False
     """Print JSON instead of a table."""
     compare: tuple[Path, ...] = ()
-    """Set JSON files of several machines side by side instead of measuring."""
+    """Compare the JSON files of several machines instead of measuring."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Measures."""
+        """Runs the benchmark."""
         from jaxmia.cli.display import bench_table, comparison_table, output
 
         if self.compare:
@@ -60,7 +60,9 @@ class Bench:
             output(comparison_table([load(path) for path in self.compare]))
             return
         if min((self.repeats, *self.widths, *self.shape, self.classes - 1)) < 1 or not 0 < self.seconds < 3600:
-            raise UsageError("--repeats, --widths and --shape are 1 or more, --classes 2 or more, --seconds above 0")
+            raise UsageError(
+                "--repeats, --widths and --shape must be at least 1, --classes at least 2, --seconds above 0"
+            )
         from jaxmia.cli.overrides import configure
         from jaxmia.data.preprocessing import Preprocessing
         from jaxmia.files import write_text
@@ -97,7 +99,7 @@ class Bench:
         devices = make_devices(config.ensemble)
         platform = devices[0].platform
         default = (1, 2, 4, 8, 16, 32, 64) if platform != "cpu" else tuple(len(devices) * n for n in (1, 2, 4, 8))
-        # What plain `vmap` does is timed as a peer; wider than a few it takes minutes.
+        # Plain `vmap` is timed as a peer; beyond a few models it takes minutes.
         convs = tuple(conv for conv in conv_choices(trainer, platform) if conv != "grouped")
         contenders = []
         for conv in convs if config.ensemble.conv == "auto" else (config.ensemble.conv,):
@@ -137,14 +139,14 @@ def _scale(trainer: "Trainer", config: "Config") -> "Scale":
 
 
 def _ceilings() -> dict[str, float]:
-    """What this device can multiply a second, by precision: the best of two libraries."""
+    """Highest rate of matrix products on this device by precision, the better of XLA and PyTorch."""
     import jax.numpy as jnp
 
     from bridge.product import product_flops_per_second as in_torch
     from jaxmia.machine.ceiling import product_flops_per_second
     from jaxmia.training.speed import PeerError
 
-    logger.info("ceiling: multiplying matrices")
+    logger.info("ceiling: timing matrix products")
     ceilings = {name: product_flops_per_second(jnp.dtype(name)) for name in ("float32", "bfloat16")}
     try:
         theirs = in_torch(_torch_device())
@@ -155,7 +157,7 @@ def _ceilings() -> dict[str, float]:
 
 
 def _torch_device() -> str:
-    """PyTorch's name of the kind of device that JAX uses."""
+    """PyTorch's name for the kind of device that JAX uses."""
     import jax
 
     return "cuda" if jax.default_backend() == "gpu" else "cpu"

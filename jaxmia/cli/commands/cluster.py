@@ -1,4 +1,4 @@
-"""The command that hands a run to a cluster."""
+"""The command that writes job files for a cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ class Cluster:
     """
 
     scheduler: Annotated[Literal[*SCHEDULERS], tyro.conf.Positional]  # pyright: ignore[reportInvalidTypeForm]
-    """What runs the cluster."""
+    """Scheduler of the cluster."""
     config: Path
-    """Configuration of the run (YAML)."""
+    """Configuration file of the run (YAML)."""
     out: Path
     """Folder of the run, on a file system that every machine sees; the job files go to DIR/cluster."""
     jobs: int
-    """Number of training jobs; each trains a shard, on Slurm one a node (nodes in the profile)."""
+    """Number of training jobs; each trains one shard, or on Slurm one shard per node (nodes in the profile)."""
     profile: Path | None = None
-    """What this cluster wants to be told (`jaxmia init mine.yaml --template slurm` writes one)."""
+    """Settings of this cluster (YAML); `jaxmia init mine.yaml --template slurm` writes a file to start from."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Writes."""
+        """Writes the job files."""
         refuse_overrides(overrides)
         from jaxmia.cli.display import output
 

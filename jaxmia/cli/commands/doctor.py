@@ -1,4 +1,4 @@
-"""The command that looks at the machine."""
+"""The command that checks the machine."""
 
 import json
 import os
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Doctor:
-    """Is this machine fit: versions, devices (is the GPU really used?), memory, the challenge's files.
+    """Checks this machine: versions, devices (whether the GPU is used), memory, and the challenge's files.
 
-    Exit status 1 if something keeps a run from working or from using the GPU.
+    The exit status is 1 if something would keep a run from working or from using the GPU.
 
     Example: jaxmia doctor --config own.yaml
     """
 
     config: Path | None = None
-    """Configuration (YAML) whose files are to be looked at."""
+    """Configuration file (YAML) whose challenge files are checked."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of lines."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Looks."""
-        # Looking must not take the memory of a GPU that is at work.
+        """Runs the checks."""
+        # The checks must not take memory from a GPU in use.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from jaxmia.cli.display import output
         from jaxmia.cli.overrides import configure
@@ -49,7 +49,7 @@ class Doctor:
             output("\n".join(_line(finding) for finding in findings))
         bad = [finding.subject for finding in findings if finding.state == "bad"]
         if bad:
-            raise InputError(f"doctor: not well: {', '.join(bad)}")
+            raise InputError(f"doctor: problems with {', '.join(bad)}")
 
 
 def _line(finding: "Finding") -> str:

@@ -1,4 +1,4 @@
-"""Commands that judge results: evaluate, validate."""
+"""Commands that check results: evaluate, validate."""
 
 import json
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from jaxmia.runs.rundir import RunDir
 
 @dataclass
 class Evaluate:
-    """AUC and TPR at 5 %, 1 % and 0.1 % FPR with 95 % intervals, against a known truth.
+    """Computes AUC and TPR at 5 %, 1 % and 0.1 % FPR from the true memberships, with 95 % intervals.
 
     Example: jaxmia evaluate runs/demo --truth runs/demo/truth.csv
     """
 
     scores: Annotated[Path, tyro.conf.Positional]
-    """A run directory (its submission.csv is read) or a CSV of id,score."""
+    """Run directory (its submission.csv is read), or a CSV of id,score."""
     truth: Path
-    """CSV of id,membership."""
+    """CSV of id,membership with the true memberships."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Evaluates."""
+        """Computes and prints the figures."""
         refuse_overrides(overrides)
         from jaxmia.cli.display import figures_table, output
         from jaxmia.evaluation.metrics import figures
@@ -45,7 +45,7 @@ class Evaluate:
 
 @dataclass
 class Validate:
-    """Checks a submission by the rules of the course's server; exit 1 with every rule that is broken.
+    """Checks a submission by the rules of the course's server; prints every broken rule, with exit status 1.
 
     Example: jaxmia validate runs/mini/submission.csv --private priv.pt
     """
@@ -53,10 +53,10 @@ class Validate:
     submission: Annotated[Path, tyro.conf.Positional]
     """CSV of id,score."""
     private: Path
-    """File of the samples in question (priv.pt)."""
+    """File of the private samples (priv.pt)."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Validates."""
+        """Checks the file."""
         refuse_overrides(overrides)
         from bridge.challenge import load_ids
         from jaxmia.cli.display import output

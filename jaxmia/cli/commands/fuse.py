@@ -1,4 +1,4 @@
-"""The command that fuses runs."""
+"""The command that fuses several runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from jaxmia.cli.overrides import refuse_overrides
 
 @dataclass
 class Fuse:
-    """Fuses scored runs of several recipes against the same target to one submission.
+    """Fuses scored runs of several recipes against the same target into one submission.
 
-    Each run keeps its own statistics and its own choice of attack; their ranks are averaged with equal weights.
+    Each run keeps its own statistics and its own attack; the ranks of a sample are averaged with equal weights.
 
     Example: jaxmia fuse runs/long runs/smoothed --out runs/fused
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run directories that `jaxmia run` or `jaxmia score` has filled."""
+    """Run directories with scores of `jaxmia run` or `jaxmia score`."""
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Fuses."""
+        """Fuses the runs."""
         refuse_overrides(overrides)
         from jaxmia.cli.display import figures_table, output, promise_lines
         from jaxmia.pipeline.fuse import fuse
 
         metrics = fuse(self.out, self.runs)
         if metrics.public:
-            output(figures_table(metrics.public, f"{len(self.runs)} families fused, on the public samples"))
+            output(figures_table(metrics.public, f"{len(self.runs)} fused runs, on the public samples"))
         for line in promise_lines(metrics):
             output(line)

@@ -1,4 +1,4 @@
-"""The command that writes a configuration to begin with."""
+"""The command that writes a configuration to start from."""
 
 import math
 import shlex
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _HEAD = """\
-# A run of jaxmia: every field with its default, which a field that you delete keeps.
+# Configuration of a jaxmia run: every field with its default. A field that you delete keeps its default.
 #   jaxmia doctor --config {path}
 #   jaxmia run --config {path} --out runs/own
-# Put your own files and their preprocessing here, or on the command line: --challenge.public pub.pt
+# Set your files and their preprocessing here, or on the command line: --challenge.public pub.pt
 """
 
 
 @dataclass
 class Init:
-    """Writes a configuration with every field explained, to be edited; or one of those that come with jaxmia.
+    """Writes a configuration with every field explained, or copies one of jaxmia's own.
 
-    Fields that are given on the command line are written as given.
+    Fields that are set on the command line are written with their value.
 
     Example: jaxmia init own.yaml --challenge.public pub.pt --challenge.private priv.pt --challenge.target model.pt
     """
 
     path: Annotated[Path, tyro.conf.Positional]
-    """The file to write; it must not be there yet."""
+    """File to write; it must not exist yet."""
     template: str | None = None
-    """Copy one that comes with jaxmia: quickstart, mini, tml26 (the course); slurm, tml-htcondor (cluster profiles)."""
+    """Configuration to copy: quickstart, mini, tml26 (the course), or the cluster profiles slurm, tml-htcondor."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Writes."""
+        """Writes the file."""
         from jaxmia.cli.display import output
         from jaxmia.config import template
 
         if self.path.exists() or self.path.is_symlink():
-            raise InputError(f"{self.path}: exists already; name another file or remove it")
+            raise InputError(f"{self.path}: already exists; name another file or remove it")
         if self.template is None:
             text = _HEAD.format(path=printable(shlex.quote(str(self.path)))) + commented(
                 configure_content(_FILES, "init", overrides)
@@ -55,14 +55,14 @@ class Init:
             refuse_overrides(overrides)
             text = template(self.template).read_text(encoding="utf-8")
         write_text(self.path, text)
-        output(f"{self.path}: written; edit it, then jaxmia run --config {self.path} --out DIR")
+        output(f"{self.path}: written; edit it, then run: jaxmia run --config {self.path} --out DIR")
 
 
 _FILES = {"challenge": {"public": "pub.pt", "private": "priv.pt", "target": "model.pt"}}
 
 
 def commented(section: "BaseModel") -> str:
-    """YAML of every field of a configuration, below its description."""
+    """Formats every field of a configuration as YAML, each below its description."""
     return "\n".join(_lines(section, section.model_dump(mode="json"), "")) + "\n"
 
 
@@ -81,12 +81,12 @@ def _lines(section: "BaseModel", values: dict[str, Any], indent: str) -> Iterato
 
 
 def _flow(value: Any) -> str:
-    """YAML of a value in one line."""
+    """Formats a value as one line of YAML."""
     return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=math.inf).strip()[1:-1]
 
 
 def _allowed(annotation: Any) -> list[str]:
-    """Says which words a field takes, where they are few."""
+    """Line with the words that a field takes, if it takes a few."""
     words = _words(annotation)
     return [f"({', '.join(words)})"] if words else []
 

@@ -1,4 +1,4 @@
-"""Commands around a leaderboard: submit, leaderboard."""
+"""Commands for leaderboards: submit, leaderboard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 @dataclass
 class Submit:
-    """Checks a submission, then uploads it; keeps to the cooldown and asks before it sends again what may have arrived.
+    """Checks and uploads a submission; respects the cooldown, and asks before it repeats an unanswered upload.
 
     The key is read from JAXMIA_API_KEY, in the environment or in a file .env, never from the command line.
 
@@ -30,16 +30,16 @@ class Submit:
     task: str | None = None
     """Name of the task; by default JAXMIA_TASK, else 01-mia."""
     wait: Switch = False
-    """Wait for the end of the cooldown, with a countdown, and for other submissions with the same ledger."""
+    """Wait for the end of the cooldown, with a countdown, and for other uploads with the same ledger."""
     dry_run: Switch = False
-    """Check the file and say where and when it would go; needs neither key nor address."""
+    """Check the file and print where and when it would be sent; needs neither key nor address."""
     resend: Switch = False
-    """Send again a file whose earlier upload was not answered, because the leaderboard does not show it."""
+    """Send a file again whose earlier upload was not answered, if the leaderboard does not show it."""
     ledger: Path = Path("submissions.jsonl")
-    """JSON lines in which uploads are recorded; a team may share the file."""
+    """File of JSON lines that records uploads; a team may share it."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Submits."""
+        """Submits the file."""
         refuse_overrides(overrides)
         from bridge.challenge import load_ids
         from jaxmia.cli.display import output
@@ -67,13 +67,13 @@ class Leaderboard:
     private: Path
     """File of the private samples (priv.pt)."""
     truth: Path
-    """CSV of id,membership."""
+    """CSV of id,membership with the true memberships."""
     teams: Path | None = None
-    """CSV of team,key; without it there is one team, with a new key that is shown."""
+    """CSV of team,key; by default there is one team with a new key, which is printed."""
     port: int = 8026
-    """Port on the loopback interface; 0 takes a free one."""
+    """Port on the loopback interface; 0 selects a free one."""
     seed: int = 0
-    """Seed for drawing the public share."""
+    """Seed for drawing the public part of the samples."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the server."""

@@ -1,4 +1,4 @@
-"""The command that looks for the target's recipe."""
+"""The command that searches for the target's recipe."""
 
 import logging
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Match:
-    """Tries training recipes and ranks them by how much their shadows look like the target.
+    """Searches for the training recipe whose shadow models resemble the target most.
 
     Trains a few models by each recipe of the section `match`, compares their logit margins with the target's on the
-    public samples, and writes DIR/match.json, DIR/match.png and the best as DIR/matched.yaml, ready to run.
+    public samples, and writes DIR/match.json, DIR/match.png and the best recipe as DIR/matched.yaml, ready to run.
 
     Example: jaxmia match --config own.yaml --out runs/match --match.epochs 10 20 40 --match.trials 12
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
+    """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Tries."""
+        """Runs the search."""
         from jaxmia.cli.display import match_table, output, progress_bar
         from jaxmia.cli.overrides import configure
         from jaxmia.matching import match
@@ -36,4 +36,4 @@ class Match:
         config = configure(self.config, overrides)
         prepare_devices()
         output(match_table(match(Pipeline(config, self.out, progress_bar))))
-        logger.info(f"match: the best recipe is in {RunDir(self.out).matched}; `jaxmia run --config` takes it")
+        logger.info(f"match: the best recipe is in {RunDir(self.out).matched}; pass it to `jaxmia run --config`")

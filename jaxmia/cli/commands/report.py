@@ -1,4 +1,4 @@
-"""The command that shows what a run found."""
+"""The command that reports on a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """Writes DIR/report.html, a page that needs nothing else, and DIR/figures/*.png.
+    """Writes DIR/report.html, a self-contained page, and DIR/figures/*.png.
 
-    Needs a scored DIR. Pictures of samples are shown where the files of the challenge are still there.
+    DIR must have been scored. Images of samples are shown if the files of the challenge are still available.
 
     Example: jaxmia report --out runs/demo --truth runs/demo/truth.csv --paper
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML) that names the files of the challenge; by default the run's own, if there is one."""
+    """Configuration file (YAML) that names the files of the challenge; by default that of the run, if it has one."""
     truth: Path | None = None
-    """CSV of id,membership of private samples, where it is known."""
+    """CSV of id,membership with the true memberships of private samples, if known."""
     paper: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Write the figures as PDF too, and their tables in LaTeX to DIR/figures/tables.tex."""
+    """Also write the figures as PDF and the tables in LaTeX to DIR/figures/tables.tex."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Reports."""
+        """Writes the report."""
         from jaxmia.cli.overrides import configure
         from jaxmia.report import write_report
         from jaxmia.report.page import NO_IMAGES
@@ -51,15 +51,15 @@ class Report:
 
 
 def _read_images(out: Path, config: "Config") -> np.ndarray:
-    """The images of the run's samples, `[sample, height, width, channel]`.
+    """Reads the images of the run's samples, `[sample, height, width, channel]`.
 
     Raises:
-        InputError: A file of the challenge is missing or bad, or holds other samples than the run.
+        InputError: A file of the challenge is missing or invalid, or contains other samples than the run.
     """
     from bridge.open import open_pool
     from jaxmia.data.pool import Pool
 
     challenge, pool = config.challenge, open_pool(config.challenge)
     if pool.images is None or not np.array_equal(pool.ids, Pool.load(RunDir(out).pool).ids):
-        raise InputError(f"{challenge.public} and {challenge.private}: hold other samples than {RunDir(out).pool}")
+        raise InputError(f"{challenge.public} and {challenge.private}: contain other samples than {RunDir(out).pool}")
     return pool.images

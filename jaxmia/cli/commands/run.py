@@ -1,4 +1,4 @@
-"""Commands that make results: demo, run, train, query, score."""
+"""Commands that produce results: demo, run, train, query, score."""
 
 import logging
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Demo:
-    """Makes a small challenge from real data, trains a target on its members, and attacks it.
+    """Builds a small challenge from real data, trains a target on its members, and attacks it.
 
     Example: jaxmia demo --out runs/demo
     """
 
     out: Path = Path("runs/demo")
-    """Folder of the challenge and the results."""
+    """Folder for the challenge and the results."""
     kind: Literal["images", "table"] = "images"
-    """Pictures of digits, or a table of measurements in CSV files."""
+    """Images of digits, or a table of measurements in CSV files."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the demonstration."""
@@ -37,7 +37,9 @@ class Demo:
         from jaxmia.cli.overrides import configure_content
 
         data = "digits" if self.kind == "images" else "breast cancer table"
-        logger.info(f"demo: a challenge of scikit-learn's {data}, and a PyTorch target trained on its members")
+        logger.info(
+            f"demo: building a challenge from scikit-learn's {data} and training a PyTorch target on its members"
+        )
         truth = self.out / "truth.csv"
         _run(configure_content(make_demo(self.out, self.kind), "demo", overrides), self.out, truth)
         from jaxmia.cli.commands.evaluate import Evaluate
@@ -47,41 +49,41 @@ class Demo:
 
 @dataclass
 class Run:
-    """Everything from the three files to DIR/submission.csv and DIR/report.html; finished stages are not repeated.
+    """Goes from the challenge's three files to DIR/submission.csv and DIR/report.html; skips finished stages.
 
     Example: jaxmia run --config own.yaml --out runs/own  (jaxmia init own.yaml writes it)
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
+    """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print what metrics.json holds instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Trains, queries, scores, reports."""
+        """Runs all stages."""
         _run(_configure(self.config, overrides), self.out, as_json=self.json)
 
 
 @dataclass
 class Train:
-    """Trains and queries the shadow models that are not there yet.
+    """Trains and queries the missing shadow models.
 
     Example: jaxmia train --config own.yaml --out runs/own --shard 0/4
     """
 
     out: Path
-    """Folder of the results; jobs may share it."""
+    """Folder for the results; several jobs may share it."""
     config: Path | None = None
-    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
+    """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     shard: str = "0/1"
     """I/N: train the I-th (from 0) of N equal shares of the models."""
     coordinator: str | None = None
-    """For one job over many hosts: HOST:PORT where shard 0 waits for all; auto: shards as Slurm or MPI counts them."""
+    """For one job on many hosts: HOST:PORT of shard 0, or auto to take host and shard from Slurm or MPI."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Trains."""
+        """Trains the models."""
         from jaxmia.cli.display import progress_bar
         from jaxmia.pipeline.run import train
         from jaxmia.pipeline.shard import Shard
@@ -93,23 +95,23 @@ class Train:
 
 @dataclass
 class Query:
-    """Queries the target on every sample and view, and again the shadows that were asked otherwise.
+    """Queries the target on every sample and view, and repeats queries of shadows whose views or samples have changed.
 
-    Shadows can be asked again, in other views or about other samples, where their weights were kept
-    (--ensemble.keep_weights true); none is trained.
+    Shadows can be queried again, in other views or on other samples, if their weights were kept
+    (--ensemble.keep_weights true). No model is trained.
 
     Example: jaxmia query --config own.yaml --out runs/own
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML), where not every field that is needed is given by --section.field VALUE."""
+    """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     shadows: Path | None = None
-    """Folder of another run, whose shadows are asked; its samples and its results stay as they are."""
+    """Folder of another run whose shadows are queried; that run stays unchanged."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Queries."""
+        """Queries the models."""
         from jaxmia.cli.display import progress_bar
         from jaxmia.pipeline.run import query
 
@@ -120,22 +122,22 @@ class Query:
 class Score:
     """Scores every sample and writes scores.npz, metrics.json and submission.csv.
 
-    Needs pool.npz, target.npz and shadows/*.npz in DIR, whoever made them; no images, no models.
+    Needs only pool.npz, target.npz and shadows/*.npz in DIR, from any source; no images and no models.
 
-    Says which models are missing, and whether those that are there are enough.
+    Prints which models are missing, and whether the others are enough.
 
     Example: jaxmia score --out runs/mini --attack.name lira-online-global
     """
 
     out: Path
-    """Folder of the results."""
+    """Folder for the results."""
     config: Path | None = None
-    """Configuration (YAML); by default the run's own, if there is one."""
+    """Configuration file (YAML); by default that of the run, if it has one."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print what metrics.json holds instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
-        """Scores."""
+        """Scores the samples."""
         from jaxmia.pipeline.scoring import score
 
         own = RunDir(self.out).config
@@ -152,12 +154,12 @@ def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
 
 
 def _refuse_unnamed_code(path: Path, config: "Config", overrides: Sequence[str]) -> None:
-    """Refuses attacks that only the run directory names: it may come from anyone, and its files never run code."""
+    """Refuses attacks that only the run directory names: it may come from anyone, and its files must not run code."""
     said = [value.rpartition("=")[2] for value in overrides]
     for name in (config.attack.name, *config.attack.candidates):
         if is_plugin(name) and name not in said:
             raise InputError(
-                f"{path}: attack: {name!r} is code, which runs only where you name it, by --config {path}, "
+                f"{path}: attack: {name!r} is code, which runs only if you name it with --config {path}, "
                 "--attack.name or --attack.candidates"
             )
 
@@ -170,7 +172,7 @@ def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool =
 
 
 def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
-    """Prints the contents of `metrics.json` as tables, or as JSON."""
+    """Prints the contents of `metrics.json` as tables or as JSON."""
     from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
 
     if as_json:
