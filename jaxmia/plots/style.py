@@ -104,7 +104,7 @@ def draw(name: str, caption: str, paint: Callable[[Axes], None], *, height: floa
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """The style alone: a `matplotlibrc` of the user's, or in the working directory, would have LaTeX run."""
+    """Applies this style alone; a `matplotlibrc` of the user or the working directory could run LaTeX."""
     with rc_context():
         rcdefaults()
         rcParams.update(_STYLE)

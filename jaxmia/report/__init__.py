@@ -1,4 +1,4 @@
-"""Plots and the HTML page that show what a run found."""
+"""HTML report of a run, with its figures."""
 
 from jaxmia.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""The chosen attack on shadows that play the target, with more and more of the others to help it."""
+"""TPR of the submitted attack by the number of shadow models."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from jaxmia.report.uncertainty import tpr_band
 TARGETS = 16
 FEWEST = 4
 MARGINS = 6e7
-"""Margins that all pseudo-targets together may read: about a quarter of a minute on two cores."""
+"""Largest number of margins read for all pseudo-targets: about 15 seconds on two cores."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One pseudo-target: scores float64 and membership bool, both `[sample]`."""
+    """Scores (float64) and membership (bool) of one pseudo-target, both `[sample]`."""
 
     scores: np.ndarray
     members: np.ndarray
@@ -25,13 +25,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Step:
-    """The attack with a given number of shadows.
+    """Results of the attack with a given number of shadows.
 
     Attributes:
-        models: How many.
-        trials: Pseudo-targets, scored by as many shadows.
-        reached: TPR of each, `[target]`.
-        public: TPR on the public samples with its 95 % interval; None where they are not of both kinds, or too few.
+        models: Number of shadows.
+        trials: Pseudo-targets scored with that many shadows.
+        reached: TPR for each pseudo-target, `[target]`.
+        public: TPR on the public samples with its 95 % interval; None if they lack members or have too few non-members.
     """
 
     models: int
@@ -45,20 +45,20 @@ def rehearse(
 ) -> list[Step]:
     """Attacks pseudo-targets, and the target's public samples, with growing numbers of shadows.
 
-    The shadows of a step are drawn at random for each pseudo-target; those of the public samples are the first of one
-    random order, so that each step adds to the last. A sample that is left without an IN or an OUT model is left out.
+    Each pseudo-target gets its own random shadows at each step. For the public samples, the shadows follow one
+    random order, so that each step adds to the last. Samples without IN or without OUT models are left out.
 
     Args:
-        evidence: Of the whole run.
-        attack: Fixed beforehand.
+        evidence: Evidence of the whole run.
+        attack: Attack to apply.
         membership: 1 member, 0 non-member, -1 unknown, `[sample]`.
-        fpr: At which the TPR is taken.
-        targets: Pseudo-targets at most; fewer where the run is large.
-        seed: Of all draws.
+        fpr: False positive rate of the TPR.
+        targets: Largest number of pseudo-targets; large runs use fewer.
+        seed: Seed of all draws.
 
     Returns:
-        Steps of 4, 8, 16, ... and finally all shadows but one; none where that is fewer than 4. A number of models
-        that the attack refuses is left out, and so are shadows that were trained on all samples or on none.
+        Steps of 4, 8, 16, ... and finally all shadows but one; empty if that is fewer than 4. Numbers of models for
+        which the attack raises are skipped, as are pseudo-targets that were trained on all samples or on none.
     """
     rng = np.random.default_rng(seed)
     models = len(evidence.shadows)
@@ -98,7 +98,7 @@ def _attack_public(
     some = Evidence(evidence.target, evidence.shadows[subset], evidence.mask[subset], evidence.labels)
     inside, outside = some.sides
     kept = np.flatnonzero((inside.count > 0) & (outside.count > 0))
-    # Private samples are scored as well: some attacks fit what they share with the public ones.
+    # Private samples are scored as well: some attacks fit parameters to all samples.
     scores, known = attack(some.take(kept)), membership[kept]
     public, members = known >= 0, known == 1
     nonmembers = int((known == 0).sum())

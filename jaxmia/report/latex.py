@@ -1,4 +1,4 @@
-"""What a paper needs beside the figures: a table in LaTeX."""
+"""Tables of the report in LaTeX, for papers."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ _SPECIAL = {
 
 
 def latex_tables(verdict: Verdict, tables: Sequence[Table]) -> str:
-    r"""The verdict's figures and other tables as LaTeX, to be read by `\input`; needs the package booktabs."""
+    r"""Formats the verdict's figures and other tables as LaTeX for `\input`; needs the package booktabs."""
     answer = Table(
         ("", "TPR", "95 % interval", "measured on"),
         tuple(

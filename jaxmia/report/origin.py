@@ -1,4 +1,4 @@
-"""How the run was made: training curves, throughput, versions."""
+"""Sections of the report on the run itself: training curves, throughput, provenance."""
 
 from collections.abc import Sequence
 
@@ -22,12 +22,12 @@ def show_training(matrices: Matrices) -> Section:
     fits = curve is not None and curve.ndim == 3 and curve.shape[1] > 1 and curve.shape[2] == 4
     known = curve[np.isfinite(curve).all((1, 2))] if fits and curve is not None else np.empty((0, 0, 4))
     if not len(known):
-        return Section(title, ("Not shown: the files of the shadows hold no training curves.",))
+        return Section(title, ("Not shown: the files of the shadows contain no training curves.",))
     epochs = known[0, :, 0]
-    spread = "Mean over the shadows; the band holds the middle 90 %."
+    spread = "Mean over the shadows; the band contains the central 90 %."
     accuracy = draw(
         "accuracy",
-        f"Accuracy on some of the IN and OUT samples. {spread}",
+        f"Accuracy on a subset of the IN and OUT samples. {spread}",
         lambda axes: paint_curves(axes, epochs, [("IN", IN, known[:, :, 2]), ("OUT", OUT, known[:, :, 3])], "accuracy"),
     )
     loss = draw(
@@ -39,11 +39,11 @@ def show_training(matrices: Matrices) -> Section:
 
 
 def show_throughput(results: Results) -> Section:
-    """How fast the shadows were trained, by device."""
+    """Training throughput by device."""
     title = "Training throughput"
     timed = [record for record in results.chunks if _images(record) is not None]
     if not timed:
-        return Section(title, ("Not shown: the files of the shadows do not say how long training took.",))
+        return Section(title, ("Not shown: the files of the shadows do not record the training time.",))
     rows = []
     for device in sorted({_device(record) for record in timed}):
         chunks = [record for record in timed if _device(record) == device]
@@ -62,12 +62,12 @@ def show_throughput(results: Results) -> Section:
             )
         )
     text = "Training time on each device, including compilation; images/s counts the images of all models."
-    head = ("device", "models", "trained together", "training time", "images/s", "models/hour")
+    head = ("device", "models", "models at once", "training time", "images/s", "models/hour")
     return Section(title, (text,), tables=(Table(head, tuple(rows)),), wide=True)
 
 
 def show_provenance(results: Results) -> Section:
-    """The run in numbers, versions and device, and the configuration."""
+    """Counts, versions, device and configuration of the run."""
     run, versions = _run_rows(results), [(name, _distinct(results.chunks, name)) for name in _RECORDED]
     tables = [Table(("", ""), tuple(row for row in rows if row[1])) for rows in (run, versions)]
     text = ()
@@ -77,7 +77,7 @@ def show_provenance(results: Results) -> Section:
     elif results.metrics.families:
         text = ("Each of the fused runs has its own configuration and report.",)
     else:
-        text = ("The run directory holds no configuration; its matrices were made elsewhere.",)
+        text = ("The run directory has no configuration; its margins were computed elsewhere.",)
     return Section("Provenance", text, tables=tuple(table for table in tables if table.rows), wide=True)
 
 
@@ -97,7 +97,7 @@ def _run_rows(results: Results) -> list[tuple[str, str]]:
 
 
 def _images(record: ChunkRecord) -> float | None:
-    """Images that a chunk's models trained on; None where the time, or what it took, is not recorded."""
+    """Number of images that a chunk's models trained on; None if it or the training time is not recorded."""
     epochs, together = (
         recorded_number(record.metadata, "cache_key", "shadow", "epochs"),
         recorded_number(record.metadata, "trained_together"),
@@ -112,7 +112,7 @@ def _device(record: ChunkRecord) -> str:
 
 
 def _distinct(chunks: Sequence[ChunkRecord], name: str) -> str:
-    """All values that the chunks recorded under a name."""
+    """Distinct values that the chunks recorded under a name."""
     return ", ".join(sorted({str(chunk.metadata[name]) for chunk in chunks if chunk.metadata.get(name)}))
 
 

@@ -1,9 +1,11 @@
-"""The report of a run: one HTML page, and its figures for papers."""
+"""The HTML report of a run, and its figures for papers."""
 
 import logging
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,11 +34,18 @@ from jaxmia.runs.rundir import RunDir
 logger = logging.getLogger(__name__)
 
 
-NO_IMAGES = "the run directory holds no images; jaxmia report shows them where it finds the files of the challenge."
+NO_IMAGES = "The run directory has no images; jaxmia report shows them if it finds the files of the challenge."
+
+
+def _keep_percent(value: Any) -> Any:
+    """Joins a number and its percent sign with a non-breaking space; leaves markup as it is."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", value) if type(value) is str else value
+
 
 _templates = Environment(
     loader=PackageLoader("jaxmia.report", "."),
     autoescape=True,
+    finalize=_keep_percent,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -53,25 +62,25 @@ def write_report(
 ) -> Path:
     """Writes `report.html` and `figures/*.png` of a scored run.
 
-    The page needs nothing else: no network, no other file. What the run directory does not hold is left out with a line
+    The page is self-contained and needs no network. A section whose data the run directory lacks is replaced by a line
     that says so; `pool.npz`, `target.npz`, `shadows/*.npz`, `scores.npz` and `metrics.json` are enough.
 
     Args:
-        out: A run directory that `jaxmia.pipeline.scoring.score` has written to.
-        truth: CSV of `id,membership` of private samples, where it is known.
-        images: Of the pool: uint8, or float in [0, 1], `[sample, height, width, channel]`.
-        no_images: Why there are none, as a sentence.
-        paper: Write the figures as PDF too, and `figures/tables.tex`.
+        out: Run directory with the results of `jaxmia.pipeline.scoring.score`.
+        truth: CSV of `id,membership` with the true memberships of private samples, if known.
+        images: Images of the pool, uint8 or float in [0, 1], `[sample, height, width, channel]`.
+        no_images: Sentence that explains why there are no images.
+        paper: Whether to write the figures as PDF too, and `figures/tables.tex`.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        InputError: A file is missing, damaged, or does not fit the others; or there are not as many images as samples.
+        InputError: A file is missing, damaged, or inconsistent with the others, or the number of images is wrong.
     """
     results = read_results(out, truth)
     if images is not None and len(images) != len(results.free):
-        raise InputError(f"images: {len(images)} are given, {RunDir(out).pool} has {len(results.free)} samples")
+        raise InputError(f"images: got {len(images)}, but {RunDir(out).pool} has {len(results.free)} samples")
     images = None if images is None else images[results.free]
     verdict = reach_verdict(results)
     sections = _fill_rows(_sections(results, images, no_images))
@@ -98,7 +107,7 @@ def write_report(
 
 
 def _sections(results: Results, images: np.ndarray | None, no_images: str) -> list[Section]:
-    """The sections of the page; fused runs have no models of their own, so those on models are absent."""
+    """Sections of the page; fused runs have no models of their own and so no sections on models."""
     steps = _rehearse(results)
     found = [show_roc(results, steps), show_attacks(results)]
     classes, vulnerable = show_classes(results), show_vulnerable(results, images, no_images)
@@ -118,7 +127,7 @@ def _sections(results: Results, images: np.ndarray | None, no_images: str) -> li
 
 
 def _fill_rows(sections: list[Section]) -> list[Section]:
-    """The same, of which no narrow one is left alone in its row: narrow ones stand in pairs."""
+    """Widens narrow sections that would stand alone in a row of two."""
     filled, waiting = [], False
     for section, following in zip(sections, [*sections[1:], None], strict=False):
         waiting = not (section.wide or waiting)

@@ -1,4 +1,4 @@
-"""What a run directory holds once it is scored, read for the report."""
+"""Reads the contents of a scored run directory for the report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from jaxmia.runs.store import ScoreStore, metadata_of
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """How a chunk of shadows was made.
+    """Provenance of a chunk of shadows.
 
     Attributes:
-        models: How many it holds.
-        members: Mean number of samples that one of them was trained on.
-        metadata: Versions, device, seconds, recipe, as far as they were recorded.
+        models: Number of models in the chunk.
+        members: Mean number of samples that a model was trained on.
+        metadata: Recorded versions, device, seconds and recipe.
     """
 
     models: int
@@ -37,12 +37,12 @@ class ChunkRecord:
 
 @dataclass(frozen=True)
 class Truth:
-    """Private samples whose membership is known after all.
+    """Private samples whose true membership is given.
 
     Attributes:
-        scores: Of the chosen attack, `[known]`.
-        members: bool `[known]`.
-        figures: What they come to, as `jaxmia evaluate` gives it.
+        scores: Scores of the submitted attack, `[known]`.
+        members: Whether each sample is a member, bool `[known]`.
+        figures: Figures of the scores, as in `jaxmia evaluate`.
     """
 
     scores: np.ndarray
@@ -52,7 +52,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A configuration, and its text as the file has it."""
+    """A configuration and the text of its file."""
 
     fields: Config
     text: str
@@ -60,18 +60,18 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Results:
-    """A scored run, or several runs that were fused.
+    """Results of a scored run, or of several fused runs.
 
     Attributes:
-        pool: The samples that are scored, without images.
-        free: Whether a sample of the run is scored, bool `[sample of the run]`; the others were taken as told.
-        matrices: The target's and the shadows' margins; None for fused runs, which have none of their own.
-        chunks: How each chunk of shadows was made.
-        correct: Whether the target classifies each sample rightly, bool `[sample]`; None where it was not recorded.
-        scores: Of each attack by name, float64 `[sample]`.
-        metrics: What `metrics.json` says.
-        config: The run's configuration; None where it has none.
-        truth: Scores and membership of private samples; None where no truth was given.
+        pool: The scored samples, without images.
+        free: Whether each sample of the run is scored, bool `[sample of the run]`; memberships of the others are fixed.
+        matrices: Margins of the target and the shadows; None for fused runs, which have none of their own.
+        chunks: Provenance of each chunk of shadows.
+        correct: Whether the target classifies each sample correctly, bool `[sample]`; None if not recorded.
+        scores: Scores of each attack by name, float64 `[sample]`.
+        metrics: Contents of `metrics.json`.
+        config: Configuration of the run; None if it has none.
+        truth: Scores and true membership of private samples; None if not given.
     """
 
     pool: Pool
@@ -86,12 +86,12 @@ class Results:
 
     @property
     def score(self) -> np.ndarray:
-        """Of the attack whose scores are submitted, `[sample]`."""
+        """Scores of the submitted attack, `[sample]`."""
         return self.scores[self.metrics.attack]
 
     @property
     def members(self) -> np.ndarray:
-        """Which public samples are members, bool `[public sample]`."""
+        """Whether each public sample is a member, bool `[public sample]`."""
         return self.pool.membership[self.pool.public] == 1
 
     @property
@@ -101,13 +101,13 @@ class Results:
 
     @property
     def attack(self) -> Attack | None:
-        """The attack whose scores are submitted; None for fused runs and for an attack of the user's own."""
+        """The submitted attack; None for fused runs and for an attack of the user's own."""
         record = self.metrics.attack_record
         return rebuild_attack(record) if record else None
 
 
 def target_margin(matrices: Matrices, attack: Attack | None) -> np.ndarray:
-    """The target's margin in view 0, nats, `[sample]`, on the shadows' scale where the attack puts it there."""
+    """The target's margins in view 0 in nats, `[sample]`, aligned with the shadows if the attack aligns them."""
     evidence = matrices.evidence
     if not isinstance(attack, Aligned):
         return evidence.target[0]
@@ -115,14 +115,14 @@ def target_margin(matrices: Matrices, attack: Attack | None) -> np.ndarray:
 
 
 def read_results(out: Path, truth: Path | None = None) -> Results:
-    """Reads a run directory; `config.yaml` may lack.
+    """Reads a run directory; `config.yaml` is optional.
 
     Args:
-        out: The run directory.
-        truth: CSV of `id,membership` of private samples, where it is known.
+        out: Run directory.
+        truth: CSV of `id,membership` with the true memberships of private samples, if known.
 
     Raises:
-        InputError: A file is missing, damaged, or does not fit the others.
+        InputError: A file is missing, damaged, or inconsistent with the others.
     """
     run, metrics = RunDir(out), RunMetrics.read(out)
     matrices = None if metrics.families else read_matrices(out)

@@ -1,4 +1,4 @@
-"""What the page is made of."""
+"""Building blocks of the report page."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,33 +8,33 @@ from jaxmia.report.vulnerable import VulnerableSample
 
 
 class HasInterval(Protocol):
-    """A figure and the ends of its 95 % interval."""
+    """An estimate with its 95 % interval."""
 
     @property
     def value(self) -> float:
-        """The figure."""
+        """The estimate."""
         ...
 
     @property
     def low(self) -> float:
-        """Lower end."""
+        """Lower end of the interval."""
         ...
 
     @property
     def high(self) -> float:
-        """Upper end."""
+        """Upper end of the interval."""
         ...
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a head; the first column is words, the others are figures.
+    """A table whose first column holds words and whose others hold figures.
 
     Attributes:
         head: Names of the columns.
-        rows: Cells.
-        strong: First cell of the row that stands out.
-        folded: What to click on to see it; it is open where this is empty.
+        rows: Cells of each row.
+        strong: First cell of the row to highlight.
+        folded: Label that unfolds the table; if empty, the table is always shown.
     """
 
     head: tuple[str, ...]
@@ -45,16 +45,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A question and its answer.
+    """A section of the report.
 
     Attributes:
-        title: The question.
-        text: Paragraphs; where the data are missing, the reason.
-        plots: Figures.
+        title: Heading.
+        text: Paragraphs; if data are missing, the reason.
+        plots: Plots with captions.
         tables: Tables.
-        galleries: Titles and samples.
-        files: Figures for papers that the page shows in another way.
-        wide: Whether it takes the whole width of a large screen.
+        galleries: Titles and samples of galleries.
+        files: Plots that are only saved for papers, because the page shows their content differently.
+        wide: Whether the section takes the full width of a large screen.
     """
 
     title: str
@@ -67,5 +67,5 @@ class Section:
 
 
 def spell(estimate: HasInterval | None) -> str:
-    """A figure with its interval, or that there is none."""
+    """Formats an estimate with its interval, or says that there is none."""
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else "not measured"

@@ -1,4 +1,4 @@
-"""What was found: one function for each section of results."""
+"""Sections of the report with results, one function each."""
 
 from collections.abc import Sequence
 
@@ -30,19 +30,20 @@ def show_roc(results: Results, steps: Sequence[Step]) -> Section:
     smallest = [int((~members).sum()) for _, members in _known(results)]
     smallest += [int((~trial.members).sum()) for trial in (steps[-1].trials if steps else ())]
     if not smallest:
-        return Section(title, ("Not shown: no membership is known, and no shadow could play the target.",))
+        return Section(title, ("Not shown: no membership is known, and no shadow could serve as a pseudo-target.",))
     fprs = np.geomspace(1 / min(smallest), 1, 120)
     curves = []
     if steps:
         reached = np.array(
             [[e.value for e in tpr_band(t.scores, t.members, fprs, replicates=2)] for t in steps[-1].trials]
         )
-        curves.append(("shadows playing the target", OTHER, [mean_of(values) for values in reached.T]))
+        curves.append(("pseudo-targets", OTHER, [mean_of(values) for values in reached.T]))
     colours = {"public samples": OUT, "private samples": IN}
     curves += [(name, colours[name], tpr_band(*known, fprs)) for name, known in _known_by_name(results).items()]
     caption = (
-        "ROC curves on logarithmic axes with pointwise 95 % intervals. The dashed diagonal is guessing; the dotted "
-        "line marks the false positive rate that counts. The curves begin at the rate that allows one false positive."
+        "ROC curves on logarithmic axes with pointwise 95 % intervals. Pseudo-targets are shadow models attacked with "
+        "the others. The dashed diagonal is guessing; the dotted line marks the configured false positive rate. The "
+        "curves begin at the rate of one false positive."
     )
     plot = draw("roc", caption, lambda axes: paint_rocs(axes, fprs, curves, results.metrics.fpr))
     return Section(title, plots=(plot,), tables=_figures_table(results), wide=True)
@@ -53,9 +54,9 @@ def show_margins(results: Results, matrices: Matrices) -> Section:
     phi, mask = matrices.shadows.phi[:, 0], matrices.shadows.mask
     margins = matrices.evidence.target[0][results.pool.public]
     caption = (
-        "Logit margins of shadows on samples they were trained on (IN) and were not (OUT), and of the target on public "
+        "Logit margins of shadows on samples that they were trained on (IN) or not (OUT), and of the target on public "
         "members and non-members. Where IN and OUT overlap, no single threshold separates members from non-members; "
-        "the attacks compare each sample with its own shadows."
+        "the attacks compare the target with the shadows sample by sample."
     )
     plot = draw(
         "margins",
@@ -68,7 +69,7 @@ def show_margins(results: Results, matrices: Matrices) -> Section:
 
 
 def show_likeness(results: Results, matrices: Matrices) -> Section:
-    """How alike shadows and target are: accuracy and quantiles of the margin."""
+    """Accuracy and margin quantiles of the target and its shadows."""
     title = "Target compared with its shadows"
     if not results.has_public_figures:
         return Section(title, ("Not shown: this needs public members and public non-members.",))
@@ -89,12 +90,12 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
 
     inside, outside = of_shadows(mask), of_shadows(~mask)
     if not (len(inside) and len(outside)):
-        return Section(title, ("Not shown: no shadow was trained on some samples and not on others.",))
+        return Section(title, ("Not shown: every shadow was trained on all samples or on none.",))
     target = np.quantile(margins[members], levels), np.quantile(margins[~members], levels)
     caption = (
-        "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band holds "
-        "95 % of the shadows; a target outside it was probably trained by another recipe."
-        + ("" if matrices.evidence.fold is None else " On the first fold.")
+        "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band contains "
+        "95 % of the shadows; a target outside the band was probably trained by a different recipe."
+        + ("" if matrices.evidence.fold is None else " Computed on the first fold.")
     )
     sides = [
         (("shadows, IN", "target, members"), IN, "-", inside, target[0]),
@@ -112,7 +113,7 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
 
 
 def show_attacks(results: Results) -> Section:
-    """The attacks compared, the chosen one among them."""
+    """Comparison of all attacks, with the submitted one highlighted."""
     title = "Comparison of attacks"
     fpr, chosen = results.metrics.fpr, results.metrics.attack
     selection = results.metrics.selection
@@ -137,8 +138,8 @@ def show_attacks(results: Results) -> Section:
     order = sorted(ranked, key=lambda name: -ranked[name].value)
     drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == base]
     rows = [(_short(name), ranked[name]) for name in drawn]
-    where = "shadows playing the target" if shadows else "the public samples"
-    caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; the chosen attack is highlighted."
+    where = "pseudo-targets" if shadows else "the public samples"
+    caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; the submitted attack is highlighted."
     strong = drawn.index(base) if base in drawn else None
     plot = draw(
         "attacks",
@@ -148,7 +149,7 @@ def show_attacks(results: Results) -> Section:
     )
     names = [*order, *(name for name in public if name not in ranked)]
     table = Table(
-        ("attack", "shadows playing the target", "public samples"),
+        ("attack", "pseudo-targets", "public samples"),
         tuple((name, spell(shadows.get(name)), spell(public.get(name))) for name in names),
         strong=chosen if chosen in names else base,
         folded="All attacks",
@@ -160,7 +161,7 @@ def show_attacks(results: Results) -> Section:
 
 
 def show_classes(results: Results) -> Section:
-    """Figures by class, on the public samples."""
+    """TPR within each class of the public samples."""
     title = "TPR by class"
     fpr = results.metrics.fpr
     scores, labels = results.score[results.pool.public], results.pool.labels[results.pool.public]
@@ -171,16 +172,14 @@ def show_classes(results: Results) -> Section:
         if members.any() and false_alarms(fpr, int((~members).sum())) >= 1:
             rows.append((f"class {label}", tpr_band(scores[chosen], members, [fpr])[0]))
     if not rows:
-        return Section(
-            title, (f"Not shown: no class has the {np.ceil(1 / fpr):.0f} public non-members that it needs.",)
-        )
+        return Section(title, (f"Not shown: no class has the required {np.ceil(1 / fpr):.0f} public non-members.",))
     rows.sort(key=lambda row: -row[1].value)
     half = CLASSES_DRAWN // 2
     drawn = rows if len(rows) <= CLASSES_DRAWN else rows[:half] + rows[-half:]
     caption = (
-        f"TPR at {100 * fpr:g} % FPR within each class of the public samples, each class with a threshold of its own"
+        f"TPR at {100 * fpr:g} % FPR within each class of the public samples, with a threshold for each class"
         + ("" if drawn is rows else f"; the {half} highest and the {half} lowest of {len(rows)} classes")
-        + ". With 95 % intervals, expect one in twenty to miss the true value."
+        + ". One in twenty 95 % intervals is expected to miss the true value."
     )
     plot = draw(
         "classes",
@@ -198,8 +197,8 @@ def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str)
     most, least = most_and_least_vulnerable(results, images)
     text = (
         (
-            "Each tick is a shadow's logit margin on the sample, more confident to the right: above, shadows trained "
-            "on it (IN); below, shadows that were not (OUT). The long line is the target.",
+            "Each tick is a shadow's logit margin on the sample, with confidence increasing to the right: shadows "
+            "trained on the sample (IN) above, the others (OUT) below. The long line is the target's margin.",
         )
         if results.matrices
         else ()
@@ -222,28 +221,28 @@ def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str)
 
 
 def show_gain(results: Results, steps: Sequence[Step]) -> Section:
-    """The TPR against the number of shadow models."""
+    """TPR by number of shadow models."""
     title = "TPR by number of shadow models"
     if results.attack is None:
-        return Section(title, ("Not shown: an attack of your own is not run again for the report.",))
+        return Section(title, ("Not shown: the report does not run an attack of your own.",))
     if not steps:
-        return Section(title, ("Not shown: there are too few shadows for one to play the target against four others.",))
+        return Section(title, ("Not shown: this needs at least five shadows, a pseudo-target and four others.",))
     fpr = results.metrics.fpr
     fewest = min(int((~trial.members).sum()) for step in steps for trial in step.trials)
     if false_alarms(fpr, fewest) < 1:
-        return Section(title, (f"Not shown: {100 * fpr:g} % of {fewest} non-members is less than one false positive.",))
+        return Section(title, (f"Not shown: {100 * fpr:g} % of {fewest} non-members is less than one sample.",))
     curves: list[tuple[str, str, Sequence[Estimate | None]]] = [
-        ("shadows playing the target", OTHER, [mean_of(step.reached) for step in steps])
+        ("pseudo-targets", OTHER, [mean_of(step.reached) for step in steps])
     ]
     if any(step.public for step in steps):
         curves.append(("public samples", OUT, [step.public for step in steps]))
     caption = (
-        f"The attack with fewer shadows: mean over {len(steps[-1].trials)} shadows playing the target, and on the "
-        "public samples, with 95 % intervals. The intervals on the public samples share their samples, so they are not "
-        "independent of each other. Samples without IN or without OUT models are left out."
+        f"TPR of the attack with fewer shadows: mean over {len(steps[-1].trials)} pseudo-targets, and on the public "
+        "samples, with 95 % intervals. All steps use the same public samples, so their intervals are not independent. "
+        "Samples without IN or without OUT models are left out."
     )
     if results.metrics.selection:
-        caption += " The attack was chosen with all models, which favours it a little at the last step."
+        caption += " The attack was selected with all models, which slightly favours the last step."
     models = [step.models for step in steps]
     plot = draw("gain", caption, lambda axes: paint_gain(axes, models, curves, fpr, fpr))
     return Section(title, plots=(plot,))
@@ -299,14 +298,14 @@ def _how_chosen(results: Results) -> tuple[str, ...]:
     if results.metrics.families:
         return (f"{chosen} is the mean rank of the {len(results.metrics.families)} runs, with equal weights.",)
     if selection is None:
-        return (f"{chosen} was named by hand; the other attacks are shown for comparison only.",)
+        return (f"{chosen} was named by the user; the other attacks are shown for comparison only.",)
     text = (
-        f"{selection.candidate} was chosen on {selection.targets} shadows that played the target: among the attacks "
-        "within one standard error of the best, the first, with simple attacks before fusions. The public samples had "
-        "no part in the choice. Picking the best attack of their column now would bias its figure."
+        f"{selection.candidate} was selected on {selection.targets} pseudo-targets: the simplest attack within one "
+        "standard error of the best. The public samples were not used for this; picking the best attack in their "
+        "column would bias its figure."
     )
     if selection.aligned:
-        text += " Since the target is unlike its shadows, its logit margins were put on their scale first."
+        text += " Because the target is unlike its shadows, its logit margins were first aligned with theirs."
     return (text,)
 
 
@@ -315,5 +314,5 @@ def _short(name: str) -> str:
 
 
 def _some(margins: np.ndarray) -> np.ndarray:
-    """Evenly spaced ones, enough for a histogram."""
+    """Evenly spaced subset of the margins, enough for a histogram."""
     return margins[:: -(-len(margins) // MARGINS_DRAWN) or 1]

@@ -1,10 +1,10 @@
-"""What was audited, and with what: the rows at the head of the page."""
+"""Rows at the top of the report that describe the target, the data and the attack."""
 
 from jaxmia.report.results import Results
 
 
 def describe_subject(results: Results) -> tuple[tuple[str, str], ...]:
-    """Target, data, shadows, attack and the bound on epsilon, a name and a value each."""
+    """Names and values of the rows: target, data, shadow models, attack and the bound on epsilon."""
     rows = (
         ("Target", _target(results)),
         ("Data", _data(results)),
@@ -38,7 +38,7 @@ def _data(results: Results) -> str:
 def _shadows(results: Results) -> str:
     metrics = results.metrics
     if metrics.families:
-        return "; ".join(f"those of {family.run}" for family in metrics.families)
+        return "; ".join(f"models of {family.run}" for family in metrics.families)
     text = f"{metrics.models:,}"
     if results.config:
         recipe = results.config.fields.shadow
@@ -46,7 +46,7 @@ def _shadows(results: Results) -> str:
     if metrics.audit:
         text += f" in each of {metrics.audit.folds} folds"
     if metrics.matched:
-        text += "; jaxmia match chose the recipe by the public labels"
+        text += "; recipe selected by jaxmia match with the public labels"
     return text
 
 
@@ -56,8 +56,8 @@ def _attack(results: Results) -> str:
         each = ", ".join(family.attack for family in metrics.families)
         return f"mean rank of {len(metrics.families)} runs, each with its own attack: {each}"
     if metrics.selection:
-        return f"{metrics.attack}, chosen on {metrics.selection.targets} shadows that played the target"
-    return f"{metrics.attack}, named by hand"
+        return f"{metrics.attack}, selected on {metrics.selection.targets} shadow models as pseudo-targets"
+    return f"{metrics.attack}, named by the user"
 
 
 def _epsilon(results: Results) -> str:

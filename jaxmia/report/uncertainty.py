@@ -1,4 +1,4 @@
-"""Intervals of the report: what resampling and other targets would have given."""
+"""Bootstrap and Student intervals for the report."""
 
 from collections.abc import Iterable
 
@@ -13,18 +13,18 @@ REPLICATES = 4000
 def tpr_band(
     scores: np.ndarray, members: np.ndarray, fprs: Iterable[float], *, replicates: int = REPLICATES, seed: int = 0
 ) -> list[Estimate]:
-    """TPR at each FPR with the interval of the stratified bootstrap, which moves the threshold too.
+    """TPR at each FPR with the interval of the stratified bootstrap, which also moves the threshold.
 
-    Resampling n non-members and taking the k-th highest is the same as taking the non-member at the place that the k-th
-    smallest of n uniform numbers falls on, and that number is Beta(k, n + 1 - k). The resampled members above it are
-    then binomial. So nothing is sorted more than once, and a whole ROC takes no longer than one resample.
+    The k-th highest of n resampled non-members is the non-member at the rank given by the k-th smallest of n uniform
+    numbers, which follows Beta(k, n + 1 - k). The number of resampled members above it is then binomial. Scores are
+    sorted only once, so a whole ROC curve costs no more than one resample.
 
     Args:
-        scores: Higher means member, `[sample]`.
-        members: True for members, `[sample]`; some of both.
+        scores: Scores, higher meaning member, `[sample]`.
+        members: Whether each sample is a member, bool `[sample]`; both kinds must occur.
         fprs: Limits of the FPR, each in (0, 1].
-        replicates: Bootstrap resamples.
-        seed: Of the resampling.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
@@ -43,7 +43,7 @@ def tpr_band(
 
 
 def mean_of(values: np.ndarray) -> Estimate:
-    """The mean of two or more values with Student's interval of it, kept within [0, 1]."""
+    """Mean of two or more values with its Student interval, clipped to [0, 1]."""
     reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(
         float(values.mean()), max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))

@@ -1,4 +1,4 @@
-"""The first thing a reader wants to know: how good the attack is expected to be."""
+"""Summary at the top of the report: how strong the attack is expected to be."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from jaxmia.report.results import Results
 
 @dataclass(frozen=True)
 class Figure:
-    """One answer to the question.
+    """An estimate of the attack's TPR.
 
     Attributes:
-        name: Where it comes from, in a word: `expected`, `public` or `private`.
-        estimate: TPR at the FPR that counts, with its 95 % interval.
-        basis: What it was measured on.
+        name: Source of the estimate: `expected`, `public` or `private`.
+        estimate: TPR at the configured FPR, with its 95 % interval.
+        basis: Description of what it was measured on.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How good the attack is expected to be.
+    """Summary of how strong the attack is.
 
     Attributes:
-        sentence: In one sentence.
-        figures: The figures behind it; none where nothing could be measured.
-        remarks: What one should know to read them.
-        plot: The figures as a picture; None where there is none.
+        sentence: The result in one sentence.
+        figures: Estimates behind it; empty if nothing could be measured.
+        remarks: Remarks needed to interpret the estimates.
+        plot: Plot of the estimates; None if there are none.
     """
 
     sentence: str
@@ -42,7 +42,7 @@ class Verdict:
 
 
 def reach_verdict(results: Results) -> Verdict:
-    """Sets what the shadows promise beside what public samples, and the truth where it is known, show."""
+    """Compares the TPR expected from pseudo-targets with that on public samples and, if known, on private ones."""
     fpr = results.metrics.fpr
     figures = [figure for figure in (_promised(results), _public(results), _private(results)) if figure]
     remarks = tuple(_remarks(results, {figure.name: figure for figure in figures}))
@@ -60,16 +60,16 @@ def reach_verdict(results: Results) -> Verdict:
 
 
 def _promised(results: Results) -> Figure | None:
-    """What `metrics.json` promises, and nothing else."""
+    """The expected TPR of `metrics.json`, if there is one."""
     private = results.metrics.private
     if private is None:
         return None
     how = (
-        "the attack was chosen on one half of them and measured on the other"
+        "the attack was selected on one half of them and measured on the other"
         if results.metrics.selection
-        else "attacked with the attack that was named"
+        else "the attack was named in the configuration"
     )
-    return Figure("expected", private.estimate, f"{private.targets} shadows that played the target; {how}")
+    return Figure("expected", private.estimate, f"{private.targets} shadow models as pseudo-targets; {how}")
 
 
 def _public(results: Results) -> Figure | None:
@@ -85,7 +85,9 @@ def _private(results: Results) -> Figure | None:
         return None
     figures = results.truth.figures
     measured = figures.at(results.metrics.fpr)
-    basis = f"{figures.members:,} private members and {figures.nonmembers:,} private non-members, from the given truth"
+    basis = (
+        f"{figures.members:,} private members and {figures.nonmembers:,} private non-members, by the given truth file"
+    )
     return Figure("private", measured, basis) if measured else None
 
 
@@ -96,11 +98,11 @@ def _sentence(figures: Sequence[Figure], fpr: float) -> str:
         "public": "the attack identified {} of the public members",
         "private": "the attack identified {} of the private members",
     }[first.name].format(_share(first.estimate))
-    sentence = f"At a false positive rate of {_percent(fpr)}, {found}; guessing identifies {_percent(fpr)}."
+    sentence = f"At a false positive rate of {_percent(fpr)}, {found}; random guessing identifies {_percent(fpr)}."
     if first.estimate.low <= fpr:
-        sentence += " That is not distinguishable from guessing."
+        sentence += " This is not distinguishable from guessing."
     if last.name == "private" and last is not first:
-        sentence += f" According to the given truth, it identified {_share(last.estimate)}."
+        sentence += f" According to the given truth file, it identified {_share(last.estimate)}."
     return sentence
 
 
@@ -117,63 +119,64 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
     remarks = []
     if metrics.told:
         remarks.append(
-            f"The membership of {metrics.told:,} public samples was taken as told: their members trained every shadow, "
-            "their non-members none. They are not scored, and every figure on this page is about the other samples."
+            f"The memberships of {metrics.told:,} public samples were fixed: every shadow was trained on the members "
+            "among them and on none of the non-members. They are not scored, and all figures concern the other samples."
         )
     if metrics.rounds > 1:
         remarks.append(
-            "Half of the shadows were trained in a second round, on members drawn by the scores of the first. These "
-            "cannot play the target, so what shadows promise was measured on the first round alone: with half of the "
-            "models and without what the second adds."
+            "Half of the shadows were trained in a second round, on samples drawn by the scores of the first. These "
+            "cannot serve as pseudo-targets, so the expected figure was measured on the first round alone: with half "
+            "of the models, and without the gain of the second round."
         )
     if metrics.audit:
         remarks.append(
-            f"An informed audit: each sample was scored by shadows that took the memberships of all samples outside of "
-            f"its fold, one of {metrics.audit.folds}, as told."
+            f"This is an informed audit: each sample was scored by shadows trained with the true memberships of all "
+            f"samples outside its fold, one of {metrics.audit.folds}."
         )
     if metrics.audit and (other := metrics.audit.uninformed) and other.tpr_gain:
         gain = other.tpr_gain
         remarks.append(
-            f"An attack that knows no membership ({other.attack}) finds {100 * gain.value:.1f} points fewer of the "
-            f"members at the same false positive rate (95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f})."
+            f"Without known memberships, the attack ({other.attack}) finds {100 * gain.value:.1f} percentage points "
+            f"fewer members at the same false positive rate (95 % interval {100 * gain.low:.1f} to "
+            f"{100 * gain.high:.1f})."
         )
     if "expected" in figures:
         remarks.append(
-            "Expected: where the result for one more target would lie if it were trained like the shadows and had as "
-            "many private samples."
+            "Expected: the result for a new target that is trained as the shadows were and has as many private "
+            "samples, with its prediction interval."
         )
     if "public" in figures:
         remarks.append(f"Public: measured on the target itself. {_role_of_labels(results)}")
     if metrics.unlike_shadows:
         remarks.append(
-            f"The target is unlike its shadows: its logit margins lie {metrics.misalignment:.1f} standard deviations "
-            "from theirs, further than chance takes one target in 10,000. What was measured on shadows need not hold "
-            "for it; jaxmia match looks for a recipe that comes closer."
+            f"The target is unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations "
+            "from theirs, which chance exceeds for fewer than one target in 10,000. Results on shadows may not apply "
+            "to it; jaxmia match searches for a better recipe."
         )
     if {"expected", "public"} <= set(figures):
         expected, public = figures["expected"].estimate, figures["public"].estimate
         if public.high < expected.low:
-            remarks.append("The public figure is below what the shadows promise: trust the public one.")
+            remarks.append("The public figure is below the expected one: trust the public figure.")
         elif public.low > expected.high:
             remarks.append(
-                "The public figure is above what the shadows promise: their recipe differs from the target's."
+                "The public figure is above the expected one: the shadows' recipe differs from the target's."
             )
     if metrics.private is None and (private := int((~results.pool.public).sum())):
         why = (
-            "fused runs may share masks, so no shadow can play the target"
+            "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
             if metrics.families
-            else f"there are too few of them ({private:,}), or no shadow could play the target"
+            else f"there are too few of them ({private:,}), or no shadow could serve as a pseudo-target"
         )
-        remarks.append(f"Nothing is promised for the private samples: {why}.")
+        remarks.append(f"There is no estimate for the private samples: {why}.")
     return remarks
 
 
 def _role_of_labels(results: Results) -> str:
     metrics = results.metrics
     if metrics.matched:
-        return "jaxmia match chose the shadows' recipe by the public labels, so they had a small part in this figure."
+        return "jaxmia match selected the shadows' recipe by the public labels, which biases this figure slightly."
     if metrics.families:
-        return "Their labels had no part in how the runs were fused."
+        return "The public labels were not used to fuse the runs."
     if metrics.selection:
-        return "Their labels had no part in the choice of the attack."
-    return "The attack was named by hand, so the figure is unbiased only if the name was not picked by looking at it."
+        return "The public labels were not used to select the attack."
+    return "The attack was named by the user; the figure is unbiased only if it did not influence that choice."

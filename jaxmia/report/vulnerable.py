@@ -1,4 +1,4 @@
-"""The samples that an attack is surest about, with what the shadows say of them."""
+"""Samples with the highest and the lowest scores, with their margins."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from jaxmia.report.results import Results, target_margin
 
 SHOWN = 6
 _MARKS = 100
-"""Shadows drawn for a sample, at most on each side."""
+"""Largest number of IN and of OUT shadows drawn for a sample."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class SampleMargins:
     """Logit margins of one sample, in nats.
 
     Attributes:
-        inside: Of shadows trained on it, `[model]`.
-        outside: Of the others.
-        target: Of the target, on the shadows' scale where the attack puts it there.
+        inside: Margins of shadows trained on it, `[model]`.
+        outside: Margins of the other shadows, `[model]`.
+        target: Margin of the target, aligned with the shadows if the attack aligns it.
     """
 
     inside: np.ndarray
@@ -33,22 +33,22 @@ class SampleMargins:
     target: float
 
     def place(self, margin: float) -> float:
-        """Where a margin lies between the lowest and the highest one, from 0 to 1."""
+        """Position of a margin between the lowest and the highest one, from 0 to 1."""
         everything = np.concatenate([self.inside, self.outside, [self.target]])
         return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
 
 
 @dataclass(frozen=True)
 class VulnerableSample:
-    """One sample.
+    """A sample as the report shows it.
 
     Attributes:
-        name: Its id.
-        label: Its class.
+        name: Id of the sample.
+        label: Class of the sample.
         status: `member`, `non-member` or `private`.
-        score: That the attack gives it.
-        margins: What the models say of it; None for fused runs.
-        pixels: In [0, 1], `[height, width, 3]`, or `[height, width]` in shades of grey; None where there is no image.
+        score: Score of the submitted attack.
+        margins: Margins of the models; None for fused runs.
+        pixels: Image in [0, 1], `[height, width, 3]` or greyscale `[height, width]`; None if there is none.
     """
 
     name: str
@@ -60,7 +60,7 @@ class VulnerableSample:
 
     @property
     def picture(self) -> str | None:
-        """The image as a `data:` address."""
+        """The image as a `data:` URL; None if there is none."""
         if self.pixels is None:
             return None
         buffer = io.BytesIO()
@@ -76,11 +76,11 @@ def are_pictures(images: np.ndarray) -> bool:
 def most_and_least_vulnerable(
     results: Results, images: np.ndarray | None
 ) -> tuple[list[VulnerableSample], list[VulnerableSample]]:
-    """The samples with the highest scores, highest first, and those with the lowest, lowest first.
+    """Samples with the highest scores, highest first, and with the lowest scores, lowest first.
 
     Args:
-        results: A scored run.
-        images: uint8, or float in [0, 1], `[sample, height, width, channel]`.
+        results: Results of a scored run.
+        images: Images, uint8 or float in [0, 1], `[sample, height, width, channel]`; None if there are none.
     """
     order = np.argsort(-results.score, kind="stable")
     count = min(SHOWN, len(order) // 2)
@@ -111,17 +111,17 @@ def _thinned(margins: np.ndarray) -> np.ndarray:
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
-    """Colours where there are three channels, else their mean."""
+    """Scales an image to [0, 1]; averages the channels unless there are three."""
     scaled = np.clip(image / 255.0 if image.dtype == np.uint8 else np.asarray(image, np.float64), 0, 1)
     return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)
 
 
 def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[VulnerableSample]]]) -> None:
-    """Rows of pictures, under each the margins of the shadows (IN above OUT) and of the target (a line).
+    """Draws rows of images, each above the margins of the shadows (IN above OUT) and of the target (a line).
 
     Args:
-        axes: Where to draw.
-        rows: Title and samples, from the top; each with a picture.
+        axes: Axes to draw into.
+        rows: Title and samples of each row, from the top; each sample has an image.
     """
     axes.set_axis_off()
     tall = 1 / len(rows)

@@ -40,7 +40,7 @@ def test_pictures_of_other_samples_are_not_shown(challenge: Path):
     Pool(None, pool.labels, np.char.add(pool.ids, "x"), pool.membership).save(challenge / "pool.npz")
     text = report("--out", challenge)
     assert "data:image/png" not in text
-    assert "hold other samples than" in text
+    assert "contain other samples than" in text
 
 
 def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture):

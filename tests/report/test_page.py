@@ -23,7 +23,7 @@ from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, and text."""
+    """What a browser would see: tags with their attributes, and text with plain spaces."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data + " "
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ") + " "
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -108,11 +108,17 @@ def test_nothing_of_the_data_becomes_markup(full, page: Page):
     assert not re.search(r"s<\d", raw)
 
 
+def test_no_line_breaks_between_a_number_and_its_percent_sign(full):
+    page = re.sub(r"(?s)<svg.*?</svg>", "", (full[0] / "report.html").read_text())
+    assert page.count("\N{NO-BREAK SPACE}%") + page.count("&nbsp;%") > 10
+    assert not re.search(r"\d %", page)
+
+
 def test_pictures_are_those_of_the_highest_and_lowest_scores(full, page: Page):
     out, images, _ = full
     pool = Pool.load(out / "pool.npz")
     scores = load_npz(out / "scores.npz")
-    chosen = re.search(r"Attack\s+(\S+), chosen on \d+ shadows that played the target", page.text)
+    chosen = re.search(r"Attack\s+(\S+), selected on \d+ shadow models as pseudo-targets", page.text)
     assert chosen
     order = np.argsort(-scores[chosen[1]], kind="stable")
     expected = [*order[:6], *order[::-1][:6]]
@@ -154,10 +160,10 @@ def test_the_table_in_latex_is_sound(full):
 def test_matrices_alone_are_enough_and_what_is_missing_is_said(run: tuple[Path, np.ndarray]):
     out, _ = run
     page = Page(write_report(out).read_text())
-    assert "the files of the shadows hold no training curves" in page.text
-    assert "do not say how long training took" in page.text
-    assert "the run directory holds no images" in page.text
-    assert "The run directory holds no configuration" in page.text
+    assert "the files of the shadows contain no training curves" in page.text
+    assert "do not record the training time" in page.text
+    assert "The run directory has no images" in page.text
+    assert "The run directory has no configuration" in page.text
     assert not page.all("img")
     assert not list((out / "figures").glob("*.pdf"))
 
@@ -170,7 +176,7 @@ def test_without_public_labels_the_shadows_still_answer(run: tuple[Path, np.ndar
     page = Page(write_report(out).read_text())
     assert "the attack is expected to identify" in page.text
     assert "this needs public members and public non-members" in page.text
-    assert "no class has the 20 public non-members" in page.text
+    assert "no class has the required 20 public non-members" in page.text
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["all OUT", "all IN"])
@@ -183,9 +189,9 @@ def test_shadows_of_one_side_only_are_shown_for_what_they_are(run: tuple[Path, n
     np.savez(out / "target.npz", phi=load_npz(out / "target.npz")["phi"] + 1000)
     score(out, AttackConfig(name="margin"))
     page = Page(write_report(out).read_text())
-    assert "no shadow was trained on some samples and not on others" in page.text
-    assert "too few shadows for one to play the target" in page.text
-    assert "of the public members; guessing identifies 5 %" in page.text
+    assert "every shadow was trained on all samples or on none" in page.text
+    assert "this needs at least five shadows" in page.text
+    assert "of the public members; random guessing identifies 5 %" in page.text
 
 
 def test_features_are_not_shown_as_pictures(run: tuple[Path, np.ndarray]):
@@ -194,7 +200,7 @@ def test_features_are_not_shown_as_pictures(run: tuple[Path, np.ndarray]):
     for features in (rng.normal(size=(SAMPLES, 1, 30, 1)), rng.normal(size=(SAMPLES, 30))):
         page = Page(write_report(run[0], images=features).read_text())
         assert not page.all("img")
-        assert "holds no images" not in page.text
+        assert "has no images" not in page.text
         assert not (run[0] / "figures" / "vulnerable.png").exists()
 
 
@@ -203,13 +209,13 @@ def test_a_rate_that_allows_no_false_positive_is_not_shown(tmp_path: Path):
     page = Page(write_report(tmp_path).read_text())
     assert "How strong the attack is at a false positive rate of 0.01 % could not be measured." in page.text
     assert "no attack could be measured at a false positive rate of 0.01 %" in page.text
-    assert re.search(r"Not shown: 0\.01 % of \d+ non-members is less than one false positive", page.text)
+    assert re.search(r"Not shown: 0\.01 % of \d+ non-members is less than one sample", page.text)
     assert not re.search(r"TPR at 0\.01 % FPR\s+0\.", page.text)
 
 
 def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):
     out, _ = run
-    with pytest.raises(InputError, match=r"images: 3 are given, .*pool\.npz has 400 samples"):
+    with pytest.raises(InputError, match=r"images: got 3, but .*pool\.npz has 400 samples"):
         write_report(out, images=np.zeros((3, 4, 4, 1), np.uint8))
     assert not (out / "report.html").exists()
     assert not (out / "figures").exists()

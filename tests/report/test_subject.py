@@ -28,7 +28,7 @@ def test_the_head_says_what_was_audited_and_with_what(run: tuple[Path, np.ndarra
         "200 private"
     )
     assert subject["Shadow models"] == "12 of network cnn, 7 epochs each"
-    assert subject["Attack"] == "lira-online-global, named by hand"
+    assert subject["Attack"] == "lira-online-global, named by the user"
 
 
 def test_without_a_configuration_only_what_is_known_is_said(run: tuple[Path, np.ndarray]):
@@ -44,8 +44,8 @@ def test_a_recipe_that_public_labels_chose_is_called_so(run: tuple[Path, np.ndar
     (out / "config.yaml").write_text("matched: true\n")
     score(out, AttackConfig(name="margin"))
     subject = subject_of(out)
-    assert subject["Shadow models"].endswith("jaxmia match chose the recipe by the public labels")
-    assert subject["Epsilon"].startswith("no bound: jaxmia match chose the recipe by the public labels")
+    assert subject["Shadow models"].endswith("recipe selected by jaxmia match with the public labels")
+    assert subject["Epsilon"].startswith("no bound: jaxmia match selected the recipe by the public labels")
 
 
 def test_epsilon_is_said_or_why_there_is_none(run: tuple[Path, np.ndarray]):
