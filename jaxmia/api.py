@@ -47,8 +47,8 @@ class TrainedShadows:
         views: Views in which each image was queried.
         preprocessing: Preprocessing of the shadow models; the target is queried on images of the same size.
         fold: Fold of each sample, int `[sample]`, if each row joins a model of every fold (`audit`); None otherwise.
-        free: Whether the membership of a sample was drawn for each model, bool `[sample]`; None if that of all was. The
-            other samples were taken as told (`Recipe.known`) and cannot be scored.
+        free: Whether the membership of a sample was drawn for each model, bool `[sample]`; None if all were. The
+            memberships of the other samples are fixed (`Recipe.known`), so these cannot be scored.
     """
 
     phi: NDArray[np.float32]
@@ -65,8 +65,8 @@ class AttackResult:
 
     Attributes:
         pool: The pool that was scored.
-        scores: Membership scores, float64 `[sample]`; higher means member. NaN for samples whose membership the shadow
-            models took as told.
+        scores: Membership scores, float64 `[sample]`; higher means member. NaN for samples whose membership was fixed
+            in all shadow models.
         attack: Name of the attack.
         selection: How `auto` selected the attack; None if the attack was given.
     """
@@ -111,9 +111,9 @@ def train_shadows(
     network: "TrainableNetwork | None" = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedShadows:
-    """Trains `recipe.count` shadow models together and queries them on the whole pool.
+    """Trains `recipe.count` shadow models as an ensemble and queries them on the whole pool.
 
-    Each is trained on a random half of the pool, save the public samples that all models take as told (`recipe.known`).
+    Each is trained on a random half of the pool, except for public samples with fixed membership (`recipe.known`).
 
     They equal the models that `jaxmia run` trains with the same recipe, preprocessing, classes and seed. Nothing is
     stored; for runs of hours use `jaxmia run`, which resumes after an interruption. Progress is also logged with
@@ -128,7 +128,7 @@ def train_shadows(
             those of the recipe's augmentation, and only the identity for inputs that are not images.
         shift: If above 0, each view is also queried shifted by this many pixels in each of the eight directions. `auto`
             shifts automatic views by one pixel if the recipe crops.
-        ensemble: How many models are trained together, and how; by default measured on this device.
+        ensemble: How many models are trained at once, and how; by default measured on this device.
         seed: Seed of masks, initial weights, batch order and augmentation.
         network: Network to train in place of the recipe's, such as the target's own in PyTorch
             (`Target.shadow_network(pool.images)`).
@@ -194,7 +194,7 @@ def attack(
             may wrap a model of any framework; `bridge.target.load_target(...).query` is such a function. Images are
             resized first if the shadows' preprocessing resizes.
         shadows: Result of `train_shadows`.
-        name: Attack or its name; `auto` selects the attack that is strongest when shadow models play the target. It
+        name: Attack or its name; `auto` selects the attack that is strongest on shadow models as pseudo-targets. It
             does not use the public membership labels.
         fpr: False positive rate at which the attack maximises the true positive rate.
         candidates: Your own attacks that `auto` considers beside the standard ones.

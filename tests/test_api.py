@@ -140,9 +140,9 @@ def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):
     with pytest.raises(InputError, match=r"attack.name: 'margim' is unknown; did you mean 'margin'\?"):
         attack(pool, unasked, shadows, "margim")
     bare = Pool(None, pool.labels, pool.ids, pool.membership)
-    with pytest.raises(InputError, match="pool: holds no images to train on"):
+    with pytest.raises(InputError, match="pool: has no images to train on"):
         train_shadows(bare, RECIPE)
-    with pytest.raises(InputError, match="pool: holds no images to query"):
+    with pytest.raises(InputError, match="pool: has no images to query"):
         attack(bare, untrained, shadows)
     three = TrainedShadows(shadows.phi[:3], shadows.mask[:3], shadows.views)
     with pytest.raises(InputError, match=r"attack.name: auto: shadows: 3 models, .*; or name one of loss, "):

@@ -1,1 +1,1 @@
-"""The samples of a challenge, who trains on which of them, and how they are seen."""
+"""The samples of a challenge, membership masks, augmentation and preprocessing."""

@@ -13,7 +13,7 @@ _MASK, _ORDER, _FIX, _FOLD, _CHANCE = 0, 1, 2, 3, 4
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Membership masks as a function of the seed, a model's number and what is fixed for all models.
+    """Membership masks as a function of the seed, a model's number and the fixed memberships.
 
     Attributes:
         seed: Seed of the run, at least 0.
@@ -33,17 +33,17 @@ class Masks:
 
     @classmethod
     def knowing(cls, seed: int, membership: np.ndarray, known: float) -> "Masks":
-        """Fixes a share of the samples whose membership of the target is told, as it is told; draws all others.
+        """Fixes a fraction of the known memberships in all models, and draws all others.
 
-        A fixed member trains every shadow and a fixed non-member none, so that shadows share that part of their
-        training set with the target and their margins spread less. A fixed sample has no IN or no OUT models: it cannot
-        be scored. The samples to fix are drawn by the seed, as many of the members as of the non-members in proportion.
-        Where every membership is told there is nothing else to score, and none is fixed.
+        A fixed member is in every shadow's training set and a fixed non-member in none. The shadows share this part of
+        their training set with the target, which reduces the variance of their margins. A fixed sample has no IN or no
+        OUT models, so it cannot be scored. The seed draws the same fraction of members and of non-members. If every
+        membership is known, none is fixed, since no sample would be left to score.
 
         Args:
             seed: Seed of the run.
-            membership: int8 `[sample]`: 1 member, 0 non-member, -1 not told.
-            known: Share of the told samples that is fixed, from 0 (all are drawn) to 1.
+            membership: int8 `[sample]`: 1 member, 0 non-member, -1 unknown.
+            known: Fraction of the known memberships that is fixed, from 0 (all are drawn) to 1.
         """
         fixed = np.full(len(membership), DRAWN, np.int8)
         order = np.argsort(_generator(seed, 0, _FIX).random_raw(len(membership)), kind="stable")

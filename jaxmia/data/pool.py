@@ -62,7 +62,7 @@ class Pool:
             InputError: There are none.
         """
         if self.images is None:
-            raise InputError(f"pool: holds no images to {purpose}")
+            raise InputError(f"pool: has no images to {purpose}")
         return self.images
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Scaling of features by the pool that holds them."""
+"""Scaling of features by the statistics of their pool."""
 
 import logging
 from dataclasses import replace
@@ -22,7 +22,9 @@ def standardised(pool: Pool) -> Pool:
     """
     features = pool.images_to("scale")
     if kind_of(features) is not FEATURES:
-        raise InputError(f"challenge.scaling: pool scales rows of features, the pool holds {kind_of(features).name}")
+        raise InputError(
+            f"challenge.scaling: pool scales rows of features, but the pool contains {kind_of(features).name}"
+        )
     mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     constant = std == 0
     scaled = ((features - mean) / np.where(constant, 1, std)).astype(np.float32)

@@ -1,10 +1,10 @@
-"""The informed audit: every membership is known, and each sample is scored with those of all others taken as told.
+"""The informed audit: every membership is known, and each sample is scored with the memberships of all others.
 
-The samples are divided into folds. The shadow models of a fold train on all members outside of it and on no non-member
-outside of it, so that they share all of that with the target; the memberships of the fold's own samples are drawn. What
-the folds' models say of their own samples is then joined: row `j` of the joined margins takes each sample from model
-`j` of the sample's fold, and the joined masks are those of a run that draws every membership. So an audit is scored and
-reported as any other run, by one attack and on one scale.
+The samples are divided into folds. The shadow models of a fold are trained on all members outside it and on no
+non-member outside it, as the target was; the memberships of the fold's own samples are drawn at random. The margins on
+the folds' own samples are then joined: row `j` of the joined margins takes each sample from model `j` of the sample's
+fold, and the joined masks are those of a run that draws every membership. So an audit is scored and reported like any
+other run, by one attack and on one scale.
 """
 
 import logging
@@ -67,7 +67,7 @@ class Audit:
             `shadow.rounds` have no effect.
         out: Directory of the results; the runs of the folds are below `out/folds`.
         folds: Number of folds, at least 2.
-        truth: CSV `id,membership` of samples whose membership the challenge's files do not tell.
+        truth: CSV `id,membership` of samples whose membership is not in the challenge's files.
         compare: Whether to attack with as many shadows of random members as well, in `out/uninformed`.
         progress_bar: Shows progress.
     """
@@ -99,7 +99,7 @@ class Audit:
 
     @cached_property
     def runs(self) -> list[Pipeline]:
-        """The run of each fold: its samples are private, and all others are public and taken as told."""
+        """The run of each fold: its samples are private; all others are public, with fixed memberships."""
         fold = self._fold
         config = self._with_known(1.0)
         return [
@@ -114,14 +114,14 @@ class Audit:
 
     @cached_property
     def uninformed(self) -> Pipeline:
-        """The run that knows no membership: as many shadows as a fold has, of members drawn at random."""
+        """The run without known memberships: as many shadows as a fold has, with random masks."""
         return self._run(self.pool, self._with_known(0.0), RunDir(self.out).uninformed, "uninformed")
 
     def cost(self) -> Cost:
         """Estimates what the audit costs, from a short measurement of the training speed if models are missing.
 
         Raises:
-            InputError: A directory holds models of another configuration.
+            InputError: A directory contains models of another configuration.
         """
         runs = [*self.runs, *([self.uninformed] if self.compare else [])]
         missing = [len(run.missing_models()) for run in runs]
@@ -165,7 +165,7 @@ class Audit:
         return self._stages.attacking(pool, config, out, lambda what: self.progress_bar(f"{title}: {what}"))
 
     def _join(self) -> None:
-        """Writes the joined margins and all else that a run directory holds to the directory of the audit."""
+        """Writes the joined margins and the other files of a run to the directory of the audit."""
         chunk = join_chunks([ScoreStore(RunDir(run.out).shadows).read() for run in self.runs], self._fold)
         key = self.runs[0].setup.cache_key()
         recipe = {name: value for name, value in key["shadow"].items() if name != "known"}
@@ -208,7 +208,7 @@ def fill_in(pool: Pool, truth: Path) -> Pool:
     wrong = np.flatnonzero(pool.public & (given >= 0) & (given != pool.membership))
     if len(wrong):
         raise InputError(
-            f"{truth}: says membership {given[wrong[0]]} of {str(pool.ids[wrong[0]])!r}, the public file "
+            f"{truth}: membership of {str(pool.ids[wrong[0]])!r} is {given[wrong[0]]}, but in the public file "
             f"{pool.membership[wrong[0]]}"
         )
     return Pool(pool.images, pool.labels, pool.ids, np.where(pool.public, pool.membership, given))
@@ -250,9 +250,9 @@ def _refuse_unknown(pool: Pool) -> None:
     unknown = np.flatnonzero(~pool.public)
     if len(unknown):
         raise InputError(
-            f"audit: the membership of {len(unknown)} of {len(pool)} samples is unknown, first of "
-            f"{str(pool.ids[unknown[0]])!r}; an audit needs all of them: name samples of known membership in "
-            "challenge.public alone, or give a CSV id,membership with --truth"
+            f"audit: the membership of {len(unknown)} of {len(pool)} samples is unknown, the first being "
+            f"{str(pool.ids[unknown[0]])!r}; an audit needs all of them: leave out challenge.private, or give a CSV "
+            "id,membership with --truth"
         )
     members = int((pool.membership == 1).sum())
     if not 0 < members < len(pool):

@@ -1,4 +1,4 @@
-"""Fuses the scores of several runs against one target, each with a family of shadow models of its own recipe."""
+"""Fuses the scores of several runs against one target, each with shadow models of its own recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Family:
         run: Run directory.
         pool: Pool of the run, without images.
         metrics: Contents of its `metrics.json`.
-        score: Scores of the run's chosen attack, float64 `[sample]`; higher means member, NaN where the membership was
-            taken as told.
+        score: Scores of the run's submitted attack, float64 `[sample]`; higher means member, NaN for samples of fixed
+            membership.
     """
 
     run: Path
@@ -37,11 +37,11 @@ class Family:
 
 
 def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
-    """Fuses scored runs by the mean rank of each sample over the runs' chosen attacks.
+    """Fuses scored runs by the mean rank of each sample over the runs' submitted attacks.
 
-    Each family keeps its own statistics and its own choice of attack. Weights are equal, since weights fitted to the
-    public labels would bias the figures on the public samples. There is no estimate for the private samples: families
-    of one seed share masks, so a shadow model cannot play the target against another family.
+    Each run keeps its own statistics and its own attack. Weights are equal, since weights fitted to the public labels
+    would bias the figures on the public samples. There is no estimate for the private samples: runs with one seed share
+    masks, so a shadow model of one cannot be a pseudo-target for another.
 
     Args:
         out: Directory for `pool.npz`, `scores.npz`, `samples.csv`, `submission.csv` and `metrics.json`.
@@ -134,8 +134,8 @@ def _refuse_other_samples(first: Family, other: Family) -> None:
             raise InputError(f"{RunDir(other.run).pool}: {name} differ from those of {RunDir(first.run).pool}")
     if not np.array_equal(np.isnan(first.score), np.isnan(other.score)):
         raise InputError(
-            f"{RunDir(other.run).scores}: other memberships are taken as told than in {RunDir(first.run).scores}; "
-            "fuse runs of one seed and one shadow.known"
+            f"{RunDir(other.run).scores}: other memberships are fixed than in {RunDir(first.run).scores}; "
+            "fuse runs with the same seed and shadow.known"
         )
     if other.metrics.fpr != first.metrics.fpr:
         raise InputError(

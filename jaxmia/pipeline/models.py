@@ -69,7 +69,7 @@ def refuse_other_run(out: Path, mark: str, kind: str) -> None:
     Args:
         out: Run directory.
         mark: Entry of the cache key that such a run leaves.
-        kind: What such a run is called.
+        kind: Name of this kind of run, for the message.
 
     Raises:
         InputError: They belong to another run, and would be lost.
@@ -80,7 +80,7 @@ def refuse_other_run(out: Path, mark: str, kind: str) -> None:
 
 
 def write_joined(pipeline: Pipeline, source: Path, chunk: Chunk, cache_key: dict[str, Any]) -> None:
-    """Writes models that were joined from several run directories, with all else that a run directory holds.
+    """Writes models that were joined from several run directories, and the other files of a run directory.
 
     Args:
         pipeline: Pipeline of the whole run; its pool and configuration are written.

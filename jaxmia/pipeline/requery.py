@@ -109,7 +109,7 @@ class Requery:
         difference = describe_difference(theirs, ours)
         if difference:
             raise InputError(
-                f"{entry.path}: was made with another configuration: {difference}; only the views"
+                f"{entry.path}: was created with another configuration: {difference}; only the views"
                 f"{' and the samples' if self._elsewhere else ''} of trained models can be changed; use another --out "
                 f"or remove the folder {entry.path.parent}"
             )

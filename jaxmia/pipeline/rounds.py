@@ -1,4 +1,4 @@
-"""Shadow models in two rounds: the members of the second are drawn by what the first found out."""
+"""Shadow models in two rounds: the scores of the first guide the training sets of the second."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,8 @@ def train_in_rounds(pipeline: Pipeline) -> None:
     """Trains half of `shadow.count` models, then the others by the first ones' scores, and joins both.
 
     A model of the second round holds each free sample with the probability of membership that the first round gives it
-    (`membership_chances`), so that its training set has more in common with the target's. No membership of the target
-    beyond those that all shadows take as told has a part in that.
+    (`membership_chances`), so that its training set has more in common with the target's. Apart from the fixed
+    memberships, no membership of the target is used for this.
 
     Args:
         pipeline: Pipeline of the whole run; the rounds have run directories of their own below it.
@@ -60,7 +60,7 @@ def join_rounds(parts: list[Chunk]) -> Chunk:
 
 
 def _chances(out: Path) -> np.ndarray:
-    """Probability with which each sample is drawn to be IN, `[sample]`; 1/2 where the membership was taken as told."""
+    """Probability with which each sample is drawn to be IN, `[sample]`; 1/2 where the membership is fixed."""
     matrices = read_matrices(out)
     chances = matrices.for_everyone(membership_chances(matrices.evidence))
     return np.where(matrices.free, chances, 0.5)

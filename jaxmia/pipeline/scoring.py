@@ -61,7 +61,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
                 left_out[attack.name] = error
     if lack := int(lacking(matrices.evidence).sum()):
         logger.info(
-            f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would leave none"
+            f"samples without IN or without OUT models: {lack} of {len(matrices.pool)}; more models would avoid this"
         )
     if left_out:
         logger.info(f"attacks left out: {', '.join(left_out)}: {next(iter(left_out.values()))}")
@@ -105,10 +105,10 @@ def _audit(matrices: Matrices) -> AuditSummary | None:
 
 
 def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, matched: bool) -> EpsilonBound:
-    """The bound on epsilon; in an audit the largest of its folds' bounds, at a confidence that holds for all together.
+    """The bound on epsilon; in an audit the largest of its folds' bounds, at a joint confidence.
 
-    The bound supposes that nothing but the target depends on the coins of the samples that it is computed from. Shadows
-    of another fold take them as told, so each fold is scored by its own shadows alone, with an attack of their choice.
+    The bound assumes that only the target depends on the coins of its samples. Shadows of other folds know these
+    memberships, so each fold is scored with its own shadows alone, which also select the attack.
     """
     fold = matrices.evidence.fold
     if fold is None:
@@ -132,7 +132,7 @@ def is_matched(out: Path) -> bool:
 
 
 def _rehearse(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
-    """Evaluates a named attack on shadow models that play the target; None if they cannot."""
+    """Evaluates a named attack on shadow models as pseudo-targets; None if there are too few."""
     try:
         return select(evidence, [attack], section.fpr, targets=section.targets)
     except InputError:

@@ -40,7 +40,7 @@ def meet(coordinator: str, shard: Shard) -> Shard:
 
     Args:
         coordinator: `HOST:PORT` at which the process of shard 0 listens; or `auto` if the scheduler (Slurm, Open MPI)
-            tells each process its index and where the first one runs.
+            gives each process its index and the address of the first one.
         shard: Shard of this process; ignored with `auto`.
 
     Raises:
@@ -59,7 +59,7 @@ def meet(coordinator: str, shard: Shard) -> Shard:
         raise InputError(
             f"--coordinator: {coordinator!r}: {reason}; give HOST:PORT of the first process, and --shard I/N to each"
         ) from error
-    # So that this process sees only its own devices, and its checkpoints do not wait for other processes.
+    # Disconnected, this process sees only its own devices, and its checkpoints do not wait for other processes.
     clear_backends()
     return found
 

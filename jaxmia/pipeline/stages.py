@@ -149,7 +149,7 @@ class Pipeline:
         section = self.config.ensemble
         # Planned for all wanted models, so that a resumed run keeps its plan.
         plan = self.setup.plan(section, len(wanted))
-        logger.info(f"shadows: training {len(missing)} of {len(wanted)} ({plan})")
+        logger.info(f"shadows: training {len(missing)} of {len(wanted)} models ({plan})")
         claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
         with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
             shadows = self.setup.shadow_trainer(plan)
@@ -214,7 +214,7 @@ def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:
         difference = describe_difference(chunk.metadata, {"cache_key": cache_key})
         if difference:
             raise InputError(
-                f"{path}: was made with another configuration: {difference}; use another --out or remove the folder "
+                f"{path}: was created with another configuration: {difference}; use another --out or remove the folder "
                 f"{store.folder}"
             )
         present.update(chunk.model.tolist(), chunk.diverged)

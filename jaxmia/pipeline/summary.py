@@ -1,4 +1,4 @@
-"""Summaries of a scored run: by sample, by class, and what to expect on the private samples."""
+"""Summaries of a scored run: by sample, by class, and the estimate for the private samples."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ DELTA = 1e-5
 """The delta at which epsilon is bounded from below."""
 
 TOLD = "told"
-"""In `samples.csv`, the score of a sample whose membership every shadow took as told."""
+"""Entry in `samples.csv` in place of the score of a sample with fixed membership."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
@@ -32,13 +32,13 @@ def write_samples(
     """Writes a CSV with one row for each sample: `id,label,membership,score`, the fits, then every attack's score.
 
     Membership is 1, 0, or empty if it is unknown. Numbers have seven significant digits (`scores.npz` has full
-    precision); undefined ones, such as the mean over no models, are empty. The score of a sample whose membership every
-    shadow took as told is the word `told`.
+    precision); undefined ones, such as the mean over no models, are empty. The score of a sample with fixed membership
+    is the word `told`.
 
     Args:
         path: Path of the CSV, which is written atomically.
         pool: Pool with ids, labels and membership.
-        score: Scores of the chosen attack, `[sample]`; NaN where the membership was taken as told.
+        score: Scores of the submitted attack, `[sample]`; NaN where the membership is fixed.
         fits: Statistics of each sample from `jaxmia.attacks.sample_fits`, `[sample]` each.
         scores: Scores of each attack by name, `[sample]` each.
 
@@ -95,8 +95,8 @@ def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, F
 def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate | None:
     """Estimates the TPR on the private samples, with its 95 % prediction interval.
 
-    The estimate is the TPR of one more shadow model playing the target on as many samples. It therefore assumes that
-    the target was trained as the shadow models were. It is None if no shadow model played the target, or if half of the
+    The estimate is the TPR against one more shadow model as the target, on as many samples. It therefore assumes that
+    the target was trained as the shadow models were. It is None if there were no pseudo-targets, or if half of the
     private samples, taken as non-members, are too few for a single false positive.
     """
     private = int((~pool.public).sum())
@@ -134,8 +134,8 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
         return no_bound("there are fewer than two public members or non-members")
     if matched:
         return no_bound(
-            "`jaxmia match` chose the recipe by the public labels, and the bound holds only for scores in which they "
-            "had no part"
+            "`jaxmia match` selected the recipe by the public labels, and the bound holds only for scores that do not "
+            "depend on them"
         )
     try:
         from jax_privacy import auditing  # pyright: ignore[reportMissingImports]
@@ -147,7 +147,7 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
 
 
 def no_bound(reason: str) -> EpsilonBound:
-    """No bound, and why."""
+    """Bound that is absent for the given reason."""
     return EpsilonBound(lower=None, delta=DELTA, confidence=LEVEL, reason=reason)
 
 
@@ -160,7 +160,7 @@ def _written(value: float) -> str:
 
 
 def _as_text(name: str) -> str:
-    """A name that spreadsheets take for text: an apostrophe stands before what they would take for a formula."""
+    """Puts an apostrophe before a name that a spreadsheet would read as a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(name) else name
 
 

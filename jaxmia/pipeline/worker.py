@@ -1,4 +1,4 @@
-"""One job's share in training a run's models, beside other jobs in the same run directory."""
+"""Trains one job's share of a run's models while other jobs work in the same run directory."""
 
 import logging
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Job:
     patience: float = _PATIENCE
 
     def run(self, missing: Sequence[int], width: int) -> None:
-        """Trains the missing models, at most `width` together.
+        """Trains the missing models, at most `width` at once.
 
         Models with checkpoints are finished first. Models claimed by other jobs come last: by then they are stored, or
         their jobs have died, or they are left to them.
@@ -49,7 +49,7 @@ class Job:
         Raises:
             InputError: A checkpoint was made with another configuration, the run directory cannot be written to, or all
                 models diverge.
-            Interrupted: The job was told to stop; the progress so far is saved.
+            Interrupted: A signal was received; the progress so far is saved.
         """
         later = self._make(self._parts(missing, width))
         if later:
@@ -108,7 +108,7 @@ class Job:
     def _who(self, parts: Sequence[Sequence[int]]) -> str:
         wanted = {model for part in parts for model in part}
         busy = [
-            f"{claim.models[0]}-{claim.models[-1]} by process {claim.pid} of {claim.host}"
+            f"{claim.models[0]}-{claim.models[-1]} by process {claim.pid} on {claim.host}"
             for claim in self.claims.others()
             if wanted & set(claim.models)
         ]

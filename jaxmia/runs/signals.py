@@ -1,4 +1,4 @@
-"""Being told to stop: by Ctrl-C, by a scheduler that takes the machine away, by a time limit that is nearly up."""
+"""Signals that stop a run: Ctrl-C, preemption by a scheduler, or an approaching time limit."""
 
 import logging
 import os
@@ -16,14 +16,14 @@ _REQUEUE = "JAXMIA_REQUEUE_EXIT_CODE"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was told to stop, and has nothing left to save.
+    """The process was asked to stop and has nothing left to save.
 
     Attributes:
-        number: Of the signal.
-        exit_code: 130; or what `JAXMIA_REQUEUE_EXIT_CODE` says, so that a scheduler which said stop runs it again.
+        number: Number of the signal.
+        exit_code: 130, or `JAXMIA_REQUEUE_EXIT_CODE` for a signal of a scheduler, which then requeues the job.
     """
 
-    def __init__(self, number: int, what: str = "the same command goes on from what is finished") -> None:
+    def __init__(self, number: int, what: str = "the same command resumes") -> None:
         self.number = number
         self.exit_code = _exit_code(number)
         super().__init__(f"stopped by {signal.Signals(number).name}; {what}")
@@ -31,9 +31,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, SIGTERM and SIGUSR1 raise `Interrupted`, as SIGINT raises `KeyboardInterrupt`.
+    """Makes SIGTERM and SIGUSR1 raise `Interrupted` within the block, as SIGINT raises `KeyboardInterrupt`.
 
-    Does nothing outside of the main thread, which alone receives signals.
+    Does nothing outside the main thread, which alone receives signals.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -46,19 +46,19 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """Within, signals only leave a note, so that a loop can finish its step and save, however often it is told.
+    """Only records signals within the block, so that a loop can finish its step and save before it stops.
 
     Args:
 
     Yields:
-        A function that tells the number of the first signal that came, or None.
+        A function that returns the number of the first signal received, or None.
     """
     came: list[int] = []
 
     def note(number: int, frame: object) -> None:
         del frame
         if not came:
-            logger.info(f"{signal.Signals(number).name}: saving; a second one changes nothing")
+            logger.info(f"{signal.Signals(number).name}: saving; further signals have no effect")
         came.append(number)
 
     with _handled(_ALL, note):

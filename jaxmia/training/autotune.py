@@ -146,7 +146,7 @@ def _search(
     """Searches for the fastest width and convolution: first the convolution at a small width, then doubling widths."""
     platform = devices[0].platform
     started, patience = time.monotonic(), _SEARCH_SECONDS_ON_CPU if platform == "cpu" else _SEARCH_SECONDS
-    logger.info("plan: measuring the fastest way to train models together")
+    logger.info("plan: measuring the fastest way to train several models at once")
     trials: list[dict[str, Any]] = []
 
     def rate(width: int, conv: str) -> float:

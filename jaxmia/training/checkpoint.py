@@ -138,7 +138,7 @@ class Checkpoints:
             difference = describe_difference({"cache_key": resumable.cache_key}, {"cache_key": self._cache_key})
             if difference:
                 raise InputError(
-                    f"{path.parent}: was made with another configuration: {difference}; use another --out or remove "
+                    f"{path.parent}: was created with another configuration: {difference}; use another --out or remove "
                     f"{self.folder}"
                 )
             found.append((-int(steps[0].name) if steps else 0, resumable))

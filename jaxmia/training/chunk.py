@@ -134,7 +134,7 @@ class ShadowTrainer:
         if chunk.diverged:
             logger.warning(
                 f"shadows: {', '.join(map(str, chunk.diverged))} diverged and are left out; a learning rate below "
-                f"{self.ensemble.trainer.recipe.learning_rate:g} (shadow.learning_rate) may keep them"
+                f"{self.ensemble.trainer.recipe.learning_rate:g} (shadow.learning_rate) may help"
             )
         weights = self._keep(training, chunk) if chunk.model.size else None
         return replace(chunk, metadata={**chunk.metadata, **({"weights": weights} if weights else {})})
@@ -222,11 +222,9 @@ class _Training:
         saved = self._writer is not None and self._writer.save(self._snapshot(), wait=True)
         who = f"models {self.models[0]}-{self.models[-1]}"
         if saved:
-            where = (
-                f"{who} are saved at step {self._step} of {self._batches.steps}; the same command goes on from there"
-            )
+            where = f"{who} are saved at step {self._step} of {self._batches.steps}; the same command resumes there"
         else:
-            where = f"{who} are not saved; the same command goes on from the last checkpoint or finished chunk"
+            where = f"{who} are not saved; the same command resumes from the last checkpoint or finished chunk"
         raise Interrupted(number, where)
 
     def _end_epoch(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Plans how many models train together, and how their convolutions are lowered."""
+"""Plans how many models train at once, and how their convolutions are lowered."""
 
 from dataclasses import dataclass, replace
 from typing import cast
@@ -13,7 +13,7 @@ class Plan:
     """How an ensemble runs, without effect on the results beyond rounding.
 
     Attributes:
-        width: Number of models trained together.
+        width: Number of models trained at once.
         lowering: How convolutions are lowered.
         sequential: Whether the program computes the models one after another.
         devices: Devices over which the models are sharded.
@@ -31,7 +31,7 @@ class Plan:
             return f"one after another in {self.framework}"
         how = "sequential" if self.sequential else self.lowering
         count, device = len(self.devices), self.devices[0].platform
-        return f"{self.width} together, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
+        return f"{self.width} at a time, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
     def lower(self, trainer: Trainer) -> Trainer:
         """Returns the trainer with its convolutions lowered according to this plan."""

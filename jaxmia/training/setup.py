@@ -40,7 +40,7 @@ class ShadowSetup:
         views: Views in which each image is queried.
         query_batch: Number of images in a query step.
         pool_digest: Digest of the pool before resizing.
-        network: Network of the recipe's architecture, where that alone does not tell it.
+        network: Network of the recipe's architecture, if the name alone does not determine it.
     """
 
     recipe: Recipe
@@ -92,11 +92,11 @@ class ShadowSetup:
         return make_ensemble(self.trainer, plan, self.masks.seed, self.images, self.labels)
 
     def shadow_trainer(self, plan: Plan) -> ShadowTrainer:
-        """Creates what trains and queries chunks of models by this plan."""
+        """Creates the trainer of chunks of models for this plan."""
         return ShadowTrainer(self.ensemble(plan), self.masks, self.views, self.query_batch)
 
     def cache_key(self) -> dict[str, Any]:
-        """Everything that a model's scores depend on beside its number, as plain JSON named like configuration fields.
+        """Everything that a model's margins depend on besides its number, as JSON named like configuration fields.
 
         The precision is the one that `auto` selects on this device, so that models trained in different precisions are
         not mixed.

@@ -185,9 +185,7 @@ class _Process:
         code = self._process.wait()
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr if line.strip()]
-        return PeerError(
-            f"killed by signal {-code}" if code < 0 else f"crashed: {lines[-1] if lines else 'it said nothing'}"
-        )
+        return PeerError(f"killed by signal {-code}" if code < 0 else f"crashed: {lines[-1] if lines else 'no output'}")
 
 
 def _end(process: subprocess.Popen, stderr: IO[str]) -> None:

@@ -41,9 +41,9 @@ class Weights:
         arrays = load_npz(path, required=("model",))
         held = arrays.pop("model").tolist()
         if held != list(models):
-            raise InputError(f"{path}: holds models {held}, expected {list(models)}")
+            raise InputError(f"{path}: contains models {held}, expected {list(models)}")
         if _digest(arrays) != kept:
-            raise InputError(f"{path}: holds other weights than those whose scores are stored")
+            raise InputError(f"{path}: contains other weights than those whose margins are stored")
         return arrays
 
     def path(self, models: Sequence[int]) -> Path:

@@ -310,7 +310,7 @@ def test_truth_is_what_evaluate_reads(tmp_path):
 
 def test_a_pool_without_images_cannot_be_written(tmp_path):
     pool = Pool(None, np.zeros(1, np.int32), np.array(["a"]), np.array([1], np.int8))
-    with pytest.raises(InputError, match=r"pool: holds no images"):
+    with pytest.raises(InputError, match=r"pool: has no images"):
         save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
 
 

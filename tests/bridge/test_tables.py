@@ -271,7 +271,9 @@ def test_images_are_not_scaled_by_the_pool(tmp_path: Path):
         ids = np.array([f"{name}{i}" for i in range(2)])
         np.savez(tmp_path / f"{name}.npz", **HALF | {"ids": ids}, images=np.zeros((2, 4, 4, 1)))
     challenge = ChallengeConfig(public=tmp_path / "pub.npz", private=tmp_path / "priv.npz", scaling="pool")
-    with pytest.raises(InputError, match=r"challenge\.scaling: pool scales rows of features, the pool holds images"):
+    with pytest.raises(
+        InputError, match=r"challenge\.scaling: pool scales rows of features, but the pool contains images"
+    ):
         open_pool(challenge)
 
 

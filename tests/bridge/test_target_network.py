@@ -105,7 +105,7 @@ def test_another_network_is_another_run(finished: tuple[Config, Path]):
     other = config.challenge.model_copy(update={"architecture": "tests.bridge.own:wider"})
     save_weights(Path(str(other.target)).with_name("wider.pt"), channels=6)
     other = other.model_copy(update={"target": Path(str(other.target)).with_name("wider.pt")})
-    with pytest.raises(InputError, match=r"was made with another configuration: .*network\.digest is"):
+    with pytest.raises(InputError, match=r"was created with another configuration: .*network\.digest is"):
         Pipeline(config.model_copy(update={"challenge": other}), out).train()
 
 

@@ -131,8 +131,8 @@ def test_the_report_says_that_it_is_an_audit(audited):
     audit, _ = audited
     page = write_report(audit.out).read_text()
     assert f" in each of {FOLDS} folds" in page
-    assert "An informed audit: each sample was scored by shadows that took the memberships" in page
-    assert "An attack that knows no membership" in page
+    assert "This is an informed audit: each sample was scored by shadows trained with the true" in page
+    assert "Without known memberships, the attack" in page
 
 
 def test_the_same_call_trains_nothing_again_and_goes_on_with_more_models(case, tmp_path: Path, records: Records):
@@ -166,7 +166,7 @@ def test_public_samples_alone_need_no_truth(case, tmp_path: Path):
 def test_what_an_audit_cannot_do_without_is_named(case, tmp_path: Path):
     config, truth, _ = case
     with pytest.raises(
-        InputError, match=r"the membership of 80 of 160 samples is unknown, first of 's0-80'; .*--truth"
+        InputError, match=r"the membership of 80 of 160 samples is unknown, the first being 's0-80'; .*--truth"
     ):
         Audit(config, tmp_path).run()
     for folds in (1, 161):
@@ -181,7 +181,7 @@ def test_what_an_audit_cannot_do_without_is_named(case, tmp_path: Path):
 
 def test_other_folds_are_another_audit(audited, case):
     audit, _ = audited
-    with pytest.raises(InputError, match=r"folds.0.shadows.*was made with another configuration: told is"):
+    with pytest.raises(InputError, match=r"folds.0.shadows.*was created with another configuration: told is"):
         Audit(case[0], audit.out, 2, case[1]).run()
 
 
@@ -192,7 +192,7 @@ def test_a_truth_fills_in_and_must_not_contradict(tmp_path: Path):
     np.testing.assert_array_equal(filled.membership, given)
     partly = fill_in(pool, write_truth(tmp_path / "t.csv", pool.ids[4:6], given[4:6]))
     np.testing.assert_array_equal(partly.membership, [*pool.membership[:4], 1, 0, UNKNOWN, UNKNOWN])
-    with pytest.raises(InputError, match=r"t.csv: says membership . of 's0-0', the public file "):
+    with pytest.raises(InputError, match=r"t.csv: membership of 's0-0' is ., but in the public file "):
         fill_in(pool, write_truth(tmp_path / "t.csv", pool.ids[:1], ~given[:1]))
 
 

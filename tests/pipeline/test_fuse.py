@@ -85,7 +85,7 @@ def test_a_family_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.nd
 def test_the_command_fuses(scored: tuple[list[Path], np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture):
     main(["fuse", *map(str, scored[0][:2]), "--out", str(tmp_path)])
     captured = capsys.readouterr()
-    assert "2 families fused, on the public samples" in captured.out
+    assert "2 fused runs, on the public samples" in captured.out
     assert "submission: 300 rows" in captured.err
 
 
@@ -95,12 +95,12 @@ def test_the_report_and_the_status_of_fused_runs_say_what_is_there(
     runs, _ = scored
     fuse(tmp_path, runs[:2])
     main(["status", str(tmp_path)])
-    assert capsys.readouterr().out == f"fused:   the scores of {runs[0]}, {runs[1]}; no models are trained here\n"
+    assert capsys.readouterr().out == f"fused:   scores of {runs[0]}, {runs[1]}; this run trains no models\n"
     main(["report", "--out", str(tmp_path)])
     text = (tmp_path / "report.html").read_text()
     assert "mean rank of 2 runs, each with its own attack: lira-online-global, rmia-online" in text
     assert "Each of the fused runs has its own configuration and report" in text
-    assert "fused runs may share masks, so no shadow can play the target" in text
+    assert "fused runs may share masks, so their shadows cannot serve as pseudo-targets" in text
     for heading in ("ROC curve", "Comparison of attacks", "TPR by class", "Most and least vulnerable samples"):
         assert f"<h2>{heading}</h2>" in text
     assert "Training curves" not in text

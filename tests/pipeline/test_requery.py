@@ -111,7 +111,7 @@ def test_other_samples_are_out_unless_a_shadow_was_trained_on_their_image(challe
         np.testing.assert_array_equal(chunk.mask[:, 50:], before.mask[:, 20:50])
         np.testing.assert_allclose(chunk.phi[:, :, 50:], before.phi[:, :, 20:50], atol=1e-5)
         assert chunk.metadata["cache_key"]["trained_on"] == before.metadata["cache_key"]["pool"]
-    match = r"00000-00001\.npz: was made with another configuration: trained_on is '\w+' "
+    match = r"00000-00001\.npz: was created with another configuration: trained_on is '\w+' "
     with pytest.raises(InputError, match=match):
         Train(tmp_path / "out", config)([])
 
@@ -138,7 +138,7 @@ def test_stopped_between_chunks_it_goes_on_with_the_rest(
     original = shadows.ShadowTrainer.query
     with monkeypatch.context() as patched:
         patched.setattr(shadows.ShadowTrainer, "query", stop_in_the_third)
-        with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command goes on from what is finished"):
+        with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command resumes"):
             ask(challenge, kept, OTHER)
     assert [chunk.phi.shape[1] for chunk in all_chunks(kept).values()] == [3, 3, 2, 2]
     ask(challenge, kept, OTHER)
@@ -165,8 +165,8 @@ def half_a_file(kept: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (changed_weight, "holds other weights than those whose scores are stored"),
-        (other_models, r"holds models \[4, 5\], expected \[2, 3\]"),
+        (changed_weight, "contains other weights than those whose margins are stored"),
+        (other_models, r"contains models \[4, 5\], expected \[2, 3\]"),
         (half_a_file, r"cannot be read as \.npz"),
         (lambda kept: (kept / "weights" / "00002-00003.npz").unlink(), "no such file"),
     ],
@@ -191,7 +191,7 @@ def test_another_configuration_is_refused_before_anything_is_written(
     challenge: Path, kept: Path, command, changes: list[str], difference: str
 ):
     before = contents(kept)
-    match = rf"was made with another configuration: {difference}; only the views of trained models can"
+    match = rf"was created with another configuration: {difference}; only the views of trained models can"
     with pytest.raises(InputError, match=rf"00000-00001\.npz: {match}"):
         command(config=challenge, out=kept)(changes)
     assert contents(kept) == before

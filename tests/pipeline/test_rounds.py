@@ -116,7 +116,7 @@ def test_where_two_rounds_cannot_be_it_is_said(config: Config, tmp_path: Path):
             InputError, match=r"shadow\.rounds: 2 needs the scores between the rounds; use `jaxmia run`"
         ):
             stage(config, tmp_path)
-    with pytest.raises(InputError, match=r"rounds: 2 rounds need as many models at least \(count is 1\)"):
+    with pytest.raises(InputError, match=r"rounds: 2 rounds need at least as many models \(count is 1\)"):
         parse_config({"shadow": {"rounds": 2, "count": 1}}, "here")
     once = config.model_copy(update={"shadow": config.shadow.model_copy(update={"rounds": 1, "count": 4})})
     run(once.model_copy(update={"attack": AttackConfig(name="margin")}), tmp_path)

@@ -132,7 +132,7 @@ def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path)
     about = out / "checkpoints" / "00000-00001" / "about.json"
     about.parent.mkdir(parents=True)
     about.write_text(json.dumps({"models": [0, 1], "cache_key": {"seed": 4}}))
-    with pytest.raises(InputError, match="00000-00001: was made with another configuration: "):
+    with pytest.raises(InputError, match="00000-00001: was created with another configuration: "):
         run(config, out)
     assert [path.name for path in out.iterdir()] == ["checkpoints"]
 
@@ -174,7 +174,7 @@ def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Pa
         column = [row["score"] for row in csv.DictReader(file)]
     assert [value == "told" for value in column] == told.tolist()
     page = (out / "report.html").read_text()
-    assert "The membership of 60 public samples was taken as told" in page
+    assert "The memberships of 60 public samples were fixed" in page
     assert run(load_config(path), out) == metrics, "reads back what it wrote"
 
 

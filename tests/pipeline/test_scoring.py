@@ -245,7 +245,7 @@ def test_an_own_attack_scores_a_run_is_recorded_and_reported(
     assert metrics.attack_record == AttackRecord("jaxmia_own_attack:Excess", {})
     evidence = read_matrices(out).evidence
     np.testing.assert_array_equal(load_npz(out / "scores.npz")["excess"], Calibrated("identity")(evidence))
-    assert "an attack of your own is not run again" in write_report(out).read_text()
+    assert "the report does not run an attack of your own" in write_report(out).read_text()
 
     metrics = score(out, AttackConfig(candidates=(path,)))
     assert "excess" in [row.name for row in metrics.selection.results]

@@ -53,7 +53,7 @@ def test_two_processes_of_one_job_train_what_one_would(tmp_path: Path, told):
     for process in processes:
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
-        assert "training 2 of 2 (1 " in said, said
+        assert "training 2 of 2 models (1 " in said, said
     Train(alone, config)([])
     found, expected = ScoreStore(together / "shadows").read(), ScoreStore(alone / "shadows").read()
     assert found.model.tolist() == list(range(4))

@@ -186,18 +186,18 @@ def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.n
     assert metrics.public_by_class and set(metrics.public_by_class) == {"0", "1", "2", "3"}
     assert len(metrics.vulnerable) == MAX_VULNERABLE
     assert vulnerable_table(metrics).row_count == MAX_VULNERABLE
-    assert any(line.startswith("private samples: TPR ") for line in promise_lines(metrics))
+    assert any(line.startswith("private samples: expected TPR ") for line in promise_lines(metrics))
 
 
 def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     near = score(out, AttackConfig(targets=8))
-    assert promise_lines(near)[0].endswith("for a target trained as its shadows were")
+    assert promise_lines(near)[0].endswith("if the target was trained as its shadows were")
     assert not any("unlike" in line for line in promise_lines(near))
     np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
     far = score(out, AttackConfig(targets=8))
     assert re.match(
-        r"unlike its shadows: the target's logit margins lie \d+\.\d standard deviations from theirs, .*`jaxmia match`",
+        r"target unlike its shadows: its logit margins are \d+\.\d standard deviations from theirs, .*`jaxmia match`",
         promise_lines(far)[1],
     )
 
@@ -247,7 +247,7 @@ def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(plante
     metrics = score(out, AttackConfig(name="calibrated"))
     assert metrics.matched and metrics.epsilon.lower is None
     assert promise_lines(metrics)[-1].startswith(
-        "epsilon: no bound, since `jaxmia match` chose the recipe by the public"
+        "epsilon: no bound, because `jaxmia match` selected the recipe by the public"
     )
 
 

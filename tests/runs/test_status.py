@@ -72,7 +72,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture):
     ShowStatus(run)([])
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "done:    3 of 10 models"
-    assert re.fullmatch(r"running: 3-4 by process 7 of far: training 25 %, last sign \d+ s ago", shown[1])
+    assert re.fullmatch(r"running: 3-4 by process 7 on far: training 25 %, last seen \d+ s ago", shown[1])
     assert shown[2:] == [
         "missing: 5-9",
         "models:  too few for attacks that use shadows: 6 of 30 samples have no OUT model",

@@ -185,7 +185,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path: Path
     checkpoints(tmp_path).writer([0]).save(moment(3, 1), wait=True)
     other = {"seed": 12, "shadow": {"epochs": 5}}
     match = (
-        r"00000-00000: was made with another configuration: seed is 11 there and 12 here, "
+        r"00000-00000: was created with another configuration: seed is 11 there and 12 here, "
         rf"shadow\.epochs is 4 there and 5 here; use another --out or remove {re.escape(str(tmp_path))}$"
     )
     with pytest.raises(InputError, match=match):
@@ -255,7 +255,7 @@ def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(
     chunk = shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path / "file", every=1e-6))
     assert chunk.model.tolist() == [0, 1]
     assert set(telling(records, "checkpoint", "Not a directory")) == {"WARNING"}
-    with pytest.raises(Interrupted, match="models 0-1 are not saved; the same command goes on from the last"):
+    with pytest.raises(Interrupted, match="models 0-1 are not saved; the same command resumes from the last"):
         shadows(ensemble, 3).train_chunk([0, 1], checkpoints(tmp_path / "file"))
 
 

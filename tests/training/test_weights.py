@@ -78,7 +78,7 @@ def test_the_digest_tells_every_bit(trained: State, tmp_path: Path):
 def test_what_does_not_fit_is_refused_by_name(trained: State, ensemble_of: Callable[..., Ensemble], tmp_path: Path):
     weights = Weights(tmp_path)
     kept = weights.write(MODELS, trained)
-    with pytest.raises(InputError, match=r"00000-00005\.npz: holds models \[0, 3, 5\], expected \[0, 4, 5\]"):
+    with pytest.raises(InputError, match=r"00000-00005\.npz: contains models \[0, 3, 5\], expected \[0, 4, 5\]"):
         weights.read([0, 4, 5], kept)
     with pytest.raises(InputError, match=r"00000-00001\.npz: no such file"):
         weights.read([0, 1], kept)
