@@ -1,1 +1,1 @@
-"""What touches PyTorch: challenge files, target models, and plain PyTorch training to compare with."""
+"""Everything that uses PyTorch: challenge files, target models, and PyTorch training."""

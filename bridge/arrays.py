@@ -21,13 +21,13 @@ def load_arrays(path: Path, *, known: bool, max_bytes: int, num_classes: int | N
     """Reads the samples of an `.npz`.
 
     Args:
-        path: The file.
-        known: The membership of each sample must be there. If not, what is there is never read.
+        path: Path of the file.
+        known: Whether the file must contain memberships; otherwise they are never read.
         max_bytes: Largest size of the file and of its arrays in memory.
-        num_classes: Number of classes, where it is known.
+        num_classes: Number of classes, if known.
 
     Raises:
-        InputError: The file cannot be read safely, or an array is missing or holds what is not allowed.
+        InputError: The file cannot be read safely, or an array is missing or has invalid content.
     """
     required = ("ids", "labels", "membership") if known else ("ids", "labels")
     arrays = load_npz(path, required, only=(*KINDS, *required), max_bytes=max_bytes)
@@ -63,10 +63,10 @@ def save_arrays(pool: Pool, path: Path) -> None:
 
 
 def check_pixels(path: Path, name: str, images: np.ndarray) -> None:
-    """Refuses images that hold other numbers than 0 to 1, but for rounding.
+    """Checks that the pixels of images are between 0 and 1, apart from rounding.
 
     Raises:
-        InputError: A pixel is outside; it is named with its image.
+        InputError: A pixel is outside; the message names it and its image.
     """
     for index, image in enumerate(images):
         outside = image[~((image >= -_ROUNDING) & (image <= 1 + _ROUNDING))]

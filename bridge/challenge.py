@@ -1,4 +1,4 @@
-"""The files of a challenge to a `Pool`, and back: `.pt` as the course writes them, `.npz`, or `.csv`."""
+"""Reads the files of a challenge as a `Pool` and writes them: `.pt` as in the course, `.npz`, or `.csv`."""
 
 import csv
 import io
@@ -43,14 +43,14 @@ def load_challenge(
 
     Args:
         public: File of samples whose membership is known.
-        private: File of samples whose membership is in question. What it says about membership is never read.
+        private: File of samples of unknown membership; memberships in it are never read.
         classes: Full names of the pickled class to accept; its code is not needed and not run.
         max_bytes: Largest size of either file and of its images in memory.
-        num_classes: Number of classes, where it is known from the target.
-        one_hot: Columns of `.csv` files that hold categories, those of either file.
+        num_classes: Number of classes, if known from the target.
+        one_hot: Categorical columns of `.csv` files.
 
     Raises:
-        InputError: As `load_split` does; or an id occurs in both files, or their samples differ in kind, shape or
+        InputError: `load_split` raises it, an id occurs in both files, or their samples differ in kind, shape or
             columns.
     """
     categories = categories_of((public, private), one_hot, max_bytes)
@@ -98,7 +98,7 @@ def load_split(
     num_classes: int | None = None,
     categories: Categories | None = None,
 ) -> Pool:
-    """Reads one file of a challenge without running anything that its pickle says.
+    """Reads one file of a challenge without running any code in it.
 
     A `.npz` holds `images`, `features` or `tokens`, `labels`, `ids` and `membership`, a `.csv` the columns `id`,
     `label`, `membership` and features. Any other file is a `torch.save` of one object, or of one dict, with `ids`,
@@ -106,15 +106,15 @@ def load_split(
     `[sample, height, width, channel]`.
 
     Args:
-        path: The file.
-        known: The membership of each sample must be there. If not, what is there is never read.
+        path: Path of the file.
+        known: Whether the file must contain memberships; otherwise they are never read.
         classes: Full names of the pickled class to accept.
         max_bytes: Largest size of the file and of its images in memory.
-        num_classes: Number of classes, where it is known.
+        num_classes: Number of classes, if known.
         categories: Result of `categories_of`.
 
     Raises:
-        InputError: The file cannot be read safely, or a field is missing or holds what is not allowed.
+        InputError: The file cannot be read safely, or a field is missing or has invalid content.
     """
     path = Path(path)
     if _is_table(path):
@@ -136,30 +136,30 @@ def load_split(
 
 
 def load_ids(path: Path) -> np.ndarray:
-    """Ids of the samples in one file of a challenge, text `[sample]`.
+    """Reads the ids of the samples in one file of a challenge, text `[sample]`.
 
     Raises:
-        InputError: The file cannot be read safely, or an id is missing or comes twice.
+        InputError: The file cannot be read safely, or an id is missing or occurs twice.
     """
     return load_table_ids(Path(path), MAX_BYTES) if _is_table(path) else load_split(path, known=False).ids
 
 
 def categories_of(paths: Sequence[Path], one_hot: Sequence[str], max_bytes: int = MAX_BYTES) -> Categories:
-    """Categories of the columns that are one-hot encoded, those of all files.
+    """Finds the categories of the columns to encode one-hot, over all files.
 
     Raises:
-        InputError: A file is no `.csv`, cannot be read or lacks a column, or a value is missing.
+        InputError: A file is not a `.csv`, cannot be read or lacks a column, or a value is missing.
     """
     if not one_hot:
         return {}
     other = [path for path in paths if not _is_table(path)]
     if other:
-        raise InputError(f"{other[0]}: challenge.one_hot names columns of .csv files, this is none")
+        raise InputError(f"{other[0]}: challenge.one_hot names columns of .csv files, but this is not one")
     return find_categories(paths, one_hot, max_bytes)
 
 
 def save_challenge(pool: Pool, public: Path, private: Path) -> None:
-    """Writes the pool as the two files of a challenge, each whole or not at all.
+    """Writes the pool as the two files of a challenge, each atomically.
 
     A path that ends with `.npz` gets the pool's own numbers, of whatever kind. Any other gets images as the course's
     loader expects them: an object of class `__main__.MembershipDataset` with lists `ids`, `imgs` (float32 `[channel,
@@ -170,9 +170,9 @@ def save_challenge(pool: Pool, public: Path, private: Path) -> None:
 
 
 def save_truth(path: Path, ids: np.ndarray, membership: np.ndarray) -> None:
-    """Writes `id,membership` rows (1 member, 0 non-member) of arrays `[sample]`, whole or not at all.
+    """Writes `id,membership` rows (1 member, 0 non-member) of arrays `[sample]`, atomically.
 
-    It is what a challenge keeps apart; `jaxmia.leaderboard.submission.read_truth` reads it.
+    This is the truth that a challenge keeps secret; `jaxmia.leaderboard.submission.read_truth` reads it.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -182,7 +182,7 @@ def save_truth(path: Path, ids: np.ndarray, membership: np.ndarray) -> None:
 
 
 class MembershipDataset:
-    """What the files hold an instance of."""
+    """Class of the object in the course's files."""
 
 
 MembershipDataset.__module__ = "__main__"
@@ -190,7 +190,7 @@ MembershipDataset.__module__ = "__main__"
 
 @contextmanager
 def _importable_from_main() -> Iterator[None]:
-    """Pickle writes a class by its address and looks there for it: shows it there meanwhile."""
+    """Makes the class importable from `__main__` within the block, where pickle looks it up by name."""
     main, name = sys.modules["__main__"], MembershipDataset.__name__
     before = vars(main).get(name)
     setattr(main, name, MembershipDataset)

@@ -1,4 +1,4 @@
-"""Small demo challenges made of data that ship with scikit-learn: pictures of digits, and a table of measurements."""
+"""Small demo challenges from scikit-learn's data: images of digits, and a table of measurements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def make_demo(out: Path, kind: DemoKind = "images") -> dict[str, Any]:
         kind: Kind of the samples.
 
     Raises:
-        InputError: One of the files is there and is not the demonstration's own, or cannot be written.
+        InputError: One of the files exists and was not written by the demo, or cannot be written.
 
     Returns:
         A configuration for `jaxmia.config.parse_config`, whose shadow models use a different recipe than the target.
@@ -61,9 +61,9 @@ class _Demo:
 
     Attributes:
         template: Name of the configuration that attacks it.
-        suffix: Of the files of samples.
-        samples: Draws the pool, who is a member, bool `[sample]`, and the names of its columns.
-        recipe: How the target is trained.
+        suffix: Suffix of the files of samples.
+        samples: Draws the pool, the memberships, bool `[sample]`, and the names of the columns.
+        recipe: Recipe of the target.
     """
 
     template: str
@@ -80,9 +80,9 @@ def _refuse_others(out: Path, kind: DemoKind, files: list[Path]) -> None:
     there = [path for path in files if path.exists()]
     mark = out / _MARK
     if there and not mark.exists():
-        raise InputError(f"{there[0]}: was not made by `jaxmia demo`, which would overwrite it; name another --out")
+        raise InputError(f"{there[0]}: was not written by `jaxmia demo`, which would overwrite it; use another --out")
     if there and "--kind" in (made := mark.read_text(encoding="utf-8", errors="replace")) and made != _mark(kind):
-        raise InputError(f"{there[0]}: belongs to a demonstration of another --kind; name another --out")
+        raise InputError(f"{there[0]}: belongs to a demo of another --kind; use another --out")
 
 
 def _write(out: Path, paths: dict[str, Path], demo: _Demo) -> None:

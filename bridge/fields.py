@@ -1,4 +1,4 @@
-"""Checks what a file says of its samples: labels, ids and membership, whatever the kind of the file."""
+"""Checks labels, ids and memberships of a file of samples of any kind."""
 
 import reprlib
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ Place = Callable[[int], str]
 
 
 def labels_of(path: Path, entries: Sequence | np.ndarray, num_classes: int | None, place: Place) -> np.ndarray:
-    """Labels, int32 `[sample]`.
+    """Checks labels and returns them as int32 `[sample]`.
 
     Raises:
-        InputError: One is no integer from 0, or none of `num_classes`.
+        InputError: A label is not an integer from 0, or not below `num_classes`.
     """
     limit = np.iinfo(np.int32).max if num_classes is None else num_classes
     labels = np.empty(len(entries), np.int32)
@@ -35,11 +35,11 @@ def labels_of(path: Path, entries: Sequence | np.ndarray, num_classes: int | Non
 
 
 def ids_of(path: Path, entries: Sequence | np.ndarray, place: Place) -> np.ndarray:
-    """Ids as text `[sample]`, each once.
+    """Checks ids and returns them as text `[sample]`.
 
     Raises:
-        InputError: One is neither an integer nor printable text, comes twice, or is so long that all of them, which
-            take as much memory as the longest, would take far more than the file.
+        InputError: An id is neither an integer nor printable text, occurs twice, or is so long that the array, in which
+            each takes the memory of the longest, would be far larger than the file.
     """
     names: dict[str, int] = {}
     for index, entry in enumerate(entries):
@@ -59,10 +59,10 @@ def ids_of(path: Path, entries: Sequence | np.ndarray, place: Place) -> np.ndarr
 
 
 def membership_of(path: Path, entries: Sequence | np.ndarray, place: Place) -> np.ndarray:
-    """Membership, int8 `[sample]`: 1 or 0.
+    """Checks memberships and returns them as int8 `[sample]`, 1 or 0.
 
     Raises:
-        InputError: It is missing for a sample, or something else.
+        InputError: A membership is missing, or is neither 1 nor 0.
     """
     missing = [index for index, entry in enumerate(entries) if entry is None]
     if missing:
@@ -80,10 +80,10 @@ def membership_of(path: Path, entries: Sequence | np.ndarray, place: Place) -> n
 
 
 def check_lengths(path: Path, **columns: Sequence | np.ndarray) -> None:
-    """Refuses columns of different lengths.
+    """Checks that columns have equal lengths.
 
     Raises:
-        InputError: They differ; each is named with its length.
+        InputError: They differ; the message lists the lengths.
     """
     sizes = {name: len(entries) for name, entries in columns.items()}
     if len(set(sizes.values())) > 1:
@@ -91,7 +91,7 @@ def check_lengths(path: Path, **columns: Sequence | np.ndarray) -> None:
 
 
 def integer(value: object) -> int | None:
-    """The integer that a number, or an array of one number, stands for; None where it stands for none."""
+    """Integer value of a number or of an array with one number; None if it has none."""
     array = as_array(value)
     if array is None or array.size != 1:
         return None
@@ -100,7 +100,7 @@ def integer(value: object) -> int | None:
 
 
 def shown(value: object) -> str:
-    """A value from a file in a few words, never by a method of its own."""
+    """Describes a value from a file in a few words, without calling its own methods."""
     array = as_array(value)
     if array is not None and array.size == 1:
         return repr(array.item())

@@ -1,4 +1,4 @@
-"""The built-in networks in PyTorch: how each is built, described by its `state_dict`, and named there."""
+"""The built-in networks in PyTorch: construction, description from a `state_dict`, and names in it."""
 
 import math
 import re

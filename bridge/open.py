@@ -15,7 +15,7 @@ def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
 
     Args:
         challenge: Section with the files and the classes that they may contain.
-        classes: Number of classes, if the target tells it.
+        classes: Number of classes, if known from the target.
 
     Raises:
         InputError: A file is not configured or does not exist, or `load_challenge` rejects it.
@@ -36,7 +36,7 @@ def open_public(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
 
     Args:
         challenge: Section with the file and the classes that it may contain.
-        classes: Number of classes, if the target tells it.
+        classes: Number of classes, if known from the target.
 
     Raises:
         InputError: The file is not configured or does not exist, or `load_split` rejects it.

@@ -1,4 +1,4 @@
-"""The ways in which people train shadow models today, made to be timed beside jaxmia."""
+"""Common ways to train shadow models, to be timed and compared with jaxmia."""
 
 import os
 import sys
@@ -44,11 +44,11 @@ class Peer:
     Attributes:
         way: PyTorch one model after the other, as it is (`eager`) or compiled; many models by `torch.func`, or by a
             plain `vmap` in JAX.
-        network: What is trained.
-        recipe: How; its precision is float32 or bfloat16.
-        device: PyTorch's name of the device.
-        width: Models together in one process.
-        processes: Processes at once, which share the cores.
+        network: Network to train.
+        recipe: Recipe; its precision is float32 or bfloat16.
+        device: PyTorch's name for the device.
+        width: Number of models trained at once in one process.
+        processes: Number of processes at a time, which share the cores.
     """
 
     way: Way
@@ -60,12 +60,12 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """What a table calls it."""
+        """Name shown in tables."""
         beside = f", {self.processes} processes" if self.processes > 1 else ""
         return f"{_TITLES[self.way]}, {self.recipe.precision}{beside}"
 
     def start(self) -> SubprocessPeer:
-        """Starts it, ready to be timed."""
+        """Starts the training, ready to be timed."""
         command = [sys.executable, "-P", "-m", "bridge.peers", _PEER.dump_json(self).decode()]
         # Its own process has taken most of a GPU's memory by then.
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -76,13 +76,13 @@ _PEER = TypeAdapter(Peer)
 
 
 def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> list[Peer]:
-    """Every way that a device offers: PyTorch in float32 and bfloat16, and on a CPU also one process a core.
+    """Lists the ways available on a device: PyTorch in float32 and bfloat16, and on a CPU also one process per core.
 
     Args:
-        network: What is trained.
-        recipe: How; `torch.func` and plain `vmap` are tried in its precision alone, which is that of jaxmia.
-        device: PyTorch's name of the device.
-        cores: Cores of the CPU.
+        network: Network to train.
+        recipe: Recipe; `torch.func` and plain `vmap` are tried only in its precision, which is that of jaxmia.
+        device: PyTorch's name for the device.
+        cores: Number of CPU cores.
     """
     processes = [1, cores] if device == "cpu" and cores > 1 else [1]
     ways: list[Way] = ["eager", "torch.compile"]
@@ -233,7 +233,7 @@ def _warm_up(timed: Timed) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Waits until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

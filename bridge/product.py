@@ -1,4 +1,4 @@
-"""The fastest matrix product in PyTorch, as a second opinion on what a processor can multiply."""
+"""The fastest matrix product in PyTorch, which together with XLA's bounds the speed of a processor."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from jaxmia.training.speed import SIZES, PeerError, fastest
 
 
 def product_flops_per_second(device: str) -> dict[str, float]:
-    """Floating-point operations a second by precision, measured in a process of its own.
+    """Floating-point operations per second by precision, measured in a separate process.
 
     Raises:
         PeerError: The process has crashed.
@@ -19,12 +19,12 @@ def product_flops_per_second(device: str) -> dict[str, float]:
         [sys.executable, "-P", "-m", "bridge.product", device], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise PeerError(f"crashed: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}")
+        raise PeerError(f"crashed: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
     return json.loads(done.stdout)
 
 
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The most that a square product reached, over several sizes."""
+    """Highest rate of square matrix products over several sizes."""
 
     def one(size: int) -> float:
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

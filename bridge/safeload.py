@@ -1,7 +1,7 @@
-"""Reads what `torch.save` wrote without running what its pickle says, in memory that the file's size bounds.
+"""Reads files of `torch.save` without running code in them, in memory that is bounded by the file's size.
 
-Container and records are read by Python's `zipfile` alone, so no two readers can see different files in one, and the
-pickle by `bridge.unpickle`.
+The container is read by Python's `zipfile` alone, so that two readers cannot see different content, and the pickle by
+`bridge.unpickle`.
 """
 
 import warnings
@@ -32,13 +32,12 @@ def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
     """Reads one object from a file of `torch.save`, on the CPU.
 
     Args:
-        path: The file; the zip format, which PyTorch writes since 1.6.
-        max_bytes: The largest size to accept, on disk and unpacked.
+        path: Path of the file, in the zip format that PyTorch writes since 1.6.
+        max_bytes: Largest size to accept, on disk and unpacked.
         classes: Full names (`module.Class`) whose instances may occur; each becomes a `StoredObject`.
 
     Raises:
-        InputError: The file is missing, too large, no such file, damaged, or names anything else that would have to
-            be run.
+        InputError: The file is missing, too large, damaged, not of this format, or names other code.
     """
     path = Path(path)
     size = checked_size(path, max_bytes)

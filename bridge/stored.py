@@ -1,4 +1,4 @@
-"""What stands for the things that a file of `torch.save` holds."""
+"""Stand-ins for the content of a file of `torch.save`."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from jaxmia.errors import printable
 
 
 class StoredObject:
-    """Stands for an instance of a class named in a file.
+    """Stand-in for an instance of a class named in a file.
 
     Attributes:
-        attributes: What the file gives it; None where it gives nothing.
+        attributes: Attributes stored in the file; None if there are none.
     """
 
     attributes: object = None
 
 
 class StoredArray:
-    """A NumPy array of a file.
+    """Stand-in for a NumPy array in a file.
 
     Attributes:
-        value: The array; None until the file says what it is.
+        value: The array; None until its content has been read.
     """
 
     value: np.ndarray | None = None
@@ -30,10 +30,10 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for what has no plain value.
+    """Stand-in for an object without a plain value.
 
     Attributes:
-        kind: What it is, in words.
+        kind: Description of the object.
     """
 
     kind: str
@@ -56,13 +56,13 @@ class Storage:
 
 @dataclass
 class Dtype:
-    """A NumPy type, to which a pickle adds its byte order."""
+    """A NumPy dtype, whose byte order a pickle sets separately."""
 
     value: np.dtype
 
 
 def kind_of(value: object) -> str:
-    """What a value from a file is, in a word or two."""
+    """Describes the kind of a value from a file in a word or two."""
     if isinstance(value, Unreadable | Global):
         return printable(value.kind if isinstance(value, Unreadable) else value.name)
     if isinstance(value, torch.Tensor):

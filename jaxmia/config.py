@@ -341,7 +341,7 @@ def template(name: str) -> Path:
     """
     known = {path.stem: path for path in (Path(__file__).parent / "configs").rglob("*.yaml")}
     if name not in known:
-        raise InputError(f"{name!r} is no template; templates are {', '.join(sorted(known))}")
+        raise InputError(f"{name!r} is not a template; templates are {', '.join(sorted(known))}")
     return known[name]
 
 

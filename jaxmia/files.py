@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files of others, read within bounds."""
+"""Atomic writing of files, and bounded reading of untrusted ones."""
 
 import atexit
 import errno
@@ -27,9 +27,9 @@ _MAX_JSON_BYTES = 16 * 2**20
 _MAX_YAML_BYTES = 64 * 1024
 _MAX_YAML_NODES = 20_000
 _MAX_RATIO = 32
-"""Unpacked bytes for each byte of a compressed file, at most; compressed ids and masks take about half of it."""
+"""Largest ratio of unpacked to compressed bytes; compressed ids and masks reach about half of it."""
 _SMALL_BYTES = 16 * 2**20
-"""Unpacked bytes that any such file may hold, however well it is compressed."""
+"""Number of unpacked bytes that are always allowed, however well a file is compressed."""
 _BLOCK = 2**20
 _HALF_WRITTEN = re.compile(r"\..*\.jaxmia-[a-z0-9_]{8}\.tmp")
 _NPY_HEAD = 2**14
@@ -65,15 +65,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_half_written(path: Path) -> bool:
-    """Whether a file has the name that `atomic_write` gives until it is whole."""
+    """Whether a file has a temporary name of `atomic_write`."""
     return _HALF_WRITTEN.fullmatch(path.name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all.
+    """Writes `text` as UTF-8, atomically.
 
     Raises:
-        InputError: It holds half a character, or the file cannot be written.
+        InputError: The text contains half a character, or the file cannot be written.
     """
     try:
         content = text.encode()
@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays to an `.npz` that loads with `allow_pickle=False`, whole or not at all."""
+    """Writes named arrays atomically to an `.npz` that loads with `allow_pickle=False`."""
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects; .npz files of jaxmia hold plain arrays only")
@@ -95,15 +95,15 @@ def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def load_npz(
     path: Path, required: tuple[str, ...] = (), only: tuple[str, ...] | None = None, max_bytes: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads arrays of an `.npz`, never running what a pickle says.
+    """Reads arrays of an `.npz` without running any pickle.
 
-    Memory is bounded by the size of the file before any is taken: arrays may unpack to 16 MiB and 32 times that size,
-    and a shape must be that of the bytes behind it.
+    Memory is bounded by the size of the file in advance: arrays may unpack to 32 times that size plus 16 MiB, and their
+    shapes must match their bytes.
 
     Args:
-        path: The file.
-        required: Arrays that must be there.
-        only: The arrays to read, of those that are there; all by default.
+        path: Path of the file.
+        required: Arrays that must be present.
+        only: Arrays to read if present; all by default.
         max_bytes: Largest size of the file, and of its arrays in memory.
 
     Raises:
@@ -123,7 +123,7 @@ def load_npz(
             arrays = {name: _as_array(read_entry(archive, entry), limit) for name, entry in chosen.items()}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # a damaged archive raises whatever its readers happen to trip over
+    except Exception as error:  # a damaged archive can raise anything in its readers
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
@@ -133,7 +133,7 @@ def load_npz(
 
 
 def most_unpacked(size: int) -> int:
-    """Bytes that the arrays of a compressed file of `size` bytes may have in memory."""
+    """Number of bytes that the arrays of a compressed file of `size` bytes may take in memory."""
     return _SMALL_BYTES + _MAX_RATIO * size
 
 
@@ -141,18 +141,18 @@ def regular_size(path: Path) -> int:
     """Size of a file in bytes.
 
     Raises:
-        OSError: There is none, or it is no regular file: reading a pipe or a device may never end.
+        OSError: It does not exist, or is not a regular file: reading a pipe or a device may never end.
     """
     state = path.stat()
     if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
     return state.st_size
 
 
 def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
-    """The bytes of a file in a zip archive, their checksum compared.
+    """Reads a file in a zip archive and compares its checksum.
 
     Raises:
         ValueError: It is compressed in a way whose memory the size does not bound.
@@ -172,7 +172,7 @@ def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
 
 
 def _as_array(content: bytearray, limit: int) -> np.ndarray:
-    """The array that the bytes of an `.npy` file are, sharing their memory."""
+    """Views the bytes of an `.npy` file as an array that shares their memory."""
     head = io.BytesIO(memoryview(content)[:_NPY_HEAD])
     version = np.lib.format.read_magic(head)
     if version not in _NPY_HEADERS:
@@ -188,29 +188,29 @@ def _as_array(content: bytearray, limit: int) -> np.ndarray:
 
 
 def read_json(path: Path, maker: str) -> Any:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Args:
-        path: The file.
-        maker: The command that makes it.
+        path: Path of the file.
+        maker: Command that writes it, for the message.
 
     Raises:
-        InputError: The file is missing or is no JSON.
+        InputError: The file is missing or is not JSON.
     """
     try:
         return json.loads(read_bounded(path, _MAX_JSON_BYTES))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; `{maker}` makes it") from error
+        raise InputError(f"{path}: no such file; `{maker}` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
 def read_bounded(path: Path, max_bytes: int) -> str:
-    """UTF-8 text of a regular file.
+    """Reads the UTF-8 text of a regular file.
 
     Raises:
-        OSError: There is none, or it is no regular file.
-        ValueError: It is larger than `max_bytes`, or no such text.
+        OSError: It does not exist, or is not a regular file.
+        ValueError: It is larger than `max_bytes`, or is not UTF-8.
     """
     if (size := regular_size(path)) > max_bytes:
         raise ValueError(f"has {size} bytes, allowed are {max_bytes}")
@@ -245,11 +245,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where plans and compiled programs are kept: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`.
+    """Folder of plans and compiled programs: `$XDG_CACHE_HOME/jaxmia`, by default `~/.cache/jaxmia`.
 
-    As libraries are loaded from it, a relative path is ignored, as the XDG specification asks, and a folder that is not
-    the user's own is not used. Without any, as in a container, there is a folder of the process's own among the
-    temporary files.
+    Because libraries are loaded from it, a relative path is ignored, as the XDG specification requires, and a folder
+    that is not the user's own is not used. If there is none, as in a container, a temporary folder of this process is
+    used.
     """
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -260,7 +260,7 @@ def cache_folder() -> Path:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether nobody else can put files into a folder, as far as its owner and mode tell; it need not exist."""
+    """Whether owner and mode of a folder keep others from writing to it; it need not exist."""
     try:
         state = folder.stat()
     except OSError:
@@ -270,18 +270,18 @@ def _is_own(folder: Path) -> bool:
 
 @functools.cache
 def _temporary_cache() -> Path:
-    # Of a name that nobody can foresee: libraries are loaded from it.
+    # The name is unpredictable, since libraries are loaded from the folder.
     folder = Path(tempfile.mkdtemp(prefix="jaxmia-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 class _RefusedYaml(yaml.YAMLError):
-    """What YAML allows, and a configuration does not; the message says what it is."""
+    """Valid YAML that is not allowed in a configuration."""
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """PyYAML's safe loader keeps the last of two equal keys and says nothing; this one refuses them."""
+    """Safe loader that rejects equal keys, of which PyYAML's own silently keeps the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here, as written in the file: later, a merge (<<) has put inherited keys beside those that override them.

@@ -1,4 +1,4 @@
-"""Membership inference attacks on logit margins: one file each, one protocol, plain NumPy."""
+"""Membership inference attacks on logit margins, in plain NumPy."""
 
 from jaxmia.attacks.adaptive import Adaptive
 from jaxmia.attacks.alignment import Aligned, misaligned, misalignment

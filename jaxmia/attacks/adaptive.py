@@ -1,4 +1,4 @@
-"""LiRA with everything that few models leave uncertain inferred from all samples together."""
+"""LiRA that infers from all samples together what a few models leave uncertain."""
 
 from dataclasses import dataclass
 
@@ -16,24 +16,24 @@ STRATUM = 500
 STRATA = 10
 
 TAILS = (np.inf, 16.0, 8.0, 4.0)
-"""Degrees of freedom of the margins over models of one sample that are tried; the first is Gaussian."""
+"""Candidate degrees of freedom for the distribution of one sample's margins over models; the first is Gaussian."""
 
 
 @dataclass(frozen=True)
 class Adaptive:
     """`log p(phi | IN, shadows) - log p(phi | OUT, shadows)` in nats, under priors learned from the pool.
 
-    The samples are sorted into strata of like mean margin. Within one, by empirical Bayes:
+    The samples are divided into strata of similar mean margin. Within each stratum, by empirical Bayes:
     1. OUT variances have a scaled inverse chi-square prior; IN variances are a log-normal multiple of them.
-    2. The gap between IN and OUT means, in spreads, has a mixture of Gaussians as its prior (`gap.py`), so that a
-       sample with few models borrows the gap of samples like it, and an outlier is believed once its models are many.
-    3. The mean has a flat prior. The predictive distribution of the target's margin on either side is then a mixture
-       of Student t, one for each component of the gap's prior.
-    4. Margins have heavier tails than Gaussian ones where the target's own, of which it is not known who is a member,
-       are likelier so.
+    2. The gap between IN and OUT means, in standard deviations, has a mixture of Gaussians as its prior (`gap.py`), so
+       that a sample with few models borrows the gap of similar samples, and many models outweigh the prior.
+    3. The mean has a flat prior. The predictive distribution of the target's margin, IN or OUT, is then a mixture of
+       Student t, one for each component of the gap's prior.
+    4. The degrees of freedom of the margins are those under which the target's own margins, of unknown membership, are
+       most likely.
 
-    With many models it turns into per-example LiRA, with few into global LiRA around the pooled mean. A sample without
-    IN or without OUT models is scored by its prior.
+    With many models it approaches per-example LiRA, with few global LiRA around the pooled mean. A sample without IN or
+    without OUT models is scored by its prior.
 
     >>> rng = np.random.default_rng(0)
     >>> mask = rng.random((16, 500)) < 0.5
@@ -50,7 +50,7 @@ class Adaptive:
 
     @property
     def name(self) -> str:
-        """`adaptive`, with the views where they are not `mean`."""
+        """`adaptive`, followed by the views unless they are `mean`."""
         return "adaptive" if self.views == "mean" else f"adaptive-{self.views}"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
@@ -136,7 +136,7 @@ def fit_scale(in_: Fit, out: Fit) -> Scale:
 
 
 def _multiple(in_: Fit, out: Fit) -> np.ndarray:
-    """IN variance over OUT variance of each sample, shrunk towards the typical one by how well it is measured."""
+    """Ratio of IN to OUT variance of each sample, shrunk towards the typical ratio by its uncertainty."""
     measured = (in_.sum_sq > FLOOR * in_.count) & (out.sum_sq > FLOOR * out.count)
     if measured.sum() < 3:
         return np.ones(len(in_.count))

@@ -1,4 +1,4 @@
-"""Putting a target that is more or less confident than its shadows on their scale, without looking at a label."""
+"""Aligns a target that is more or less confident than its shadows with their scale, without using labels."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from jaxmia.attacks.protocol import Attack
 from jaxmia.attacks.variance import FLOOR
 
 MAX_SHADOWS = 64
-"""Shadows whose distribution of margins is looked at, at most."""
+"""Largest number of shadows whose distribution of margins is computed."""
 
 MAX_MISALIGNMENT = 4.0
-"""Standard deviations beyond which a target is not one of its shadows' kind, where the shadows are many."""
+"""Standard deviations beyond which a target is unlike its shadows, for many shadows."""
 
 
 def max_misalignment(models: int) -> float:
-    """The same for a standard deviation that is itself estimated from few models (Student's quantile).
+    """The same limit for a standard deviation estimated from few models (Student's quantile).
 
     >>> [round(max_misalignment(models), 1) for models in (3, 8, 32, 100_000)]
     [125.6, 8.5, 4.6, 4.0]
@@ -28,10 +28,10 @@ def max_misalignment(models: int) -> float:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a model's margins over the samples lie, in nats.
+    """Location and width of a model's margins over the samples, in nats.
 
     Attributes:
-        median: `[..., view]`.
+        median: Median, `[..., view]`.
         width: Interquartile range, `[..., view]`.
     """
 
@@ -46,15 +46,15 @@ def scale_of(phi: np.ndarray) -> Scale:
 
 
 def scale_of_shadows(evidence: Evidence) -> Scale:
-    """The scale of each of at most `MAX_SHADOWS` shadows, `[model, view]`."""
+    """Scales of at most `MAX_SHADOWS` shadows, `[model, view]`."""
     return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // MAX_SHADOWS)])
 
 
 def misalignment(evidence: Evidence) -> float:
-    """How far the target's median or width (of view 0) is from the shadows', in standard deviations over shadows.
+    """Distance of the target's median or width (in view 0) from the shadows', in standard deviations over shadows.
 
-    Where `misaligned`, the target was trained by another recipe. It is 0 with fewer than three shadows to compare with.
-    With folds it is the median over these: rows that join models vary less than a model does.
+    If it is large (`misaligned`), the target was trained by another recipe. It is 0 with fewer than three shadows.
+    With folds it is the median over these, since rows that join several models vary less than single models.
     """
     return float(np.median([_misalignment(part) for part in evidence.by_fold()]))
 
@@ -72,15 +72,15 @@ def _misalignment(evidence: Evidence) -> float:
 
 
 def misaligned(evidence: Evidence) -> bool:
-    """Whether the target is further from its shadows than one of them would be by chance, once in some 10,000 cases."""
+    """Whether the target is further from its shadows than one of them is by chance in about one of 10,000 cases."""
     return misalignment(evidence) > max_misalignment(len(scale_of_shadows(evidence).median))
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Another attack, after each view of the target was shifted and stretched to the shadows' typical scale.
+    """Another attack, applied after each view of the target is shifted and scaled to the shadows' typical scale.
 
-    It supposes that the samples are members of the target about as often as of a shadow.
+    It assumes that samples are members of the target about as often as of a shadow.
 
     >>> from jaxmia.attacks import Margin
     >>> shadows = np.array([[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]])
@@ -93,7 +93,7 @@ class Aligned:
 
     @property
     def name(self) -> str:
-        """The attack's name and `-aligned`."""
+        """Name of the attack, followed by `-aligned`."""
         return f"{self.attack.name}-aligned"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:

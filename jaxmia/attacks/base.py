@@ -1,4 +1,4 @@
-"""BASE: the continuous form of RMIA (Lassila et al., 2025), and the likelihood ratio that both share."""
+"""BASE, the continuous form of RMIA (Lassila et al., 2025), and the likelihood ratio that both use."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ def log_ratios(
     """`log p(x) - log pbar(x)` in nats, `[signal, sample]`.
 
     Args:
-        evidence: The margins.
-        offline: None for `pbar = (p_in + p_out) / 2`; else the slope `a` of `p_in = a p_out + (1 - a)`, which stands in
-            for models trained on the sample.
-        views: How views become signals; `each` view is one of its own.
+        evidence: Margins of the target and the shadows.
+        offline: None for `pbar = (p_in + p_out) / 2`; otherwise the slope `a` of `p_in = a p_out + (1 - a)`, which
+            replaces models trained on the sample.
+        views: How views are combined into signals; with `each`, every view is a signal.
         temperature: `p = sigmoid(signal / temperature)`.
 
     Raises:
@@ -45,10 +45,10 @@ def _softened(evidence: Evidence, views: Views, temperature: float) -> Evidence:
 
 
 def check_slope(offline: float | None) -> None:
-    """Refuses a slope `a` outside 0 to 1.
+    """Checks that a slope `a` is between 0 and 1.
 
     Raises:
-        InputError: It is outside.
+        InputError: It is not.
     """
     if offline is not None and not 0 <= offline <= 1:
         raise InputError(f"attack.offline: {offline} is not between 0 and 1")
@@ -59,10 +59,10 @@ class Base:
     """`log p(x) - log pbar(x)`, in nats, averaged over the signals.
 
     Attributes:
-        offline: RMIA's slope `a`, so that `pbar` is RMIA's too; None where IN models are used, as published.
-        temperature: `p = sigmoid(phi / temperature)`. Above 1, differences between samples that the target is almost
-            sure of count for more.
-        views: `each` view its own ratio, or a signal made of all.
+        offline: RMIA's slope `a`, for RMIA's offline `pbar`; None to use IN models, as published.
+        temperature: `p = sigmoid(phi / temperature)`. Values above 1 give more weight to differences between samples of
+            high confidence.
+        views: How views are combined; with `each`, every view has its own ratio.
 
     >>> Base().name, Base(0.95, 2.0, "fisher").name
     ('base-online', 'base-offline-0.95-temperature-2-fisher')
@@ -80,7 +80,7 @@ class Base:
 
     @property
     def name(self) -> str:
-        """`base-online` or `base-offline-` and the slope, with temperature and views where they are not the default."""
+        """`base-online` or `base-offline-` and the slope, followed by temperature and views unless they are default."""
         side = "online" if self.offline is None else f"offline-{self.offline:g}"
         temperature = "" if self.temperature == 1 else f"-temperature-{self.temperature:g}"
         return f"base-{side}{temperature}" + ("" if self.views == "each" else f"-{self.views}")

@@ -17,7 +17,7 @@ Predictive = Literal["student", "normal"]
 
 @dataclass(frozen=True)
 class Bavaria:
-    """Log-ratio of IN and OUT under a normal-inverse-gamma prior a side, fitted from all samples, in nats.
+    """Log-ratio of IN and OUT in nats, each under a normal-inverse-gamma prior fitted to all samples.
 
     `student` is the posterior predictive Student t; `normal` the Gaussian with the posterior center and variance
     `beta / alpha`.
@@ -39,7 +39,7 @@ class Bavaria:
 
     @property
     def name(self) -> str:
-        """`bavaria-` and the predictive, with the views where they are not `mean`."""
+        """`bavaria-` and the predictive distribution, followed by the views unless they are `mean`."""
         return f"bavaria-{self.predictive}" + ("" if self.views == "mean" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
@@ -65,7 +65,7 @@ def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.nda
 
 
 def fit_center(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """The prior's center and how many models it is worth, `[signal, 1]`, by moments of the samples' means."""
+    """Centre of the prior and its weight in models, `[signal, 1]`, by moments of the samples' means."""
     center = fit.mean.mean(-1, keepdims=True)
     within = pooled(fit.sum_sq, fit.dof)
     between = fit.mean.var(-1, keepdims=True) - within * (1 / fit.count).mean()

@@ -11,7 +11,7 @@ from jaxmia.attacks.signal import VIEWS, Views, project, weights
 
 @dataclass(frozen=True)
 class Calibrated:
-    """`phi_target - mean(phi_out)`, in nats: what the target knows of a sample beyond models that did not see it.
+    """`phi_target - mean(phi_out)`, in nats: the target's margin relative to models not trained on the sample.
 
     >>> mask = np.array([[True], [True], [False], [False]])
     >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
@@ -27,7 +27,7 @@ class Calibrated:
 
     @property
     def name(self) -> str:
-        """`calibrated`, with the views where they are not `mean`."""
+        """`calibrated`, followed by the views unless they are `mean`."""
         return "calibrated" if self.views == "mean" else f"calibrated-{self.views}"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:

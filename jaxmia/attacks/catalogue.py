@@ -1,4 +1,4 @@
-"""The attacks that have a name, and which of them a run compares."""
+"""Catalogue of the named attacks, and of those that a run compares."""
 
 import difflib
 
@@ -22,7 +22,7 @@ AUTO = "auto"
 
 
 def standard_attacks() -> list[Attack]:
-    """Every attack that can be named, simple ones first: what `auto` compares, and forms that it does without."""
+    """Lists every attack that can be named, simple ones first, including forms that `auto` does not compare."""
     further = [
         LiraOffline("per-example"),
         LiraOnline("global", "identity"),
@@ -38,10 +38,10 @@ def standard_attacks() -> list[Attack]:
 
 
 def distinct_attacks(evidence: Evidence) -> list[Attack]:
-    """The standard attacks that `auto` chooses from and that a run records, simple ones first.
+    """Lists the standard attacks that `auto` compares and that a run records, simple ones first.
 
-    Several views are weighted by what each tells: where a model saw no shifted or mirrored images in training, their
-    plain mean destroys an attack.
+    Several views are combined by Fisher's discriminant: if a model was not trained on shifted or mirrored images, their
+    plain mean ruins an attack.
     """
     return _candidates("fisher" if len(evidence.target) > 1 else "mean")
 
@@ -71,10 +71,10 @@ def _candidates(views: Views) -> list[Attack]:
 
 
 def named_attack(name: str) -> Attack:
-    """The standard attack of that name, or one's own where the name is `package.module:Class`.
+    """Returns the standard attack of a name, or the user's own for a name `package.module:Class`.
 
     Raises:
-        InputError: There is none, or it is no attack.
+        InputError: There is none, or it is not an attack.
 
     >>> named_attack("lira-online-tied")
     LiraOnline(variance='tied', views='mean')
@@ -83,7 +83,7 @@ def named_attack(name: str) -> Attack:
 
 
 def standard_attack(name: str) -> Attack:
-    """The standard attack of that name; imports nothing, so that the name may come from a file.
+    """Returns the standard attack of a name; imports nothing, so the name may come from an untrusted file.
 
     Raises:
         InputError: There is none.
@@ -95,7 +95,7 @@ def standard_attack(name: str) -> Attack:
 
 
 def describe_unknown(name: str) -> str:
-    """What is wrong with a name that is neither a standard attack's nor `package.module:Class`; else nothing.
+    """Explains why a name is neither a standard attack's nor `package.module:Class`; empty if it is one.
 
     >>> describe_unknown("lira-online-tide").partition("?")[0]
     "is unknown; did you mean 'lira-online-tied'"
@@ -109,21 +109,21 @@ def describe_unknown(name: str) -> str:
 
 
 def own_attack(path: str, field: str) -> Attack:
-    """The attack that `package.module:name` stands for: an attack itself, or a class that makes one without arguments.
+    """Imports the user's attack `package.module:name`, an attack or a class that is called without arguments.
 
     Args:
-        path: What to import.
+        path: Import path of the attack.
         field: Field of the configuration that names it, for messages.
 
     Raises:
-        InputError: It cannot be imported, needs arguments, is no attack, or has the name of a standard one.
+        InputError: It cannot be imported, needs arguments, is not an attack, or has the name of a standard one.
     """
     found = import_plugin(path, field)
     if isinstance(found, type):
         try:
             found = found()
         except TypeError as error:
-            raise InputError(f"{field}: {path!r} cannot be made without arguments: {error}") from error
+            raise InputError(f"{field}: {path!r} cannot be called without arguments: {error}") from error
     attack = check_attack(found, f"{field}: {path!r}")
     if attack.name in (AUTO, *attack_names()):
         raise InputError(f"{field}: {path!r} is named {attack.name!r}, which is the name of a standard attack")
@@ -131,5 +131,5 @@ def own_attack(path: str, field: str) -> Attack:
 
 
 def attack_names() -> list[str]:
-    """What `attack.name` may be, beside `auto` and attacks of one's own."""
+    """Values of `attack.name`, apart from `auto` and the user's own attacks."""
     return [attack.name for attack in standard_attacks()]

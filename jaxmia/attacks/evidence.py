@@ -1,4 +1,4 @@
-"""What every attack sees: the margins of the target and of the shadows, and who was trained on what."""
+"""The input of every attack: margins of the target and the shadows, and membership masks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What each sample's shadows look like, for those who want to see why it got its score."""
+"""Statistics of each sample's shadows, which explain its score."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from jaxmia.attacks.moments import Moments
 
 
 def sample_fits(evidence: Evidence) -> dict[str, np.ndarray]:
-    """The target's margin and the IN and OUT fits of each sample, in view 0.
+    """Computes the target's margin and the IN and OUT statistics of each sample, in view 0.
 
     Returns:
         Arrays `[sample]`: `target` (nats), and for `in` and `out` each `*_count` (models), `*_mean` (nats, NaN without

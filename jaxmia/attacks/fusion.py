@@ -1,4 +1,4 @@
-"""Attacks made of attacks: fused by rank, calibrated by class."""
+"""Attacks composed of other attacks: fusion by rank, and calibration by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from jaxmia.errors import InputError
 
 
 def mean_rank(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over attacks of each sample's rank, in (0, 1], ties sharing a rank; scores are `[attack][sample]`."""
+    """Mean rank of each sample over attacks, in (0, 1]; ties share a rank, and scores are `[attack][sample]`."""
     return np.mean([rankdata(score) / len(score) for score in scores], axis=0)
 
 
 @dataclass(frozen=True)
 class RankFusion:
-    """Mean of the ranks that several attacks give a sample, with equal weights.
+    """Mean rank of a sample over several attacks, with equal weights.
 
     >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
     >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))
@@ -35,23 +35,23 @@ class RankFusion:
 
     @property
     def name(self) -> str:
-        """`fusion(...)` of the names."""
+        """`fusion(...)` with the names of the attacks."""
         return f"fusion({'+'.join(attack.name for attack in self.attacks)})"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Scores `[sample]` in (0, 1]; higher means member.
 
         Raises:
-            InputError: As any of the attacks.
+            InputError: One of the attacks raises it.
         """
         return mean_rank([attack(evidence) for attack in self.attacks])
 
 
 @dataclass(frozen=True)
 class PerClass:
-    """Another attack's scores less their class's median, in interquartile ranges of the class.
+    """Another attack's scores minus the median of their class, in interquartile ranges of the class.
 
-    One threshold then raises about as many false alarms in each class. Supposes that members are as frequent in each.
+    A single threshold then gives similar false positive rates in all classes, if members are equally frequent in each.
 
     >>> from jaxmia.attacks import Margin
     >>> none = np.zeros((0, 1, 6)), np.zeros((0, 6), bool)
@@ -64,7 +64,7 @@ class PerClass:
 
     @property
     def name(self) -> str:
-        """The attack's name and `-per-class`."""
+        """Name of the attack, followed by `-per-class`."""
         return f"{self.attack.name}-per-class"
 
     def __call__(self, evidence: Evidence) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How far apart IN and OUT are over samples: a prior that is learned from all of them."""
+"""Prior for the gap between IN and OUT means, fitted to all samples."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ import numpy as np
 COMPONENTS = 4
 ITERATIONS = 40
 SMALLEST = 1e-4
-"""Variance of a component at least, in spreads squared."""
+"""Smallest variance of a component, in units of the samples' variance."""
 
 MAX_SAMPLES = 1000
-"""Samples that the fit uses at most; more would not change it by a noticeable amount."""
+"""Largest number of samples used for the fit; more would not change it noticeably."""
 
 
 @dataclass(frozen=True)
 class GapPrior:
-    """Mixture of Gaussians for the gap `mean_in - mean_out` in spreads of the sample.
+    """Mixture of Gaussians for the gap `mean_in - mean_out`, in standard deviations of the sample.
 
     Attributes:
-        weight: Sums to 1, `[component]`.
-        mean: `[component]`.
-        variance: `[component]`.
+        weight: Weights, which sum to 1, `[component]`.
+        mean: Means, `[component]`.
+        variance: Variances, `[component]`.
     """
 
     weight: np.ndarray
@@ -28,11 +28,11 @@ class GapPrior:
     variance: np.ndarray
 
     def posterior(self, gap: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is known of each sample's gap once it was measured with a Gaussian error.
+        """Posterior of each sample's gap, given a measurement with Gaussian error.
 
         Args:
-            gap: Measured, `[sample]`.
-            precision: One over the variance of its error, 0 where it was not measured, `[sample]`.
+            gap: Measured gaps, `[sample]`.
+            precision: Reciprocal of the error's variance, 0 for samples without a measurement, `[sample]`.
 
         Returns:
             Log-weight, mean and variance of each component, `[component, sample]`.
@@ -58,14 +58,15 @@ def log_sum_exp(x: np.ndarray) -> np.ndarray:
 def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
     """Fits the mixture to gaps measured with known errors, by expectation-maximisation.
 
-    The errors are taken out of the mixture ("extreme deconvolution", Bovy, Hogg and Roweis, 2011, arXiv:0905.2979).
+    The mixture describes the gaps without the errors ("extreme deconvolution", Bovy, Hogg and Roweis, 2011,
+    arXiv:0905.2979).
 
     Args:
-        gap: Measured, in spreads, `[sample]`.
-        precision: One over the variance of its error, above 0, `[sample]`.
+        gap: Measured gaps in standard deviations, `[sample]`.
+        precision: Reciprocal of the error's variance, above 0, `[sample]`.
 
     Returns:
-        The prior; no gap at all where none was measured.
+        The prior; a gap of 0 if nothing was measured.
     """
     if not len(gap):
         return GapPrior(np.ones(1), np.zeros(1), np.full(1, SMALLEST))
@@ -83,6 +84,6 @@ def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
         total = weight.sum(1) + 1e-9
         center = (weight * mean).sum(1) / total
         width = (weight * ((mean - center[:, None]) ** 2 + variance)).sum(1) / total
-        # a component that dies out, or shrinks to a point, is kept from dividing by zero
+        # avoids a division by zero if a component vanishes or shrinks to a point
         mixture = GapPrior(total / total.sum(), center, np.maximum(width, SMALLEST))
     return mixture

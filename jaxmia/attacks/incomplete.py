@@ -1,4 +1,4 @@
-"""Scores for the few samples that chance left without an IN or without an OUT model."""
+"""Scores for the few samples that by chance have no IN or no OUT model."""
 
 import numpy as np
 
@@ -8,24 +8,24 @@ from jaxmia.attacks.protocol import Attack, scores_of
 from jaxmia.errors import MissingModels
 
 MAX_INCOMPLETE = 0.05
-"""Share of samples up to which those that lack a side are no reason to do without an attack."""
+"""Largest fraction of samples without IN or OUT models for which an attack is still used."""
 
 
 def lacking(evidence: Evidence) -> np.ndarray:
-    """Whether a sample has no IN or no OUT model, bool `[sample]`."""
+    """Whether each sample has no IN or no OUT model, bool `[sample]`."""
     in_, out = evidence.sides
     return (in_.count == 0) | (out.count == 0)
 
 
 def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
-    """Scores every sample, `[sample]`, also where a few lack a side that the attack needs.
+    """Scores every sample, `[sample]`, even if a few lack the IN or OUT models that the attack needs.
 
-    Those get the place among the others that `adaptive` gives them, which scores them by its prior. The others' scores
-    are what they are without them.
+    These are ranked among the others by `adaptive`, which has a prior for them. They do not affect the scores of the
+    others.
 
     Raises:
-        InputError: As the attack, where more than a twentieth of the samples lack a side; or its scores are not one
-            number a sample.
+        InputError: More than a twentieth of the samples lack models that the attack needs, or its scores are not one
+            number per sample.
     """
     lack = lacking(evidence)
     try:

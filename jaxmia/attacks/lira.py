@@ -22,7 +22,7 @@ def log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndar
 class LiraOnline:
     """`log N(phi; mean_in, var_in) - log N(phi; mean_out, var_out)`, in nats, averaged over the signals.
 
-    A sample with a single model on a side takes that side's variance over all samples, where its own is undefined.
+    If a sample has a single IN or OUT model, its undefined variance is replaced by that of all samples.
 
     >>> mask = np.array([[True], [True], [False], [False]])
     >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
@@ -40,7 +40,7 @@ class LiraOnline:
 
     @property
     def name(self) -> str:
-        """`lira-online-` and the variance, with the views where they are not `mean`."""
+        """`lira-online-` and the variance, followed by the views unless they are `mean`."""
         return f"lira-online-{self.variance}" + ("" if self.views == "mean" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
@@ -57,10 +57,10 @@ class LiraOnline:
 
 @dataclass(frozen=True)
 class LiraOffline:
-    """How unlikely the target's margin is for a model that never saw the sample; needs no IN model.
+    """How unlikely the target's margin is for a model not trained on the sample; needs no IN model.
 
     `one-sided`: `(phi - mean_out) / std_out`, which ranks as the published `1 - Pr[OUT > phi]` without rounding to 1.
-    `two-sided`: `-log N(phi; mean_out, var_out)`, in nats, for which a margin far below is suspicious too.
+    `two-sided`: `-log N(phi; mean_out, var_out)`, in nats, which is also high for margins far below the mean.
 
     >>> mask = np.array([[True], [True], [False], [False]])
     >>> shadows = np.array([2.0, 4.0, -1.0, 1.0]).reshape(4, 1, 1)
@@ -80,7 +80,7 @@ class LiraOffline:
 
     @property
     def name(self) -> str:
-        """`lira-offline-` and the variance, with the tail and views where they are not the default."""
+        """`lira-offline-` and the variance, followed by tail and views unless they are default."""
         tail = "" if self.tail == "one-sided" else f"-{self.tail}"
         return f"lira-offline-{self.variance}{tail}" + ("" if self.views == "mean" else f"-{self.views}")
 

@@ -1,6 +1,6 @@
-"""What the shadow models say about each sample, boiled down to sums: the sufficient statistics of every attack.
+"""Moments of the shadow models' margins on each sample: the sufficient statistics of every attack.
 
-Two groups of models are told apart for each sample: those trained on it (IN) and those that were not (OUT).
+For each sample, models trained on it (IN) and the others (OUT) are treated separately.
 """
 
 import os
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 ELEMENTS_PER_CHUNK = 2**20
-"""Margins computed on at once by one thread: 8 MiB a temporary, whatever the number of models."""
+"""Number of margins that a thread processes at once: 8 MiB per temporary, for any number of models."""
 
 THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Moments of the shadow models on one side, IN or OUT, of each sample.
+    """Moments of the IN or of the OUT models of each sample.
 
-    Where a sample has no model on this side, `count`, `mean` and `scatter` are 0 and `log_mean_p` is -inf.
+    For a sample without such models, `count`, `mean` and `scatter` are 0 and `log_mean_p` is -inf.
 
     Attributes:
         count: Number of models, float64 `[sample]`.
@@ -34,7 +34,7 @@ class Moments:
     log_mean_p: np.ndarray
 
     def merge(self, other: "Moments") -> "Moments":
-        """The moments of both groups of models together, without cancellation (Chan, Golub and LeVeque, 1983)."""
+        """Moments of the union of two groups of models, without cancellation (Chan, Golub and LeVeque, 1983)."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         step = other.mean - self.mean
@@ -64,7 +64,7 @@ def log_probability(phi: np.ndarray) -> np.ndarray:
 
 
 def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Moments, Moments]:
-    """IN and OUT moments of every sample, float64, by two passes over chunks of samples.
+    """Computes IN and OUT moments of every sample, float64, in two passes over chunks of samples.
 
     Args:
         shadows: Logit margins in nats, `[model, view, sample]`.

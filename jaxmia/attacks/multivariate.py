@@ -1,4 +1,4 @@
-"""LiRA over all views at once (Carlini et al., 2022, section VI-C), with moments that few models can carry."""
+"""LiRA over the vector of views (Carlini et al., 2022, section VI-C), with moments shrunk for few models."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from jaxmia.attacks.signal import Fit, project
 from jaxmia.attacks.variance import FLOOR, fit_spread, pooled
 
 RIDGE = 1e-6
-"""Share of the mean variance added to each view's, so that a view that repeats another one adds nothing."""
+"""Fraction of the mean variance added to each view's variance, so that a repeated view adds nothing."""
 
 
 @dataclass(frozen=True)
 class LiraMultivariate:
     """`log N(phi; mean_in, cov_in) - log N(phi; mean_out, cov_out)` over the vector of views, in nats.
 
-    A sample has as many models as there are views or fewer, far too few for a covariance and a gap of its own in every
-    direction. So the views are turned to directions in which, over all samples, noise is uncorrelated and of unit
-    variance and the gaps between IN and OUT are uncorrelated too. In each direction the sample's variances are shrunk
-    towards those of all samples by their degrees of freedom, and its gap by how much gaps differ between samples beyond
-    noise: where they do not, the direction tells nothing of its own.
+    A sample often has fewer models than there are views, far too few to estimate its own covariance and gaps. So the
+    views are rotated to directions in which, over all samples, the noise is white and the gaps between IN and OUT are
+    uncorrelated. In each direction the sample's variances are shrunk towards those of all samples by their degrees of
+    freedom, and its gap by how much gaps differ between samples beyond noise: if they do not, the direction adds no
+    information about the sample.
 
     >>> rng = np.random.default_rng(0)
     >>> mask = rng.random((16, 500)) < 0.5
@@ -68,13 +68,13 @@ def _directions(in_: Moments, out: Moments, level: np.ndarray) -> np.ndarray:
 
 
 def _projected(side: Moments, directions: np.ndarray, level: np.ndarray) -> Fit:
-    """Moments in each direction, in units of the sample's own spread."""
+    """Moments in each direction, in units of the sample's own standard deviation."""
     fit = project(side, directions)
     return Fit(fit.count, fit.mean / np.sqrt(level), fit.sum_sq / level)
 
 
 def _log_ratio(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
-    """Log-ratio of IN and OUT in each direction, `[direction, sample]`, all uncertain means integrated out."""
+    """Log-ratio of IN and OUT in each direction, `[direction, sample]`, with uncertain means integrated out."""
     in_variance, out_variance = _variances(in_, out)
     in_precision, out_precision = in_.count / in_variance, out.count / out_variance
     gap, gap_variance = _shrunk_gap(in_.mean - out.mean, 1 / in_precision + 1 / out_precision)
@@ -86,7 +86,7 @@ def _log_ratio(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
 
 
 def _variances(in_: Fit, out: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """IN and OUT variances: one of each sample, shrunk, whose ratio in a direction is the same for all samples."""
+    """Shrunk IN and OUT variances of each sample, whose ratio in a direction is the same for all samples."""
     ratio = pooled(in_.sum_sq, in_.dof) / pooled(out.sum_sq, out.dof)
     sum_sq, dof = in_.sum_sq / ratio + out.sum_sq, in_.dof + out.dof
     variance = fit_spread(sum_sq, dof).posterior(sum_sq, dof)
@@ -94,7 +94,7 @@ def _variances(in_: Fit, out: Fit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shrunk_gap(gap: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of what each gap is, known its error's variance and the gaps of all samples."""
+    """Posterior mean and variance of each gap, given the variance of its error and the gaps of all samples."""
     typical = gap.mean(-1, keepdims=True)
     real = np.maximum(gap.var(-1, keepdims=True) - noise.mean(-1, keepdims=True), 0)
     share = real / (real + noise)

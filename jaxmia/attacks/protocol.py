@@ -1,4 +1,4 @@
-"""The one thing that every attack is."""
+"""The protocol that every attack implements."""
 
 from typing import Protocol, runtime_checkable
 
@@ -10,9 +10,9 @@ from jaxmia.errors import InputError
 
 @runtime_checkable
 class Attack(Protocol):
-    """A rule that turns evidence into one score for each sample; best a frozen dataclass of its parameters.
+    """A callable that maps evidence to one score per sample, usually a frozen dataclass of its parameters.
 
-    Any class with a `name` that can be called will do; nothing is inherited or registered:
+    Any callable object with a `name` is an attack; nothing is inherited or registered:
 
     >>> class Surprise:
     ...     name = "surprise"
@@ -25,7 +25,7 @@ class Attack(Protocol):
 
     @property
     def name(self) -> str:
-        """Short, unique for the attack and its parameters, e.g. `lira-online-shrunk`."""
+        """Short name, unique for the attack and its parameters, such as `lira-online-shrunk`."""
         ...
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
@@ -34,24 +34,24 @@ class Attack(Protocol):
 
 
 def check_attack(candidate: object, field: str) -> Attack:
-    """The candidate itself, once it is known to be an attack.
+    """Checks that a candidate is an attack, and returns it.
 
     Args:
-        candidate: What a user gave for an attack.
-        field: Where it was given, for messages.
+        candidate: Object given as an attack.
+        field: Field in which it was given, for messages.
 
     Raises:
-        InputError: It cannot be called, or has no name that fits as a key: printable, without spaces and slashes.
+        InputError: It cannot be called, or its name is not printable text without spaces and slashes.
 
     >>> check_attack(print, "attack.name")
     Traceback (most recent call last):
-    jaxmia.errors.InputError: attack.name: a builtin_function_or_method is no attack, expected an object with a name \
-that gives scores when called with evidence
+    jaxmia.errors.InputError: attack.name: a builtin_function_or_method is not an attack, expected an object with a \
+name that gives scores when called with evidence
     """
     if isinstance(candidate, type) or not isinstance(candidate, Attack):
         kind = f"class {candidate.__name__}" if isinstance(candidate, type) else type(candidate).__name__
         raise InputError(
-            f"{field}: a {kind} is no attack, expected an object with a name that gives scores when called with "
+            f"{field}: a {kind} is not an attack, expected an object with a name that gives scores when called with "
             "evidence"
         )
     name = candidate.name
@@ -64,10 +64,10 @@ that gives scores when called with evidence
 
 
 def scores_of(attack: Attack, evidence: Evidence) -> np.ndarray:
-    """What the attack gives for the evidence, float64 `[sample]`, once it is known to be one number a sample.
+    """Calls an attack and checks that it returns one number per sample, float64 `[sample]`.
 
     Raises:
-        InputError: It is of another length or type, or holds a NaN; or as the attack.
+        InputError: The result has another length or type or contains NaN, or the attack raises it.
     """
     scores, samples = np.asarray(attack(evidence)), len(evidence.labels)
     if scores.shape != (samples,) or scores.dtype.kind not in "fiub":
@@ -83,7 +83,7 @@ def scores_of(attack: Attack, evidence: Evidence) -> np.ndarray:
 
 
 def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a parameter of an attack that is none of the allowed words.
+    """Checks that a parameter of an attack is one of the allowed words.
 
     Raises:
         InputError: It is not.

@@ -1,4 +1,4 @@
-"""Attacks as plain data, from which those of the catalogue can be made again."""
+"""Attacks as plain data, from which those of the catalogue can be rebuilt."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -19,8 +19,8 @@ class AttackRecord:
     """An attack as plain data.
 
     Attributes:
-        kind: Its class: the bare name for one of the catalogue, `package.module:Class` for one of the user's own.
-        parameters: The fields of the dataclass; attacks that it is made of are records in turn.
+        kind: Class of the attack: a bare name in the catalogue, `package.module:Class` for the user's own.
+        parameters: Fields of the dataclass; attacks that it is composed of are records in turn.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class AttackRecord:
 
 
 def record_attack(attack: Attack) -> AttackRecord:
-    """The class and the parameters of an attack."""
+    """Records the class and the parameters of an attack."""
     kind = type(attack)
     known = _kinds().get(kind.__name__) is kind
     name = kind.__name__ if known else f"{kind.__module__}:{kind.__qualname__}"
@@ -36,9 +36,9 @@ def record_attack(attack: Attack) -> AttackRecord:
 
 
 def rebuild_attack(record: AttackRecord) -> Attack | None:
-    """The attack that a record describes; None where it is, or is made of, an attack of the user's own.
+    """Rebuilds the attack that a record describes; None if it is, or contains, an attack of the user's own.
 
-    Nothing is imported: a record may come from anyone's file.
+    Nothing is imported, since a record may come from an untrusted file.
 
     Raises:
         InputError: A class is not in the catalogue, or does not take these parameters.
@@ -48,7 +48,7 @@ def rebuild_attack(record: AttackRecord) -> Attack | None:
 
 
 def _kinds() -> dict[str, type]:
-    """The classes that may be rebuilt, by name: those of the standard attacks and of what attacks are made of."""
+    """Classes that may be rebuilt, by name: those of the standard attacks and of their components."""
     found: set[type] = {Aligned, PerClass, RankFusion}
     for attack in standard_attacks():
         found.update(type(part) for part in _parts(attack))
@@ -56,7 +56,7 @@ def _kinds() -> dict[str, type]:
 
 
 def _parts(attack: Attack) -> Iterator[Attack]:
-    """The attack and all attacks that it is made of."""
+    """The attack and all attacks that it is composed of."""
     yield attack
     for _, value in _parameters(attack):
         for part in value if isinstance(value, tuple) else (value,):
@@ -112,7 +112,7 @@ def _rebuild_parameter(value: Parameter) -> Any:
 
 
 def _check_attacks(kind: type, given: dict[str, Any]) -> None:
-    """Refuses anything else where an attack belongs; the classes check their other parameters themselves."""
+    """Checks that parameters that must be attacks are; the classes check their other parameters themselves."""
     for name, hint in get_type_hints(kind).items():
         several = Attack in get_args(hint)
         if name in given and (several or hint is Attack):

@@ -12,16 +12,16 @@ from jaxmia.errors import InputError
 
 @dataclass(frozen=True)
 class Rmia:
-    """Share of the population z for which `ratio(x) / ratio(z) > gamma`, with `ratio = p / pbar`, averaged over views.
+    """Fraction of the population z with `ratio(x) / ratio(z) > gamma`, where `ratio = p / pbar`, averaged over views.
 
-    The population is every sample of the evidence. It being shared, the share is a step function of `ratio(x)`: its
-    ties are broken by that ratio (its geometric mean over views), in steps too small to change the order of different
-    shares. So with one view it ranks as BASE does; with several, no view counts for more than its rank, however extreme
-    its ratio is.
+    The population is all samples of the evidence. Because it is shared, the fraction is a step function of `ratio(x)`.
+    Ties are broken by that ratio (its geometric mean over views), in steps too small to change the order of different
+    fractions. So with one view it ranks as BASE does; with several, an extreme ratio in one view counts only by its
+    rank.
 
     Attributes:
-        gamma: How much more likely than z the sample must be.
-        offline: The slope `a` of `pbar = ((1 + a) p_out + (1 - a)) / 2`; None where IN models are used.
+        gamma: Factor by which the sample must be more likely than z.
+        offline: Slope `a` of `pbar = ((1 + a) p_out + (1 - a)) / 2`; None to use IN models.
 
     >>> mask = np.array([[True, True], [False, False]])
     >>> shadows = np.array([[[1.0, 1.0]], [[0.0, 0.0]]])
@@ -40,7 +40,7 @@ class Rmia:
 
     @property
     def name(self) -> str:
-        """`rmia-online` or `rmia-offline-` and the slope, with gamma where it is not 2."""
+        """`rmia-online` or `rmia-offline-` and the slope, followed by gamma unless it is 2."""
         side = "online" if self.offline is None else f"offline-{self.offline:g}"
         return f"rmia-{side}" + ("" if self.gamma == 2 else f"-gamma-{self.gamma:g}")
 

@@ -1,4 +1,4 @@
-"""How the views of a sample become the signals that a one-dimensional attack fits."""
+"""Combines the views of a sample into the signals that a one-dimensional attack fits."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,19 +9,19 @@ from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import Moments
 
 Views = Literal["identity", "mean", "each", "fisher"]
-"""`identity`: view 0 alone. `mean`: margins averaged over the views before the fit. `each`: one fit a view, the scores
-averaged after it. `fisher`: the weighted mean of views that separates IN from OUT best."""
+"""`identity`: view 0 alone. `mean`: margins averaged over the views before the fit. `each`: one fit per view, with the
+scores averaged afterwards. `fisher`: the weighted mean of views that best separates IN from OUT."""
 
 VIEWS: tuple[str, ...] = get_args(Views)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One side's moments of the signals.
+    """Moments of the signals over IN or over OUT models.
 
     Attributes:
-        count: Models, `[sample]`.
-        mean: In nats, `[signal, sample]`.
+        count: Number of models, `[sample]`.
+        mean: Mean in nats, `[signal, sample]`.
         sum_sq: Sum of squared deviations from the mean, `[signal, sample]`.
     """
 
@@ -48,22 +48,21 @@ def weights(evidence: Evidence, views: Views) -> np.ndarray:
 
 
 def signals(evidence: Evidence, views: Views, in_: Moments, out: Moments) -> tuple[np.ndarray, Fit, Fit]:
-    """The target's signals in nats, `[signal, sample]`, and the fits of IN and of OUT models to hold them against."""
+    """The target's signals in nats, `[signal, sample]`, and the fits of the IN and OUT models."""
     mapping = weights(evidence, views)
     return mapping @ evidence.target, project(in_, mapping), project(out, mapping)
 
 
 def project(side: Moments, weights: np.ndarray) -> Fit:
-    """Moments of the signals `weights @ views`, exactly those that the projected margins would have."""
+    """Moments of the signals `weights @ views`, equal to those of the projected margins."""
     sum_sq = np.einsum("iwn,iw->in", np.tensordot(weights, side.scatter, 1), weights)
     return Fit(side.count, weights @ side.mean, np.maximum(sum_sq, 0))
 
 
 def _fisher(in_: Moments, out: Moments) -> np.ndarray:
-    """Fisher's discriminant between IN and OUT, one for all samples, each sample in units of its own spread.
+    """Fisher's discriminant between IN and OUT over all samples, each in units of its own standard deviation.
 
-    A tenth of the mean variance on the diagonal keeps views that are nearly copies of each other from getting large
-    weights of opposite signs.
+    A tenth of the mean variance on the diagonal prevents large weights of opposite signs for nearly identical views.
     """
     both = (in_.count > 0) & (out.count > 0)
     scatter = (in_.scatter + out.scatter)[:, :, both]

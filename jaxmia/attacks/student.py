@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import gammaln
 
 LARGEST_DOF = 1e6
-"""As good as Gaussian, and `gammaln` still exact to a billionth of a nat."""
+"""Degrees of freedom that are practically Gaussian, with `gammaln` still exact to a billionth of a nat."""
 
 
 def log_student(x: np.ndarray, center: np.ndarray, variance: np.ndarray, dof: np.ndarray) -> np.ndarray:

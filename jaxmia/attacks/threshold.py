@@ -50,7 +50,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Margin:
-    """The logit margin in nats, averaged over the views; it ranks where confidence has long rounded to 1.
+    """The logit margin in nats, averaged over the views; it still ranks samples whose confidence rounds to 1.
 
     >>> none = np.zeros((0, 1, 2)), np.zeros((0, 2), bool)
     >>> evidence = Evidence(np.array([[0.0, 100.0]]), *none, np.array([0, 1]))

@@ -1,4 +1,4 @@
-"""How large a sample's spread over models is, from few models or many."""
+"""Estimates of a sample's variance over models, from few models or many."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ IN and OUT. `shrunk`: between per-example and global, by how much samples differ
 VARIANCES: tuple[str, ...] = get_args(Variance)
 
 FLOOR = 1e-12
-"""Nats squared: the square of what float32 resolves in a margin of ten nats. Spreads below it are not measured."""
+"""Smallest variance in nats squared: the square of the float32 resolution of a margin of ten nats."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,21 @@ class Spread:
 
     Attributes:
         scale: Typical variance, nats squared, broadcasts with `[signal, sample]`.
-        dof: Degrees of freedom that the prior is worth; infinite where all samples have the same variance.
+        dof: Degrees of freedom of the prior; infinite if all samples have the same variance.
     """
 
     scale: np.ndarray
     dof: np.ndarray
 
     def posterior(self, sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
-        """Variances given each sample's sum of squares, nats squared: the average of both, weighted by freedom."""
+        """Posterior variances in nats squared: the mean of prior and sample, weighted by degrees of freedom."""
         finite = np.where(np.isinf(self.dof), 0, self.dof)
         mixed = (finite * self.scale + sum_sq) / np.maximum(finite + dof, 1e-300)
         return np.maximum(np.where(np.isinf(self.dof) | (finite + dof == 0), self.scale, mixed), FLOOR)
 
 
 def pooled(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
-    """One variance for all samples, of residuals, `[signal, 1]`."""
+    """Variance of the residuals of all samples, `[signal, 1]`."""
     return np.maximum(sum_sq.sum(-1, keepdims=True) / max(dof.sum(), 1), FLOOR)
 
 
@@ -94,7 +94,7 @@ def variances(in_: Fit, out: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarra
 
 
 def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
-    """One side's variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
+    """IN or OUT variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
     if mode == "global":
         return pooled(fit.sum_sq, fit.dof)
     if mode == "shrunk":
@@ -103,6 +103,6 @@ def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
 
 
 def _own(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
-    """Each sample's own unbiased variance; that of all samples where a single model leaves it undefined."""
+    """Unbiased variance of each sample; that of all samples if a single model leaves it undefined."""
     own = sum_sq / np.maximum(dof, 1)
     return np.maximum(np.where(dof > 0, own, pooled(sum_sq, dof)), FLOOR)

@@ -161,7 +161,7 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], li
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"commands are {', '.join(COMMANDS)}"
-        raise UsageError(f"{name!r} is no command; {hint}")
+        raise UsageError(f"{name!r} is not a command; {hint}")
     own, overrides = split_overrides(rest)
     if {"-h", "--help"} & set(own):
         description = inspect.getdoc(COMMANDS[name])

@@ -1,1 +1,1 @@
-"""How good a score or an attack is; plain NumPy."""
+"""Metrics of membership scores and selection of attacks, in plain NumPy."""

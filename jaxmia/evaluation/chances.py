@@ -1,4 +1,4 @@
-"""How probable it is that a sample is a member, calibrated on shadows that play the target."""
+"""Probability that a sample is a member, calibrated on pseudo-targets."""
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -6,17 +6,17 @@ from scipy.optimize import isotonic_regression
 from jaxmia.attacks import Adaptive, Aligned, Evidence, misaligned
 
 TARGETS = 32
-"""Largest number of shadows that play the target."""
+"""Largest number of pseudo-targets."""
 
 LEAST = 0.15
-"""Least probability that either membership keeps: a sample needs models on both sides, and the scores may be wrong."""
+"""Smallest probability of IN and of OUT: every sample needs both kinds of models, and the scores may be wrong."""
 
 
 def membership_chances(evidence: Evidence) -> np.ndarray:
     """Probability that each sample is a member of the target, between `LEAST` and 1 - `LEAST`, `[sample]`.
 
-    Scores of `adaptive` become probabilities by the isotonic regression of membership on the scores of shadows that
-    play the target. No membership of the target is looked at.
+    Scores of `adaptive` are mapped to probabilities by isotonic regression of membership on the scores of
+    pseudo-targets. No membership of the target is used.
 
     Args:
         evidence: Margins of the target, and of shadows whose members were drawn independently.

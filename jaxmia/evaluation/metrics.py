@@ -1,4 +1,4 @@
-"""How good a score is: ROC, TPR at FPR and AUC, with 95 % intervals."""
+"""Metrics of membership scores: ROC, TPR at FPR and AUC, with 95 % intervals."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,18 +14,17 @@ FPRS = (0.05, 0.01, 0.001)
 LEVEL = 0.95
 REPLICATES = 1000
 CELLS_PER_BATCH = 2**20
-"""Resampled counts held at once: 8 MiB."""
+"""Number of resampled counts in memory at once: 8 MiB."""
 
 
 @dataclass(frozen=True)
 class Roc:
-    """The step ROC: one point for each distinct score, tied scores moving together, from (0, 0) to (1, 1).
+    """Step ROC curve with one point for each distinct score, from (0, 0) to (1, 1).
 
     Attributes:
-        thresholds: From +inf down, `[point]`; a sample is called a member where `score >= threshold`, and none is at
-            the first point.
-        fpr: `[point]`.
-        tpr: `[point]`.
+        thresholds: Thresholds from +inf down, `[point]`; a sample is classified as a member if `score >= threshold`.
+        fpr: False positive rate, `[point]`.
+        tpr: True positive rate, `[point]`.
     """
 
     thresholds: np.ndarray
@@ -35,7 +34,7 @@ class Roc:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and the ends of its 95 % interval."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -47,12 +46,12 @@ class TprAtFpr:
     """TPR at a limit of the FPR.
 
     Attributes:
-        fpr: The limit.
-        threshold: The lowest one within the limit; None where not even the highest score is, or nothing is measured.
-        fixed: With the Clopper-Pearson interval, which takes the threshold as given.
-        resampled: With the stratified bootstrap's interval, which moves the threshold too.
+        fpr: Limit of the FPR.
+        threshold: Lowest threshold within the limit; None if even the highest score exceeds it.
+        fixed: TPR with the Clopper-Pearson interval, which treats the threshold as fixed.
+        resampled: TPR with the interval of the stratified bootstrap, which also moves the threshold.
 
-    Where the limit is below one over the number of non-members, nothing was measured and all but `fpr` is None.
+    If the limit is below one over the number of non-members, nothing is measured and everything but `fpr` is None.
     """
 
     fpr: float
@@ -63,7 +62,7 @@ class TprAtFpr:
 
 @dataclass(frozen=True)
 class Figures:
-    """What `jaxmia evaluate` and the report show."""
+    """Figures that `jaxmia evaluate` and the report show."""
 
     members: int
     nonmembers: int
@@ -71,16 +70,16 @@ class Figures:
     tpr: tuple[TprAtFpr, ...]
 
     def at(self, fpr: float) -> Estimate | None:
-        """The TPR at that limit with the bootstrap's interval; None where it was not measured."""
+        """TPR at a limit of the FPR with the bootstrap interval; None if it was not measured."""
         return next((entry.resampled for entry in self.tpr if entry.fpr == fpr), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and None, fit for JSON."""
+        """Converts to plain numbers, strings and None for JSON."""
         return asdict(self)
 
 
 def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
-    """The step ROC of scores (higher means member), both `[sample]`; infinite scores are as good as others.
+    """Computes the step ROC curve of scores (higher means member), both `[sample]`; infinite scores are allowed.
 
     Raises:
         InputError: A score is NaN, shapes differ, or there are no members or no non-members.
@@ -98,7 +97,7 @@ def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
 
 
 def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
-    """The largest TPR among thresholds whose FPR is at most `fpr`.
+    """Largest TPR among thresholds whose FPR is at most `fpr`.
 
     Raises:
         InputError: As `roc`.
@@ -112,7 +111,7 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
     allowed = false_alarms(fpr, len(alarms))
     if allowed >= len(alarms):
         return 1.0
-    # the highest score that is one alarm too many; everything strictly above it is within the limit
+    # everything strictly above the first score that exceeds the limit is within it
     excess = np.partition(alarms, len(alarms) - 1 - allowed)[len(alarms) - 1 - allowed]
     return float((scores[members] > excess).mean())
 
@@ -143,15 +142,15 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
-    """Where the figure of one more target of the same kind lies in 95 of 100 cases (Student's prediction interval).
+    """Student's 95 % prediction interval for the figure of one more target of the same kind.
 
     Args:
-        mean: Of the figure over targets seen so far.
-        spread: Its standard deviation over them.
-        targets: How many they are, at least 2.
-        share: Of their samples that the next target is measured on. All of the spread is taken for the chance in the
-            samples, which grows as they get fewer; what is the targets' own does not, so the interval errs on the
-            wide side.
+        mean: Mean of the figure over the targets so far.
+        spread: Standard deviation of the figure over them.
+        targets: Number of targets so far, at least 2.
+        share: Number of samples of the next target, relative to theirs. The whole standard deviation is attributed to
+            sampling, which grows with fewer samples. Part of it is due to the targets themselves and does not, so the
+            interval is conservative.
     """
     reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
     return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
@@ -165,14 +164,14 @@ def figures(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Figures:
-    """AUC and TPR at each FPR with 95 % intervals.
+    """Computes AUC and TPR at each FPR with 95 % intervals.
 
     Args:
-        scores: Higher means member, `[sample]`.
-        members: True for members, `[sample]`.
+        scores: Scores, higher meaning member, `[sample]`.
+        members: Whether each sample is a member, bool `[sample]`.
         fprs: Limits of the FPR.
-        replicates: Bootstrap resamples, of members and of non-members apart.
-        seed: Of the resampling.
+        replicates: Number of bootstrap resamples, stratified by membership.
+        seed: Seed of the resampling.
 
     Raises:
         InputError: As `roc`; or a limit is not between 0 and 1.
@@ -209,9 +208,9 @@ def paired_difference(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimate:
-    """By how much a figure of one score is above that of another, with a 95 % interval by the stratified bootstrap.
+    """Difference of a figure between two scores, with a 95 % interval by the stratified bootstrap.
 
-    Both scores see the same resampled members and non-members, so that what they have in common cancels.
+    Both scores are resampled with the same members and non-members, so common variation cancels.
 
     Args:
         one: Scores `[sample]`.
@@ -248,7 +247,7 @@ def figures_by_class(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[int, Figures | None]:
-    """The figures within each class, by label; None for a class that lacks members or non-members.
+    """Computes the figures within each class, by label; None for a class without members or non-members.
 
     Each class has its own threshold, so these TPRs do not average to that of all classes.
 
@@ -283,7 +282,7 @@ def _some_of_both(members: np.ndarray) -> None:
 
 
 def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores from high to low, and how many members and non-members have each."""
+    """Distinct scores in descending order, with their numbers of members and non-members."""
     scores, members = _checked(scores, members)
     _some_of_both(members)
     order = np.argsort(-scores, kind="stable")
@@ -294,14 +293,14 @@ def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _within(alarms: np.ndarray, fpr: float) -> np.ndarray:
-    """How many of the highest distinct scores are within the limit, for each replicate: `[replicate]`."""
+    """Number of highest distinct scores within the limit, for each replicate, `[replicate]`."""
     return (np.cumsum(alarms, 1) <= false_alarms(fpr, int(alarms[0].sum()))).sum(1)
 
 
 def false_alarms(fpr: float, nonmembers: int) -> int:
-    """How many false alarms a limit of the FPR allows; 0.07 of 100 is 7, whatever the product rounds to.
+    """Number of false positives that a limit of the FPR allows; 0.07 of 100 is 7 despite rounding.
 
-    Where it allows none, a TPR at that limit says little: it is decided by the single highest non-member.
+    If it allows none, a TPR at that limit means little, since the single highest non-member decides it.
     """
     return int(np.floor(fpr * nonmembers * (1 + 1e-12)))
 

@@ -1,6 +1,6 @@
-"""Which attack to use, decided on the shadows: each plays the target against the others, its membership known.
+"""Selects the attack on pseudo-targets: shadows of known membership, each attacked with the others.
 
-The labels of the public samples are not looked at, so the figure on them stays an honest one.
+Public labels are not used, so the figure on public samples stays unbiased.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
 TARGETS = 32
 LARGEST_FUSION = 4
 MAX_CORRELATION = 6.0
-"""Standard deviations of a chance correlation between masks beyond which they are not independent."""
+"""Standard deviations of chance beyond which a correlation between masks shows that they are dependent."""
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """How one candidate did on the pseudo-targets.
+    """Results of one candidate on the pseudo-targets.
 
     Attributes:
-        name: Of the attack.
-        tpr: Mean TPR at the configured FPR; None where the attack cannot be used.
+        name: Name of the attack.
+        tpr: Mean TPR at the configured FPR; None if the attack cannot be used.
         std_error: Standard error of `tpr` over pseudo-targets.
         auc: Mean AUC.
-        gap_to_best: By how much its TPR is below the best candidate's, mean of paired differences.
+        gap_to_best: Mean paired difference by which its TPR is below the best candidate's.
         gap_std_error: Standard error of `gap_to_best`.
-        reason: Why it cannot be used, or empty.
+        reason: Reason why it cannot be used, or empty.
     """
 
     name: str
@@ -46,18 +46,18 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class Selection:
-    """The attack to use, and why.
+    """The selected attack and the results behind the selection.
 
     Attributes:
-        chosen: The attack.
-        fpr: At which it is to be strong.
+        chosen: The selected attack.
+        fpr: False positive rate at which the TPR is compared.
         targets: Number of pseudo-targets.
-        expected: Mean TPR on pseudo-targets that had no part in the choice: chosen on one half of them, measured on the
-            other, both ways. It holds for targets trained as the shadows were.
+        expected: Mean TPR on held-out pseudo-targets: selected on one half of them and measured on the other, both
+            ways. It applies to targets trained as the shadows were.
         expected_error: Standard error of `expected` over pseudo-targets.
-        misalignment: How far the target is from the shadows, in standard deviations (`jaxmia.attacks.misalignment`).
-        aligned: Whether the chosen attack was wrapped in `Aligned` for that reason.
-        results: All candidates, in their order, fusions last.
+        misalignment: Distance of the target from the shadows in standard deviations (`jaxmia.attacks.misalignment`).
+        aligned: Whether the selected attack is wrapped in `Aligned` because of this distance.
+        results: Results of all candidates in their order, fusions last.
     """
 
     chosen: Attack
@@ -71,17 +71,17 @@ class Selection:
 
     @property
     def candidate(self) -> Attack:
-        """The candidate that won: the chosen attack, without `Aligned` where it was wrapped in that."""
+        """The candidate that won: the selected attack without `Aligned`."""
         return self.chosen.attack if self.aligned and isinstance(self.chosen, Aligned) else self.chosen
 
 
 Fusion = tuple[int, ...]
-"""Indices of the candidates that are fused by rank; a single one stands for itself."""
+"""Indices of the candidates that are fused by rank; a single index is the candidate itself."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """One pseudo-target: its membership, bool `[sample]`, and the rank of each score, float32 `[candidate, sample]`."""
+    """Membership (bool `[sample]`) and ranks of the scores (float32 `[candidate, sample]`) of one pseudo-target."""
 
     members: np.ndarray
     ranks: np.ndarray
@@ -98,26 +98,26 @@ def select(
     targets: int = TARGETS,
     seed: int = 0,
 ) -> Selection:
-    """Chooses the attack with the largest mean TPR at `fpr` when shadows play the target.
+    """Selects the attack with the largest mean TPR at `fpr` on pseudo-targets.
 
-    Among all that are within one standard error of the best (of differences paired over pseudo-targets), the first is
-    taken. Equal-weight fusions of the candidates by rank come last, so they must win by more. The pseudo-targets share
-    shadows and samples, so their standard error does not hold the chance in those.
+    Of all attacks within one standard error of the best (of differences paired over pseudo-targets), the first is
+    selected. Equal-weight fusions of the candidates by rank come last and must win by more. The pseudo-targets share
+    shadows and samples, so their standard error does not include the chance in these.
 
-    A target that is unlike its shadows (`misaligned`) gets the chosen attack behind `Aligned`: shadows
-    playing the target cannot tell that this is needed, being like each other.
+    If the target is unlike its shadows (`misaligned`), the selected attack is wrapped in `Aligned`. Pseudo-targets
+    cannot show that this is needed, since they resemble each other.
 
     Args:
-        evidence: Only the shadows of it choose; the target is used for `misalignment`.
-        candidates: Simple ones first.
+        evidence: Evidence; only its shadows are used for the selection, and its target for `misalignment`.
+        candidates: Attacks to compare, simple ones first.
         fpr: False positive rate.
-        targets: Number of pseudo-targets at most (4 or more), drawn at random.
-        seed: Of that draw.
+        targets: Largest number of pseudo-targets (at least 4), which are drawn at random.
+        seed: Seed of this draw.
 
     Raises:
-        InputError: There are fewer than four shadows, their masks depend on each other (another shadow's mask would
-            then tell the pseudo-target's membership), no candidate can be used, two have the same name, `fpr` is not
-            between 0 and 1 or allows no false alarm among a pseudo-target's non-members, or `targets` is below 4.
+        InputError: There are fewer than four shadows, their masks depend on each other (so that one reveals the members
+            of another), no candidate can be used, two have the same name, `fpr` is not between 0 and 1 or allows no
+            false positive among a pseudo-target's non-members, or `targets` is below 4.
     """
     _check_names(candidates)
     drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
@@ -147,7 +147,7 @@ def select(
 
 
 def choose(tprs: np.ndarray) -> int:
-    """The first candidate within one standard error of the best; `tprs` is `[candidate, target]`.
+    """Index of the first candidate within one standard error of the best; `tprs` is `[candidate, target]`.
 
     >>> choose(np.array([[0.1, 0.1], [0.2, 0.3], [0.3, 0.2]]))
     1
@@ -157,21 +157,21 @@ def choose(tprs: np.ndarray) -> int:
 
 
 def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
-    """Refuses masks that tell a pseudo-target's membership: one like another model's, or balanced over the models.
+    """Rejects masks that reveal a pseudo-target's members: equal to another model's, or balanced over the models.
 
     Args:
-        mask: Bool `[model, sample]`.
+        mask: Membership masks, bool `[model, sample]`.
         targets: Indices of the pseudo-targets.
 
     Raises:
-        InputError: A mask correlates with another one or with the number of other models that hold the sample, by more
+        InputError: A mask correlates with another one, or with the number of other models trained on a sample, by more
             than six standard deviations of chance.
     """
     centered = mask - mask.mean(1, keepdims=True, dtype=np.float32)
     norm = np.maximum(np.sqrt((centered**2).sum(1, keepdims=True)), 1e-6)
     unit = centered / norm
     limit = min(MAX_CORRELATION / np.sqrt(mask.shape[1]), 0.95)
-    # with independent masks, the mean over targets has the standard deviation of one correlation at most
+    # with independent masks, the standard deviation of the mean is at most that of one correlation
     counts = unit.sum(0) - unit[targets]
     counts /= np.maximum(np.sqrt((counts**2).sum(1, keepdims=True)), 1e-6)
     correlation = float((unit[targets] * counts).sum(1).mean())
@@ -200,7 +200,7 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
     """Indices of the pseudo-targets, ascending."""
     models = len(evidence.shadows)
     if models < 4:
-        raise InputError(f"shadows: {models} models, expected at least 4 to let them play the target")
+        raise InputError(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
     if targets < 4:
         raise InputError(f"attack.targets: {targets} is fewer than 4")
     if not 0 < fpr < 1:
@@ -209,18 +209,18 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
 
 
 def _refuse_rate(masks: np.ndarray, fpr: float) -> None:
-    """Refuses a rate at which no pseudo-target (bool `[target, sample]`) may raise a false alarm."""
+    """Rejects an FPR that allows no false positive for a pseudo-target (bool `[target, sample]`)."""
     nonmembers = (~masks).sum(1)
     nonmembers = nonmembers[(nonmembers > 0) & (nonmembers < masks.shape[1])]
     if len(nonmembers) and false_alarms(fpr, fewest := int(nonmembers.min())) < 1:
         raise InputError(
-            f"attack.fpr: {fpr:g} allows no false alarm among the {fewest} non-members of a shadow that plays the "
-            f"target, expected at least {np.ceil(1e4 / fewest) / 1e4:g}"
+            f"attack.fpr: {fpr:g} allows no false positive among the {fewest} non-members of a pseudo-target, "
+            f"expected at least {np.ceil(1e4 / fewest) / 1e4:g}"
         )
 
 
 def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:
-    """Lets each of the models play the target against every attack."""
+    """Scores each of the models as a pseudo-target with every attack."""
     trials = [
         _Trial(
             members,
@@ -235,12 +235,12 @@ def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list
 
 
 def _ranks(attack: Attack, evidence: Evidence) -> np.ndarray:
-    """The rank of each sample's score, in (0, 1], float32 `[sample]`."""
+    """Rank of each sample's score in (0, 1], float32 `[sample]`."""
     return (rankdata(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
 
 
 def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Attack], dict[str, str]]:
-    """The candidates that can score the evidence, and why the others cannot, by name."""
+    """The candidates that can score the evidence, and the reasons why the others cannot, by name."""
     usable, reasons = [], {}
     for attack in candidates:
         try:
@@ -265,9 +265,9 @@ def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndarray
 
 
 def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list[Fusion]:
-    """Fusions grown from the best candidate by the partner that helps most.
+    """Builds fusions greedily from the best candidate.
 
-    One of many partners helps by chance, so a fusion has to gain two standard errors.
+    Among many partners one helps by chance, so a fusion must gain two standard errors.
 
     Args:
         trials: The pseudo-targets.
@@ -290,7 +290,7 @@ def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list
 
 
 def _expected(trials: list[_Trial], singles: np.ndarray, fpr: float) -> np.ndarray:
-    """TPR on each pseudo-target of what the other half of them would have chosen, `[target]`."""
+    """TPR on each pseudo-target of the attack selected on the other half of them, `[target]`."""
     even = np.arange(len(trials)) % 2 == 0
     expected = np.empty(len(trials))
     for tuned in (even, ~even):
@@ -327,20 +327,20 @@ def _std_error(values: np.ndarray) -> float:
 
 
 def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attack]]:
-    """The attack that is named, None for `auto`, and the candidates of one's own; imports what is not standard.
+    """Returns the named attack (None for `auto`) and the user's own candidates, importing what is not standard.
 
     Raises:
-        InputError: One of them is unknown, cannot be imported or is no attack.
+        InputError: One of them is unknown, cannot be imported or is not an attack.
     """
     named = None if section.name == AUTO else named_attack(section.name)
     return named, [own_attack(path, "attack.candidates") for path in section.candidates]
 
 
 def select_attack(evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = ()) -> Selection:
-    """Chooses among the standard attacks, and those of one's own, by letting shadows play the target.
+    """Selects among the standard attacks and the user's own on pseudo-targets.
 
     Raises:
-        InputError: The shadows do not allow it, for a reason that `select` gives; says what can be named instead.
+        InputError: `select` raises it; the message adds the attacks that can be named instead.
     """
     try:
         return select(evidence, [*distinct_attacks(evidence), *own], section.fpr, targets=section.targets)

@@ -229,7 +229,7 @@ def _open_regular(path: Path, flags: int) -> Iterator[int]:
         descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{_shown(path)}: is no regular file, expected one that can be appended to")
+            raise InputError(f"{_shown(path)}: is not a regular file, expected one that can be appended to")
         yield descriptor
     finally:
         os.close(descriptor)

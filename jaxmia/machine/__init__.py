@@ -1,1 +1,1 @@
-"""Whether a machine is fit and how fast it trains."""
+"""Checks of the machine and benchmarks of its training speed."""

@@ -1,4 +1,4 @@
-"""Throughput of this machine: images a second by way of training and width, against what people do today."""
+"""Training throughput of this machine in images/s, by way of training and width, compared with PyTorch."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,15 +21,15 @@ OURS, PYTORCH, OTHER = "jaxmia", "PyTorch", "other"
 
 
 class Timed(Protocol):
-    """Something that trains, and whose speed can be taken."""
+    """Training whose speed can be measured."""
 
     @property
     def bytes(self) -> int | None:
-        """Memory that training takes; None where it is not known."""
+        """Memory that training takes, in bytes; None if unknown."""
         ...
 
     def warm_up(self) -> float:
-        """Makes the first steps; the seconds that are spent only once."""
+        """Runs the first steps; returns the one-time cost in seconds."""
         ...
 
     def images_per_second(self, seconds: float) -> float:
@@ -42,11 +42,11 @@ class Contender:
     """A way to train models.
 
     Attributes:
-        name: What it is.
+        name: Name shown in tables.
         kind: `jaxmia`, `PyTorch` or `other`.
-        width: Models trained together.
+        width: Number of models trained at once.
         precision: Type of activations, float32 or bfloat16.
-        make: Builds it; may raise when memory does not suffice.
+        make: Builds the training; may raise if memory does not suffice.
     """
 
     name: str
@@ -58,22 +58,22 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a contender.
+    """Measurements of one contender.
 
     Attributes:
-        name: What it is.
+        name: Name shown in tables.
         kind: `jaxmia`, `PyTorch` or `other`.
-        width: Models trained together.
+        width: Number of models trained at once.
         precision: Type of activations.
-        failure: Why there is no figure; None where there is one.
-        images_per_second: Over all models: median of the repeats.
+        failure: Reason why there is no figure; None if there is one.
+        images_per_second: Images per second over all models, median of the repeats.
         low: Slowest repeat.
         high: Fastest repeat.
-        models_per_hour: Of `samples` IN samples and `epochs` passes each.
-        share_of_ceiling: Share of the largest rate of multiplication seen here in that precision.
-        compile_seconds: Once.
-        bytes: Memory that training takes, states and pool included; None where it is not known.
-        peak_bytes: Largest use of device memory so far in the process; None where the device does not tell.
+        models_per_hour: Models per hour, each with `samples` IN samples and `epochs` passes.
+        share_of_ceiling: Fraction of the fastest matrix product measured in that precision.
+        compile_seconds: One-time compilation time in seconds.
+        bytes: Memory of training, with states and pool; None if unknown.
+        peak_bytes: Peak device memory of the process so far; None if the device does not report it.
     """
 
     name: str
@@ -93,12 +93,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """What figures are computed with.
+    """Constants from which figures are computed.
 
     Attributes:
         flops_per_image: Floating-point operations of training on one image.
-        ceilings: By precision, the floating-point operations a second of the fastest matrix product on this device.
-        model_images: Images that training one model takes.
+        ceilings: Floating-point operations per second of the fastest matrix product on this device, by precision.
+        model_images: Number of images to train one model.
     """
 
     flops_per_image: float
@@ -112,16 +112,16 @@ def name_of(lowering: str, convolutional: bool) -> str:
 
 
 def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seconds: float = 1.0) -> list[Row]:
-    """Times every contender `repeats` times, in turns, so that a drift of the machine's speed hits all alike.
+    """Times every contender `repeats` times, in turns, so that a drift of the machine's speed affects all alike.
 
-    Only one of them works at a time, and each is in steady state before its clock starts. A contender that crashes, or
-    for which memory does not suffice, has no figure.
+    Only one contender works at a time, and each reaches its steady state before it is timed. A contender that crashes
+    or runs out of memory has no figure.
 
     Args:
         contenders: Ways to train.
-        scale: What figures are computed with.
-        repeats: Timed repeats of each.
-        seconds: Least duration of a repeat.
+        scale: Constants from which figures are computed.
+        repeats: Number of timed repeats of each contender.
+        seconds: Minimum duration of a repeat.
     """
     trials = [_Trial(contender) for contender in contenders]
     for trial in trials:
@@ -135,7 +135,7 @@ def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seco
 
 
 class _Trial:
-    """One contender while it is measured."""
+    """Measurement of one contender in progress."""
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
@@ -157,7 +157,7 @@ class _Trial:
             self._rates.append(self._timed.images_per_second(seconds))
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """Takes one of the two steps, unless one has failed before."""
+        """Runs one of the two steps unless an earlier one has failed."""
         from jaxmia.training.measure import out_of_memory
         from jaxmia.training.speed import PeerError
 
@@ -193,24 +193,24 @@ class _Trial:
 
 
 def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict[str, Any]:
-    """Everything about a measurement, as plain JSON."""
+    """Describes a measurement as plain JSON."""
     return {"subject": subject, "origin": origin(), "scale": asdict(scale), "rows": [asdict(row) for row in rows]}
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what `jaxmia bench` wrote or `jaxmia bench --json` printed.
+    """Reads the result of `jaxmia bench` or `jaxmia bench --json`.
 
     Raises:
-        InputError: The file is missing or no such JSON.
+        InputError: The file is missing or is not such a result.
     """
     content = read_json(path, "jaxmia bench --out DIR")
     if not isinstance(content, dict) or not {"subject", "origin", "rows"} <= set(content):
-        raise InputError(f"{path}: is no JSON of `jaxmia bench`: lacks subject, origin or rows")
+        raise InputError(f"{path}: is not a result of `jaxmia bench`: lacks subject, origin or rows")
     return content
 
 
 def page(result: dict[str, Any]) -> str:
-    """A measurement as Markdown: how, a table, and what the best of jaxmia is to the best of PyTorch."""
+    """Formats a measurement as Markdown: method, table, and the ratio of jaxmia's fastest to PyTorch's fastest."""
     subject, here = result["subject"], result["origin"]
     shadow, size = subject["shadow"], " x ".join(map(str, subject["shape"]))
     width = f" of width {shadow['width']}" if shadow["width"] else ""
@@ -234,12 +234,12 @@ def page(result: dict[str, Any]) -> str:
 
 
 def products(scale: dict[str, Any]) -> str:
-    """The ceilings in words."""
+    """Formats the ceilings."""
     return ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in scale["ceilings"].items())
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
-    """What the fastest way of jaxmia is to the fastest of PyTorch; None where one of them was not measured."""
+    """Sentence with the ratio of jaxmia's fastest to PyTorch's fastest; None if one of them was not measured."""
     ours, theirs = _fastest(rows, OURS), _fastest(rows, PYTORCH)
     if not ours or not theirs:
         return None
@@ -264,12 +264,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def memory(count: int | None) -> str:
-    """Bytes in words; nothing where they are not known."""
+    """Formats a number of bytes; empty if it is unknown."""
     return "" if count is None else size(count)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Draws images a second against width to a PNG; the fastest peer of each kind is a horizontal line."""
+    """Plots images/s by width to a PNG, with the fastest peer of each kind as a horizontal line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -284,7 +284,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for style, row in zip(("--", ":"), best, strict=True):
         if row:
             axes.axhline(row["images_per_second"], color="0.4", linestyle=style, label=row["name"])
-    axes.set(xscale="log", yscale="log", xlabel="models trained together", ylabel="training images a second")
+    axes.set(xscale="log", yscale="log", xlabel="models trained at once", ylabel="training images/s")
     axes.set_title(f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What the device could do at best, and what one image costs."""
+"""Upper bound on the device's speed, and the cost of one image."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jaxmia.training.trainer import State, Trainer
 
 
 def product_flops_per_second(dtype: jnp.dtype) -> float:
-    """The most that a square matrix product in XLA reached on the first device, over several sizes.
+    """Highest rate of square matrix products in XLA on the first device, over several sizes.
 
-    Other libraries may be faster; `bridge.product` asks PyTorch's.
+    Other libraries may be faster; `bridge.product` measures PyTorch's.
     """
     multiply = jax.jit(jnp.matmul)
 

@@ -26,13 +26,13 @@ _OLD = "old GPUs need cuDNN before 9.11: see docs/cluster.md"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        subject: What.
-        state: `ok`; `note`, which keeps nothing from running; `bad`, which does, or wastes the machine.
-        text: What was found.
-        remedy: What to do, where something is to be done.
+        subject: Subject of the check.
+        state: `ok`; `note` for a remark; `bad` for a problem that stops runs or wastes the machine.
+        text: Description of what was found.
+        remedy: What to do, if anything.
     """
 
     subject: str
@@ -41,7 +41,7 @@ class Finding:
     remedy: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain strings, fit for JSON."""
+        """Converts to plain strings for JSON."""
         return asdict(self)
 
 
@@ -50,10 +50,10 @@ class Gpu:
     """An NVIDIA GPU as its driver describes it.
 
     Attributes:
-        name: Of the product.
-        driver: Version of the driver, as `580.65.06`.
-        memory: As the driver writes it, with its unit.
-        capability: Compute capability, as 9.0.
+        name: Product name.
+        driver: Version of the driver, such as `580.65.06`.
+        memory: Memory with its unit, as the driver reports it.
+        capability: Compute capability, such as 9.0.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Gpu:
 
     @property
     def extra(self) -> str | None:
-        """The extra of jaxmia to install for it; None where the driver is too old for any."""
+        """The extra of jaxmia to install for this GPU; None if the driver is too old for any."""
         driver = int(self.driver.partition(".")[0])
         if driver >= _CUDA13_DRIVER and self.capability >= _CUDA13_CAPABILITY:
             return "cuda13"
@@ -76,8 +76,8 @@ class Used:
 
     Attributes:
         platform: `cpu`, `gpu`, `tpu`.
-        names: One a device.
-        bytes: Memory that JAX may use on one of them, where it tells.
+        names: Name of each device.
+        bytes: Memory that JAX may use on one of them; None if unknown.
     """
 
     platform: str
@@ -86,7 +86,7 @@ class Used:
 
 
 def examine() -> list[Finding]:
-    """Looks at versions, memory, disk and devices; computes a little on the device, to see that it works."""
+    """Checks versions, memory, disk and devices, with a small computation on the device."""
     from jaxmia.models.native.build import unavailable
 
     found = gpus()
@@ -95,7 +95,7 @@ def examine() -> list[Finding]:
 
 
 def installed_version(package: str) -> str:
-    """Version of an installed package; empty where it is not installed."""
+    """Version of an installed package; empty if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -103,7 +103,7 @@ def installed_version(package: str) -> str:
 
 
 def check_packages(version_of: Callable[[str], str] = installed_version) -> list[Finding]:
-    """Python, jaxmia, and each package that jaxmia needs, against the versions that it allows."""
+    """Checks Python, jaxmia, and the versions of the packages that it needs."""
     held = f" ({commit()})" if commit() else ""
     found = [Finding("jaxmia", "ok", f"{__version__}{held}, Python {platform.python_version()}")]
     needed = [Requirement(line) for line in requires("jaxmia") or []]
@@ -112,14 +112,14 @@ def check_packages(version_of: Callable[[str], str] = installed_version) -> list
         installed = versions.get(need.name, "")
         if need.marker or (installed and need.specifier.contains(installed, prereleases=True)):
             continue
-        text = f"{installed or 'missing'}, needed is {need.name}{need.specifier}"
+        text = f"{installed or 'missing'}, required: {need.name}{need.specifier}"
         found.append(Finding(need.name, "bad", text, f"pip install '{need.name}{need.specifier}'"))
     listed = ", ".join(f"{name} {installed}" for name, installed in versions.items() if installed)
     return [*found, Finding("packages", "ok", listed)]
 
 
 def check_memory() -> list[Finding]:
-    """Cores, free memory, and free disk of the working directory."""
+    """Reports cores, free memory, and free disk space of the working directory."""
     free = shutil.disk_usage(Path.cwd()).free
     text = f"{processor()}; {size(free)} of disk free here"
     available = available_memory()
@@ -132,18 +132,18 @@ def check_devices(
     environment: Mapping[str, str],
     version_of: Callable[[str], str] = installed_version,
 ) -> list[Finding]:
-    """Whether JAX computes on the best device that is there.
+    """Checks that JAX computes on the best available device.
 
     Args:
-        found: The GPUs of this machine.
-        use: Computes a little, tells on what; see `used_devices`.
-        environment: Variables that may keep JAX off the GPU.
-        version_of: Version of an installed package, empty where it is not installed.
+        found: GPUs of this machine.
+        use: Runs a small computation and returns the devices used, as `used_devices` does.
+        environment: Environment variables, which may keep JAX off the GPU.
+        version_of: Returns the version of an installed package, empty if it is not installed.
     """
     listed = [Finding("GPU", "ok", f"{gpu.name}, {gpu.memory}, driver {gpu.driver}") for gpu in found]
     try:
         used = use()
-    except Exception as error:  # a back end that does not start raises whatever its libraries do
+    except Exception as error:  # a backend that does not start raises whatever its libraries raise
         reason = " ".join(str(error).split())[:300]
         return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment, version_of))]
     memory = "" if used.bytes is None else f", {size(used.bytes)} each"
@@ -158,7 +158,7 @@ def check_devices(
 
 
 def check_kernels(reason: str | None) -> Finding:
-    """Whether the kernels for CPUs can be used; `reason` says why not."""
+    """Checks whether the CPU kernels can be used; `reason` says why not."""
     if reason is None:
         return Finding("kernels", "ok", "compiled for this processor")
     return Finding("kernels", "note", f"training on the CPU is slower: {reason}", "install a C++ compiler, such as g++")
@@ -168,7 +168,7 @@ _UNSEEN = "ask the scheduler for a GPU, or give the container one (docker run --
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs that the driver shows here; empty where there is no driver."""
+    """Lists the NVIDIA GPUs that the driver shows; empty without a driver."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"]
     try:
         text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -179,7 +179,7 @@ def gpus() -> list[Gpu]:
 
 
 def used_devices() -> Used:
-    """Multiplies and convolves on the default device, and tells which it was.
+    """Runs a matrix product and a convolution on the default device, and returns the devices.
 
     Raises:
         RuntimeError: A library is missing or does not fit the device, or the numbers are wrong.
@@ -192,7 +192,7 @@ def used_devices() -> Used:
     kernel = jnp.ones((1, 1, 4, 4))
     moved = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     if float((ones @ ones)[0, 0]) != 64 or float(moved[0, 0, 0, 0]) != 4:
-        raise RuntimeError("a product of ones came out wrong")
+        raise RuntimeError("a matrix product of ones gave wrong numbers")
     devices = jax.local_devices()
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     return Used(devices[0].platform, tuple(device.device_kind for device in devices), limit)

@@ -1,8 +1,8 @@
-"""Quantities as people read them."""
+"""Formats quantities for display."""
 
 
 def size(count: int) -> str:
-    """Bytes in GiB, MiB or KiB."""
+    """Formats a number of bytes in GiB, MiB or KiB."""
     if count >= 2**30:
         return f"{count / 2**30:.1f} GiB"
     return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"

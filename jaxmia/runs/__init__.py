@@ -1,1 +1,1 @@
-"""What lies in a run directory and who works there; nothing here trains."""
+"""Contents of a run directory, and the processes that work in it."""

@@ -1,4 +1,4 @@
-"""Half-written files of processes that were killed."""
+"""Removes half-written files of killed processes."""
 
 import logging
 import stat
@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 
 def clear_leftovers(out: Path, seconds: float = 1.0) -> None:
-    """Removes what killed processes have half written in a run's folder.
+    """Removes half-written files of killed processes from a run directory.
 
-    Only what has a name that `atomic_write` gives, in the folder itself, its folders, and those of checkpoints; links
-    are not followed. Nothing is removed while another process holds a claim there, none of the files that a process of
-    this machine has open, and none that changes meanwhile. Should a file go that another machine is writing all the
-    same, its process ends with one line, and the same command makes again what the file was to hold.
+    Only files named by `atomic_write` are removed, in the directory itself, its folders and those of checkpoints; links
+    are not followed. Files stay if another process holds a claim in the directory, if a process of this machine has
+    them open, or if they change meanwhile. If a file that another machine is writing is removed nevertheless, that
+    process ends with one line, and the same command writes the file again.
 
     Args:
-        out: The run's folder.
-        seconds: Between two looks: a file that another machine is writing without a claim (they are small) changes or
-            goes.
+        out: Run directory.
+        seconds: Time between two checks, within which a (small) file that another machine writes without a claim
+            changes or disappears.
     """
     before = _seen(out)
-    # In this order: who wrote then either has a claim now, or has finished the file.
+    # In this order: a process that was writing then has a claim now or has finished the file.
     if not before or Claims(RunDir(out).claims).others():
         return
     time.sleep(seconds)
@@ -44,7 +44,7 @@ def clear_leftovers(out: Path, seconds: float = 1.0) -> None:
 
 
 def _seen(out: Path) -> dict[Path, tuple[int, int, int, int]]:
-    """The half-written files, and what tells whether they change: device, inode, size, time of change."""
+    """The half-written files with device, inode, size and modification time, by which changes are detected."""
     found = {}
     below, checkpoints = _folders(out), RunDir(out).checkpoints
     folders = [out, *below, *(_folders(checkpoints) if checkpoints in below else [])]
@@ -57,12 +57,12 @@ def _seen(out: Path) -> dict[Path, tuple[int, int, int, int]]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """The folders in a folder; none that is elsewhere and only linked here."""
+    """The folders in a folder, without links to folders elsewhere."""
     return [path for path in parent.glob("*") if path.is_dir() and not path.is_symlink()]
 
 
 def _open_files() -> Iterator[tuple[int, int]]:
-    """Device and inode of all files that processes of this machine have open, as far as they may be seen."""
+    """Device and inode of all files that visible processes of this machine have open."""
     for path in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             state = path.stat()

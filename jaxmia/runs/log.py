@@ -1,4 +1,4 @@
-"""`log.jsonl`: what happened in a run, one JSON object a line, of all its jobs."""
+"""The event log of a run, `log.jsonl`: one JSON object per line, from all jobs."""
 
 import errno
 import json
@@ -14,15 +14,15 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# A link is not followed, and a pipe not waited for.
+# Links are not followed, and pipes do not block.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class EventLog:
-    """Appends lines to a log; a log that cannot be written is said once and holds nothing up.
+    """Appends lines to a log; if it cannot be written, one warning is logged and the run continues.
 
     Args:
-        path: The file.
+        path: Path of the log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class EventLog:
         self._works = True
 
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Appends one line, with time (UTC), host and process; what is not a number becomes null."""
+        """Appends one line with time (UTC), host and process; NaN becomes null."""
         who = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node(), "pid": os.getpid()}
         line = json.dumps({**who, "event": event, **_plain(fields)}, allow_nan=False) + "\n"
         try:
@@ -38,13 +38,13 @@ class EventLog:
             file = os.open(self._path, _FLAGS, 0o666)
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise OSError(errno.EINVAL, "is no regular file")
+                    raise OSError(errno.EINVAL, "is not a regular file")
                 os.write(file, line.encode())
             finally:
                 os.close(file)
         except OSError as error:
             if self._works:
-                logger.warning(f"{self._path}: cannot be written: {error.strerror}; nothing else depends on it")
+                logger.warning(f"{self._path}: cannot be written: {error.strerror}; the run continues without it")
             self._works = False
 
 

@@ -1,4 +1,4 @@
-"""What a run directory holds once its models are trained and queried."""
+"""Reads the margins and masks of a run directory whose models are trained and queried."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
 
 ROUND = "round"
-"""Name of the array `[model]` that says in which round a model was trained, where there are two."""
+"""Name of the array `[model]` with the round in which each model was trained, if there are two."""
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """What a run directory holds once its models are trained and queried.
+    """Margins and masks of a run directory whose models are trained and queried.
 
-    A sample whose membership every shadow took as told (`shadow.known`) has no IN or no OUT models. It is left out
-    here, so that attacks, figures and promises are about free samples only.
+    Samples of fixed membership (`shadow.known`) have no IN or no OUT models. They are left out here, so that attacks
+    and figures concern free samples only.
 
     Attributes:
         pool: The free samples, without images.
-        evidence: The target's and the shadows' margins on free samples.
+        evidence: Margins of the target and the shadows on free samples.
         shadows: All chunks as one, on free samples.
         everyone: All samples, without images.
-        free: Whether a sample of these is free, bool `[sample]`.
+        free: Whether each of all samples is free, bool `[sample]`.
     """
 
     pool: Pool
@@ -42,11 +42,11 @@ class Matrices:
 
     @property
     def rehearsal(self) -> Evidence:
-        """The evidence of those shadows that may play the target.
+        """Evidence restricted to the shadows that may serve as pseudo-targets.
 
-        The members of a second round are drawn by the scores of the first. Its masks agree with each other, so that the
-        number of other models that hold a sample would tell the membership of a shadow that plays; only the first
-        round's models tell nothing of each other's.
+        The training sets of a second round are drawn by the scores of the first. Their masks are correlated, so the
+        number of other models trained on a sample would reveal whether a pseudo-target was. Only the masks of the first
+        round are independent.
         """
         rounds = self.shadows.extra.get(ROUND)
         if rounds is None:
@@ -55,17 +55,17 @@ class Matrices:
         return Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
     def for_everyone(self, values: np.ndarray) -> np.ndarray:
-        """Values of the free samples among all samples, float64 `[sample]`; NaN where a sample is not free."""
+        """Spreads values of the free samples over all samples, float64 `[sample]`; NaN where a sample is not free."""
         found = np.full(len(self.everyone), np.nan)
         found[self.free] = values
         return found
 
 
 def read_matrices(out: Path) -> Matrices:
-    """Reads `pool.npz`, `target.npz` and `shadows/*.npz`, whoever made them.
+    """Reads `pool.npz`, `target.npz` and `shadows/*.npz` from any source.
 
     Raises:
-        InputError: One is missing, damaged, or of another pool than the others.
+        InputError: A file is missing, damaged, or belongs to another pool than the others.
     """
     run = RunDir(out)
     pool = Pool.load(run.pool)
@@ -94,17 +94,17 @@ def read_matrices(out: Path) -> Matrices:
 
 
 def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
-    """The samples that no shadow took as told, bool `[sample]`, by what the shadows say of their training.
+    """Whether the membership of each sample was drawn at random, bool `[sample]`, according to the shadows' metadata.
 
     Raises:
-        InputError: The files say that memberships were taken as told, but other ones than the pool's.
+        InputError: The shadows' fixed memberships are not those of the pool.
     """
     masks = configured_masks(pool, shadows.metadata)
     told = ~masks.free
     if (shadows.mask[:, told] != (masks.fixed[told] == 1)).any():
         known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
         raise InputError(
-            f"shadows mask: shadow.known is {known}, but these models did not take the memberships of pool.npz as told"
+            f"shadows mask: shadow.known is {known}, but the fixed memberships of these models differ from pool.npz"
         )
     return masks.free
 
@@ -127,7 +127,7 @@ def configured_masks(pool: Pool, metadata: Mapping[str, Any]) -> Masks:
 
 
 def fold_of_samples(samples: int, shadows: Chunk) -> np.ndarray | None:
-    """Fold of each sample in an informed audit, int `[sample]`, by what its shadows record; None for other runs."""
+    """Fold of each sample in an informed audit, int `[sample]`, from the shadows' metadata; None for other runs."""
     folds = recorded_number(shadows.metadata, "cache_key", "folds")
     if folds is None:
         return None
@@ -136,5 +136,5 @@ def fold_of_samples(samples: int, shadows: Chunk) -> np.ndarray | None:
 
 
 def _too_large(phi: np.ndarray) -> np.ndarray:
-    wide = phi.astype(np.float64)  # half precision does not reach that far
+    wide = phi.astype(np.float64)  # half precision cannot represent the limit
     return np.isfinite(wide) & (np.abs(wide) > LARGEST_MARGIN)

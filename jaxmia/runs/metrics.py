@@ -1,4 +1,4 @@
-"""What a scored run comes to: `metrics.json`, its one writer and its one reader."""
+"""The results of a scored run, `metrics.json`."""
 
 import json
 from pathlib import Path
@@ -18,23 +18,23 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Part(BaseModel):
-    """Fields of a later version are not read."""
+    """Part of the results; fields of later versions are ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class SelectionSummary(_Part):
-    """How `auto` chose the attack."""
+    """How `auto` selected the attack."""
 
     chosen: str
     """Name of the attack."""
     candidate: str
-    """Name of the candidate that won, before it was put on the shadows' scale."""
+    """Name of the candidate that won, without alignment."""
     fpr: Rate
     targets: Annotated[int, Field(ge=2, le=_MAX_COUNT)]
-    """Number of shadows that played the target."""
+    """Number of pseudo-targets."""
     expected: Share
-    """Mean TPR of those that had no part in the choice."""
+    """Mean TPR on pseudo-targets that were not used for the selection."""
     expected_error: Share
     """Standard error of `expected`."""
     results: tuple[CandidateResult, ...]
@@ -42,12 +42,12 @@ class SelectionSummary(_Part):
 
     @property
     def aligned(self) -> bool:
-        """Whether the winner was put on the shadows' scale because the target is unlike them."""
+        """Whether the winner is applied with alignment, because the target is unlike its shadows."""
         return self.chosen != self.candidate
 
     @classmethod
     def of(cls, selection: Selection) -> "SelectionSummary":
-        """What is worth keeping of a selection."""
+        """Summarises a selection."""
         return cls(
             chosen=selection.chosen.name,
             candidate=selection.candidate.name,
@@ -60,53 +60,53 @@ class SelectionSummary(_Part):
 
 
 class ShadowAccuracy(_Part):
-    """Mean accuracy of the shadows; None where it was not recorded."""
+    """Mean accuracy of the shadows; None if not recorded."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     out: float | None
-    """On samples that they were not trained on."""
+    """Accuracy on OUT samples."""
     in_: Annotated[float | None, Field(alias="in")]
-    """On samples that they were trained on."""
+    """Accuracy on IN samples."""
 
 
 class PrivateEstimate(_Part):
-    """The TPR to expect on the private samples, with its 95 % prediction interval."""
+    """TPR expected on the private samples, with its 95 % prediction interval."""
 
     fpr: Rate
     samples: Annotated[int, Field(ge=0, le=_MAX_COUNT)]
     """Number of private samples."""
     targets: Annotated[int, Field(ge=2, le=_MAX_COUNT)]
-    """Number of shadows that played the target."""
+    """Number of pseudo-targets."""
     value: Share
     low: Share
     high: Share
 
     @property
     def estimate(self) -> Estimate:
-        """The figure and its interval."""
+        """The expected TPR and its interval."""
         return Estimate(self.value, self.low, self.high)
 
 
 class EpsilonBound(_Part):
-    """A lower bound on the epsilon of the target's training, or why there is none."""
+    """Lower bound on the epsilon of the target's training, or the reason why there is none."""
 
     lower: float | None
     delta: float
     confidence: float
     reason: str | None
-    """Why `lower` is None."""
+    """Reason why `lower` is None."""
 
 
 class SampleSummary(_Part):
-    """A sample, its score, and what the target and its shadows say of it in view 0, margins in nats."""
+    """A sample with its score and the margins of the target and its shadows in view 0, in nats."""
 
     id: str
     label: int
     membership: Literal[0, 1] | None
-    """None where it is unknown."""
+    """None if unknown."""
     score: float | None
-    """None where it is infinite."""
+    """None if infinite."""
     target: float | None = None
     in_count: int = 0
     in_mean: float | None = None
@@ -117,90 +117,90 @@ class SampleSummary(_Part):
 
 
 class FamilySummary(_Part):
-    """One of the runs that were fused."""
+    """One of several fused runs."""
 
     run: str
-    """Its directory."""
+    """Directory of the run."""
     attack: str
-    """Its own attack."""
+    """Attack of the run."""
 
 
 class Uninformed(_Part):
-    """The attack that an informed audit is compared with: as many shadows, but all their members drawn at random."""
+    """The attack that an informed audit is compared with: as many shadows as a fold has, with random masks."""
 
     attack: str
-    """Name of its attack."""
+    """Name of the attack."""
     figures: Figures
     auc_gain: Estimate
-    """By how much the AUC of the audit is above its own, paired by sample."""
+    """AUC of the audit minus that of this attack, paired by sample."""
     tpr_gain: Estimate | None
-    """The same of the TPR at `fpr`; None where that allows no false alarm."""
+    """The same for the TPR at `fpr`; None if that allows no false positive."""
 
 
 class AuditSummary(_Part):
-    """An informed audit: each sample scored by shadows that took the memberships outside of its fold as told."""
+    """An informed audit, in which each sample is scored with the memberships outside its fold known."""
 
     folds: int
     models: int
-    """Number of shadow models in all folds together."""
+    """Total number of shadow models over all folds."""
     uninformed: Uninformed | None = None
-    """None where it was not compared."""
+    """None if there was no comparison."""
 
 
 class RunMetrics(_Part):
-    """`metrics.json`."""
+    """Contents of `metrics.json`."""
 
     attack: str
-    """Name of the attack whose scores are submitted."""
+    """Name of the submitted attack."""
     attack_record: AttackRecord | None
-    """The attack as data; None for fused runs, each of which has its own."""
+    """The submitted attack as data; None for fused runs, each of which has its own."""
     fpr: Rate
-    """The false positive rate that counts."""
+    """Configured false positive rate (`attack.fpr`)."""
     models: int
     """Number of shadow models; 0 for fused runs."""
     missing: tuple[int, ...]
-    """Models that the configuration asks for and that are not there."""
+    """Numbers of configured models that are missing."""
     diverged: tuple[int, ...]
-    """Models that were left out because their training diverged."""
+    """Numbers of models that are left out because their training diverged."""
     samples: int
     """Number of samples, public and private."""
     told: int = 0
-    """How many of them every shadow took as told (`shadow.known`); they are not scored."""
+    """Number of samples with fixed membership (`shadow.known`), which are not scored."""
     rounds: int = 1
     """Number of rounds in which the shadows were trained (`shadow.rounds`)."""
     shadow_accuracy: ShadowAccuracy | None
     misalignment: float | None
-    """How far the target's margins are from its shadows', in standard deviations (`jaxmia.attacks.misalignment`)."""
+    """Distance of the target's margins from its shadows' in standard deviations (`jaxmia.attacks.misalignment`)."""
     unlike_shadows: bool
-    """Whether that is too far for a target of the shadows' recipe (`jaxmia.attacks.misaligned`)."""
+    """Whether this is too far for a target of the shadows' recipe (`jaxmia.attacks.misaligned`)."""
     matched: bool
-    """Whether `jaxmia match` chose the shadows' recipe, by the public labels."""
+    """Whether `jaxmia match` selected the shadows' recipe by the public labels."""
     selection: SelectionSummary | None
-    """None where the attack was named."""
+    """How `auto` selected the attack; None if the attack was named."""
     private: PrivateEstimate | None
-    """None where nothing can be promised."""
+    """Estimate for the private samples; None if there is none."""
     public: Figures | None
-    """None without public members and public non-members."""
+    """Figures on the public samples; None without public members and non-members."""
     public_by_class: dict[str, Figures | None] | None
-    """The same by label."""
+    """Figures on the public samples of each class, by label."""
     epsilon: EpsilonBound
     vulnerable: tuple[SampleSummary, ...]
     """The samples with the highest scores, highest first."""
     audit: AuditSummary | None = None
-    """None for what is no informed audit."""
+    """Summary of an informed audit; None for other runs."""
     families: tuple[FamilySummary, ...] = ()
-    """The runs that were fused; none for a run of its own."""
+    """The fused runs; empty for other runs."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Converts to plain JSON."""
         return self.model_dump(mode="json", by_alias=True)
 
     def to_json(self) -> str:
-        """The text of `metrics.json`."""
+        """Formats as the text of `metrics.json`."""
         return json.dumps(self.to_dict(), indent=2)
 
     def write(self, out: Path) -> None:
-        """Writes `metrics.json` of a run directory, whole or not at all."""
+        """Writes `metrics.json` to a run directory, atomically."""
         write_text(RunDir(out).metrics, self.to_json() + "\n")
 
     @classmethod
@@ -208,7 +208,7 @@ class RunMetrics(_Part):
         """Reads `metrics.json` of a run directory.
 
         Raises:
-            InputError: It is missing, no JSON, or lacks a field; every field that is wrong is named.
+            InputError: It is missing, not JSON, or has invalid fields; the message names every one.
         """
         path = RunDir(out).metrics
         return parse_as(cls, read_json(path, f"jaxmia score --out {out}"), str(path))

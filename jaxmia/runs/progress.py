@@ -1,4 +1,4 @@
-"""How far a chunk of models is, and at what speed."""
+"""Progress and speed of a chunk of models."""
 
 import time
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known of a chunk at one moment.
+    """Progress of a chunk at one moment.
 
     Attributes:
         stage: `training` or `querying`.
         models: Numbers of the chunk's models.
-        done: Images trained on, or queried, over all models.
-        total: Images to train on, or to query.
-        epoch: Epochs done, of `epochs`.
-        epochs: Epochs to do.
+        done: Number of images trained on or queried so far, over all models.
+        total: Number of images to train on or to query.
+        epoch: Number of completed epochs.
+        epochs: Total number of epochs.
         loss: Mean training loss in nats.
         accuracy_in: Accuracy on probed IN samples, in eval mode.
         accuracy_out: Accuracy on probed OUT samples.
@@ -34,21 +34,21 @@ class Progress:
 
 
 _LEAST_SECONDS = 1.0
-"""A speed over less says how coarse the reports are."""
+"""Shortest time in seconds over which a speed is meaningful, since reports are coarse."""
 
 
 class ThroughputMeter:
-    """Turns progress into figures with a speed, images/s since the stage began in this process, from a second on."""
+    """Adds the speed to reports of progress, in images/s since the stage began in this process."""
 
     def __init__(self) -> None:
         self._stage: object = None
         self._start = (0.0, 0)
 
     def __call__(self, progress: "Progress") -> dict[str, Any]:
-        """Figures of a moment, for the log and for who looks on."""
+        """Figures of a report, for the log and for progress bars."""
         stage, now = (progress.stage, tuple(progress.models)), time.monotonic()
         if stage != self._stage:
-            # The first report of a stage includes compilation; speed counts from there.
+            # The first report of a stage includes compilation; the speed is measured from there.
             self._stage, self._start = stage, (now, progress.done)
         seconds, images = now - self._start[0], progress.done - self._start[1]
         return {

@@ -1,33 +1,33 @@
-"""Where everything lies in a run directory."""
+"""Paths of the files in a run directory."""
 
 from pathlib import Path
 
 
 class RunDir:
-    """The paths of a run directory; none of them need exist.
+    """Paths in a run directory; none of them need exist.
 
     Attributes:
         path: The directory itself.
         config: The resolved configuration.
         pool: Ids, labels and membership of the samples.
         target: The target's logit margins.
-        shadows: Folder of the shadows' logit margins, one file a chunk.
-        claims: Folder of who trains what at the moment.
-        checkpoints: Folder of half-trained chunks.
-        weights: Folder of trained weights, where they are kept.
-        log: What happened, one JSON object a line.
-        scores: Each attack's scores.
-        samples: A table of the samples, one row each.
-        metrics: What `jaxmia.runs.metrics.RunMetrics` holds.
-        submission: The scores of the private samples, ready to upload.
-        report: The page that shows the results.
-        figures: Folder of the page's figures.
-        tables: The page's tables in LaTeX.
-        trials: Folder of what `jaxmia match` has trained, one file a recipe.
-        match: How the recipes compare.
-        matched: The configuration with the best recipe.
-        rounds: Folder of the runs of both rounds, where there are two.
-        folds: Folder of the runs of an informed audit, one for each fold.
+        shadows: Folder of the shadows' logit margins, one file per chunk.
+        claims: Folder of claims on models in training.
+        checkpoints: Folder of checkpoints of chunks in training.
+        weights: Folder of trained weights, if they are kept.
+        log: Event log, one JSON object per line.
+        scores: Scores of each attack.
+        samples: Table with one row per sample.
+        metrics: Results, as in `jaxmia.runs.metrics.RunMetrics`.
+        submission: Scores of the private samples, ready to upload.
+        report: HTML report.
+        figures: Folder of the report's figures.
+        tables: Tables of the report in LaTeX.
+        trials: Folder of the models trained by `jaxmia match`, one file per recipe.
+        match: Comparison of the recipes.
+        matched: Configuration with the best recipe.
+        rounds: Folder of the runs of both rounds, if there are two.
+        folds: Folder of the runs of an informed audit, one per fold.
         uninformed: Run directory of the attack that an informed audit is compared with.
     """
 

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""Progress of a run, read from its directory."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -23,24 +23,24 @@ _MAX_RANGES = 100
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        count: Models that its configuration asks for; None without one.
-        done: Models that are stored.
-        running: Models that are being trained.
-        missing: Models that are neither; empty without a configuration.
-        saved: Models of `missing` that have a checkpoint, and the number of steps after which it was made.
-        diverged: Models that were trained and are left out, because they diverged.
+        count: Number of configured models; None without a configuration.
+        done: Numbers of the stored models.
+        running: Numbers of the models in training.
+        missing: Numbers of the other models; empty without a configuration.
+        saved: Numbers of missing models that have a checkpoint, with the number of steps it contains.
+        diverged: Numbers of models that are left out because their training diverged.
         fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models. Samples whose
-            membership every model takes as told are not scored and do not count.
+            membership is fixed are not scored and do not count.
         fewest_out: The same of OUT.
         enough: Whether these models are enough to score, in words.
         damaged: Files that cannot be read.
-        jobs: Who trains what, how far it is, and the seconds since its last sign of life.
-        images_per_second: Of all jobs that train; of the stored chunks where none does. None where unknown.
-        seconds_left: Until all models are trained at that speed; None where unknown.
-        fused: Directories of the runs that were fused to this one; none for a run of its own.
+        jobs: Process, models and progress of each job, and the seconds since its last heartbeat.
+        images_per_second: Speed of all running jobs, or of the stored chunks if there are none; None if unknown.
+        seconds_left: Time until all models are trained at that speed; None if unknown.
+        fused: Directories of the runs that were fused into this one; empty for other runs.
     """
 
     count: int | None
@@ -59,15 +59,15 @@ class Status:
     fused: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Converts to plain JSON."""
         return asdict(self)
 
 
 def read_status(out: Path) -> Status:
-    """How far the run in a folder is; nothing is changed but claims of ended processes, which go.
+    """Reads the progress of a run; only removes the claims of processes that have ended.
 
     Raises:
-        InputError: The folder is not there, or its configuration is bad.
+        InputError: The folder does not exist, or its configuration is invalid.
     """
     if not out.is_dir():
         raise InputError(f"{out}: no such folder")
@@ -133,7 +133,7 @@ def _fused(out: Path) -> list[str]:
 
 
 def missing_models(out: Path, held: set[int]) -> list[int]:
-    """Models that the run's own configuration asks for and that are not held; none without a configuration."""
+    """Numbers of configured models that are not among `held`; empty without a configuration."""
     config = RunDir(out).config
     return sorted(set(range(load_config(config).shadow.count)) - held) if config.exists() else []
 
@@ -154,7 +154,7 @@ def enough(inside: np.ndarray, outside: np.ndarray) -> str:
 
 
 def ranges(numbers: list[int]) -> str:
-    """Ascending numbers in words, as `0-7, 12`; of very many parts the first ones and how many more there are."""
+    """Formats ascending numbers as ranges, such as `0-7, 12`; a long list is cut short with a count of the rest."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
@@ -181,14 +181,14 @@ def _job(folder: Path, claim: Lease) -> dict[str, Any]:
 
 
 def _past_speed(entries: list[Entry]) -> float | None:
-    """Images/s of the stored chunks, one job's."""
+    """Images/s of one job, averaged over the stored chunks."""
     images = sum(recorded_number(entry.metadata, "trained_images") or 0 for entry in entries)
     seconds = sum(recorded_number(entry.metadata, "train_seconds") or 0 for entry in entries)
     return images / seconds if images and seconds else None
 
 
 def _images_left(entries: list[Entry], claims: list[Lease], missing: int) -> float | None:
-    """Images to train on; None where it is not known how many a model needs."""
+    """Number of images left to train on; None if the number per model is unknown."""
     recorded = [
         tuple(recorded_number(entry.metadata, name) for name in ("trained_images", "trained_together"))
         for entry in entries

@@ -1,4 +1,4 @@
-"""The score store: one file a chunk of shadow models, each whole or absent."""
+"""The store of the shadow models' margins, with one file per chunk, written atomically."""
 
 import errno
 import json
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Shadow models that were trained together, and what they said of every sample.
+    """Shadow models that were trained as one chunk, with their margins on every sample.
 
     Attributes:
         model: Numbers of the models, int `[model]`.
-        mask: Who trained on whom, bool `[model, sample]`.
+        mask: Whether each model was trained on each sample, bool `[model, sample]`.
         phi: Logit margins in nats, float32 `[model, view, sample]`.
-        accuracy: Share of OUT samples classified rightly, float32 `[model]`.
-        accuracy_in: The same of IN samples.
-        extra: Further numbers with a leading model axis, such as training curves.
-        metadata: How the chunk was made: recipe, data, versions, device. Plain JSON.
-        diverged: Numbers of models that were trained with these and have no finite margins; they are left out.
+        accuracy: Accuracy on OUT samples, float32 `[model]`.
+        accuracy_in: Accuracy on IN samples, float32 `[model]`.
+        extra: Further arrays with a leading model axis, such as training curves.
+        metadata: Provenance as plain JSON: recipe, data, versions, device.
+        diverged: Numbers of models of the chunk that have no finite margins and are left out.
     """
 
     model: np.ndarray
@@ -41,7 +41,7 @@ class Chunk:
     diverged: tuple[int, ...] = ()
 
     def healthy(self) -> "Chunk":
-        """The same without the models that diverged, which it names instead."""
+        """Returns the chunk without the models that diverged, which are listed in `diverged` instead."""
         finite = (np.abs(self.phi) <= LARGEST_MARGIN).all((1, 2))
         if finite.all():
             return self
@@ -53,7 +53,7 @@ class Chunk:
         )
 
     def take(self, samples: np.ndarray) -> "Chunk":
-        """The same models on the chosen samples, bool or int `[sample]`."""
+        """Returns the same models on the chosen samples, bool or int `[sample]`."""
         return replace(self, mask=self.mask[:, samples], phi=self.phi[:, :, samples])
 
 
@@ -61,9 +61,9 @@ class Entry(NamedTuple):
     """A chunk file without its margins.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         models: Numbers of its models.
-        metadata: How it was made.
+        metadata: Provenance of the chunk.
         diverged: Numbers of models that are left out.
     """
 
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
 
 
 LARGEST_MARGIN = 1e30
-"""Nats; far above what a model says, even one that diverged, and far below what overflows in an attack's powers."""
+"""Largest margin in nats: far above any model's, even a diverged one's, and too small to overflow in an attack."""
 
 ALL_DIVERGED = "all shadow models diverged; lower shadow.learning_rate and use another --out"
 
@@ -84,17 +84,17 @@ _MAX_METADATA_BYTES = 4 * 2**20
 
 
 class ScoreStore:
-    """The folder `shadows/` of a run."""
+    """The folder `shadows/` of a run, with one file per chunk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def paths(self) -> list[Path]:
-        """The chunk files, by name."""
+        """Paths of the chunk files, sorted by name."""
         return sorted(self.folder.glob("*.npz"))
 
     def write(self, chunk: Chunk) -> Path:
-        """Stores a chunk under a name made of its first and last model; returns the file."""
+        """Stores a chunk in a file named by its first and last model; returns the path."""
         trained = [*chunk.model.tolist(), *chunk.diverged]
         path = self.folder / f"{min(trained):05d}-{max(trained):05d}.npz"
         arrays = {
@@ -111,22 +111,22 @@ class ScoreStore:
         return path
 
     def index(self) -> list[Entry]:
-        """The chunks that can be read, by file name; quick, as margins are neither read nor checked."""
+        """Lists the readable chunks by file name; fast, since margins are neither read nor checked."""
         entries = (_peek(path) for path in self.paths())
         return [entry for entry in entries if entry]
 
     def models(self) -> set[int]:
-        """Numbers of the models that the store seems to hold, as `index` sees it."""
+        """Numbers of the stored models, according to `index`."""
         return {model for entry in self.index() for model in entry.models}
 
     def diverged(self) -> set[int]:
-        """Numbers of the models that were trained, and left out because they diverged."""
+        """Numbers of the trained models that are left out because they diverged."""
         return {model for entry in self.index() for model in entry.diverged} - self.models()
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """How many models were trained on each sample (IN) and how many were not (OUT), int `[sample]`.
+        """Numbers of IN and of OUT models of each sample, int `[sample]`.
 
-        Reads masks only. What cannot be read counts for nothing, and so does a file of another pool than the first.
+        Reads only masks. Skips files that cannot be read and those of another pool than the first.
         """
         inside = outside = np.zeros(0, np.int64)
         seen: set[int] = set()
@@ -141,10 +141,10 @@ class ScoreStore:
         return inside, outside
 
     def chunks(self) -> Iterator[tuple[Path, Chunk]]:
-        """Each chunk, read and checked; a damaged file is set aside as `*.damaged`, and said.
+        """Reads and checks each chunk; a damaged file is set aside as `*.damaged` with a warning.
 
         Raises:
-            InputError: A file cannot be read for another reason than damage, as permission.
+            InputError: A file cannot be read for a reason other than damage, such as permission.
         """
         for path in self.paths():
             try:
@@ -154,18 +154,20 @@ class ScoreStore:
                     raise
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
-                logger.warning(f"{error}; set aside as {aside.name}, its models are made again")
+                logger.warning(f"{error}; set aside as {aside.name}, its models are trained again")
 
     def read(self) -> Chunk:
-        """All chunks as one, by model number.
+        """Joins all chunks into one, sorted by model number.
+
+        A model that two jobs trained counts once.
 
         Raises:
-            InputError: There is no chunk; one is damaged or does not fit the others; a model comes twice, with another
-                mask. (With the same, it is the same model: two jobs made it by mistake, and one of them counts.)
+            InputError: There is no chunk, one is damaged or inconsistent with the others, or a model occurs twice with
+                different masks.
         """
         paths = self.paths()
         if not paths:
-            raise InputError(f"{self.folder}: holds no trained shadow models (*.npz); `jaxmia train` makes them")
+            raise InputError(f"{self.folder}: contains no trained shadow models (*.npz); `jaxmia train` trains them")
         chunks = [read_chunk(path) for path in paths]
         if not any(chunk.model.size for chunk in chunks):
             raise InputError(f"{self.folder}: {ALL_DIVERGED}")
@@ -177,7 +179,7 @@ class ScoreStore:
         again = np.flatnonzero(np.diff(model[order]) == 0) + 1
         for one, other in zip(order[again - 1], order[again], strict=True):
             if not np.array_equal(mask[one], mask[other]):
-                raise InputError(f"{self.folder}: model {model[one]} comes in more than one file; remove one of them")
+                raise InputError(f"{self.folder}: model {model[one]} is in more than one file; remove one of them")
         order = np.delete(order, again)
 
         def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -202,7 +204,7 @@ class ScoreStore:
 
 
 def _peek(path: Path) -> Entry | None:
-    """None where the file is damaged or vanishes meanwhile."""
+    """Reads a chunk file without its margins; None if it is damaged or disappears meanwhile."""
     try:
         arrays = load_npz(path, required=("model",), only=("model", "diverged", "metadata"))
         metadata, model = metadata_of(path, arrays), _numbers(path, "model", arrays["model"])
@@ -220,15 +222,15 @@ def _peek_mask(entry: Entry) -> np.ndarray | None:
 
 
 def _is_outside(cause: BaseException | None) -> bool:
-    """Whether a file could not be read because of the machine, not because of what it holds."""
+    """Whether a file could not be read because of the machine, not because of its content."""
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL))
 
 
 def read_chunk(path: Path) -> Chunk:
-    """Reads and checks a chunk file, whoever made it.
+    """Reads and checks a chunk file from any source.
 
     Raises:
-        InputError: It is missing, damaged, or a field has another shape, type or value than a chunk's.
+        InputError: It is missing, damaged, or a field has an invalid shape, type or value.
     """
     arrays = load_npz(path, _REQUIRED)
     model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
@@ -243,10 +245,10 @@ def read_chunk(path: Path) -> Chunk:
     for name, shares in (("accuracy", accuracy), ("accuracy_in", accuracy_in)):
         _check(path, name, shares, "f", "floats [model]", shares.shape == one)
         if (strange := shares[~((shares >= 0) & (shares <= 1) | np.isnan(shares))]).size:
-            raise InputError(f"{path}: {name}: {strange[0]:g} is no share from 0 to 1")
+            raise InputError(f"{path}: {name}: {strange[0]:g} is not between 0 and 1")
     numbers, counts = np.unique(_numbers(path, "model", model), return_counts=True)
     if counts.max(initial=0) > 1:
-        raise InputError(f"{path}: model: {numbers[counts > 1][0]} comes more than once")
+        raise InputError(f"{path}: model: {numbers[counts > 1][0]} occurs more than once")
     if not np.isfinite(phi).all():
         where = np.argwhere(~np.isfinite(phi))[0]
         raise InputError(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
@@ -269,7 +271,7 @@ def read_chunk(path: Path) -> Chunk:
 
 
 def _are_figures(array: np.ndarray) -> bool:
-    """Whether an array holds numbers that can be averaged and drawn; what is not finite may be among them."""
+    """Whether an array holds numbers that can be averaged and drawn; they need not be finite."""
     if array.dtype.kind not in "biuf":
         return False
     wide = array.astype(np.float64)
@@ -277,10 +279,10 @@ def _are_figures(array: np.ndarray) -> bool:
 
 
 def _numbers(path: Path, name: str, models: np.ndarray) -> np.ndarray:
-    """Numbers of models, checked."""
+    """Reads and checks numbers of models."""
     _check(path, name, models, "iu", "integers [model]", models.ndim == 1)
     if models.size and models.min() < 0:
-        raise InputError(f"{path}: {name}: {models.min()} is no number of a model; they are counted from 0")
+        raise InputError(f"{path}: {name}: {models.min()} is not a model number; models are counted from 0")
     return models
 
 
@@ -294,10 +296,10 @@ def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, 
 
 
 def metadata_of(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What an `.npz` of a run says of how it was made; empty where it says nothing.
+    """Metadata of an `.npz` of a run; empty if it has none.
 
     Raises:
-        InputError: Its `metadata` is no JSON object, or the `cache_key` in it is none.
+        InputError: Its `metadata` or the `cache_key` in it is not a JSON object.
     """
     stored = arrays.get("metadata", np.array("{}"))
     if stored.ndim or stored.dtype.kind != "U" or stored.nbytes > _MAX_METADATA_BYTES:
@@ -305,14 +307,14 @@ def metadata_of(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     try:
         metadata = json.loads(str(stored))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: metadata is no JSON: {error}") from error
+        raise InputError(f"{path}: metadata is not JSON: {error}") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cache_key", {}), dict):
-        raise InputError(f"{path}: metadata is no JSON object whose `cache_key` is an object")
+        raise InputError(f"{path}: metadata is not a JSON object whose `cache_key` is an object")
     return metadata
 
 
 def recorded_number(metadata: Any, *path: str) -> float | None:
-    """A positive number at a place in metadata; None where there is none, whoever wrote it."""
+    """Positive number at a path in untrusted metadata; None if there is none."""
     for name in path:
         metadata = metadata.get(name) if isinstance(metadata, dict) else None
     sound = isinstance(metadata, int | float) and not isinstance(metadata, bool) and 0 < metadata < _LARGEST_NUMBER
@@ -331,7 +333,7 @@ def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> 
 
 
 def describe_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """Names the entries of `metadata["cache_key"]` in which two chunks differ; empty where they agree."""
+    """Names the entries of `metadata["cache_key"]` in which two chunks differ; empty if they agree."""
     left, right = dict(_leaves(first.get("cache_key", {}))), dict(_leaves(second.get("cache_key", {})))
     return ", ".join(
         f"{name} is {left.get(name)!r} there and {right.get(name)!r} here"

@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_the_users_own_is_not_overwritten(tmp_path: Path, name: str):
     (tmp_path / name).write_text("the user's")
-    with pytest.raises(InputError, match=rf"{name}: was not made by `jaxmia demo`, which would overwrite it"):
+    with pytest.raises(InputError, match=rf"{name}: was not written by `jaxmia demo`, which would overwrite it"):
         make_demo(tmp_path)
     assert contents(tmp_path) == {name: b"the user's"}
     assert [path.name for path in tmp_path.iterdir()] == [name]

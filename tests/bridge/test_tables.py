@@ -117,7 +117,9 @@ def test_columns_for_one_hot_must_be_there(write, tmp_path: Path):
     with pytest.raises(InputError, match=r"priv\.csv: line 3: job misses its value"):
         load_challenge(write("pub.csv", PUBLIC), write("priv.csv", PRIVATE.replace("smith", " ")), one_hot=["job"])
     np.savez(tmp_path / "pub.npz", **HALF, features=np.zeros((2, 1)))
-    with pytest.raises(InputError, match=r"pub\.npz: challenge\.one_hot names columns of \.csv files, this is none"):
+    with pytest.raises(
+        InputError, match=r"pub\.npz: challenge\.one_hot names columns of \.csv files, but this is not one"
+    ):
         load_challenge(tmp_path / "pub.npz", tmp_path / "priv.csv", one_hot=["job"])
 
 

@@ -47,7 +47,7 @@ def test_what_comes_with_jaxmia_is_copied(tmp_path: Path, name: str):
 def test_what_it_cannot_do_is_told(tmp_path: Path):
     path = tmp_path / "own.yaml"
     with pytest.raises(
-        InputError, match=r"'big' is no template; templates are demo, demo-table, mini, quickstart, slurm, tml"
+        InputError, match=r"'big' is not a template; templates are demo, demo-table, mini, quickstart, slurm, tml"
     ):
         Init(path, "big")([])
     with pytest.raises(UsageError, match=r"--shadow\.count: this command takes no fields"):

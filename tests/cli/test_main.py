@@ -88,8 +88,8 @@ def test_help_lists_the_networks(capsys):
 
 
 def test_a_misspelled_command_is_told_the_right_one(capsys):
-    assert refusal(capsys, "evalute", code=2) == "'evalute' is no command; did you mean 'evaluate'?"
-    assert refusal(capsys, "xyz", code=2).startswith("'xyz' is no command; commands are ")
+    assert refusal(capsys, "evalute", code=2) == "'evalute' is not a command; did you mean 'evaluate'?"
+    assert refusal(capsys, "xyz", code=2).startswith("'xyz' is not a command; commands are ")
 
 
 @pytest.mark.parametrize(

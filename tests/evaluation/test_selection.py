@@ -190,7 +190,9 @@ def test_seed_draws_the_pseudo_targets():
 def test_a_rate_that_allows_no_false_alarm_is_not_chosen_by():
     evidence, attacks = scripted({"only": ("a", 0.5)}, models=20)
     fewest = int((~evidence.mask).sum(1).min())
-    with pytest.raises(InputError, match=rf"attack\.fpr: 0\.0001 allows no false alarm among the {fewest} non-members"):
+    with pytest.raises(
+        InputError, match=rf"attack\.fpr: 0\.0001 allows no false positive among the {fewest} non-members"
+    ):
         select(evidence, attacks, 0.0001)
     assert select(evidence, attacks, 1 / fewest).chosen.name == "only"
 

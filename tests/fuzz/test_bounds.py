@@ -310,7 +310,7 @@ def test_metadata_of_very_many_lists(tmp_path: Path):
 )
 def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path, read: Callable[[Path], object]):
     os.mkfifo(tmp_path / "pipe")
-    refused(lambda: read(tmp_path / "pipe"), r"pipe: (cannot be read|is no regular file).*")
+    refused(lambda: read(tmp_path / "pipe"), r"pipe: (cannot be read|is not a regular file).*")
 
 
 def test_a_run_of_ordinary_size_is_read_in_a_few_times_its_size(tmp_path: Path):

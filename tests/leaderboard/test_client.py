@@ -642,7 +642,7 @@ def test_a_ledger_that_is_no_file_is_refused(csv, ledger, make):
     make(ledger)
     with hostile(answer(200, GOOD)) as server:
         assert refusal(csv, server.url, ledger) == (
-            f"{ledger}: is no regular file, expected one that can be appended to"
+            f"{ledger}: is not a regular file, expected one that can be appended to"
         )
         assert server.requests == []
 

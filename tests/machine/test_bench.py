@@ -142,8 +142,8 @@ def test_what_is_written_is_read_back_and_drawn(tmp_path):
     ("text", "reason"),
     [
         ("", "cannot be read as JSON: Expecting value"),
-        ("[]", "is no JSON of `jaxmia bench`: lacks subject, origin or rows"),
-        ('{"rows": 1}', "is no JSON of `jaxmia bench`: lacks subject, origin or rows"),
+        ("[]", "is not a result of `jaxmia bench`: lacks subject, origin or rows"),
+        ('{"rows": 1}', "is not a result of `jaxmia bench`: lacks subject, origin or rows"),
     ],
 )
 def test_what_is_no_measurement_is_refused(tmp_path, text, reason):
@@ -154,7 +154,7 @@ def test_what_is_no_measurement_is_refused(tmp_path, text, reason):
 
 
 def test_a_missing_measurement_is_named_with_what_makes_it(tmp_path):
-    with pytest.raises(InputError, match=r"y.json: no such file; `jaxmia bench --out DIR` makes it"):
+    with pytest.raises(InputError, match=r"y.json: no such file; `jaxmia bench --out DIR` writes it"):
         load(tmp_path / "y.json")
 
 

@@ -107,8 +107,8 @@ def test_a_missing_or_old_package_is_named():
     found = check_packages(lambda package: versions.get(package, installed_version(package)))
     bad = {finding.subject: finding for finding in found if finding.state == "bad"}
     assert bad.keys() == {"torch", "optax"}
-    assert bad["torch"].text == "2.5.0, needed is torch>=2.10"
-    assert bad["optax"].text.startswith("missing, needed is optax>=")
+    assert bad["torch"].text == "2.5.0, required: torch>=2.10"
+    assert bad["optax"].text.startswith("missing, required: optax>=")
 
 
 def test_files_are_named_sized_and_read(tmp_path: Path):

@@ -161,7 +161,7 @@ def flat(out: Path) -> None:
     [
         (without("pool.npz"), r"pool\.npz: no such file"),
         (without("target.npz"), r"target\.npz: no such file"),
-        (lambda out: shutil.rmtree(out / "shadows"), r"shadows: holds no trained shadow models"),
+        (lambda out: shutil.rmtree(out / "shadows"), r"shadows: contains no trained shadow models"),
         (damaged("pool.npz"), r"pool\.npz: cannot be read as \.npz"),
         (damaged("target.npz"), r"target\.npz: cannot be read as \.npz"),
         (damaged("shadows/00008-00015.npz"), r"shadows/00008-00015\.npz: cannot be read as \.npz"),

@@ -49,5 +49,5 @@ def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], caps
         main(["report", "--out", str(run[0])])
     assert stop.value.code == 1
     captured = capsys.readouterr()
-    assert captured.err == f"jaxmia: {run[0]}/metrics.json: no such file; `jaxmia score --out {run[0]}` makes it\n"
+    assert captured.err == f"jaxmia: {run[0]}/metrics.json: no such file; `jaxmia score --out {run[0]}` writes it\n"
     assert captured.out == ""

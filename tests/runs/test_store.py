@@ -64,7 +64,7 @@ def test_files_made_elsewhere_need_only_model_mask_and_phi(store: ScoreStore):
 
 def test_an_empty_store_says_what_to_do(store: ScoreStore):
     assert store.models() == set()
-    with pytest.raises(InputError, match=r"shadows: holds no trained shadow models .*`jaxmia train`"):
+    with pytest.raises(InputError, match=r"shadows: contains no trained shadow models .*`jaxmia train`"):
         store.read()
 
 
@@ -86,7 +86,7 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"model": np.array([0.0, 1.0, 2.0])}, "model is float64"),
         ({"model": np.array([0, 1])}, "mask is bool .* as many models"),
         ({"model": np.array([0, 1, -2])}, "model: -2 is no number of a model"),
-        ({"model": np.array([0, 1, 1])}, "model: 1 comes more than once"),
+        ({"model": np.array([0, 1, 1])}, "model: 1 occurs more than once"),
         ({"mask": np.zeros((3, 30), np.int8)}, "mask is int8"),
         ({"mask": np.zeros((3, 29), bool)}, "phi is float32"),
         ({"phi": np.zeros((3, 30), np.float32)}, "phi is float32"),
@@ -100,11 +100,11 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"accuracy": np.zeros(2, np.float32)}, "accuracy is float32 .* expected .*model"),
         ({"accuracy_in": np.float32(1)}, "accuracy_in is float32"),
         ({"accuracy": np.array(["a", "b", "c"])}, "accuracy is <U1"),
-        ({"accuracy": np.array([0.5, np.nan, np.inf])}, "accuracy: inf is no share from 0 to 1"),
-        ({"accuracy_in": np.array([0.5, -0.1, 1.0])}, "accuracy_in: -0.1 is no share from 0 to 1"),
-        ({"metadata": np.array("{")}, "metadata is no JSON"),
-        ({"metadata": np.array("[1]")}, "metadata is no JSON"),
-        ({"metadata": np.array('{"cache_key": 3}')}, "metadata is no JSON"),
+        ({"accuracy": np.array([0.5, np.nan, np.inf])}, "accuracy: inf is not between 0 and 1"),
+        ({"accuracy_in": np.array([0.5, -0.1, 1.0])}, "accuracy_in: -0.1 is not between 0 and 1"),
+        ({"metadata": np.array("{")}, "metadata is not(?: a)? JSON"),
+        ({"metadata": np.array("[1]")}, "metadata is not(?: a)? JSON"),
+        ({"metadata": np.array('{"cache_key": 3}')}, "metadata is not(?: a)? JSON"),
     ],
 )
 def test_a_damaged_chunk_is_named(store: ScoreStore, changes: dict, complaint: str, records: Records):
@@ -156,7 +156,7 @@ def test_chunks_made_on_another_machine_belong_together(store: ScoreStore):
 def test_a_model_that_comes_twice_is_named(store: ScoreStore):
     store.write(make_chunk([0, 1, 2]))
     store.write(make_chunk([2, 3]))
-    with pytest.raises(InputError, match=r"shadows: model 2 comes in more than one file"):
+    with pytest.raises(InputError, match=r"shadows: model 2 is in more than one file"):
         store.read()
 
 

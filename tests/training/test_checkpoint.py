@@ -281,7 +281,7 @@ def test_what_says_whose_a_checkpoint_is_must_be_a_short_regular_file(tmp_path: 
     about = tmp_path / "00000-00000" / "about.json"
     about.parent.mkdir()
     os.mkfifo(about)
-    with pytest.raises(InputError, match=r"about.json: cannot be read \(is no regular file\)"):
+    with pytest.raises(InputError, match=r"about.json: cannot be read \(is not a regular file\)"):
         checkpoints(tmp_path).resumable([0])
     about.unlink()
     about.write_text(" " * 2**21)
