@@ -83,7 +83,7 @@ def test_what_is_no_attack_is_refused_in_one_line(path: str, complaint: str):
 
 
 def test_a_class_is_no_attack_until_it_is_made():
-    with pytest.raises(InputError, match="name: a class Margin is no attack"):
+    with pytest.raises(InputError, match="name: a class Margin is not an attack"):
         check_attack(Margin, "name")
     assert check_attack(Margin(), "name") == Margin()
 
