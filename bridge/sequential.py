@@ -1,7 +1,7 @@
-"""Shadow models trained in PyTorch, one after another: for networks that JAX cannot compute.
+"""Shadow models trained in PyTorch, one after another, for networks that JAX cannot compute.
 
-They get the masks, batches, augmentation, initial weights and schedule that JAX would give them, and their state is a
-tree of arrays as well, so that everything around training stays the same.
+They use the same masks, batches, augmentation, initial weights and schedule as in JAX, and their state is a tree of
+arrays as well, so that everything around the training is unchanged.
 """
 
 import copy
@@ -35,7 +35,7 @@ from jaxmia.training.plan import Plan
 from jaxmia.training.trainer import AUGMENT, INIT, NOISE, State, Trainer
 
 _SAMPLES = 3
-"""Samples of the batch on which a network is tried."""
+"""Number of samples in the batch on which a network is tried."""
 
 Modes = Callable[[bool], nn.Module]
 """The module for a mode (True in training); both modules have the same parameters and buffers, by name."""
@@ -43,15 +43,15 @@ Modes = Callable[[bool], nn.Module]
 
 @dataclass(frozen=True, eq=False)
 class SequentialNetwork:
-    """A PyTorch classifier whose shadow models PyTorch trains; `sequential_network` checks and makes it.
+    """A PyTorch classifier that PyTorch trains; created and checked by `sequential_network`.
 
     Attributes:
-        source: Where it comes from, for messages.
+        source: Origin of the network, for messages.
         shape: Shape of a sample in a pool; `(height, width, channel)` for images.
         classes: Number of logits.
-        modes: Its modules.
-        draw: Its initial weights.
-        digest: Digest of what it computes.
+        modes: Modules for training and evaluation.
+        draw: Draws initial weights.
+        digest: Digest of what the network computes.
     """
 
     source: str
@@ -66,20 +66,20 @@ class SequentialNetwork:
 
     @cached_property
     def device(self) -> torch.device:
-        """Device that it is trained on."""
+        """Device on which the network is trained."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def framework(self) -> str:
-        """PyTorch and its device."""
+        """Name of the framework and its device."""
         return f"PyTorch on {self.device.type}"
 
     def describe(self) -> dict[str, Any]:
-        """The digest of what it computes, and that PyTorch trains it."""
+        """Digest of what the network computes, and the framework that trains it."""
         return {"backend": "torch", "digest": self.digest}
 
     def init(self, key: jax.Array, compute: Compute | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draws initial weights and statistics, which depend on the key alone."""
+        """Draws initial weights and statistics, which depend only on the key."""
         del compute
         values = self.draw(int(jax.random.bits(key, (), jnp.uint32)))
         module = self.modes(True)
@@ -91,31 +91,31 @@ class SequentialNetwork:
         )
 
     def apply(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Refuses to be computed in JAX; `ensemble` trains and queries it."""
+        """Always raises, since JAX cannot compute the network; `ensemble` trains and queries it."""
         raise TypeError(f"{self.source}: PyTorch computes this network, not JAX")
 
     def ensemble(
         self, trainer: Trainer, plan: Plan, seed: int, images: np.ndarray, labels: np.ndarray
     ) -> "SequentialEnsemble":
-        """Creates the ensemble that trains it."""
+        """Creates the ensemble that trains the network."""
         return SequentialEnsemble(self, trainer, plan, seed, images, labels)
 
 
 def sequential_network(
     modes: Modes, draw: Draw, shape: tuple[int, ...], digest: str, *, source: str, integers: bool
 ) -> SequentialNetwork:
-    """Makes a network that PyTorch trains, once it has been tried on a batch in both modes.
+    """Creates a network that PyTorch trains, after trying it on a batch in both modes.
 
     Args:
-        modes: Its modules.
-        draw: Its initial weights.
+        modes: Modules for training and evaluation.
+        draw: Draws initial weights.
         shape: Shape of a sample in a pool; `(height, width, channel)` for images.
-        digest: Digest of what it computes.
-        source: Where it comes from, for messages.
+        digest: Digest of what the network computes.
+        source: Origin of the network, for messages.
         integers: Whether samples are token ids.
 
     Raises:
-        InputError: It fails on such samples, or gives no logits.
+        InputError: The network fails on such samples, or does not return logits.
     """
     batch = example_of(in_torch(shape), torch.int64 if integers else torch.float32, _SAMPLES)
     try:
@@ -133,7 +133,7 @@ def sequential_network(
 
 
 def digest_of(module: nn.Module) -> str:
-    """SHA-256 of a module's parts, as it prints them, and of the names and shapes of its weights."""
+    """SHA-256 of the printed structure of a module and of the names and shapes of its weights."""
     shapes = sorted((name, tuple(value.shape)) for name, value in _tensors(module).items())
     return hashlib.sha256(f"{module}\n{shapes}".encode()).hexdigest()
 
@@ -141,11 +141,10 @@ def digest_of(module: nn.Module) -> str:
 class SequentialEnsemble(Ensemble):
     """Models that PyTorch trains one after another; their state is NumPy arrays with a leading model axis.
 
-    Random numbers depend on the model and the step alone, so that a training that was interrupted ends as if it had not
-    been.
+    Random numbers depend only on the model and the step, so that an interrupted training ends as an uninterrupted one.
 
     Args:
-        network: The network.
+        network: Network to train.
         trainer: How one model trains.
         plan: How the models run.
         seed: Seed of the run.
@@ -171,7 +170,7 @@ class SequentialEnsemble(Ensemble):
 
     @property
     def steps_in_one_call(self) -> bool:
-        """True on a GPU, to and from which a call moves the state."""
+        """Whether one call runs many steps: on a GPU, since each call moves the state to it and back."""
         return self._network.device.type != "cpu"
 
     def init(self, models: Sequence[int]) -> State:
@@ -267,7 +266,7 @@ class SequentialEnsemble(Ensemble):
 
     @cached_property
     def _batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """Normalised batch of a step as JAX would train on it, and the seed of the step's dropout."""
+        """Creates a function that returns the normalised batch of a step as in JAX, and the seed of its dropout."""
 
         def batch(key: jax.Array, step: jax.Array, images: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
             augment, noise = (jax.random.fold_in(jax.random.fold_in(key, stream), step) for stream in (AUGMENT, NOISE))
@@ -282,7 +281,7 @@ class SequentialEnsemble(Ensemble):
         return jax.jit(lambda images: self.trainer.preprocessing.normalised(images, jnp.dtype(jnp.float32)))
 
     def _in_torch(self, samples: jax.Array) -> torch.Tensor:
-        """Samples as the network takes them: channels first, token ids as int64."""
+        """Converts samples to inputs of the network: channels first, token ids as int64."""
         batch = torch.tensor(np.asarray(samples), device=self._network.device)
         if batch.ndim == 4:
             return batch.permute(0, 3, 1, 2)
@@ -290,11 +289,11 @@ class SequentialEnsemble(Ensemble):
 
 
 class _Bound:
-    """A module that takes the weights of one model after another, in the arrays' own memory where that is possible.
+    """A module that uses the weights of one model after another, in the arrays' own memory if possible.
 
     Args:
-        module: The module; it is copied.
-        device: Device that it computes on.
+        module: Module, which is copied.
+        device: Device to compute on.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
@@ -311,7 +310,7 @@ class _Bound:
 
     @contextmanager
     def to(self, arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Gives the module these parameters and buffers; what it makes of them is in the arrays afterwards."""
+        """Uses these parameters and buffers within the block; the arrays contain their new values afterwards."""
         tensors = {name: self.tensor(array, self._dtypes[name]) for name, array in arrays.items()}
         for name, parameter in self.parameters.items():
             parameter.data = tensors[name]
@@ -325,7 +324,7 @@ class _Bound:
 
     @contextmanager
     def remembering(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-        """Gives an optimizer its memory, arrays by kind and parameter, which it afterwards has moved on."""
+        """Uses this optimizer state, arrays by kind and parameter, within the block, and updates it."""
         tensors = {
             kind: {name: self.tensor(array) for name, array in arrays.items()} for kind, arrays in memory.items()
         }
@@ -339,12 +338,12 @@ class _Bound:
                 _write_back(array, tensors[kind][name])
 
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The array on the device, in its own memory where device and type allow."""
+        """Converts an array to a tensor on the device, sharing memory if device and type allow."""
         return torch.from_numpy(array).to(self._device, dtype)
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A copy; that of an exported program warns of what PyTorch itself calls."""
+    """Copies a module, without the warnings of PyTorch's own code for exported programs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return copy.deepcopy(module)
@@ -355,7 +354,7 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _memory(recipe: Recipe, params: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """What the optimizer of a recipe remembers before its first step."""
+    """Initial state of a recipe's optimizer."""
     if recipe.optimizer == "adamw":
         steps = {name: np.zeros((), np.float32) for name in params}
         return {"step": steps, **{kind: _zeros(params) for kind in ("exp_avg", "exp_avg_sq")}}
@@ -367,7 +366,7 @@ def _zeros(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:
-    """Copies a tensor to its array unless it is the array's own memory."""
+    """Copies a tensor to its array unless they share memory."""
     if tensor is not None and tensor.data_ptr() != array.ctypes.data:
         array[...] = tensor.detach().cpu().numpy()
 

@@ -1,4 +1,4 @@
-"""Networks of shadow models that only the target, or a factory in PyTorch, can tell."""
+"""Networks of shadow models that are the target's own or come from a PyTorch factory."""
 
 import functools
 import inspect
@@ -21,11 +21,11 @@ _FIELD = "shadow.architecture"
 
 
 def shadow_network(recipe: Recipe, target: Target, samples: np.ndarray, classes: int) -> TrainableNetwork | None:
-    """The network that shadow models of a recipe train; None if `jaxmia.models` builds it by its name.
+    """Returns the network of a recipe's shadow models; None if `jaxmia.models` builds it by its name.
 
     Args:
-        recipe: The recipe, whose architecture may be `target` or a factory.
-        target: The target.
+        recipe: Recipe, whose architecture may be `target` or a factory.
+        target: Target under attack.
         samples: Samples of the pool, resized or not.
         classes: Number of classes of the target.
 
@@ -55,7 +55,7 @@ def from_factory(
     integers: bool = False,
     backend: Backend = "auto",
 ) -> TrainableNetwork | None:
-    """The network that a factory in PyTorch makes; None if the factory is one in Flax.
+    """Returns the network of a PyTorch factory; None if the factory is one for Flax.
 
     Args:
         name: `package.module:factory`; it is called with those of `shape`, `classes` and `width` that it names.
@@ -63,7 +63,7 @@ def from_factory(
         classes: Number of classes.
         width: Width, if the factory shall not choose it.
         integers: Whether samples are token ids.
-        backend: What trains it, as `shadow.backend`.
+        backend: Backend that trains it, as in `shadow.backend`.
 
     Raises:
         InputError: The factory fails, or its network cannot be trained by this backend.
@@ -79,7 +79,7 @@ def from_factory(
 
 
 def _may_be_torch(factory: Any, offered: set[str]) -> bool:
-    """Whether a factory can be called without the arguments that only networks in Flax are offered."""
+    """Whether a factory can be called without the arguments that only Flax networks are offered."""
     if not callable(factory):
         return False
     if isinstance(factory, type):
@@ -93,7 +93,7 @@ def _may_be_torch(factory: Any, offered: set[str]) -> bool:
 
 
 def _made(name: str, factory: Any, offered: dict[str, Any]) -> Any:
-    """What the factory returns for those of the arguments offered that its signature names."""
+    """Calls a factory with those of the offered arguments that its signature names."""
     named = inspect.signature(factory).parameters
     try:
         return factory(**{key: value for key, value in offered.items() if key in named})

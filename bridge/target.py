@@ -1,4 +1,4 @@
-"""The target: loaded from a file, asked for logits in JAX or in PyTorch."""
+"""The target: loads it from a file and queries it in JAX or in PyTorch."""
 
 import functools
 import re
@@ -36,7 +36,7 @@ from jaxmia.plugins import import_plugin, is_plugin
 Backend = Literal["jax", "torch"]
 MAX_BYTES = 4 * 2**30
 
-# Where training scripts put a state_dict inside a checkpoint, and what DataParallel and torch.compile put before names.
+# Keys of a state_dict inside a checkpoint, and prefixes that DataParallel and torch.compile add to names.
 _NESTED = ("state_dict", "model_state_dict", "model")
 _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
@@ -47,13 +47,13 @@ class Target:
 
     Attributes:
         logits: Logits `[sample, class]` of one batch of pool images.
-        source: Where it comes from, for messages.
-        classes: Number of classes; None where only a query could tell.
-        network: What it is, where that is known: not for an exported program or a network of the user's own.
-        convert: For the latter, makes its network, with fresh weights, one that trains; called with the shape of a
-            sample, whether samples are token ids, and what shall train it.
+        source: Origin of the target, for messages.
+        classes: Number of classes; None if only a query can determine it.
+        network: Description of the network; None for an exported program or a network of the user's own.
+        convert: For these two, makes the network trainable with fresh weights; called with the shape of a sample,
+            whether samples are token ids, and the backend.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
-        preprocessing: Pixels to what the network sees.
+        preprocessing: Preprocessing of samples for the network.
     """
 
     logits: Callable[[np.ndarray], np.ndarray]
@@ -71,7 +71,7 @@ class Target:
             images: Images, resized or not, or rows, as in `jaxmia.data.pool.Pool`.
 
         Raises:
-            InputError: The network cannot take such samples, or its answer is not `[sample, class]`.
+            InputError: The network cannot take such samples, or its result is not `[sample, class]`.
         """
         images = np.asarray(images)
         kind = kind_of_samples(images)
@@ -87,16 +87,16 @@ class Target:
             ) from error
         if logits.ndim != 2 or len(logits) != len(images):
             raise InputError(
-                f"{self.source}: answers {logits.shape} to {len(images)} {kind.name}, expected logits [sample, class]"
+                f"{self.source}: returns {logits.shape} for {len(images)} {kind.name}, expected logits [sample, class]"
             )
         return logits
 
     def shadow_network(self, samples: np.ndarray, backend: ShadowBackend = "auto") -> TrainableNetwork:
-        """The target's network with fresh weights, as shadow models of its own kind train it.
+        """Makes the target's network trainable with fresh weights, for shadow models.
 
         Args:
             samples: Samples of the pool, resized or not.
-            backend: What trains it, as `shadow.backend`; `auto` warns where it takes PyTorch.
+            backend: Backend that trains it, as in `shadow.backend`; `auto` warns if it selects PyTorch.
 
         Raises:
             InputError: The network takes no such samples, or `backend` is `jax` and it cannot be converted.
@@ -110,10 +110,10 @@ class Target:
         return built_in_torch(network) if backend == "torch" else network
 
     def count_classes(self, pool: Pool) -> int:
-        """How many logits the network gives, told by its answer to the first image.
+        """Number of logits of the network, determined with the first image.
 
         Raises:
-            InputError: As `query`; or the pool has no images.
+            InputError: `query` raises it, or the pool has no images.
         """
         return self.query(pool.images_to("query")[:1]).shape[1]
 
@@ -132,26 +132,26 @@ def load_target(
     """Loads a target.
 
     A `state_dict` (`model.pt`) never runs code. The other two do, so each must be named: an exported program is
-    rebuilt by PyTorch, which evaluates expressions and may unpickle objects that the file holds; a factory is code of
-    the user's own.
+    rebuilt by PyTorch, which evaluates expressions and may unpickle objects in the file; a factory is the user's own
+    code.
 
     Args:
-        path: The file: a `state_dict`, or a checkpoint that holds one; or an exported program.
+        path: Path of a `state_dict`, of a checkpoint that contains one, or of an exported program.
         architecture: `auto` identifies the network of `jaxmia.models` by the names and shapes of the weights; the name
             of such a network, whose width, stem and classes are read from the weights; `exported`, a program of
             `torch.export.save`; or `package.module:factory`, a function without arguments that returns the
-            `torch.nn.Module` that takes the weights.
-        backend: `jax` queries the converted network; `torch` PyTorch itself, which also serves what cannot be
-            converted: exported programs and factories.
+            `torch.nn.Module` that loads the weights.
+        backend: `jax` queries the converted network, `torch` PyTorch itself; exported programs and factories are
+            always queried in PyTorch.
         image_size: See `Preprocessing.size`.
         mean: See `Preprocessing`.
         std: See `Preprocessing`.
-        classes: Number of classes to expect; None takes what the weights say.
-        max_bytes: Largest size of file.
+        classes: Expected number of classes; None reads it from the weights.
+        max_bytes: Largest size of the file.
 
     Raises:
-        InputError: The file cannot be read safely, the architecture is unknown, the number of classes is another, or
-            the weights do not fit: the message has the first differences, and the network that is nearest.
+        InputError: The file cannot be read safely, the architecture is unknown, the number of classes differs, or the
+            weights do not match: the message lists the first differences and names the nearest network.
     """
     path, preprocessing = Path(path), Preprocessing(image_size, mean, std)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -175,7 +175,7 @@ def load_target(
     network = _network_of(weights, architecture, str(path))
     source = f"{path} as {network.architecture}"
     if classes not in (None, network.classes):
-        raise InputError(f"{source}: has {network.classes} classes, challenge.classes says {classes}")
+        raise InputError(f"{source}: has {network.classes} classes, but challenge.classes is {classes}")
     if backend == "jax":
         return _in_jax(network, to_nnx(network, weights, source=source), preprocessing, source)
     module = build(network)
@@ -187,7 +187,7 @@ def _network_of(weights: Mapping[str, torch.Tensor], architecture: str, source: 
     """Describes the network of these weights.
 
     Raises:
-        InputError: No built-in network has such weights, or another one than the one named.
+        InputError: No built-in network has such weights, or the named one has not.
     """
     shapes = shapes_of(weights)
     if architecture == "auto":
@@ -205,8 +205,8 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
     """Reads a `state_dict`, also from inside a checkpoint, without running code.
 
     Raises:
-        InputError: The file cannot be read safely, holds anything but plain tensors by name, or a weight is not a
-            finite number.
+        InputError: The file cannot be read safely, contains anything but plain tensors by name, or a weight is not
+            finite.
     """
     content = load(path, max_bytes=max_bytes)
     for key in _NESTED:
@@ -214,30 +214,30 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path}: holds {type(content).__name__}, expected a state_dict: tensors by name")
+        raise InputError(f"{path}: contains a {type(content).__name__}, expected a state_dict: tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not name.isprintable() or not isinstance(value, torch.Tensor):
             raise InputError(f"{path}: {printable(str(name))} is a {kind_of(value)}, expected a tensor by name")
         if value.dtype != torch.bfloat16 and as_array(value) is None:
             raise InputError(f"{path}: {name} is a tensor of {value.dtype}, expected plain numbers, bfloat16 at least")
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{path}: {name} holds values that are not finite")
+            raise InputError(f"{path}: {name} contains values that are not finite")
     # NumPy does not know bfloat16; float32 holds the same numbers.
     return {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in content.items()}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """Gives a module its weights, strictly; counters of batches may be missing.
+    """Loads weights into a module, strictly; only batch counters may be missing.
 
     Raises:
-        InputError: Names or shapes differ; all are named.
+        InputError: Names or shapes differ; the message lists all differences.
     """
     check_fit(shapes_of(module.state_dict()), shapes_of(weights), source)
     module.load_state_dict(weights, strict=False)
 
 
 def save_target(module: nn.Module, path: Path) -> None:
-    """Writes the `state_dict` of a module, whole or not at all."""
+    """Writes the `state_dict` of a module, atomically."""
     with atomic_write(path) as file:
         torch.save(module.state_dict(), file)
 
@@ -255,7 +255,7 @@ def _in_jax(network: Network, model: nnx.Module, preprocessing: Preprocessing, s
         return nnx.merge(graph, state)(preprocessing(images), train=False)
 
     def query(images: np.ndarray) -> np.ndarray:
-        # Accelerators round the factors of float32 products by default; the scores of a target shall not depend on it.
+        # Accelerators round the factors of float32 products by default; the target's margins must not depend on this.
         with jax.default_matmul_precision("highest"):
             return np.asarray(logits(state, images), np.float32)
 
@@ -274,14 +274,14 @@ def _in_torch(
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits = module(preprocess(preprocessing, images, torch.device(device)))
         if not isinstance(logits, torch.Tensor):
-            raise TypeError(f"it answers with a {type(logits).__name__}, expected a tensor")
+            raise TypeError(f"it returns a {type(logits).__name__}, expected a tensor")
         return logits.float().cpu().numpy()
 
     return Target(query, source, classes, preprocessing, network)
 
 
 def built_in_torch(network: Network) -> TrainableNetwork:
-    """A built-in network, as PyTorch trains it."""
+    """Makes a built-in network trainable in PyTorch."""
     make = functools.partial(build, network)
     return trainable_module(make(), network.shape, draw=by_factory(make), source=network.architecture, backend="torch")
 
@@ -308,7 +308,7 @@ def _from_factory(name: str) -> nn.Module:
     factory = import_plugin(name, "challenge.architecture")
     try:
         module = factory() if callable(factory) else factory
-    except Exception as error:  # it is the user's code
+    except Exception as error:  # the user's own code, which can raise anything
         reason = printable((str(error).splitlines() or [""])[0])
         raise InputError(
             f"challenge.architecture: {name!r} fails when called without arguments: {type(error).__name__}: {reason}"
@@ -321,15 +321,15 @@ def _from_factory(name: str) -> nn.Module:
 
 
 def _exported(path: Path) -> ExportedProgram:
-    """The program, on the CPU."""
+    """Loads an exported program on the CPU."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file raises whatever the damage led to
-        raise InputError(f"{path}: is no program of torch.export.save ({type(error).__name__})") from error
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(f"{path}: is not a program of torch.export.save ({type(error).__name__})") from error
     inputs = list(program.graph_signature.user_inputs)
     if len(inputs) != 1:
         raise InputError(f"{path}: takes {len(inputs)} inputs, expected one: images")
@@ -337,7 +337,7 @@ def _exported(path: Path) -> ExportedProgram:
 
 
 def _run_on_batches(program: ExportedProgram) -> Callable[[torch.Tensor], object]:
-    """Runs a program; one that was exported for batches of a fixed size gets such batches."""
+    """Runs a program; one that was exported with a fixed batch size is given batches of that size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = program.module()

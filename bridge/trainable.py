@@ -1,4 +1,4 @@
-"""Chooses what trains a PyTorch classifier: JAX, many models together, or PyTorch itself, one model after another."""
+"""Selects the backend that trains a PyTorch classifier: JAX, many models at once, or PyTorch, one after another."""
 
 import functools
 import logging
@@ -37,10 +37,10 @@ def trainable_module(
     integers: bool = False,
     backend: Backend = "auto",
 ) -> TrainableNetwork:
-    """The network of shadow models that a module describes; arguments as of `convert_module`.
+    """Makes a module trainable as the network of shadow models; arguments as in `convert_module`.
 
     Raises:
-        InputError: It is no classifier of such samples, or `backend` is `jax` and it cannot be converted.
+        InputError: It does not classify such samples, or `backend` is `jax` and it cannot be converted.
     """
 
     def in_torch() -> SequentialNetwork:
@@ -63,10 +63,10 @@ def trainable_program(
     integers: bool = False,
     backend: Backend = "auto",
 ) -> TrainableNetwork:
-    """The network of shadow models that an exported program describes; arguments as of `convert_exported`.
+    """Makes an exported program trainable as the network of shadow models; arguments as in `convert_exported`.
 
     Raises:
-        InputError: As of `trainable_module`; or the program takes batches of one size only.
+        InputError: As in `trainable_module`, or the program has a fixed batch size.
     """
     programs = programs_of_exported(exported, source=source)
     draw = draw_of_exported(exported, programs, source=source)

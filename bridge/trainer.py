@@ -1,4 +1,4 @@
-"""Plain PyTorch training of one network: makes the target of a challenge, and is the peer of the benchmark."""
+"""Plain PyTorch training of one network, for targets of challenges and for benchmarks."""
 
 import math
 import time
@@ -24,10 +24,10 @@ class Epoch:
     """One pass over the samples, measured in training mode.
 
     Attributes:
-        loss: Mean over its steps, in nats.
-        accuracy: Share of augmented samples classified rightly.
-        seconds: Wall-clock time.
-        images: Images seen, repeated ones too.
+        loss: Mean loss over its steps, in nats.
+        accuracy: Accuracy on the augmented samples.
+        seconds: Wall-clock time in seconds.
+        images: Number of images, including repeated ones.
     """
 
     loss: float
@@ -48,35 +48,35 @@ def train_target(
     compile: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[nn.Module, list[Epoch]]:
-    """Trains a fresh network on all the samples given.
+    """Trains a fresh network on the given samples.
 
     Images are resized once, augmented as pixels and then normalised; rows are only normalised. The same seed gives the
-    same weights on the same kind of CPU; on an accelerator PyTorch's fastest convolutions are used, which are not
+    same weights on the same kind of CPU; on accelerators PyTorch's fastest convolutions are used, which are not
     reproducible to the last bit.
 
     Args:
-        images: uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; or rows of features.
-        labels: int `[sample]`.
-        network: The network to train; of its shape only the channels count, or for an MLP all.
+        images: Images, uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; or rows of features.
+        labels: Labels, int `[sample]`.
+        network: Network to train; only the channels of its shape are used, or for an MLP the whole shape.
         recipe: How it is trained. The last batch of an epoch is filled up from the front of its order.
-        preprocessing: Pixels to what the network sees.
+        preprocessing: Preprocessing of samples.
         seed: Seed of initial weights, order and augmentation.
-        device: PyTorch's name of the device; the samples stay on it.
-        compile: Let `torch.compile` fuse the network; it needs a C++ compiler and up to minutes, once.
+        device: PyTorch's name for the device, on which the samples stay.
+        compile: Whether `torch.compile` fuses the network, which needs a C++ compiler and takes up to minutes once.
         on_epoch: Called after each epoch.
 
     Returns:
-        The network in eval mode, on the CPU, with averaged weights where the recipe averages; and its epochs.
+        The network in eval mode on the CPU, with averaged weights if the recipe averages them; and its epochs.
 
     Raises:
-        InputError: The samples cannot be augmented as the recipe says.
+        InputError: The samples cannot be augmented according to the recipe.
     """
     preprocessing = preprocessing or Preprocessing()
     place = torch.device(device)
     pixels = resized(preprocessing, images, place)
     kind_of(images).check_augment(recipe.augment, images.shape[1:], "augment")
     targets = torch.tensor(labels, dtype=torch.long, device=place)
-    # Drawn on the CPU, so that a seed is one choice of weights on every device.
+    # Drawn on the CPU, so that a seed gives the same weights on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(network)
@@ -122,7 +122,7 @@ def train_step(
     labels: torch.Tensor,
     recipe: Recipe,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step on one batch of images `[sample, channel, height, width]` or rows `[sample, feature]`.
+    """Performs one step on a batch of images `[sample, channel, height, width]` or rows `[sample, feature]`.
 
     Returns:
         Mean cross-entropy in nats of smoothed labels and float32 logits `[sample, class]`, both before the step.
@@ -138,19 +138,19 @@ def train_step(
 
 
 def _half(recipe: Recipe, device: torch.device) -> bool:
-    """Whether activations are bfloat16; `auto` says so where a GPU multiplies it natively."""
+    """Whether activations are bfloat16; `auto` selects it on GPUs that multiply it natively."""
     if recipe.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return recipe.precision == "bfloat16"
 
 
 def make_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool | None = None) -> torch.optim.Optimizer:
-    """The recipe's optimizer; kernels are decayed, vectors only on request.
+    """Creates the recipe's optimizer, which decays kernels, and vectors only on request.
 
     Args:
-        module: What it trains.
-        recipe: Kind and constants.
-        fused: One kernel for the whole update; None leaves it to PyTorch.
+        module: Module to train.
+        recipe: Kind and constants of the optimizer.
+        fused: Whether one kernel does the whole update; None leaves the choice to PyTorch.
     """
     kernels = [value for value in module.parameters() if value.ndim > 1]
     vectors = [value for value in module.parameters() if value.ndim <= 1]
@@ -177,14 +177,14 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def epoch_batches(samples: int, batch_size: int, generator: torch.Generator) -> torch.Tensor:
-    """Indices `[step, batch]` of one epoch: an order of all samples, filled up from its front to whole batches."""
+    """Indices `[step, batch]` of one epoch: a permutation of all samples, filled up from its front to whole batches."""
     order = torch.randperm(samples, generator=generator, device=generator.device)
     steps = math.ceil(samples / batch_size)
     return order.repeat(math.ceil(steps * batch_size / samples))[: steps * batch_size].reshape(steps, batch_size)
 
 
 def augment(pixels: torch.Tensor, change: Augment, generator: torch.Generator) -> torch.Tensor:
-    """Moves, mirrors and turns each image `[sample, channel, height, width]` by chance of its own."""
+    """Shifts, mirrors and rotates each image `[sample, channel, height, width]` independently at random."""
     count, _, height, width = pixels.shape
     device = pixels.device
 

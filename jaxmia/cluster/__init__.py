@@ -1,4 +1,4 @@
-"""Job files for the schedulers that clusters already have."""
+"""Job files for the schedulers of clusters."""
 
 import importlib
 from pathlib import Path
@@ -11,7 +11,7 @@ SCHEDULERS = {
     "htcondor": ("jaxmia.cluster.htcondor", "HTCondorProfile", "write_htcondor"),
     "slurm": ("jaxmia.cluster.slurm", "SlurmProfile", "write_slurm"),
 }
-"""The module of each scheduler, imported when it is used, and its names there of the profile and of the writer."""
+"""Module of each scheduler, imported on first use, with the names of its profile and its writer."""
 
 
 def write_jobs(scheduler: str, config: Path, out: Path, jobs: int, profile: Path | None = None) -> "JobFiles":
@@ -22,11 +22,11 @@ def write_jobs(scheduler: str, config: Path, out: Path, jobs: int, profile: Path
         config: Configuration of the run.
         out: Folder of the run, on a file system that every machine sees; the job files go to `out/cluster`.
         jobs: Number of jobs that train.
-        profile: File of what the cluster wants to be told.
+        profile: File with the settings of the cluster.
 
     Raises:
-        InputError: The configuration or the profile is bad, there are more shards than models, or a path cannot stand
-            in a job file.
+        InputError: The configuration or the profile is invalid, there are more shards than models, or a path cannot be
+            used in a job file.
     """
     from jaxmia.cluster.profile import load_profile
 

@@ -10,17 +10,17 @@ from jaxmia.cluster.profile import Line, Name, Profile, Word
 
 
 class HTCondorProfile(Profile):
-    """What HTCondor wants to be told beyond that.
+    """Settings for HTCondor, in addition to the common ones.
 
     Attributes:
         universe: Where jobs run: on the machine, or in a container.
-        image: The container's image; needed by `docker` and `container`.
-        requirements: ClassAd expression that a machine must fulfil.
+        image: Image of the container; required by `docker` and `container`.
+        requirements: ClassAd expression that a machine must satisfy.
         attributes: Attributes of the job, without their `+`, each a ClassAd expression.
         should_transfer_files: Whether HTCondor copies the job's script to the machine.
-        vacate_seconds: Time to save, from the signal to the end.
-        retries: How often a job that was interrupted or killed runs again.
-        commands: Further submit commands, as they stand.
+        vacate_seconds: Seconds between the signal to save and the end of the job.
+        retries: Largest number of times that an interrupted or killed job runs again.
+        commands: Further submit commands, copied verbatim.
     """
 
     scheduler: Literal["htcondor"] = "htcondor"
@@ -46,17 +46,18 @@ class HTCondorProfile(Profile):
 def write_htcondor(config: Path, out: Path, jobs: int, profile: HTCondorProfile) -> JobFiles:
     """Writes a DAG for HTCondor: `jobs` shards that train, then one job that scores.
 
-    A job that is vacated, or exits with `REQUEUE_EXIT_CODE`, or is killed, runs again and goes on where it was; one
-    that exits with 1 or 2 was given something bad and leaves the queue.
+    A job that is vacated, exits with `REQUEUE_EXIT_CODE` or is killed runs again and resumes; a job that exits with 1
+    or 2 has bad input and leaves the queue.
 
     Args:
         config: Configuration of the run.
         out: Folder of the run, on a file system that every machine sees; the job files go to `out/cluster`.
         jobs: Number of shards.
-        profile: What the cluster wants to be told.
+        profile: Settings of the cluster.
 
     Raises:
-        InputError: The configuration is bad, there are more jobs than models, or a path cannot stand in a job file.
+        InputError: The configuration is invalid, there are more jobs than models, or a path cannot be used in a job
+            file.
     """
     names = ("train.sh", "train.sub", "score.sh", "score.sub", "jaxmia.dag")
     files = write_templates("htcondor", names, job_values(config, out, jobs, profile))

@@ -1,4 +1,4 @@
-"""What every scheduler's job files have in common: shards that train, then one job that scores."""
+"""Common parts of the job files of all schedulers: shards that train, then one job that scores."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import write_text
 
 REQUEUE_EXIT_CODE = 85
-"""What the trainer exits with after it was told to stop and has saved; HTCondor's own habit for "run me again"."""
+"""Exit code of the trainer after it was signalled to stop and has saved; HTCondor's convention for requeueing."""
 
 _templates = Environment(
     loader=PackageLoader("jaxmia.cluster"),
@@ -27,11 +27,11 @@ _templates.filters["quote"] = shlex.quote
 
 
 class JobFiles(NamedTuple):
-    """What was written, and how to hand it to the scheduler.
+    """Job files, and the command that submits them.
 
     Attributes:
-        files: Absolute paths, in the order in which they are used.
-        submit: The command line that submits all of it.
+        files: Absolute paths, in the order of their use.
+        submit: Command line that submits the jobs.
     """
 
     files: tuple[Path, ...]
@@ -39,17 +39,18 @@ class JobFiles(NamedTuple):
 
 
 def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int = 1) -> dict[str, Any]:
-    """What the templates of every scheduler are filled with.
+    """Values for the templates of every scheduler.
 
     Args:
         config: Configuration of the run.
         out: Folder of the run.
-        jobs: Jobs that train.
-        profile: What the cluster wants to be told.
-        nodes: Shards of a job.
+        jobs: Number of jobs that train.
+        profile: Settings of the cluster.
+        nodes: Number of shards in a job.
 
     Raises:
-        InputError: The configuration is bad, there are more shards than models, or a path cannot stand in a job file.
+        InputError: The configuration is invalid, there are more shards than models, or a path cannot be used in a job
+            file.
     """
     models = load_config(config).shadow.count
     if nodes > models:
@@ -69,27 +70,29 @@ def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int 
         "logs": folder / "logs",
         "workdir": _speakable(Path.cwd()),
         "home": _speakable(Path.home()),
-        # The virtual environment's own script, not what its interpreter links to.
+        # The script of the virtual environment, not the target of its interpreter's link.
         "command": _speakable((profile.command or Path(sys.executable).parent / "jaxmia").absolute()),
         "requeue_exit_code": REQUEUE_EXIT_CODE,
     }
 
 
 def _speakable(path: Path) -> Path:
-    """The path, if it means the same to a shell, a submit file, a DAG and sbatch, which quote in different ways."""
+    """Checks that a path means the same in a shell, a submit file, a DAG and sbatch, which quote differently."""
     strange = re.search(r"[^\w./@+=,~-]", str(path))
     if strange:
-        raise InputError(f"{path}: job files cannot name a path with {strange[0]!r}; letters, digits and ._/@+=,~- do")
+        raise InputError(
+            f"{path}: job files cannot name a path with {strange[0]!r}; allowed are letters, digits and ._/@+=,~-"
+        )
     return path
 
 
 def write_templates(scheduler: str, names: tuple[str, ...], values: dict[str, Any]) -> tuple[Path, ...]:
-    """Writes the templates of a scheduler, filled, to the run's `cluster` folder; returns their paths.
+    """Renders the templates of a scheduler to the run's `cluster` folder; returns the paths.
 
     Args:
-        scheduler: Folder of its templates.
-        names: Of the files, in the order in which they are used.
-        values: As `job_values` returns them.
+        scheduler: Folder of the templates.
+        names: Names of the files, in the order of their use.
+        values: Values as returned by `job_values`.
 
     Raises:
         InputError: A file cannot be written.
@@ -99,6 +102,6 @@ def write_templates(scheduler: str, names: tuple[str, ...], values: dict[str, An
         write_text(path, _templates.get_template(f"{scheduler}/{path.name}.jinja").render(values))
         if path.suffix == ".sh":
             path.chmod(0o755)
-    # A scheduler puts a job on hold whose log has no folder.
+    # Schedulers hold a job if the folder of its log does not exist.
     values["logs"].mkdir(exist_ok=True)
     return files

@@ -1,4 +1,4 @@
-"""What a cluster wants to be told: resources, containers, queues."""
+"""Settings of a cluster: resources, containers, queues."""
 
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -15,16 +15,16 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Profile(BaseModel):
-    """What each job needs, on any scheduler.
+    """Settings of a job that are common to all schedulers.
 
     Attributes:
-        gpus: GPUs of a job.
-        cpus: CPU cores of a job.
+        gpus: Number of GPUs of a job.
+        cpus: Number of CPU cores of a job.
         memory_gb: Memory of a job, in GiB.
-        command: The jaxmia command where the jobs run; not given, the one that writes the job files.
-        launcher: Words before the command, as `apptainer exec --nv image.sif`.
-        setup: Shell lines before the command, as `module load cuda`.
-        environment: Variables of the command.
+        command: jaxmia command on the machines of the cluster; by default the one that writes the job files.
+        launcher: Prefix of the command, such as `apptainer exec --nv image.sif`.
+        setup: Shell lines to run before the command, such as `module load cuda`.
+        environment: Environment variables of the command.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,11 +45,11 @@ def load_profile(path: Path, kind: type[AnyProfile]) -> AnyProfile:
     """Reads a profile from YAML.
 
     Args:
-        path: The file.
-        kind: The scheduler's profile.
+        path: Path of the file.
+        kind: Profile class of the scheduler.
 
     Raises:
-        InputError: The file is missing, is no YAML mapping, is for another scheduler, or holds an unknown key, a
-            wrong type or a value out of bounds; every one of them is named.
+        InputError: The file is missing, is not a YAML mapping, is for another scheduler, or contains an unknown key, a
+            wrong type or a value out of bounds; the message lists every one.
     """
     return parse_as(kind, read_yaml(path), str(path))

@@ -10,18 +10,18 @@ from jaxmia.cluster.profile import Count, Profile, Word
 
 
 class SlurmProfile(Profile):
-    """What Slurm wants to be told beyond that.
+    """Settings for Slurm, in addition to the common ones.
 
     Attributes:
-        partition: Where jobs queue; not given, the cluster's default.
-        account: Who pays.
+        partition: Partition in which jobs queue; by default that of the cluster.
+        account: Account that is charged.
         qos: Quality of service.
         constraint: Features that a node must have.
-        gpu_type: Type of GPU, as `a100`.
-        nodes: Nodes of a training job, each of which trains a shard; what a job needs is then what each node gives.
+        gpu_type: Type of GPU, such as `a100`.
+        nodes: Number of nodes of a training job, each of which trains a shard with the resources of a job.
         minutes: Time limit of a job.
-        warning_seconds: How long before that limit the trainer is told to save and the job goes back to the queue.
-        options: Further options of sbatch, as they stand, as `--exclude=node7`.
+        warning_seconds: Seconds before that limit at which the trainer is signalled to save and the job is requeued.
+        options: Further options of sbatch, copied verbatim, such as `--exclude=node7`.
     """
 
     scheduler: Literal["slurm"] = "slurm"
@@ -45,18 +45,19 @@ class SlurmProfile(Profile):
 
 
 def write_slurm(config: Path, out: Path, jobs: int, profile: SlurmProfile) -> JobFiles:
-    """Writes job scripts for Slurm: an array of `jobs` jobs that train a shard a node, then one job that scores.
+    """Writes job scripts for Slurm: an array of `jobs` jobs that train a shard per node, then one job that scores.
 
-    A job that is preempted, or whose time is nearly up, saves and goes back to the queue.
+    A job that is preempted, or close to its time limit, saves and is requeued.
 
     Args:
         config: Configuration of the run.
         out: Folder of the run, on a file system that every node sees; the job files go to `out/cluster`.
         jobs: Number of jobs that train.
-        profile: What the cluster wants to be told.
+        profile: Settings of the cluster.
 
     Raises:
-        InputError: The configuration is bad, there are more shards than models, or a path cannot stand in a job file.
+        InputError: The configuration is invalid, there are more shards than models, or a path cannot be used in a job
+            file.
     """
     names = ("train.sbatch", "score.sbatch", "submit.sh")
     files = write_templates("slurm", names, job_values(config, out, jobs, profile, profile.nodes))

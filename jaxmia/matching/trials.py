@@ -1,4 +1,4 @@
-"""Trains models of many recipes together, in one program where they differ only in its inputs."""
+"""Trains models of many recipes, in one program if the recipes differ only in its inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

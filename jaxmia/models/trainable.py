@@ -1,4 +1,4 @@
-"""What training asks of a network."""
+"""The protocol of networks that can be trained."""
 
 from typing import Any, Protocol
 

@@ -140,7 +140,7 @@ def test_checkpoints_and_wrappers(tmp_path, wrap):
         ({"fc.weight": [1.0]}, r"fc\.weight is a list, expected a tensor by name$"),
         ({"a\nb": torch.zeros(1)}, r"a\?b is a tensor of float32, expected a tensor by name$"),
         ({3: torch.zeros(1)}, r"3 is a tensor of float32, expected a tensor by name$"),
-        ({"fc.weight": torch.tensor([1.0, float("nan")])}, r"fc\.weight holds values that are not finite$"),
+        ({"fc.weight": torch.tensor([1.0, float("nan")])}, r"fc\.weight contains values that are not finite$"),
         ({"fc.weight": torch.eye(3).to_sparse()}, r"fc\.weight is a sparse tensor, expected a tensor by name$"),
     ],
 )
@@ -249,7 +249,7 @@ def test_programs_are_distinguished_from_weights(tmp_path):
 def test_another_number_of_classes_is_refused(tmp_path):
     path = saved(build(SMALL), tmp_path)
     assert load_target(path, "resnet8", classes=9).classes == 9
-    with pytest.raises(InputError, match=r"model\.pt as resnet8: has 9 classes, challenge\.classes says 10$"):
+    with pytest.raises(InputError, match=r"model\.pt as resnet8: has 9 classes, but challenge\.classes is 10$"):
         load_target(path, "resnet8", classes=10)
 
 
@@ -338,7 +338,7 @@ def test_an_exported_program(tmp_path, dynamic):
 
 def test_an_exported_program_must_be_named_and_whole(tmp_path):
     (tmp_path / "model.pt2").write_bytes(b"no program")
-    with pytest.raises(InputError, match=r"model\.pt2: is no program of torch\.export\.save"):
+    with pytest.raises(InputError, match=r"model\.pt2: is not a program of torch\.export\.save"):
         load_target(tmp_path / "model.pt2", "exported")
     with pytest.raises(InputError, match=r"none\.pt2: cannot be read: No such file or directory$"):
         load_target(tmp_path / "none.pt2", "exported")
