@@ -16,7 +16,7 @@ from jaxmia.errors import InputError, printable
 from jaxmia.files import write_text
 
 NAMED = ("id", "label", "membership")
-"""Columns that are no features."""
+"""Columns that are not features."""
 
 Categories = Mapping[str, Sequence[str]]
 """Categories of each column that is one-hot encoded, in the order of its features."""
@@ -36,15 +36,15 @@ def load_table(
     """Reads the samples of a `.csv`, features as float32 in the order of their columns.
 
     Args:
-        path: The file, in UTF-8, separated by commas.
-        known: The membership of each sample must be there. If not, what is there is never read.
+        path: Path of the file, in UTF-8 and separated by commas.
+        known: Whether the file must contain memberships; otherwise they are never read.
         max_bytes: Largest size of the file and of its features in memory.
-        num_classes: Number of classes, where it is known.
-        categories: Columns that are one-hot encoded; each becomes one feature a category, in its place.
+        num_classes: Number of classes, if known.
+        categories: Columns that are one-hot encoded; each is replaced by one feature per category.
 
     Raises:
-        InputError: The file cannot be read; a column is missing, comes twice, misses values or holds text; or a row has
-            another number of columns.
+        InputError: The file cannot be read; a column is missing, occurs twice, lacks values or contains text; or a row
+            has another number of columns.
     """
     categories = categories or {}
     with _records(path, max_bytes) as records:
@@ -68,10 +68,10 @@ def load_table(
 
 
 def load_table_ids(path: Path, max_bytes: int) -> np.ndarray:
-    """Ids of the samples of a `.csv`, text `[sample]`, whatever its features are.
+    """Reads the ids of the samples of a `.csv`, text `[sample]`; its features are not checked.
 
     Raises:
-        InputError: The file cannot be read, or an id is missing or comes twice.
+        InputError: The file cannot be read, or an id is missing or occurs twice.
     """
     lines, ids = array("q"), []
     with _records(path, max_bytes) as records:
@@ -231,7 +231,7 @@ class _Table:
 
 
 def _number(cell: str) -> float | str:
-    """The number that a cell holds, or its text where it holds none."""
+    """Number in a cell, or its text if it is not a number."""
     try:
         return float(cell) if "_" not in cell else cell
     except ValueError:
@@ -239,7 +239,7 @@ def _number(cell: str) -> float | str:
 
 
 def _whole(cell: str) -> int | str:
-    """The integer that a cell holds, or its text where it holds none."""
+    """Integer in a cell, or its text if it is not an integer."""
     number = _number(cell)
     return int(number) if isinstance(number, float) and number.is_integer() else cell
 

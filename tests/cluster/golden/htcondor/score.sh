@@ -1,5 +1,5 @@
 #!/bin/bash
-# Asks the target, scores every sample, writes the submission and the report.
+# Queries the target, scores every sample, and writes the submission and the report.
 set -e
 export HOME="${HOME:-/shared/home}"
 export JAXMIA_REQUEUE_EXIT_CODE=85

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains one shard of the shadow models: train.sh SHARD, counted from 0. What is done already is not done again.
+# Trains one shard of the shadow models: train.sh SHARD, counted from 0. Finished work is not repeated.
 set -e
 export HOME="${HOME:-/shared/home}"
 export JAXMIA_REQUEUE_EXIT_CODE=85

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Submits the training, and the scoring for when every shard is done. Run again after a failure, it goes on with what is
-# left.
+# Submits the training, and the scoring to start when every shard is done. Run again after a failure, it continues with
+# what is left.
 set -eu
 training=$(sbatch --parsable /shared/run/cluster/train.sbatch)
 training=${training%%;*} # "id;cluster" where there are several clusters
