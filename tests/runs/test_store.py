@@ -85,7 +85,7 @@ HUGE = np.where(np.isnan(NAN), -1e200, 0)
         ({"model": np.array([[0], [1], [2]])}, "model is int64 .* expected integers"),
         ({"model": np.array([0.0, 1.0, 2.0])}, "model is float64"),
         ({"model": np.array([0, 1])}, "mask is bool .* as many models"),
-        ({"model": np.array([0, 1, -2])}, "model: -2 is no number of a model"),
+        ({"model": np.array([0, 1, -2])}, "model: -2 is not a model number"),
         ({"model": np.array([0, 1, 1])}, "model: 1 occurs more than once"),
         ({"mask": np.zeros((3, 30), np.int8)}, "mask is int8"),
         ({"mask": np.zeros((3, 29), bool)}, "phi is float32"),
