@@ -65,6 +65,8 @@ def test_own_attacks_take_part_in_auto_and_what_is_none_is_refused(pool: Pool):
     np.testing.assert_allclose(scores, attack(pool, untrained, shadows, Calibrated()).scores, rtol=1e-9, atol=1e-12)
     with pytest.raises(InputError, match="candidates: a function is not an attack"):
         attack(pool, unasked, shadows, candidates=[untrained])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="name: a function is not an attack"):
+        attack(pool, unasked, shadows, untrained)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="name: a class Excess is not an attack"):
         attack(pool, unasked, shadows, Excess)  # type: ignore[arg-type]
 

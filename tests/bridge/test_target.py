@@ -2,7 +2,9 @@ import os
 import sys
 import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from bridge.challenge import load_challenge
 from bridge.identify import identify
 from bridge.networks import build
 from bridge.target import load_target, read_weights, save_target
+from jaxmia.data.augment import views
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Network
+from jaxmia.training.query import query_target
 from tests.bridge.test_convert import assert_agree, names, trained
 
 MINI = Path(__file__).parents[3] / "shared" / "challenges" / "mini"
@@ -409,3 +413,19 @@ def test_bfloat16_weights_are_those_numbers(tmp_path):
     torch.save({name: value.float() for name, value in rounded.items()}, tmp_path / "whole.pt")
     half, whole = (load_target(tmp_path / f"{name}.pt", "resnet8").query(images()) for name in ("half", "whole"))
     np.testing.assert_array_equal(half, whole)
+
+
+def test_a_tensor_with_a_gradient_is_no_answer_and_what_to_return_is_said():
+    """NumPy's own message would speak of `tensor.detach().numpy()` somewhere in a traceback."""
+    pool, layer = images(), nn.Linear(images()[0].size, 3)
+
+    def target(batch: np.ndarray) -> torch.Tensor:
+        return layer(torch.from_numpy(batch.reshape(len(batch), -1).astype(np.float32)))
+
+    def ask(answer: Callable[[np.ndarray], Any]) -> np.ndarray:
+        labels = np.zeros(len(pool), np.int64)
+        return query_target(answer, pool, labels, views(("identity",)), len(pool))[0]
+
+    with pytest.raises(InputError, match=r"^target: returned a Tensor .*; return a NumPy array, as by logits\.detach"):
+        ask(target)
+    assert ask(lambda batch: target(batch).detach()).shape == (1, len(pool))
