@@ -278,7 +278,8 @@ def test_a_host_that_cannot_be_looked_up_is_told(csv, ledger, host):
     assert refusal(csv, url, ledger) == f"{csv}: {url}: not sent: the address names no host that can be looked up"
 
 
-def test_plain_http_behind_an_https_address_is_told(csv, ledger):
+def test_plain_http_behind_an_https_address_is_told(csv, ledger, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")  # requests would fail for want of it
     with hostile(Unread(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"))) as server:
         line = refusal(csv, server.url.replace("http:", "https:"), ledger)
     assert "not sent: TLS failed: " in line
