@@ -1,9 +1,9 @@
-"""Candidates for the catalogue of attacks, held against each other on shadows that play the target.
+"""Compares candidates for the catalogue of attacks on pseudo-targets.
 
     python -m benchmarks.candidates train --minutes 9
     python -m benchmarks.candidates report
 
-`train` makes the margins that are missing; the same command again goes on. `report` needs them alone and writes
+`train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
 `benchmarks/results/statistics_cpu.md`. Four recipes, from little leakage to overfitted, each with its own shadows on
 several draws of photographs.
 """

@@ -1,11 +1,11 @@
-"""How often each way of comparing shadows with a target finds the target's recipe.
+"""Measures how often each distance between shadows and a target finds the target's recipe.
 
     python -m benchmarks.hidden_recipes train --minutes 9
     python -m benchmarks.hidden_recipes report
 
-`train` makes the margins that are missing; the same command again goes on. `report` needs them alone and writes
-`benchmarks/results/hidden_recipes_cpu.md`. Every recipe of a grid hides behind targets in turn: models of it whose
-public members are those that are told. It is to be found among all recipes of the grid by four models of each.
+`train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
+`benchmarks/results/hidden_recipes_cpu.md`. Every recipe of a grid trains several targets, whose public members are the
+known ones. It is to be found among all recipes of the grid with four models of each.
 """
 
 import logging
@@ -49,7 +49,7 @@ FEW = 20
 """Members, or non-members, below which a class is not compared on its own."""
 
 TARGETS = 2
-"""Further models of each recipe, which play the target with each of the others."""
+"""Number of further models of each recipe that serve as targets."""
 
 _COMMON = Recipe(architecture="cnn", width=16, batch_size=64, precision="float32")
 GRID = tuple(

@@ -1,9 +1,9 @@
-"""What the target's own network gains: shadows of it against shadows of the nearest built-in network.
+"""Compares shadows of the target's own network with shadows of the nearest built-in network.
 
     python -m benchmarks.own_network photographs.npz --out runs/own
 
-For each network, several models of it play the target, each trained on a random half of the images. They are attacked
-by as many shadows of their own network as of another one, on the same images, with the same recipe.
+For each network, several models of it are targets, each trained on a random half of the images. They are attacked with
+equally many shadows of their own network and of another one, on the same images, with the same recipe.
 """
 
 import json

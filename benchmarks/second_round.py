@@ -1,12 +1,12 @@
-"""Whether a second round of shadows, drawn by what the first found out, is worth its cost.
+"""Measures whether a second round of shadows, guided by the scores of the first, is worth its cost.
 
     python -m benchmarks.second_round train --minutes 9
     python -m benchmarks.second_round report
 
-`train` makes the margins that are missing; the same command again goes on. `report` needs them alone and writes
-`benchmarks/results/second_round_cpu.md`. Both arms cost 64 shadows, all of which take the public memberships as told.
-One draws the private memberships of all 64 by a fair coin; the other those of 32 by a coin and those of 32 by the
-probability that the first 32 give the sample, calibrated on shadows that play the target and kept between .15 and .85.
+`train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
+`benchmarks/results/second_round_cpu.md`. Both arms cost 64 shadows, in all of which the public memberships are fixed.
+One draws the private memberships of all 64 with probability 1/2; the other those of 32 in this way, and those of 32
+with the probabilities that the first 32 give, calibrated on pseudo-targets and kept between .15 and .85.
 """
 
 import logging
@@ -83,7 +83,7 @@ class Chances(Masks):
 
 
 def calibrated(evidence: Evidence, attack: Attack, targets: int = ROUND) -> np.ndarray:
-    """Probability that each sample is a member, `[sample]`, by isotonic regression on shadows that play the target."""
+    """Probability that each sample is a member, `[sample]`, by isotonic regression on pseudo-targets."""
     played = list(evidence.pseudo_targets(range(min(targets, len(evidence.shadows)))))
     scores = np.concatenate([attack(against) for against, _ in played])
     members = np.concatenate([known for _, known in played])

@@ -1,4 +1,4 @@
-"""Makes JAX networks of PyTorch modules and exported programs."""
+"""Converts PyTorch modules and exported programs to JAX networks."""
 
 import functools
 
@@ -46,8 +46,8 @@ def convert_exported(
 ) -> ConvertedNetwork:
     """Converts a program of `torch.export`.
 
-    What its operators tell apart, normalisation and dropout, does in training as it does there, also if the program was
-    exported in evaluation mode. What Python code told apart, such as a module's own stochastic depth, stays as it was.
+    Normalisation and dropout switch to training mode, even if the program was exported in evaluation mode. Decisions of
+    Python code, such as a module's own stochastic depth, stay as they were exported.
 
     Args:
         exported: The program.

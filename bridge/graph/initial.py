@@ -74,9 +74,9 @@ def _reset(part: nn.Module) -> None:
 def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) -> Draw:
     """Draws the weights of an exported program as the layers of `torch.nn` that use them do.
 
-    A weight is told by the operator that takes it. What no layer of `torch.nn` takes is drawn from a normal
-    distribution with the mean and the standard deviation of its values, with a warning; buffers keep their values, but
-    for running statistics.
+    The layer of a weight is identified by the operator that uses it. Weights of no layer of `torch.nn` are drawn from a
+    normal distribution with the mean and standard deviation of their values, with a warning; buffers keep their values,
+    except running statistics.
 
     Args:
         program: The program, in training mode.

@@ -15,15 +15,15 @@ class Evidence:
     """Logit margins `phi = z_y - logsumexp(z_j, j != y)`, in nats, of the target and of its shadow models.
 
     Attributes:
-        target: `[view, sample]`; view 0 is the identity.
-        shadows: `[model, view, sample]`, float32 or float64; statistics are computed in float64.
-        mask: True where the model was trained on the sample (IN), `[model, sample]`.
-        labels: Class of each sample, integers `[sample]`.
-        fold: Fold of each sample, integers `[sample]`, where every fold has shadows of its own and each row joins one
-            of every fold; None where each row is one model.
+        target: Margins of the target, `[view, sample]`; view 0 is the identity.
+        shadows: Margins of the shadows, float32 or float64 `[model, view, sample]`; statistics are in float64.
+        mask: Whether the model was trained on the sample (IN), bool `[model, sample]`.
+        labels: Class of each sample, int `[sample]`.
+        fold: Fold of each sample, int `[sample]`, if every fold has its own shadows and each row joins one of every
+            fold; None if each row is one model.
 
     Raises:
-        InputError: A shape or type does not fit, or a margin is not finite.
+        InputError: A shape or type is wrong, or a margin is not finite.
     """
 
     target: np.ndarray
@@ -69,13 +69,13 @@ class Evidence:
         return moments(self.shadows, self.mask)
 
     def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", np.ndarray]]:
-        """Lets each of the given shadows play the target against all others.
+        """Uses each of the given shadows in turn as a pseudo-target, with all others as its shadows.
 
-        A sample that the others leave without an IN or without an OUT model is left out. The masks of different models
-        being independent, that tells nothing about the membership that is asked for.
+        Samples without IN or without OUT models among the others are left out. Since the masks of different models are
+        independent, this reveals nothing about the pseudo-target's members.
 
         Yields:
-            The evidence against that shadow, and its membership, bool `[sample]`.
+            The evidence for that pseudo-target, and its membership, bool `[sample]`.
         """
         models = list(models)
         rest = moments(np.delete(self.shadows, models, axis=0), np.delete(self.mask, models, axis=0))

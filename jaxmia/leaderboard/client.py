@@ -1,4 +1,4 @@
-"""The leaderboard client: keeps to the cooldown, uploads, and remembers what came of it."""
+"""The leaderboard client: respects the cooldown, uploads, and records the outcome."""
 
 import logging
 import math
@@ -134,7 +134,7 @@ def dry_run(
     ledger: Path = DEFAULT_LEDGER,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> str:
-    """What `submit` would do, in one line, as far as it can be told from what is set.
+    """Describes in one line what `submit` would do, as far as the settings determine it.
 
     Raises:
         InputError: A setting is malformed, or the ledger cannot be read.

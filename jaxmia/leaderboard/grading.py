@@ -125,7 +125,7 @@ class Grader:
         return max(timedelta(0), self._not_before.get(team, now) - now)
 
     def fail(self, team: str) -> None:
-        """Begins the cooldown after a failure; one that lasts longer goes on."""
+        """Begins the cooldown after a failure, unless a longer one is running."""
         with self._lock:
             self._begin_cooldown(team, self._cooldowns.failure)
 

@@ -70,9 +70,9 @@ class Record:
         outcome: What is known about it.
         not_before: When the next upload to this leaderboard and task is allowed.
         submission_id: Name that the server gave it.
-        score: Score that the server told.
-        answer: What the user was told.
-        id: Shared by all lines about this upload; a line without one stands for itself.
+        score: Score that the server returned.
+        answer: Message that the user saw.
+        id: Identifier shared by all lines about this upload; a line without one is an upload of its own.
     """
 
     time: AwareDatetime

@@ -110,10 +110,10 @@ def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
 
 
 def configured_masks(pool: Pool, metadata: Mapping[str, Any]) -> Masks:
-    """The masks of models that record `metadata`; without a record of memberships taken as told, none was.
+    """Masks of models with this metadata; without a record of fixed memberships, all are random.
 
     Raises:
-        InputError: The record of the share or of the seed is none.
+        InputError: The recorded fraction or seed is invalid.
     """
     known = recorded_number(metadata, "cache_key", "shadow", "known")
     if known is None:

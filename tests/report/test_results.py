@@ -60,7 +60,10 @@ def with_metrics(text: str):
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (lambda out: (out / "metrics.json").unlink(), r"metrics\.json: no such file; `jaxmia score --out .*run` makes"),
+        (
+            lambda out: (out / "metrics.json").unlink(),
+            r"metrics\.json: no such file; `jaxmia score --out .*run` writes",
+        ),
         (with_metrics("{"), r"metrics\.json: cannot be read as JSON: "),
         (with_metrics("[" * 100_000), r"metrics\.json: cannot be read as JSON: "),
         (with_metrics("[]"), r"metrics\.json: .*must be a"),
