@@ -274,7 +274,7 @@ def test_code_that_only_a_run_directory_names_is_not_run(
     name, config = "jaxmia_foreign_attack:Excess", out / "config.yaml"
     for section in ({"name": name}, {"candidates": [name]}):
         config.write_text(json.dumps({"attack": section}))
-        with pytest.raises(InputError, match=f"config.yaml: attack: {name!r} is code, which runs only where you name"):
+        with pytest.raises(InputError, match=f"config.yaml: attack: {name!r} is code, which runs only if you name"):
             Score(out)([])
         assert not ran.exists()
     Score(out)(["--attack.candidates", name])
