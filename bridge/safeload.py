@@ -14,6 +14,7 @@ import torch
 
 from bridge.stored import StoredArray
 from bridge.unpickle import Unpickler
+from jaxmia.config import ChallengeConfig
 from jaxmia.errors import InputError, printable
 from jaxmia.files import read_entry, regular_size
 
@@ -130,6 +131,11 @@ def _foreign(path: Path, reader: Unpickler) -> InputError | None:
         return InputError(
             f"{path}: holds a whole torch.nn.Module, which would run code; nothing of it was run; save its weights "
             "with torch.save(model.state_dict(), ...)"
+        )
+    if not reader.classes and reader.foreign <= set(ChallengeConfig().dataset_classes):
+        return InputError(
+            f"{path}: holds the samples of a challenge ({printable(names)}), expected the weights of a target; "
+            "nothing of it was run"
         )
     return InputError(f"{path}: names {printable(names)}, allowed are {allowed}; nothing of it was run")
 

@@ -226,7 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         size = regular_size(Path(path))
         if size > _MAX_YAML_BYTES:
-            raise InputError(f"{path}: has {size} bytes, allowed are {_MAX_YAML_BYTES}")
+            raise InputError(f"{path}: has {size} bytes, a YAML file may have at most {_MAX_YAML_BYTES}")
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from bridge.challenge import load_challenge
+from bridge.challenge import load_challenge, save_challenge
 from bridge.identify import identify
 from bridge.networks import build
 from bridge.target import load_target, read_weights, save_target
 from jaxmia.data.augment import views
+from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import Network
@@ -348,6 +349,16 @@ def test_an_exported_program_must_be_named_and_whole(tmp_path):
         load_target(tmp_path / "none.pt2", "exported")
     with pytest.raises(InputError, match=r"model\.pt2: is cut short or no file of torch\.save"):
         load_target(tmp_path / "model.pt2", "resnet18")
+
+
+def test_a_challenge_s_file_in_place_of_the_target_is_recognised(tmp_path):
+    count = len(images())
+    pool = Pool(images(), np.zeros(count, np.int32), np.arange(count).astype(str), np.ones(count, np.int8))
+    save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
+    with pytest.raises(
+        InputError, match=r"pub\.pt: holds the samples of a challenge \(__main__\.\w+\), expected the w"
+    ):
+        load_target(tmp_path / "pub.pt")
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):

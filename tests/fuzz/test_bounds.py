@@ -272,7 +272,7 @@ def test_yaml_that_unfolds(tmp_path: Path, content: str):
 def test_a_large_yaml_is_not_parsed(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("a: [" + "1," * 10**6 + "]")
-    refused(lambda: load_config(path), r"config\.yaml: has 2000005 bytes, allowed are 65536$")
+    refused(lambda: load_config(path), r"config\.yaml: has 2000005 bytes, a YAML file may have at most 65536$")
 
 
 @pytest.mark.parametrize(
