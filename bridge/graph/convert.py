@@ -113,6 +113,13 @@ def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
         InputError: It takes batches of one size only.
     """
 
+    if size := _batch_of(exported):
+        raise InputError(
+            f"{source}: takes batches of exactly {size}, its shadow models need batches of any size; export it with a "
+            "dynamic batch dimension: torch.export.export(network, (example,), "
+            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), where example has two samples or more"
+        )
+
     @functools.cache
     def of(train: bool) -> Program:
         try:
@@ -120,13 +127,15 @@ def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
         except Exception as error:  # of a program that somebody else made
             raise NotConvertible(f"{source}: {_reason(error)}") from error
 
-    if size := of(True).batch:
-        raise InputError(
-            f"{source}: takes batches of exactly {size}, its shadow models need batches of any size; export it with a "
-            "dynamic batch dimension: torch.export.export(network, (example,), "
-            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), where example has two samples or more"
-        )
     return lambda train, size: of(train)
+
+
+def _batch_of(exported: ExportedProgram) -> int | None:
+    """Number of samples in a batch, where the program takes one number only."""
+    inputs = set(exported.graph_signature.user_inputs)
+    shapes = (node.meta["val"].shape for node in exported.graph.nodes if node.name in inputs)
+    sizes = [shape[0] for shape in shapes if len(shape)]
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _reason(error: Exception) -> str:

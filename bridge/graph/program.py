@@ -79,12 +79,6 @@ class Program:
     moved: Mapping[str, str]
 
     @property
-    def batch(self) -> int | None:
-        """Number of samples in a batch, where the program takes one number only."""
-        size = self._node(self.input).meta["val"].shape[0]
-        return size if isinstance(size, int) else None
-
-    @property
     def classes(self) -> int:
         """Number of logits.
 

@@ -121,7 +121,7 @@ def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
         return ("sequential", "unrolled", "matmul", "grouped")
     else:
         convs = ("native", "unrolled", "matmul") if has_kernels else ("unrolled", "matmul", "grouped")
-    return convs if isinstance(network, Network) else (*convs, "sequential")
+    return convs if isinstance(network, Network) else (convs[0], "sequential", *convs[1:])
 
 
 def _no_kernels(trainer: Trainer, platform: str) -> str | None:
@@ -164,16 +164,16 @@ def _search(
     for choice in convs:
         if not worth_it():
             break
-        # What one way of `vmap` loses says much of the others, but nothing of doing without it.
+        # What one way of `vmap` loses says much of the other ways, but nothing of doing without it.
         if hopeless and choice != "sequential":
             continue
         found = rate(width, choice)
         if found > best:
             best, conv = found, choice
-        elif found < _HOPELESS * best:
+        elif found < _HOPELESS * best and choice != "sequential":
             hopeless = True
-    if conv == "sequential" and len(trials) > 1:
-        vmapped = max(trial["images_per_second"] or 0.0 for trial in trials if trial["conv"] != conv)
+    vmapped = max((trial["images_per_second"] or 0.0 for trial in trials if trial["conv"] != "sequential"), default=0.0)
+    if conv == "sequential" and vmapped:
         logger.info(
             f"plan: models of this network train faster one after another ({best:,.0f} images/s) than by vmap "
             f"({vmapped:,.0f} images/s)"

@@ -208,7 +208,7 @@ def fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: 
     if network.built_in and kind is not IMAGES and (network.convolutional or kind is TOKENS):
         raise InputError(
             f"shadow.architecture: {recipe.architecture} does not take {kind.name}; allowed are "
-            f"{'' if kind is TOKENS else 'mlp and '}networks of your own (package.module:factory)"
+            f"{'' if kind is TOKENS else 'mlp, '}target and networks of your own (package.module:factory)"
         )
     network.check(jnp.int32 if kind is TOKENS else jnp.float32)
     return network

@@ -155,5 +155,5 @@ def test_token_ids_reach_a_network_of_your_own_as_integers(tmp_path: Path):
     recipe = Recipe(architecture=f"{__name__}:Sentences", count=4, epochs=20, batch_size=8, learning_rate=0.5)
     shadows = train_shadows(pool, recipe, ensemble=BY_HAND)
     assert shadows.phi[:, 0][~shadows.mask].mean() > 0.3, "the classes share no token, so that they are learned"
-    with pytest.raises(InputError, match=r"mlp does not take sequences of token ids; allowed are networks of your own"):
+    with pytest.raises(InputError, match=r"mlp does not take sequences of token ids; allowed are target and net"):
         train_shadows(pool, Recipe(architecture="mlp", count=4, epochs=1), ensemble=BY_HAND)
