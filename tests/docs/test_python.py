@@ -63,6 +63,22 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert len(shadows) == 3, "of the MLP, of the network of the user's own, and of the target's"
 
 
+@pytest.mark.slow
+def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """A model and a table, from the files to the figures."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("docs/tables.md"), "tables.md", "exec"), {})
+    walk = [
+        line for line in commands_of(ROOT / "docs/tables.md") if {"network.pt2", "runs/network"} & set(line.arguments)
+    ]
+    assert [line.arguments[0] for line in walk] == ["doctor", "run", "evaluate"]
+    for line in walk:
+        main([*line.arguments, *(TINY[2:] if line.arguments[0] == "run" else [])])
+    assert "shadow: target, trained together in JAX" in (shown := capsys.readouterr().out)
+    assert "142 members" in shown or "143 members" in shown
+    assert Path("runs/network/report.html").exists()
+
+
 def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """What the page writes is scored, by its command and from Python."""
     monkeypatch.chdir(tmp_path)
