@@ -71,7 +71,7 @@ def test_the_digest_tells_every_bit(trained: State, tmp_path: Path):
     leaf = jax.tree.leaves(changed["stats"])[0]
     leaf.reshape(-1)[0] = np.nextafter(leaf.reshape(-1)[0], np.float32(9))
     assert weights.write(MODELS, changed) != kept
-    with pytest.raises(InputError, match=re.escape("00000-00005.npz: holds other weights than those whose scores")):
+    with pytest.raises(InputError, match=re.escape("00000-00005.npz: contains other weights than those whose margins")):
         weights.read(MODELS, kept)
 
 
