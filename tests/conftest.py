@@ -107,11 +107,15 @@ def telling(records: Records, *words: str) -> list[str]:
 
 
 @pytest.fixture
-def strict_promotion() -> Iterator[None]:
-    """JAX raises an error where it would promote a type or a rank unasked."""
+def strict_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """JAX raises an error where it would promote a type or a rank unasked.
+
+    Types may be promoted in tests with `adamw` in their name: Optax raises a float to the power of an integer step.
+    """
     import jax
 
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+    types = "standard" if "adamw" in request.node.name else "strict"
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
         yield
 
 

@@ -18,6 +18,8 @@ from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(architecture="mlp", width=8, known=0.0, count=5, epochs=2, batch_size=8)
 BY_HAND = EnsembleConfig(width=2, conv="unrolled", devices=1)

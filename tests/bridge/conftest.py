@@ -6,6 +6,11 @@ import torch
 from tests.bridge.samples import MembershipDataset, fields
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_promoted_unasked(strict_promotion: None) -> None:
+    """Holds for every test here."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Threads that wait for each other in tiny operations cost more than they compute."""

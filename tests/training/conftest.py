@@ -19,6 +19,12 @@ from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan, plan_of
 from jaxmia.training.trainer import State, Trainer
 
+
+@pytest.fixture(autouse=True)
+def nothing_is_promoted_unasked(strict_promotion: None) -> None:
+    """Holds for every test here."""
+
+
 RECIPE = Recipe(
     architecture="cnn",
     width=3,

@@ -57,7 +57,9 @@ def test_order_and_company_change_nothing(train):
         assert max(differences(take(together, position), take(reversed_, 2 - position))) < 1e-5
 
 
-@pytest.mark.parametrize("recipe", [{}, {"architecture": "mlp", "ema": 0.9, "optimizer": "adamw"}])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"architecture": "mlp", "ema": 0.9, "optimizer": "adamw"}], ids=["sgd", "adamw"]
+)
 def test_one_after_the_other_is_all_at_once(train, recipe: dict):
     trainer = make_trainer(**recipe)
     together, apart = train(trainer, MODELS), train(trainer, MODELS, conv="sequential")
