@@ -1,0 +1,1 @@
+from tests.array_types import typechecker as typechecker

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -117,6 +118,14 @@ def strict_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
     types = "standard" if "adamw" in request.node.name else "strict"
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
         yield
+
+
+@pytest.fixture
+def unchecked_arrays() -> Iterator[None]:
+    """Arrays are not held against their annotations: for tests of what the code itself says of a user's wrong ones."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

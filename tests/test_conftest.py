@@ -1,7 +1,12 @@
 """The tests' own settings hold."""
 
 import jax.numpy as jnp
+import jaxtyping
+import numpy as np
 import pytest
+
+from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.moments import moments
 
 
 @pytest.mark.usefixtures("strict_promotion")
@@ -10,3 +15,11 @@ def test_jax_promotes_no_type_and_no_rank_unasked():
         jnp.ones(2, jnp.float32) * jnp.ones(2, jnp.bfloat16)
     with pytest.raises(ValueError, match="numpy_rank_promotion"):
         jnp.ones((2, 2)) * jnp.ones(2)
+
+
+def test_arrays_are_held_against_their_annotations():
+    shadows, mask = np.zeros((3, 2, 5)), np.zeros((3, 4), bool)
+    with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
+        moments(shadows, mask)
+    with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
+        Evidence(shadows[0], shadows, np.zeros((3, 5), bool), np.zeros(5))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import digamma, polygamma
 
 from jaxmia.attacks.evidence import Evidence
@@ -53,7 +54,7 @@ class Adaptive:
         """`adaptive`, followed by the views unless they are `mean`."""
         return "adaptive" if self.views == "mean" else f"adaptive-{self.views}"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:
@@ -70,9 +71,9 @@ class Adaptive:
 class Scale:
     """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former; all `[sample]`."""
 
-    variance: np.ndarray
-    multiple: np.ndarray
-    dof: np.ndarray
+    variance: Float[np.ndarray, " sample"]
+    multiple: Float[np.ndarray, " sample"]
+    dof: Float[np.ndarray, " sample"]
 
 
 def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
@@ -82,7 +83,7 @@ def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fi
     return phi[index], one[0], one[1]
 
 
-def _score(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+def _score(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
     pooled_mean = (in_.count * in_.mean + out.count * out.mean) / (in_.count + out.count)
     strata = int(np.clip(len(phi) // STRATUM, 1, STRATA))
     scores = np.empty(len(phi))
@@ -92,7 +93,7 @@ def _score(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
     return scores
 
 
-def _score_stratum(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+def _score_stratum(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
     scale = fit_scale(in_, out)
     spread = np.sqrt(scale.variance)
     # everything below is in spreads, counted from the OUT mean, or from the IN mean where there is no OUT model
@@ -135,7 +136,7 @@ def fit_scale(in_: Fit, out: Fit) -> Scale:
     return Scale(variance, multiple, spread.dof[0] + dof)
 
 
-def _multiple(in_: Fit, out: Fit) -> np.ndarray:
+def _multiple(in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
     """Ratio of IN to OUT variance of each sample, shrunk towards the typical ratio by its uncertainty."""
     measured = (in_.sum_sq > FLOOR * in_.count) & (out.sum_sq > FLOOR * out.count)
     if measured.sum() < 3:
@@ -151,6 +152,6 @@ def _multiple(in_: Fit, out: Fit) -> np.ndarray:
     return np.exp(typical + share * (log_ratio - typical))
 
 
-def _log_variance(fit: Fit, half: np.ndarray) -> np.ndarray:
+def _log_variance(fit: Fit, half: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
     """Unbiased logarithm of the variance, from half its degrees of freedom."""
     return np.log(np.maximum(fit.sum_sq, FLOOR)) - np.log(2) - digamma(half)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float64, Real
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -35,11 +36,11 @@ class Scale:
         width: Interquartile range, `[..., view]`.
     """
 
-    median: np.ndarray
-    width: np.ndarray
+    median: Float64[np.ndarray, "*model view"]
+    width: Float64[np.ndarray, "*model view"]
 
 
-def scale_of(phi: np.ndarray) -> Scale:
+def scale_of(phi: Real[np.ndarray, "*model view sample"]) -> Scale:
     """Median and interquartile range over the samples of margins `[..., view, sample]`, in nats."""
     low, median, high = np.quantile(np.asarray(phi, np.float64), [0.25, 0.5, 0.75], axis=-1)
     return Scale(median, np.maximum(high - low, np.sqrt(FLOOR)))
@@ -96,7 +97,7 @@ class Aligned:
         """Name of the attack, followed by `-aligned`."""
         return f"{self.attack.name}-aligned"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:

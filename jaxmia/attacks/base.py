@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import log_probability
@@ -13,7 +14,7 @@ from jaxmia.errors import InputError
 
 def log_ratios(
     evidence: Evidence, offline: float | None, views: Views = "each", temperature: float = 1.0
-) -> np.ndarray:
+) -> Float[np.ndarray, "signal sample"]:
     """`log p(x) - log pbar(x)` in nats, `[signal, sample]`.
 
     Args:
@@ -85,7 +86,7 @@ class Base:
         temperature = "" if self.temperature == 1 else f"-temperature-{self.temperature:g}"
         return f"base-{side}{temperature}" + ("" if self.views == "each" else f"-{self.views}")
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.lira import log_normal
@@ -42,7 +43,7 @@ class Bavaria:
         """`bavaria-` and the predictive distribution, followed by the views unless they are `mean`."""
         return f"bavaria-{self.predictive}" + ("" if self.views == "mean" else f"-{self.views}")
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:
@@ -52,7 +53,9 @@ class Bavaria:
         return (_log_predictive(phi, in_, self.predictive) - _log_predictive(phi, out, self.predictive)).mean(0)
 
 
-def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.ndarray:
+def _log_predictive(
+    phi: Float[np.ndarray, "signal sample"], fit: Fit, predictive: Predictive
+) -> Float[np.ndarray, "signal sample"]:
     spread = fit_spread(fit.sum_sq, fit.dof)
     center, weight = fit_center(fit)
     total = weight + fit.count
@@ -64,7 +67,7 @@ def _log_predictive(phi: np.ndarray, fit: Fit, predictive: Predictive) -> np.nda
     return log_student(phi, mean, variance * (1 + 1 / total), spread.dof + fit.count)
 
 
-def fit_center(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+def fit_center(fit: Fit) -> tuple[Float[np.ndarray, "signal 1"], Float[np.ndarray, "signal 1"]]:
     """Centre of the prior and its weight in models, `[signal, 1]`, by moments of the samples' means."""
     center = fit.mean.mean(-1, keepdims=True)
     within = pooled(fit.sum_sq, fit.dof)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import check_choice
@@ -30,7 +31,7 @@ class Calibrated:
         """`calibrated`, followed by the views unless they are `mean`."""
         return "calibrated" if self.views == "mean" else f"calibrated-{self.views}"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer, Real
 
 from jaxmia.attacks.moments import Moments, moments
 from jaxmia.errors import InputError, MissingModels
@@ -26,11 +27,11 @@ class Evidence:
         InputError: A shape or type is wrong, or a margin is not finite.
     """
 
-    target: np.ndarray
-    shadows: np.ndarray
-    mask: np.ndarray
-    labels: np.ndarray
-    fold: np.ndarray | None = None
+    target: Real[np.ndarray, "view sample"]
+    shadows: Float[np.ndarray, "model view sample"]
+    mask: Bool[np.ndarray, "model sample"]
+    labels: Integer[np.ndarray, " sample"]
+    fold: Integer[np.ndarray, " sample"] | None = None
 
     def __post_init__(self) -> None:
         target = np.asarray(self.target)
@@ -68,7 +69,7 @@ class Evidence:
         """IN and OUT moments, also of samples that lack one of them (their `count` is 0)."""
         return moments(self.shadows, self.mask)
 
-    def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", np.ndarray]]:
+    def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", Bool[np.ndarray, " kept"]]]:
         """Uses each of the given shadows in turn as a pseudo-target, with all others as its shadows.
 
         Samples without IN or without OUT models among the others are left out. Since the masks of different models are
@@ -92,7 +93,7 @@ class Evidence:
             )
             yield others._knowing(sides).take(kept), self.mask[model, kept]
 
-    def with_target(self, target: np.ndarray) -> "Evidence":
+    def with_target(self, target: Real[np.ndarray, "view sample"]) -> "Evidence":
         """The same shadows against other margins of the target, `[view, sample]`."""
         return Evidence(target, self.shadows, self.mask, self.labels, self.fold)._knowing(self.sides)
 
@@ -103,7 +104,7 @@ class Evidence:
         parts = [self.take(np.flatnonzero(self.fold == fold)) for fold in np.unique(self.fold)]
         return [Evidence(part.target, part.shadows, part.mask, part.labels)._knowing(part.sides) for part in parts]
 
-    def take(self, samples: np.ndarray) -> "Evidence":
+    def take(self, samples: Integer[np.ndarray, " taken"]) -> "Evidence":
         """The evidence on the samples of the given indices, in their order.
 
         Raises:

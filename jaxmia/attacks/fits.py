@@ -1,12 +1,13 @@
 """Statistics of each sample's shadows, which explain its score."""
 
 import numpy as np
+from jaxtyping import Real
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import Moments
 
 
-def sample_fits(evidence: Evidence) -> dict[str, np.ndarray]:
+def sample_fits(evidence: Evidence) -> dict[str, Real[np.ndarray, " sample"]]:
     """Computes the target's margin and the IN and OUT statistics of each sample, in view 0.
 
     Returns:

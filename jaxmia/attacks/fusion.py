@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Real
 from scipy.stats import rankdata
 
 from jaxmia.attacks.evidence import Evidence
@@ -11,7 +12,7 @@ from jaxmia.attacks.protocol import Attack
 from jaxmia.errors import InputError
 
 
-def mean_rank(scores: Sequence[np.ndarray]) -> np.ndarray:
+def mean_rank(scores: Sequence[Real[np.ndarray, " sample"]]) -> Float[np.ndarray, " sample"]:
     """Mean rank of each sample over attacks, in (0, 1]; ties share a rank, and scores are `[attack][sample]`."""
     return np.mean([rankdata(score) / len(score) for score in scores], axis=0)
 
@@ -38,7 +39,7 @@ class RankFusion:
         """`fusion(...)` with the names of the attacks."""
         return f"fusion({'+'.join(attack.name for attack in self.attacks)})"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]` in (0, 1]; higher means member.
 
         Raises:
@@ -67,7 +68,7 @@ class PerClass:
         """Name of the attack, followed by `-per-class`."""
         return f"{self.attack.name}-per-class"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:

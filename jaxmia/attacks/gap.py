@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 COMPONENTS = 4
 ITERATIONS = 40
@@ -23,11 +24,17 @@ class GapPrior:
         variance: Variances, `[component]`.
     """
 
-    weight: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
+    weight: Float[np.ndarray, " component"]
+    mean: Float[np.ndarray, " component"]
+    variance: Float[np.ndarray, " component"]
 
-    def posterior(self, gap: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def posterior(
+        self, gap: Float[np.ndarray, " sample"], precision: Float[np.ndarray, " sample"]
+    ) -> tuple[
+        Float[np.ndarray, "component sample"],
+        Float[np.ndarray, "component sample"],
+        Float[np.ndarray, "component sample"],
+    ]:
         """Posterior of each sample's gap, given a measurement with Gaussian error.
 
         Args:
@@ -49,13 +56,13 @@ class GapPrior:
         return log_weight, (prior * mean + precision * gap) / total, 1 / total
 
 
-def log_sum_exp(x: np.ndarray) -> np.ndarray:
+def log_sum_exp(x: Float[np.ndarray, " component *rest"]) -> Float[np.ndarray, "*rest"]:
     """`log(sum(exp(x)))` over the first axis, of finite values."""
     top = x.max(0)
     return top + np.log(np.exp(x - top).sum(0))
 
 
-def fit_gap(gap: np.ndarray, precision: np.ndarray) -> GapPrior:
+def fit_gap(gap: Float[np.ndarray, " sample"], precision: Float[np.ndarray, " sample"]) -> GapPrior:
     """Fits the mixture to gaps measured with known errors, by expectation-maximisation.
 
     The mixture describes the gaps without the errors ("extreme deconvolution", Bovy, Hogg and Roweis, 2011,

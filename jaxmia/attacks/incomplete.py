@@ -1,6 +1,7 @@
 """Scores for the few samples that by chance have no IN or no OUT model."""
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from jaxmia.attacks.adaptive import Adaptive
 from jaxmia.attacks.evidence import Evidence
@@ -11,13 +12,13 @@ MAX_INCOMPLETE = 0.05
 """Largest fraction of samples without IN or OUT models for which an attack is still used."""
 
 
-def lacking(evidence: Evidence) -> np.ndarray:
+def lacking(evidence: Evidence) -> Bool[np.ndarray, " sample"]:
     """Whether each sample has no IN or no OUT model, bool `[sample]`."""
     in_, out = evidence.sides
     return (in_.count == 0) | (out.count == 0)
 
 
-def score_all(attack: Attack, evidence: Evidence) -> np.ndarray:
+def score_all(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
     """Scores every sample, `[sample]`, even if a few lack the IN or OUT models that the attack needs.
 
     These are ranked among the others by `adaptive`, which has a prior for them. They do not affect the scores of the

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import check_choice
@@ -13,7 +14,9 @@ from jaxmia.attacks.variance import VARIANCES, Variance, side_variance, variance
 Tail = Literal["one-sided", "two-sided"]
 
 
-def log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def log_normal(
+    x: Float[np.ndarray, "*x"], mean: Float[np.ndarray, "*mean"], variance: Float[np.ndarray, "*variance"]
+) -> Float[np.ndarray, "*density"]:
     """Log-density of `N(mean, variance)` at `x`, in nats."""
     return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
 
@@ -43,7 +46,7 @@ class LiraOnline:
         """`lira-online-` and the variance, followed by the views unless they are `mean`."""
         return f"lira-online-{self.variance}" + ("" if self.views == "mean" else f"-{self.views}")
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:
@@ -84,7 +87,7 @@ class LiraOffline:
         tail = "" if self.tail == "one-sided" else f"-{self.tail}"
         return f"lira-offline-{self.variance}{tail}" + ("" if self.views == "mean" else f"-{self.views}")
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer
 
 ELEMENTS_PER_CHUNK = 2**20
 """Number of margins that a thread processes at once: 8 MiB per temporary, for any number of models."""
@@ -28,10 +29,10 @@ class Moments:
         log_mean_p: Logarithm of the mean probability of the label, nats, `[view, sample]`.
     """
 
-    count: np.ndarray
-    mean: np.ndarray
-    scatter: np.ndarray
-    log_mean_p: np.ndarray
+    count: Float64[np.ndarray, " sample"]
+    mean: Float64[np.ndarray, "view sample"]
+    scatter: Float64[np.ndarray, "view view sample"]
+    log_mean_p: Float64[np.ndarray, "view sample"]
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of the union of two groups of models, without cancellation (Chan, Golub and LeVeque, 1983)."""
@@ -46,24 +47,26 @@ class Moments:
             log_mean_p=log_sum - np.log(np.maximum(count, 1)),
         )
 
-    def take(self, samples: np.ndarray) -> "Moments":
+    def take(self, samples: Integer[np.ndarray, " taken"]) -> "Moments":
         """The moments of the samples of the given indices, in their order."""
         return Moments(
             self.count[samples], self.mean[:, samples], self.scatter[:, :, samples], self.log_mean_p[:, samples]
         )
 
     @property
-    def log_sum_p(self) -> np.ndarray:
+    def log_sum_p(self) -> Float64[np.ndarray, "view sample"]:
         """Logarithm of the summed probabilities of the label, `[view, sample]`."""
         return self.log_mean_p + np.log(np.maximum(self.count, 1))
 
 
-def log_probability(phi: np.ndarray) -> np.ndarray:
+def log_probability(phi: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Log-probability of the label, `-softplus(-phi)`, in nats, from logit margins of any shape."""
     return np.minimum(phi, 0) - np.log1p(np.exp(-np.abs(phi)))
 
 
-def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Moments, Moments]:
+def moments(
+    shadows: Float[np.ndarray, "model view sample"], mask: Bool[np.ndarray, "model sample"]
+) -> tuple[Moments, Moments]:
     """Computes IN and OUT moments of every sample, float64, in two passes over chunks of samples.
 
     Args:
@@ -85,7 +88,11 @@ def moments(shadows: np.ndarray, mask: np.ndarray) -> tuple[Moments, Moments]:
     return _concatenate([in_ for in_, _ in chunks]), _concatenate([out for _, out in chunks])
 
 
-def _side(phi: np.ndarray, log_p: np.ndarray, chosen: np.ndarray) -> Moments:
+def _side(
+    phi: Float64[np.ndarray, "sample view model"],
+    log_p: Float64[np.ndarray, "sample view model"],
+    chosen: Bool[np.ndarray, "sample 1 model"],
+) -> Moments:
     """Moments of the chosen models; arrays are `[sample, view, model]`, results put the sample last."""
     count = chosen.sum(2, dtype=np.float64)
     divisor = np.maximum(count, 1)

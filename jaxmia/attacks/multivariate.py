@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.linalg import eigh
 
 from jaxmia.attacks.evidence import Evidence
@@ -38,7 +39,7 @@ class LiraMultivariate:
         """`lira-multivariate`."""
         return "lira-multivariate"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member.
 
         Raises:
@@ -51,14 +52,14 @@ class LiraMultivariate:
         return _log_ratio(phi, _projected(in_, directions, level), _projected(out, directions, level)).sum(0)
 
 
-def _level(in_: Moments, out: Moments) -> np.ndarray:
+def _level(in_: Moments, out: Moments) -> Float[np.ndarray, " sample"]:
     """Each sample's variance averaged over views, tied over IN and OUT and shrunk, `[sample]`."""
     sum_sq = np.einsum("vvn->n", in_.scatter + out.scatter) / len(in_.mean)
     dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
     return fit_spread(sum_sq[None], dof).posterior(sum_sq[None], dof)[0]
 
 
-def _directions(in_: Moments, out: Moments, level: np.ndarray) -> np.ndarray:
+def _directions(in_: Moments, out: Moments, level: Float[np.ndarray, " sample"]) -> Float[np.ndarray, "direction view"]:
     """The linear map from views to directions, `[direction, view]`: noise becomes white, gaps uncorrelated."""
     dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
     noise = ((in_.scatter + out.scatter) / level).sum(-1) / max(dof.sum(), 1)
@@ -67,13 +68,15 @@ def _directions(in_: Moments, out: Moments, level: np.ndarray) -> np.ndarray:
     return eigh(np.atleast_2d(np.cov(gap)), noise)[1].T
 
 
-def _projected(side: Moments, directions: np.ndarray, level: np.ndarray) -> Fit:
+def _projected(
+    side: Moments, directions: Float[np.ndarray, "direction view"], level: Float[np.ndarray, " sample"]
+) -> Fit:
     """Moments in each direction, in units of the sample's own standard deviation."""
     fit = project(side, directions)
     return Fit(fit.count, fit.mean / np.sqrt(level), fit.sum_sq / level)
 
 
-def _log_ratio(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
+def _log_ratio(phi: Float[np.ndarray, "direction sample"], in_: Fit, out: Fit) -> Float[np.ndarray, "direction sample"]:
     """Log-ratio of IN and OUT in each direction, `[direction, sample]`, with uncertain means integrated out."""
     in_variance, out_variance = _variances(in_, out)
     in_precision, out_precision = in_.count / in_variance, out.count / out_variance
@@ -85,7 +88,9 @@ def _log_ratio(phi: np.ndarray, in_: Fit, out: Fit) -> np.ndarray:
     return member - log_normal(phi, out_center, out_variance + 1 / total + in_share**2 * gap_variance)
 
 
-def _variances(in_: Fit, out: Fit) -> tuple[np.ndarray, np.ndarray]:
+def _variances(
+    in_: Fit, out: Fit
+) -> tuple[Float[np.ndarray, "direction sample"], Float[np.ndarray, "direction sample"]]:
     """Shrunk IN and OUT variances of each sample, whose ratio in a direction is the same for all samples."""
     ratio = pooled(in_.sum_sq, in_.dof) / pooled(out.sum_sq, out.dof)
     sum_sq, dof = in_.sum_sq / ratio + out.sum_sq, in_.dof + out.dof
@@ -93,7 +98,9 @@ def _variances(in_: Fit, out: Fit) -> tuple[np.ndarray, np.ndarray]:
     return ratio * variance, variance
 
 
-def _shrunk_gap(gap: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shrunk_gap(
+    gap: Float[np.ndarray, "direction sample"], noise: Float[np.ndarray, "direction sample"]
+) -> tuple[Float[np.ndarray, "direction sample"], Float[np.ndarray, "direction sample"]]:
     """Posterior mean and variance of each gap, given the variance of its error and the gaps of all samples."""
     typical = gap.mean(-1, keepdims=True)
     real = np.maximum(gap.var(-1, keepdims=True) - noise.mean(-1, keepdims=True), 0)

@@ -3,6 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.errors import InputError
@@ -28,7 +29,7 @@ class Attack(Protocol):
         """Short name, unique for the attack and its parameters, such as `lira-online-shrunk`."""
         ...
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
         """Scores, float64 `[sample]`; higher means member."""
         ...
 
@@ -63,7 +64,7 @@ name that gives scores when called with evidence
     return candidate
 
 
-def scores_of(attack: Attack, evidence: Evidence) -> np.ndarray:
+def scores_of(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
     """Calls an attack and checks that it returns one number per sample, float64 `[sample]`.
 
     Raises:

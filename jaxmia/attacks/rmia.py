@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import rankdata
 
 from jaxmia.attacks.base import check_slope, log_ratios
@@ -44,7 +45,7 @@ class Rmia:
         side = "online" if self.offline is None else f"offline-{self.offline:g}"
         return f"rmia-{side}" + ("" if self.gamma == 2 else f"-gamma-{self.gamma:g}")
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]` in [0, 1); higher means member.
 
         Raises:

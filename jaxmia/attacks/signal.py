@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import Moments
@@ -25,17 +26,17 @@ class Fit:
         sum_sq: Sum of squared deviations from the mean, `[signal, sample]`.
     """
 
-    count: np.ndarray
-    mean: np.ndarray
-    sum_sq: np.ndarray
+    count: Float[np.ndarray, " sample"]
+    mean: Float[np.ndarray, "*signal sample"]
+    sum_sq: Float[np.ndarray, "*signal sample"]
 
     @property
-    def dof(self) -> np.ndarray:
+    def dof(self) -> Float[np.ndarray, " sample"]:
         """Degrees of freedom of `sum_sq`, `[sample]`."""
         return np.maximum(self.count - 1, 0)
 
 
-def weights(evidence: Evidence, views: Views) -> np.ndarray:
+def weights(evidence: Evidence, views: Views) -> Float[np.ndarray, "signal view"]:
     """The linear map from views to signals, `[signal, view]`; each row sums to 1."""
     count = len(evidence.target)
     if views == "each":
@@ -47,19 +48,21 @@ def weights(evidence: Evidence, views: Views) -> np.ndarray:
     return np.eye(1, count)
 
 
-def signals(evidence: Evidence, views: Views, in_: Moments, out: Moments) -> tuple[np.ndarray, Fit, Fit]:
+def signals(
+    evidence: Evidence, views: Views, in_: Moments, out: Moments
+) -> tuple[Float[np.ndarray, "signal sample"], Fit, Fit]:
     """The target's signals in nats, `[signal, sample]`, and the fits of the IN and OUT models."""
     mapping = weights(evidence, views)
     return mapping @ evidence.target, project(in_, mapping), project(out, mapping)
 
 
-def project(side: Moments, weights: np.ndarray) -> Fit:
+def project(side: Moments, weights: Float[np.ndarray, "signal view"]) -> Fit:
     """Moments of the signals `weights @ views`, equal to those of the projected margins."""
     sum_sq = np.einsum("iwn,iw->in", np.tensordot(weights, side.scatter, 1), weights)
     return Fit(side.count, weights @ side.mean, np.maximum(sum_sq, 0))
 
 
-def _fisher(in_: Moments, out: Moments) -> np.ndarray:
+def _fisher(in_: Moments, out: Moments) -> Float[np.ndarray, " view"]:
     """Fisher's discriminant between IN and OUT over all samples, each in units of its own standard deviation.
 
     A tenth of the mean variance on the diagonal prevents large weights of opposite signs for nearly identical views.

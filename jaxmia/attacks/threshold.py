@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import log_probability
@@ -23,7 +24,7 @@ class Loss:
         """`loss`."""
         return "loss"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member."""
         return log_probability(evidence.target).mean(0)
 
@@ -43,7 +44,7 @@ class Confidence:
         """`confidence`."""
         return "confidence"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member."""
         return np.exp(log_probability(evidence.target)).mean(0)
 
@@ -63,6 +64,6 @@ class Margin:
         """`margin`."""
         return "margin"
 
-    def __call__(self, evidence: Evidence) -> np.ndarray:
+    def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
         """Scores `[sample]`; higher means member."""
         return evidence.target.mean(0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import digamma, polygamma
 
 from jaxmia.attacks.signal import Fit
@@ -28,22 +29,26 @@ class Spread:
         dof: Degrees of freedom of the prior; infinite if all samples have the same variance.
     """
 
-    scale: np.ndarray
-    dof: np.ndarray
+    scale: Float[np.ndarray, "signal 1"]
+    dof: Float[np.ndarray, "signal 1"]
 
-    def posterior(self, sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
+    def posterior(
+        self, sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]
+    ) -> Float[np.ndarray, "signal sample"]:
         """Posterior variances in nats squared: the mean of prior and sample, weighted by degrees of freedom."""
         finite = np.where(np.isinf(self.dof), 0, self.dof)
         mixed = (finite * self.scale + sum_sq) / np.maximum(finite + dof, 1e-300)
         return np.maximum(np.where(np.isinf(self.dof) | (finite + dof == 0), self.scale, mixed), FLOOR)
 
 
-def pooled(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
+def pooled(
+    sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]
+) -> Float[np.ndarray, "signal 1"]:
     """Variance of the residuals of all samples, `[signal, 1]`."""
     return np.maximum(sum_sq.sum(-1, keepdims=True) / max(dof.sum(), 1), FLOOR)
 
 
-def fit_spread(sum_sq: np.ndarray, dof: np.ndarray) -> Spread:
+def fit_spread(sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]) -> Spread:
     """Fits the distribution of variances over samples, for each signal, by moments of their logarithm.
 
     With `z = log(squares / freedom)` and `h(f) = psi(f / 2) - log(f / 2)`, solves
@@ -59,7 +64,7 @@ def fit_spread(sum_sq: np.ndarray, dof: np.ndarray) -> Spread:
     return Spread(np.array([[scale] for scale, _ in fits]), np.array([[prior] for _, prior in fits]))
 
 
-def _fit_one(sum_sq: np.ndarray, dof: np.ndarray) -> tuple[float, float]:
+def _fit_one(sum_sq: Float[np.ndarray, " sample"], dof: Float[np.ndarray, " sample"]) -> tuple[float, float]:
     used = (dof > 0) & (sum_sq > FLOOR * dof)
     if used.sum() < 3:
         return float(pooled(sum_sq[None], dof)[0, 0]), np.inf
@@ -84,7 +89,9 @@ def inverse_trigamma(value: float) -> float:
     return x
 
 
-def variances(in_: Fit, out: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarray]:
+def variances(
+    in_: Fit, out: Fit, mode: Variance
+) -> tuple[Float[np.ndarray, " signal #sample"], Float[np.ndarray, " signal #sample"]]:
     """IN and OUT variances, nats squared, each broadcastable to `[signal, sample]`."""
     if mode in ("tied", "tied-shrunk"):
         sum_sq, dof = in_.sum_sq + out.sum_sq, in_.dof + out.dof
@@ -93,7 +100,7 @@ def variances(in_: Fit, out: Fit, mode: Variance) -> tuple[np.ndarray, np.ndarra
     return side_variance(in_, mode), side_variance(out, mode)
 
 
-def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
+def side_variance(fit: Fit, mode: Variance) -> Float[np.ndarray, " signal #sample"]:
     """IN or OUT variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
     if mode == "global":
         return pooled(fit.sum_sq, fit.dof)
@@ -102,7 +109,9 @@ def side_variance(fit: Fit, mode: Variance) -> np.ndarray:
     return _own(fit.sum_sq, fit.dof)
 
 
-def _own(sum_sq: np.ndarray, dof: np.ndarray) -> np.ndarray:
+def _own(
+    sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]
+) -> Float[np.ndarray, "signal sample"]:
     """Unbiased variance of each sample; that of all samples if a single model leaves it undefined."""
     own = sum_sq / np.maximum(dof, 1)
     return np.maximum(np.where(dof > 0, own, pooled(sum_sq, dof)), FLOOR)

@@ -1,6 +1,7 @@
 """Probability that a sample is a member, calibrated on pseudo-targets."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy.optimize import isotonic_regression
 
 from jaxmia.attacks import Adaptive, Aligned, Evidence, misaligned
@@ -12,7 +13,7 @@ LEAST = 0.15
 """Smallest probability of IN and of OUT: every sample needs both kinds of models, and the scores may be wrong."""
 
 
-def membership_chances(evidence: Evidence) -> np.ndarray:
+def membership_chances(evidence: Evidence) -> Float[np.ndarray, " sample"]:
     """Probability that each sample is a member of the target, between `LEAST` and 1 - `LEAST`, `[sample]`.
 
     Scores of `adaptive` are mapped to probabilities by isotonic regression of membership on the scores of

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer, Real
 from scipy.stats import beta
 from scipy.stats import t as student
 
@@ -27,9 +28,9 @@ class Roc:
         tpr: True positive rate, `[point]`.
     """
 
-    thresholds: np.ndarray
-    fpr: np.ndarray
-    tpr: np.ndarray
+    thresholds: Float[np.ndarray, " point"]
+    fpr: Float[np.ndarray, " point"]
+    tpr: Float[np.ndarray, " point"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Figures:
         return asdict(self)
 
 
-def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
+def roc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"]) -> Roc:
     """Computes the step ROC curve of scores (higher means member), both `[sample]`; infinite scores are allowed.
 
     Raises:
@@ -96,7 +97,7 @@ def roc(scores: np.ndarray, members: np.ndarray) -> Roc:
     )
 
 
-def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
+def tpr_at_fpr(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"], fpr: float) -> float:
     """Largest TPR among thresholds whose FPR is at most `fpr`.
 
     Raises:
@@ -116,7 +117,7 @@ def tpr_at_fpr(scores: np.ndarray, members: np.ndarray, fpr: float) -> float:
     return float((scores[members] > excess).mean())
 
 
-def auc(scores: np.ndarray, members: np.ndarray) -> float:
+def auc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"]) -> float:
     """Probability that a member scores higher than a non-member, a tie counting one half.
 
     Raises:
@@ -157,8 +158,8 @@ def next_target(mean: float, spread: float, targets: int, share: float = 1.0) ->
 
 
 def figures(
-    scores: np.ndarray,
-    members: np.ndarray,
+    scores: Real[np.ndarray, " sample"],
+    members: Bool[np.ndarray, " sample"],
     fprs: tuple[float, ...] = FPRS,
     *,
     replicates: int = REPLICATES,
@@ -200,9 +201,9 @@ def figures(
 
 
 def paired_difference(
-    one: np.ndarray,
-    other: np.ndarray,
-    members: np.ndarray,
+    one: Real[np.ndarray, " sample"],
+    other: Real[np.ndarray, " sample"],
+    members: Bool[np.ndarray, " sample"],
     figure: Callable[[np.ndarray, np.ndarray], float],
     *,
     replicates: int = REPLICATES,
@@ -239,9 +240,9 @@ def paired_difference(
 
 
 def figures_by_class(
-    scores: np.ndarray,
-    members: np.ndarray,
-    labels: np.ndarray,
+    scores: Real[np.ndarray, " sample"],
+    members: Bool[np.ndarray, " sample"],
+    labels: Integer[np.ndarray, " sample"],
     fprs: tuple[float, ...] = FPRS,
     *,
     replicates: int = REPLICATES,
@@ -265,7 +266,9 @@ def figures_by_class(
     return result
 
 
-def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    scores: np.ndarray, members: np.ndarray
+) -> tuple[Float64[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]:
     scores, members = np.asarray(scores, np.float64), np.asarray(members).astype(bool)
     if scores.ndim != 1 or scores.shape != members.shape:
         raise InputError(f"scores and membership: shapes {scores.shape} and {members.shape}, expected both [sample]")
@@ -281,7 +284,9 @@ def _some_of_both(members: np.ndarray) -> None:
         )
 
 
-def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(
+    scores: np.ndarray, members: np.ndarray
+) -> tuple[Float64[np.ndarray, " level"], Integer[np.ndarray, " level"], Integer[np.ndarray, " level"]]:
     """Distinct scores in descending order, with their numbers of members and non-members."""
     scores, members = _checked(scores, members)
     _some_of_both(members)
@@ -292,7 +297,7 @@ def _counts(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nda
     return ordered[first], hits, np.diff(np.append(first, len(scores))) - hits
 
 
-def _within(alarms: np.ndarray, fpr: float) -> np.ndarray:
+def _within(alarms: Integer[np.ndarray, "replicate level"], fpr: float) -> Integer[np.ndarray, " replicate"]:
     """Number of highest distinct scores within the limit, for each replicate, `[replicate]`."""
     return (np.cumsum(alarms, 1) <= false_alarms(fpr, int(alarms[0].sum()))).sum(1)
 
@@ -305,21 +310,29 @@ def false_alarms(fpr: float, nonmembers: int) -> int:
     return int(np.floor(fpr * nonmembers * (1 + 1e-12)))
 
 
-def _tpr(hits: np.ndarray, alarms: np.ndarray, fpr: float) -> np.ndarray:
+def _tpr(
+    hits: Integer[np.ndarray, "replicate level"], alarms: Integer[np.ndarray, "replicate level"], fpr: float
+) -> Float[np.ndarray, " replicate"]:
     """TPR at FPR of replicates: counts are `[replicate, score]`, from the highest score down."""
     found = np.concatenate([np.zeros((len(hits), 1), hits.dtype), np.cumsum(hits, 1)], axis=1)
     return found[np.arange(len(hits)), _within(alarms, fpr)] / found[:, -1]
 
 
-def _auc(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+def _auc(
+    hits: Integer[np.ndarray, "replicate level"], alarms: Integer[np.ndarray, "replicate level"]
+) -> Float[np.ndarray, " replicate"]:
     """AUC of replicates: counts are `[replicate, score]`, from the highest score down."""
     found = np.cumsum(hits, 1)
     return (alarms * (found - hits / 2)).sum(1) / (alarms.sum(1) * found[:, -1])
 
 
 def _bootstrap(
-    hits: np.ndarray, alarms: np.ndarray, fprs: tuple[float, ...], replicates: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    hits: Integer[np.ndarray, " level"],
+    alarms: Integer[np.ndarray, " level"],
+    fprs: tuple[float, ...],
+    replicates: int,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, " replicate"], Float[np.ndarray, "fpr replicate"]]:
     """AUCs `[replicate]` and TPRs `[fpr, replicate]` of resampled members and non-members."""
     aucs, tprs = [], []
     batch = max(1, CELLS_PER_BATCH // len(hits))
@@ -331,7 +344,9 @@ def _bootstrap(
     return np.concatenate(aucs), np.concatenate(tprs, axis=1)
 
 
-def _resample(counts: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+def _resample(
+    counts: Integer[np.ndarray, " level"], rows: int, rng: np.random.Generator
+) -> Integer[np.ndarray, "replicate level"]:
     """Draws as many samples with replacement, `rows` times, and counts them by score, `[replicate, score]`."""
     of_sample = np.repeat(np.arange(len(counts)), counts)
     drawn = of_sample[rng.integers(len(of_sample), size=(rows, len(of_sample)))]
@@ -339,12 +354,18 @@ def _resample(counts: np.ndarray, rows: int, rng: np.random.Generator) -> np.nda
     return np.bincount(drawn.ravel(), minlength=rows * len(counts)).reshape(rows, len(counts))
 
 
-def _estimate(value: float, replicates: np.ndarray) -> Estimate:
+def _estimate(value: float, replicates: Float[np.ndarray, " replicate"]) -> Estimate:
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
 
 
-def _measured(fpr: float, levels: np.ndarray, hits: np.ndarray, alarms: np.ndarray, replicates: np.ndarray) -> TprAtFpr:
+def _measured(
+    fpr: float,
+    levels: Float[np.ndarray, " level"],
+    hits: Integer[np.ndarray, " level"],
+    alarms: Integer[np.ndarray, " level"],
+    replicates: Float[np.ndarray, " replicate"],
+) -> TprAtFpr:
     within = int(_within(alarms[None], fpr)[0])
     found, total = int(hits[:within].sum()), int(hits.sum())
     threshold = float(levels[within - 1]) if within else None

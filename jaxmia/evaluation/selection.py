@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Integer
 from scipy.stats import rankdata
 
 from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misaligned, misalignment, score_all, scores_of
@@ -83,10 +84,10 @@ Fusion = tuple[int, ...]
 class _Trial:
     """Membership (bool `[sample]`) and ranks of the scores (float32 `[candidate, sample]`) of one pseudo-target."""
 
-    members: np.ndarray
-    ranks: np.ndarray
+    members: Bool[np.ndarray, " sample"]
+    ranks: Float32[np.ndarray, "candidate sample"]
 
-    def fused(self, fusion: Fusion) -> np.ndarray:
+    def fused(self, fusion: Fusion) -> Float64[np.ndarray, " sample"]:
         return self.ranks[list(fusion)].mean(0, dtype=np.float64)
 
 
@@ -146,7 +147,7 @@ def select(
     )
 
 
-def choose(tprs: np.ndarray) -> int:
+def choose(tprs: Float[np.ndarray, "candidate target"]) -> int:
     """Index of the first candidate within one standard error of the best; `tprs` is `[candidate, target]`.
 
     >>> choose(np.array([[0.1, 0.1], [0.2, 0.3], [0.3, 0.2]]))
@@ -156,7 +157,7 @@ def choose(tprs: np.ndarray) -> int:
     return next(index for index, own in enumerate(tprs) if (best - own).mean() <= _std_error(best - own) + 1e-12)
 
 
-def check_independent(mask: np.ndarray, targets: np.ndarray) -> None:
+def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[np.ndarray, " target"]) -> None:
     """Rejects masks that reveal a pseudo-target's members: equal to another model's, or balanced over the models.
 
     Args:
@@ -196,7 +197,7 @@ def _check_names(candidates: Sequence[Attack]) -> None:
         raise InputError(f"attack.candidates: {repeated[0]!r} is the name of {names.count(repeated[0])} attacks")
 
 
-def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> np.ndarray:
+def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> Integer[np.ndarray, " target"]:
     """Indices of the pseudo-targets, ascending."""
     models = len(evidence.shadows)
     if models < 4:
@@ -208,7 +209,7 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
     return np.sort(rng.choice(models, min(targets, models), replace=False))
 
 
-def _refuse_rate(masks: np.ndarray, fpr: float) -> None:
+def _refuse_rate(masks: Bool[np.ndarray, "target sample"], fpr: float) -> None:
     """Rejects an FPR that allows no false positive for a pseudo-target (bool `[target, sample]`)."""
     nonmembers = (~masks).sum(1)
     nonmembers = nonmembers[(nonmembers > 0) & (nonmembers < masks.shape[1])]
@@ -219,7 +220,7 @@ def _refuse_rate(masks: np.ndarray, fpr: float) -> None:
         )
 
 
-def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list[_Trial]:
+def _play(evidence: Evidence, attacks: list[Attack], models: Integer[np.ndarray, " target"]) -> list[_Trial]:
     """Scores each of the models as a pseudo-target with every attack."""
     trials = [
         _Trial(
@@ -234,7 +235,7 @@ def _play(evidence: Evidence, attacks: list[Attack], models: np.ndarray) -> list
     return trials
 
 
-def _ranks(attack: Attack, evidence: Evidence) -> np.ndarray:
+def _ranks(attack: Attack, evidence: Evidence) -> Float32[np.ndarray, " sample"]:
     """Rank of each sample's score in (0, 1], float32 `[sample]`."""
     return (rankdata(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
 
@@ -258,13 +259,13 @@ def _attack(usable: list[Attack], fusion: Fusion) -> Attack:
     return usable[fusion[0]] if len(fusion) == 1 else RankFusion(tuple(usable[index] for index in fusion))
 
 
-def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> np.ndarray:
+def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> Float[np.ndarray, "fusion target"]:
     """TPR of each fusion on each pseudo-target, `[fusion, target]`."""
     tprs = [[tpr_at_fpr(trial.fused(fusion), trial.members, fpr) for trial in trials] for fusion in fusions]
     return np.reshape(tprs, (len(fusions), len(trials)))
 
 
-def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list[Fusion]:
+def _grow_fusions(trials: list[_Trial], singles: Float[np.ndarray, "candidate target"], fpr: float) -> list[Fusion]:
     """Builds fusions greedily from the best candidate.
 
     Among many partners one helps by chance, so a fusion must gain two standard errors.
@@ -289,7 +290,9 @@ def _grow_fusions(trials: list[_Trial], singles: np.ndarray, fpr: float) -> list
     return fusions
 
 
-def _expected(trials: list[_Trial], singles: np.ndarray, fpr: float) -> np.ndarray:
+def _expected(
+    trials: list[_Trial], singles: Float[np.ndarray, "candidate target"], fpr: float
+) -> Float[np.ndarray, " target"]:
     """TPR on each pseudo-target of the attack selected on the other half of them, `[target]`."""
     even = np.arange(len(trials)) % 2 == 0
     expected = np.empty(len(trials))
@@ -307,7 +310,7 @@ def _results(
     candidates: Sequence[Attack],
     attacks: list[Attack],
     reasons: dict[str, str],
-    tprs: np.ndarray,
+    tprs: Float[np.ndarray, "candidate target"],
     aucs: list[float],
 ) -> tuple[CandidateResult, ...]:
     best = tprs[tprs.mean(1).argmax()]
@@ -321,7 +324,7 @@ def _results(
     return tuple(found[name] if name in found else CandidateResult(name, reason=reasons[name]) for name in names)
 
 
-def _std_error(values: np.ndarray) -> float:
+def _std_error(values: Float[np.ndarray, " target"]) -> float:
     """Standard error of the mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 

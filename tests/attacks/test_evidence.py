@@ -126,6 +126,7 @@ def with_nan(array, position):
         (change("shadows", lambda x: with_nan(x, (3, 0, 9))), "shadows phi: model 3, view 0, sample 9 is nan"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_bad_arrays_are_refused_by_name(spoil, message):
     good = naive.random_evidence()
     parts = {"target": good.target, "shadows": good.shadows, "mask": good.mask, "labels": good.labels}
@@ -155,5 +156,10 @@ def test_folds_go_along_with_samples_and_targets():
     evidence = Evidence(whole.target, whole.shadows, whole.mask, whole.labels, fold)
     np.testing.assert_array_equal(evidence.take(np.array([3, 0])).fold, fold[[3, 0]])
     np.testing.assert_array_equal(evidence.with_target(whole.target + 1).fold, fold)
+
+
+@pytest.mark.usefixtures("unchecked_arrays")
+def test_folds_of_another_type_or_length_are_refused():
+    whole = naive.random_evidence()
     with pytest.raises(InputError, match=r"fold: is float64 of shape \(2,\), expected \d+ integers"):
         Evidence(whole.target, whole.shadows, whole.mask, whole.labels, np.zeros(2))

@@ -211,6 +211,7 @@ def test_classes_are_figured_apart():
         ([0.1, 0.2], [True], r"shapes \(2,\) and \(1,\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_bad_input_is_refused(scores, members, message):
     with pytest.raises(InputError, match=message):
         roc(np.array(scores), np.array(members))

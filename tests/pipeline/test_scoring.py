@@ -171,6 +171,7 @@ def flat(out: Path) -> None:
         (flat, r"target\.npz: phi has shape \[\], expected \[view, sample\]"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_what_is_missing_or_damaged_is_one_line(planted: tuple[Path, np.ndarray], harm, complaint: str):
     out, _ = planted
     harm(out)
