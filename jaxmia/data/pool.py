@@ -40,6 +40,8 @@ class Pool:
             if not isinstance(getattr(self, name), np.ndarray):
                 raise InputError(f"pool: {name} is a {type(getattr(self, name)).__name__}, expected a NumPy array")
         if self.images is not None:
+            if isinstance(self.images, list | tuple):
+                raise InputError(f"pool: images is a {type(self.images).__name__}, expected a NumPy array")
             _check_samples(self.images)
         sizes = {"labels": len(self.labels), "ids": len(self.ids), "membership": len(self.membership)}
         if self.images is not None:

@@ -89,6 +89,8 @@ def test_arrays_of_another_kind_are_refused():
         Pool(images[0].astype(np.int64)[:2], labels, ids, membership)
     with pytest.raises(InputError, match="pool: labels is a list, expected a NumPy array"):
         Pool(None, [0, 1], ids, membership)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="pool: images is a list, expected a NumPy array"):
+        Pool(images.tolist(), labels, ids, membership)  # type: ignore[arg-type]
 
 
 def test_memberships_can_be_hidden(pool: Pool):
