@@ -51,7 +51,7 @@ def test_its_own_files_are_taken_as_they_are_and_missing_ones_made_again(tmp_pat
 
 def test_a_demonstration_of_another_kind_is_not_overwritten(tmp_path: Path):
     make_demo(tmp_path)
-    with pytest.raises(InputError, match=r"model\.pt: belongs to a demo of another --kind; name"):
+    with pytest.raises(InputError, match=r"model\.pt: belongs to a demo of another --kind; use"):
         make_demo(tmp_path, "table")
 
 
