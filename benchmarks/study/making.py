@@ -139,9 +139,9 @@ class Study:
         shadow = config.shadow.model_copy(update={"count": count})
         pipeline = Pipeline(config.model_copy(update={"shadow": shadow}), out, progress_bar)
         logger.info(f"{case.folder.name}: {name}, {count} models")
-        pipeline.begin()
-        pipeline.query()
-        pipeline.train()
+        with pipeline.begun():
+            pipeline.query()
+            pipeline.train()
 
     def config_of(self, case: Case, name: str) -> Config:
         """The configuration of `matched`, `true`, `default` or `replicas`."""

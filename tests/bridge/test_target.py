@@ -140,8 +140,8 @@ def test_checkpoints_and_wrappers(tmp_path, wrap):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], r"holds list, expected a state_dict: tensors by name$"),
-        ({}, r"holds dict, expected a state_dict"),
+        ([1, 2], r"contains a list, expected a state_dict: tensors by name$"),
+        ({}, r"contains a dict, expected a state_dict"),
         ({"fc.weight": [1.0]}, r"fc\.weight is a list, expected a tensor by name$"),
         ({"a\nb": torch.zeros(1)}, r"a\?b is a tensor of float32, expected a tensor by name$"),
         ({3: torch.zeros(1)}, r"3 is a tensor of float32, expected a tensor by name$"),

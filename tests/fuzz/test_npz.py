@@ -65,6 +65,7 @@ ARRAYS = hnp.arrays(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_arrays_of_any_type_and_shape_are_scored_or_refused(run: Path, name: str):
     valid = load_npz(run / name)
 
