@@ -5,7 +5,6 @@ arrays as well, so that everything around the training is unchanged.
 """
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch import nn
 
 from bridge.graph.convert import in_torch
 from bridge.graph.initial import Draw
-from bridge.graph.program import as_array, example_of
+from bridge.graph.program import example_of
 from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
 from jaxmia.data.augment import View
@@ -84,7 +83,7 @@ class SequentialNetwork:
         values = self.draw(int(jax.random.bits(key, (), jnp.uint32)))
         module = self.modes(True)
         trained = {name for name, value in module.named_parameters() if value.requires_grad}
-        arrays = {name: as_array(values.get(name, value)) for name, value in _tensors(module).items()}
+        arrays = {name: _as_array(values.get(name, value)) for name, value in _tensors(module).items()}
         return (
             {name: array for name, array in arrays.items() if name in trained},
             {name: array for name, array in arrays.items() if name not in trained},
@@ -115,27 +114,25 @@ def sequential_network(
         integers: Whether samples are token ids.
 
     Raises:
-        InputError: The network fails on such samples, or does not return logits.
+        InputError: The network fails on such samples, does not return logits, or creates or reshapes buffers.
     """
     batch = example_of(in_torch(shape), torch.int64 if integers else torch.float32, _SAMPLES)
     try:
+        tried = _copied(modes(True))
+        before = _shapes(tried)
         with torch.random.fork_rng(devices=[]):
-            _copied(modes(True))(batch).sum().backward()
+            tried(batch).sum().backward()
         with torch.no_grad():
-            logits = modes(False)(batch)
+            logits = _copied(modes(False))(batch)
     except Exception as error:  # the user's own code, which can raise anything
         reason = printable((str(error).strip().splitlines() or [""])[0])
         raise InputError(f"{source}: cannot train on samples of {shape}: {type(error).__name__}: {reason}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != _SAMPLES:
         given = list(getattr(logits, "shape", []))
         raise InputError(f"{source}: gives {given} for {_SAMPLES} samples, expected logits [sample, class]")
+    if changed := sorted({name for name, _ in before ^ _shapes(tried)}):
+        raise InputError(f"{source}: buffers have another shape after training on a batch: {', '.join(changed)}")
     return SequentialNetwork(source, shape, logits.shape[1], modes, draw, digest)
-
-
-def digest_of(module: nn.Module) -> str:
-    """SHA-256 of the printed structure of a module and of the names and shapes of its weights."""
-    shapes = sorted((name, tuple(value.shape)) for name, value in _tensors(module).items())
-    return hashlib.sha256(f"{module}\n{shapes}".encode()).hexdigest()
 
 
 class SequentialEnsemble(Ensemble):
@@ -212,8 +209,10 @@ class SequentialEnsemble(Ensemble):
         logits = []
         for place in range(len(jax.tree.leaves(state)[0])):
             own = jax.tree.map(lambda array, place=place: array[place, ...], state)
-            weights = {**own.get("average", own["params"]), **own["stats"]}
-            with self._queried.to(weights), torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            # Copies, since a network may change its buffers in evaluation too, and a query leaves the state as it is.
+            stats = {name: array.copy() for name, array in own["stats"].items()}
+            self._queried.use({**own.get("average", own["params"]), **stats})
+            with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 logits.append(self._queried.module(batch).float().cpu().numpy())
         return _margins(jnp.asarray(np.stack(logits)), labels)
 
@@ -261,7 +260,9 @@ class SequentialEnsemble(Ensemble):
 
     def _optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         if recipe not in self._optimizers:
-            self._optimizers[recipe] = make_optimizer(self._trained.module, recipe, fused=True)
+            # PyTorch's fused updates do not take complex weights.
+            fused = all(value.is_floating_point() for value in self._trained.parameters.values() if value.requires_grad)
+            self._optimizers[recipe] = make_optimizer(self._trained.module, recipe, fused=fused)
         return self._optimizers[recipe]
 
     @cached_property
@@ -308,14 +309,18 @@ class _Bound:
         ]
         """Name of each buffer in the state, the module that has it, and its name there; some are shared."""
 
-    @contextmanager
-    def to(self, arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Uses these parameters and buffers within the block; the arrays contain their new values afterwards."""
+    def use(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Uses these parameters and buffers."""
         tensors = {name: self.tensor(array, self._dtypes[name]) for name, array in arrays.items()}
         for name, parameter in self.parameters.items():
             parameter.data = tensors[name]
         for name, owner, key in self._buffers:
             owner._buffers[key] = tensors[name]
+
+    @contextmanager
+    def to(self, arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Uses these parameters and buffers within the block; the arrays contain their new values afterwards."""
+        self.use(arrays)
         yield
         for name, parameter in self.parameters.items():
             _write_back(arrays[name], parameter.detach())
@@ -326,7 +331,11 @@ class _Bound:
     def remembering(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         """Uses this optimizer state, arrays by kind and parameter, within the block, and updates it."""
         tensors = {
-            kind: {name: self.tensor(array) for name, array in arrays.items()} for kind, arrays in memory.items()
+            kind: {
+                name: self.tensor(array, None if kind == "step" else self._dtypes[name])
+                for name, array in arrays.items()
+            }
+            for kind, arrays in memory.items()
         }
         for name, parameter in self.parameters.items():
             own = {kind: values[name] for kind, values in tensors.items() if name in values}
@@ -336,6 +345,8 @@ class _Bound:
         for kind, arrays in memory.items():
             for name, array in arrays.items():
                 _write_back(array, tensors[kind][name])
+        # Otherwise each recipe's optimizer would keep the memory of its last model.
+        optimizer.state.clear()
 
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Converts an array to a tensor on the device, sharing memory if device and type allow."""
@@ -353,6 +364,16 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+def _shapes(module: nn.Module) -> set[tuple[str, torch.Size]]:
+    return {(name, value.shape) for name, value in _tensors(module).items()}
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor's values in its own type, or in float32 for bfloat16, which NumPy does not have."""
+    value = tensor.detach().cpu()
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy().copy()
+
+
 def _memory(recipe: Recipe, params: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Initial state of a recipe's optimizer."""
     if recipe.optimizer == "adamw":
@@ -368,7 +389,7 @@ def _zeros(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:
     """Copies a tensor to its array unless they share memory."""
     if tensor is not None and tensor.data_ptr() != array.ctypes.data:
-        array[...] = tensor.detach().cpu().numpy()
+        array[...] = _as_array(tensor)
 
 
 @jax.jit

@@ -1,6 +1,8 @@
 """Selects the backend that trains a PyTorch classifier: JAX, many models at once, or PyTorch, one after another."""
 
 import functools
+import hashlib
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Literal
@@ -12,13 +14,14 @@ from bridge.graph.convert import (
     convert_exported,
     convert_module,
     draw_of_exported,
+    frozen_of,
     programs_of_exported,
     programs_of_module,
 )
-from bridge.graph.initial import Draw
+from bridge.graph.initial import Draw, tensors_of
 from bridge.graph.network import ConvertedNetwork
 from bridge.graph.program import switched
-from bridge.sequential import SequentialNetwork, digest_of, sequential_network
+from bridge.sequential import SequentialNetwork, sequential_network
 from jaxmia.errors import InputError, NotConvertible
 from jaxmia.models import TrainableNetwork
 
@@ -46,7 +49,7 @@ def trainable_module(
     def in_torch() -> SequentialNetwork:
         programs = programs_of_module(module, shape, source=source, integers=integers)
         try:
-            digest = ConvertedNetwork(source, shape, 0, programs, draw).digest
+            digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen_of(module)).digest
         except NotConvertible:
             digest = digest_of(module)
         return sequential_network(module.train, draw, shape, digest, source=source, integers=integers)
@@ -72,7 +75,7 @@ def trainable_program(
     draw = draw_of_exported(exported, programs, source=source)
 
     def in_torch() -> SequentialNetwork:
-        digest = ConvertedNetwork(source, shape, 0, programs, draw).digest
+        digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen_of(exported)).digest
         return sequential_network(
             lambda train: switched(exported, train=train).module(),
             draw,
@@ -83,6 +86,23 @@ def trainable_program(
         )
 
     return _by_backend(backend, lambda: convert_exported(exported, shape, draw=draw, source=source), in_torch)
+
+
+def digest_of(module: nn.Module) -> str:
+    """SHA-256 of a module's printed structure, the code of its own classes, and its weights but for their values."""
+    weights = sorted((name, tuple(value.shape), value.requires_grad) for name, value in tensors_of(module).items())
+    code = sorted({_code_of(type(part)) for part in module.modules()})
+    return hashlib.sha256(f"{module}\n{code}\n{weights}".encode()).hexdigest()
+
+
+def _code_of(kind: type) -> str:
+    """Source code of a class outside PyTorch; its name where there is none."""
+    if kind.__module__.partition(".")[0] == "torch":
+        return kind.__qualname__
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__
 
 
 def _by_backend(

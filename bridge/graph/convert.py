@@ -36,9 +36,8 @@ def convert_module(
         NotConvertible: It cannot be exported, or has operators that JAX does not have.
         InputError: It gives no logits.
     """
-    frozen = frozenset(name for name, value in module.named_parameters() if not value.requires_grad)
     programs = programs_of_module(module, shape, source=source, integers=integers)
-    return _checked(source, shape, programs, draw or by_reset(module), frozen)
+    return _checked(source, shape, programs, draw or by_reset(module), frozen_of(module))
 
 
 def convert_exported(
@@ -59,9 +58,14 @@ def convert_exported(
         NotConvertible: It has operators that JAX does not have.
         InputError: It takes batches of one size only, or gives no logits.
     """
-    frozen = frozenset(name for name, value in exported.named_parameters() if not value.requires_grad)
     programs = programs_of_exported(exported, source=source)
-    return _checked(source, shape, programs, draw or draw_of_exported(exported, programs, source=source), frozen)
+    draw = draw or draw_of_exported(exported, programs, source=source)
+    return _checked(source, shape, programs, draw, frozen_of(exported))
+
+
+def frozen_of(network: nn.Module | ExportedProgram) -> frozenset[str]:
+    """Names of parameters without gradient."""
+    return frozenset(name for name, value in network.named_parameters() if not value.requires_grad)
 
 
 def draw_of_exported(exported: ExportedProgram, programs: Programs, *, source: str) -> Draw:

@@ -85,6 +85,8 @@ def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) ->
     """
     resets = {name: reset for node in program.calls for name, reset in _resets_of(program, node)}
     resets |= {name: _MULTIHEAD[end] for name in values for end in _MULTIHEAD if name.endswith(end)}
+    shared = _shared(values)
+    resets = {name: reset for other, reset in resets.items() for name in shared.get(other, (other,))}
     parameters = sorted(set(program.parameters.values()))
     if unknown := [name for name in parameters if name not in resets]:
         logger.warning(
@@ -97,10 +99,20 @@ def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) ->
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             for name in sorted({*parameters, *resets} & set(fresh)):
-                resets.get(name, _reset_alike)(fresh[name])
-        return fresh
+                if name == shared[name][0]:
+                    resets.get(name, _reset_alike)(fresh[name])
+        return {name: fresh[shared[name][0]] for name in fresh}
 
     return draw
+
+
+def _shared(values: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """For each name, all names of the same tensor in alphabetical order: tied weights are one under several."""
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name in sorted(values):
+        value = values[name]
+        names.setdefault((value.data_ptr(), value.shape, value.stride()), []).append(name)
+    return {name: group for group in names.values() for name in group}
 
 
 def _resets_of(program: Program, node: fx.Node) -> list[tuple[str, _Reset]]:

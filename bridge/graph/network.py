@@ -90,9 +90,10 @@ class ConvertedNetwork:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what it computes in both modes, and of the names and shapes of its weights."""
+        """SHA-256 of what it computes in both modes, the names and shapes of its weights, and which are frozen."""
         shapes = sorted((name, tuple(value.shape)) for name, value in self._example.items())
         parts = [*(self.programs(train, None).digest for train in (True, False)), repr(shapes), repr(self.shape)]
+        parts += sorted(self.frozen)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:

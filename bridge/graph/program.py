@@ -162,12 +162,13 @@ def export(module: nn.Module, example: torch.Tensor, *, train: bool, any_batch: 
     """Exports a module in training or evaluation mode.
 
     Args:
-        module: The module; its mode is afterwards what it was.
+        module: The module; its modes, attributes and buffers are afterwards what they were.
         example: A batch that it takes.
         train: The mode.
         any_batch: Whether the program takes batches of any size, or only of the example's.
     """
-    before = module.training
+    # What a module keeps for later calls, such as a mask, would be a tensor without values.
+    before = [(part, {**vars(part), "_buffers": part._buffers.copy()}) for part in module.modules()]
     shapes = ({0: Dim.DYNAMIC},) if any_batch else None
     # The fast path of nn.MultiheadAttention in evaluation is one operator that no other program knows.
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -178,7 +179,8 @@ def export(module: nn.Module, example: torch.Tensor, *, train: bool, any_batch: 
             return torch.export.export(module.train(train), (example,), dynamic_shapes=shapes)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        module.train(before)
+        for part, attributes in before:
+            part.__dict__ = attributes
 
 
 def example_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, batch: int = _EXAMPLES) -> torch.Tensor:

@@ -13,11 +13,11 @@ from torch import nn
 from bridge.graph.initial import by_factory
 from bridge.networks import build
 from bridge.open import open_pool, open_target
-from bridge.trainable import Backend, trainable_module, trainable_program
+from bridge.trainable import Backend, digest_of, trainable_module, trainable_program
 from jaxmia.api import train_shadows
 from jaxmia.cli.main import main
 from jaxmia.config import Augment, EnsembleConfig, Recipe, load_config
-from jaxmia.data.augment import views
+from jaxmia.data.augment import View, views
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.leaderboard.submission import read_scores_csv
@@ -32,6 +32,7 @@ from tests.challenge import make_challenge, make_pool
 from tests.conftest import telling
 
 TOGETHER = EnsembleConfig(width=3, conv="unrolled", devices=1)
+DTYPES = ("float64", "bfloat16")
 RECIPE = Recipe(known=0, epochs=2, batch_size=8, learning_rate=0.05, label_smoothing=0.1, precision="float32")
 
 
@@ -56,6 +57,69 @@ class Counting(nn.Module):
             self.seen = self.seen + len(images)
         hidden = self.third(torch.tanh(self.second(torch.tanh(self.first(images.flatten(1))))))
         return self.head(self.norm(hidden))
+
+
+class Complex(nn.Module):
+    """Multiplies the spectrum of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.randn(6, 4, dtype=torch.complex64)), nn.Linear(24, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head((torch.fft.rfft2(images[:, 0]) * self.weight).abs().flatten(1))
+
+
+class Typed(nn.Module):
+    """Computes in its own type, and has a large integer."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, 3, dtype=dtype)
+        self.register_buffer("large", torch.tensor(2**40 + 7))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.flatten(1).to(self.head.weight.dtype)) + (self.large - 2**40 - 7)
+
+
+class Counts(nn.Module):
+    """Counts its batches in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, 3)
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches += 1
+        return self.head(images.flatten(1)) * (1 + self.batches)
+
+
+class Grows(nn.Module):
+    """Creates a buffer in its first training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, 3)
+        self.register_buffer("mean", None)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = images.mean(0).detach()
+        return self.head(images.flatten(1))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self, frozen: bool = False) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(36, 36), nn.Linear(36, 36), nn.Linear(36, 3)
+        self.second.weight = self.first.weight
+        self.head.weight.requires_grad_(not frozen)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(images.flatten(1))))))
 
 
 def network(factory: Any, backend: Backend = "auto") -> TrainableNetwork:
@@ -102,6 +166,36 @@ def test_a_model_does_not_depend_on_those_trained_with_it():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("factory", [Complex, *(functools.partial(Typed, getattr(torch, kind)) for kind in DTYPES)])
+def test_weights_and_buffers_keep_their_types(factory: Any, optimizer: str):
+    """As PyTorch trains them, whose own optimizer would keep its memory in the type of the weights."""
+    one = setup(factory, "torch", optimizer=optimizer, epochs=3, learning_rate=0.02)
+    curve = train(one, [0]).extra["curve"][0]
+    assert curve[-1, 1] < curve[0, 1], "the loss falls"
+
+
+def test_a_query_leaves_the_state_as_it_is():
+    one = setup(Counts, "torch")
+    ensemble = one.ensemble(one.plan(TOGETHER, 1))
+    state, index = ensemble.init([0]), np.arange(8)
+    first, second = (np.asarray(ensemble.margins(state, index, View())[0]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert state["stats"]["batches"] == 0
+
+
+def test_frozen_weights_and_changed_code_belong_to_the_key():
+    for backend in ("torch", "jax"):
+        plain, frozen = (network(functools.partial(Tied, frozen), backend).describe() for frozen in (False, True))
+        assert plain != frozen
+    texts = ("return x.flatten(1) * 2", "return x.flatten(1) * 3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inspect.getsource", lambda kind: texts[0])
+        before = digest_of(Tied())
+        patch.setattr("inspect.getsource", lambda kind: texts[1])
+        assert digest_of(Tied()) != before
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(optimizer: str, tmp_path: Path):
     one = setup(Counting, "torch", optimizer=optimizer, ema=0.9)
     whole = train(one, [3])
@@ -116,9 +210,14 @@ def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(optimizer: s
     np.testing.assert_array_equal(resumed.extra["curve"], whole.extra["curve"])
 
 
-def test_a_program_of_a_file_trains_as_it_does_in_jax():
+@pytest.mark.parametrize(
+    "module",
+    [nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)), Tied()],
+    ids=["normalised", "tied"],
+)
+def test_a_program_of_a_file_trains_as_it_does_in_jax(module: nn.Module):
     """Exported in evaluation, it trains in training."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    module = module.eval()
     example, sizes = (torch.zeros(2, 1, 6, 6),), ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(module, example, dynamic_shapes=sizes)
     before = {name: value.clone() for name, value in program.state_dict.items()}
@@ -149,8 +248,9 @@ def test_what_jax_cannot_compute_is_trained_in_pytorch_and_said(caplog: pytest.L
             nn.Sequential(nn.Linear(6, 3)),
             r"^net: gives \[3, 1, 6, 3\] for 3 samples, expected logits \[sample, class\]$",
         ),
+        (Grows(), r"^net: buffers have another shape after training on a batch: mean$"),
     ],
-    ids=["another input", "no logits"],
+    ids=["another input", "no logits", "a new buffer"],
 )
 def test_a_module_that_is_no_classifier_is_refused(module: nn.Module, message: str):
     with pytest.raises(InputError, match=message):
