@@ -394,4 +394,4 @@ def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:
 
 @jax.jit
 def _margins(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return logit_margin(logits, labels), logits.argmax(-1) == labels
+    return logit_margin(logits, labels), logits.argmax(-1) == jnp.broadcast_to(labels, logits.shape[:-1])
