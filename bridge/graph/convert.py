@@ -22,19 +22,19 @@ def convert_module(
     source: str = "network",
     integers: bool = False,
 ) -> ConvertedNetwork:
-    """Converts a module.
+    """Converts a PyTorch module to a network that JAX computes.
 
     Args:
-        module: The module; its weights do not matter.
+        module: The module; the network does not start from the values of its weights.
         shape: Shape of a sample in a pool: `(height, width, channel)` for images, which the module takes as
-            `[sample, channel, height, width]`; any other shape as it is.
-        draw: Its initial weights; by default each part's own `reset_parameters` draws them.
-        source: Where it comes from, for messages.
-        integers: Whether samples are integers, such as numbers of words.
+            `[sample, channel, height, width]`; samples of any other shape are passed unchanged.
+        draw: Draws the initial weights; by default each submodule's own `reset_parameters` does.
+        source: Name of the module's origin, for messages.
+        integers: Whether samples are integers, such as token ids.
 
     Raises:
-        NotConvertible: It cannot be exported, or has operators that JAX does not have.
-        InputError: It gives no logits.
+        NotConvertible: The module cannot be exported, or uses an operator that has no counterpart in JAX.
+        InputError: The module does not return logits.
     """
     programs = programs_of_module(module, shape, source=source, integers=integers)
     return _checked(source, shape, programs, draw or by_reset(module), frozen_of(module))
@@ -43,20 +43,20 @@ def convert_module(
 def convert_exported(
     exported: ExportedProgram, shape: _Shape, *, draw: Draw | None = None, source: str = "program"
 ) -> ConvertedNetwork:
-    """Converts a program of `torch.export`.
+    """Converts a program of `torch.export` to a network that JAX computes.
 
     Normalisation and dropout switch to training mode, even if the program was exported in evaluation mode. Decisions of
     Python code, such as a module's own stochastic depth, stay as they were exported.
 
     Args:
         exported: The program.
-        shape: As of `convert_module`.
-        draw: Its initial weights; by default as the layers of `torch.nn` that use them draw them.
-        source: Where it comes from, for messages.
+        shape: Shape of a sample, as in `convert_module`.
+        draw: Draws the initial weights; by default as in the layers of `torch.nn` that use them.
+        source: Name of the program's origin, for messages.
 
     Raises:
-        NotConvertible: It has operators that JAX does not have.
-        InputError: It takes batches of one size only, or gives no logits.
+        NotConvertible: The program uses an operator that has no counterpart in JAX.
+        InputError: The program accepts only one batch size, or does not return logits.
     """
     programs = programs_of_exported(exported, source=source)
     draw = draw or draw_of_exported(exported, programs, source=source)
@@ -69,7 +69,7 @@ def frozen_of(network: nn.Module | ExportedProgram) -> frozenset[str]:
 
 
 def draw_of_exported(exported: ExportedProgram, programs: Programs, *, source: str) -> Draw:
-    """Initial weights of an exported program, as the layers of `torch.nn` that use them draw them."""
+    """Returns a function that draws an exported program's initial weights as the layers of `torch.nn` would."""
     values = {**dict(exported.named_parameters()), **dict(exported.named_buffers())}
     return by_use(programs(True, None), values, source)
 
@@ -85,9 +85,9 @@ def _checked(source: str, shape: _Shape, programs: Programs, draw: Draw, frozen:
 
 
 def programs_of_module(module: nn.Module, shape: _Shape, *, source: str, integers: bool) -> Programs:
-    """Exports a module for batches of any size or, where it does not allow that, for each size on its own.
+    """Exports a module for batches of any size or, if that is impossible, for each batch size separately.
 
-    Arguments as of `convert_module`; the programs raise `NotConvertible`.
+    The arguments are those of `convert_module`. The returned function raises `NotConvertible` if an export fails.
     """
     example = functools.partial(example_of, in_torch(shape), torch.int64 if integers else torch.float32)
 
@@ -110,16 +110,16 @@ def programs_of_module(module: nn.Module, shape: _Shape, *, source: str, integer
 
 
 def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
-    """Takes an exported program apart in both modes.
+    """Decomposes an exported program into core operators, for training and for evaluation mode.
 
     Raises:
-        NotConvertible: PyTorch cannot take it apart.
-        InputError: It takes batches of one size only.
+        NotConvertible: PyTorch cannot decompose the program.
+        InputError: The program accepts only one batch size.
     """
 
     if size := _batch_of(exported):
         raise InputError(
-            f"{source}: takes batches of exactly {size}, its shadow models need batches of any size; export it with a "
+            f"{source}: takes batches of exactly {size}, but shadow models need batches of any size; export it with a "
             "dynamic batch dimension: torch.export.export(network, (example,), "
             "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), where example has two samples or more"
         )
@@ -128,7 +128,7 @@ def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
     def of(train: bool) -> Program:
         try:
             return in_core_operators(switched(exported, train=train))
-        except Exception as error:  # of a program that somebody else made
+        except Exception as error:  # whatever a stranger's program leads to
             raise NotConvertible(f"{source}: {_reason(error)}") from error
 
     return lambda train, size: of(train)
@@ -148,5 +148,5 @@ def _reason(error: Exception) -> str:
 
 
 def in_torch(shape: _Shape) -> _Shape:
-    """Shape of a sample as PyTorch has it: channels first."""
+    """Shape of a sample in PyTorch's order, channels first."""
     return (shape[2], *shape[:2]) if len(shape) == 3 else shape

@@ -117,7 +117,7 @@ def test_exported_program_trains_shadows_of_itself(tmp_path: Path):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_program_of_fixed_batches_says_at_once_how_to_export_it(tmp_path: Path, backend: str):
-    message = r"^\S+model\.pt2: takes batches of exactly 3, its shadow models need .*dynamic_shapes=\(\{0: torch\.exp"
+    message = r"^\S+model\.pt2: takes batches of exactly 3, but shadow models need .*dynamic_shapes=\(\{0: torch\.exp"
     pipeline = Pipeline(challenge(tmp_path, "fixed", backend=backend), tmp_path / "run")
     with pytest.raises(InputError, match=message):
         _ = pipeline.setup

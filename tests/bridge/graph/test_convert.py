@@ -81,10 +81,10 @@ def test_program_exported_in_evaluation_drops_in_training():
 def test_program_of_one_batch_size_is_refused_with_the_way_to_export_it():
     """The way that the message shows serves. Batches of one sample cannot even be normalised."""
     alone = torch.export.export(zoo.TableMLP().eval(), (torch.zeros(1, 12),))
-    with pytest.raises(InputError, match=r"^one\.pt2: takes batches of exactly 1, its shadow models need "):
+    with pytest.raises(InputError, match=r"^one\.pt2: takes batches of exactly 1, but shadow models need "):
         convert_exported(alone, ROW, source="one.pt2")
     with pytest.raises(
-        InputError, match=r"^model\.pt2: takes batches of exactly 4, its shadow models need .*"
+        InputError, match=r"^model\.pt2: takes batches of exactly 4, but shadow models need .*"
     ) as error:
         convert_exported(saved(zoo.TableMLP(), ROW, any_batch=False), ROW, source="model.pt2")
     call = re.search(r"torch\.export\.export\(.*\},\)\)", str(error.value))
