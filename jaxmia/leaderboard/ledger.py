@@ -39,7 +39,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The server did not get as far as the file: wrong key, wrong address, moved."""
     BUSY = "busy"
-    """The server asked to come back later."""
+    """The server asked to try again later."""
     UNSENT = "unsent"
     """The file never left whole, so it cannot have been accepted."""
     UNKNOWN = "unknown"

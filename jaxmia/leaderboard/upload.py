@@ -99,7 +99,7 @@ def _interpret(response: Response, key: SecretStr) -> Answer:
     if status == 413:
         return Answer(Outcome.REJECTED, f"the file is too large for the leaderboard (413){said}")
     if status == 429 or (status == 503 and retry_after is not None):
-        return Answer(Outcome.BUSY, f"the leaderboard asks to come back later ({status}){said}", retry_after)
+        return Answer(Outcome.BUSY, f"the leaderboard asks to try again later ({status}){said}", retry_after)
     if 400 <= status < 500:
         return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
     return Answer(Outcome.UNKNOWN, f"the leaderboard failed ({status}){said}; the file may have been accepted")
@@ -122,7 +122,7 @@ def _no_json(response: Response) -> str:
         return f"more than {MAX_ANSWER_BYTES:,} bytes"
     if "html" in response.headers.get("Content-Type", "") or response.payload.lstrip().startswith(b"<"):
         return "an HTML page instead of JSON (is the address right?)"
-    return "no JSON object"
+    return "not a JSON object"
 
 
 def _json(payload: bytes) -> Any:

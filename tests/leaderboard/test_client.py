@@ -98,7 +98,7 @@ def slowly(act):
 
 # What the server answers, what is known then, and what the user reads.
 MAYBE = "; the file may have been accepted"
-NO_JSON = "the answer (200) is no JSON object" + MAYBE
+NO_JSON = "the answer (200) is not a JSON object" + MAYBE
 ANSWERS = {
     "wrong key": (answer(401, '{"error": "who?"}'), Outcome.REFUSED,
                   "the key was refused (401): who?; check JAXMIA_API_KEY"),
@@ -307,7 +307,7 @@ def test_busy_for_ever_is_given_up(csv, ledger, wait):
     with hostile(answer(429, Retry_After="0")) as server:
         line = refusal(csv, server.url, ledger, wait=wait)
         assert len(server.requests) == 4
-    assert line == f"{csv}: {server.url}: the leaderboard asks to come back later (429)"
+    assert line == f"{csv}: {server.url}: the leaderboard asks to try again later (429)"
 
 
 @pytest.mark.parametrize(
