@@ -19,7 +19,8 @@ def _target(results: Results) -> str:
     challenge = results.config.fields.challenge if results.config else None
     if challenge is None or challenge.target is None:
         return ""
-    return f"{challenge.target}, network {challenge.architecture}"
+    network = "identified from its weights" if challenge.architecture == "auto" else challenge.architecture
+    return f"{challenge.target}, network {network}"
 
 
 def _data(results: Results) -> str:

@@ -86,7 +86,7 @@ def _private(results: Results) -> Figure | None:
     figures = results.truth.figures
     measured = figures.at(results.metrics.fpr)
     basis = (
-        f"{figures.members:,} private members and {figures.nonmembers:,} private non-members, by the given truth file"
+        f"{figures.members:,} private members and {figures.nonmembers:,} private non-members of the given truth file"
     )
     return Figure("private", measured, basis) if measured else None
 
@@ -130,7 +130,7 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
         )
     if metrics.audit:
         remarks.append(
-            f"This is an informed audit: each sample was scored by shadows trained with the true memberships of all "
+            f"This is an audit: each sample was scored by shadows trained with the true memberships of all "
             f"samples outside its fold, one of {metrics.audit.folds}."
         )
     if metrics.audit and (other := metrics.audit.uninformed) and other.tpr_gain:
@@ -150,8 +150,8 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
     if metrics.unlike_shadows:
         remarks.append(
             f"The target is unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations "
-            "from theirs, which chance exceeds for fewer than one target in 10,000. Results on shadows may not apply "
-            "to it; jaxmia match searches for a better recipe."
+            "from theirs, a distance that fewer than one in 10,000 targets of the shadows' recipe would reach. Results "
+            "on shadows may not apply to it; jaxmia match searches for a better recipe."
         )
     if {"expected", "public"} <= set(figures):
         expected, public = figures["expected"].estimate, figures["public"].estimate

@@ -131,7 +131,7 @@ def test_the_report_says_that_it_is_an_audit(audited):
     audit, _ = audited
     page = write_report(audit.out).read_text()
     assert f" in each of {FOLDS} folds" in page
-    assert "This is an informed audit: each sample was scored by shadows trained with the true" in page
+    assert "This is an audit: each sample was scored by shadows trained with the true" in page
     assert "Without known memberships, the attack" in page
 
 
