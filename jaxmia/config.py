@@ -231,7 +231,7 @@ class EnsembleConfig(_Section):
     width: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of models trained at once; auto measures which is fastest."""
     conv: Lowering | Literal["sequential", "auto"] = "auto"
-    """How the convolutions of an ensemble are lowered; auto measures which is fastest."""
+    """How the convolutions of models trained at once are computed; auto measures which is fastest."""
     devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """Number of local devices over which the models are sharded."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 600.0
@@ -267,7 +267,7 @@ class AttackConfig(_Section):
     """Attack whose scores are submitted; auto selects it by attacking shadow models as pseudo-targets.
     `package.module:Class` names your own."""
     candidates: tuple[str, ...] = ()
-    """Your own attacks, as `package.module:Class`, that auto considers beside the standard ones."""
+    """Your own attacks, as `package.module:Class`, that auto considers besides the standard ones."""
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """False positive rate at which the attack maximises the true positive rate."""
     targets: Annotated[int, Field(ge=4)] = 32
@@ -309,7 +309,7 @@ class MatchConfig(_Section):
     models: Annotated[int, Field(ge=2)] = 4
     """Number of models trained by each recipe."""
     trials: Annotated[int, Field(ge=1)] = 24
-    """Largest number of combinations tried beside the configured recipe; if there are more, a random draw of them."""
+    """Largest number of combinations tried besides the configured recipe; if there are more, a random draw of them."""
 
 
 class Config(_Section):

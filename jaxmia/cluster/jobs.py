@@ -56,7 +56,7 @@ def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int 
     if nodes > models:
         raise InputError(f"nodes: {nodes} is more than {models}, the number of models (shadow.count in {config})")
     if not 1 <= jobs <= models // nodes:
-        each = f" by that of nodes ({nodes})" if nodes > 1 else ""
+        each = f" divided by the number of nodes ({nodes})" if nodes > 1 else ""
         raise InputError(
             f"--jobs {jobs}: must be from 1 to {models // nodes}, the number of models (shadow.count in {config}){each}"
         )

@@ -19,7 +19,7 @@ from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
 TARGETS = 32
 LARGEST_FUSION = 4
 MAX_CORRELATION = 6.0
-"""Standard deviations of chance beyond which a correlation between masks shows that they are dependent."""
+"""Largest correlation by chance between independent masks, in standard deviations; a larger one is rejected."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Selection:
 
     Attributes:
         chosen: The selected attack.
-        fpr: False positive rate at which the TPR is compared.
+        fpr: False positive rate at which the attacks are compared.
         targets: Number of pseudo-targets.
         expected: Mean TPR on held-out pseudo-targets: selected on one half of them and measured on the other, both
             ways. It applies to targets trained as the shadows were.
@@ -178,8 +178,8 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
     correlation = float((unit[targets] * counts).sum(1).mean())
     if abs(correlation) > limit:
         raise InputError(
-            f"shadows mask: membership correlates by {correlation:.2f} with the number of other models that hold the "
-            "sample, expected independent masks; leaving one model out would tell its members"
+            f"shadows mask: membership correlates by {correlation:.2f} with the number of other models trained on "
+            "the sample, expected independent masks; leaving one model out would reveal its members"
         )
     others = unit[targets] @ unit.T
     others[np.arange(len(targets)), targets] = 0
@@ -187,7 +187,8 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
     if abs(others[row, model]) > limit:
         raise InputError(
             f"shadows mask: models {targets[row]} and {model} have masks that correlate by {others[row, model]:.2f}, "
-            "expected independent ones; score models with equal masks apart, or name an attack instead of auto"
+            "expected independent ones; score models with equal masks in separate runs, or name an attack instead of "
+            "auto"
         )
 
 

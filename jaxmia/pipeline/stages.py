@@ -41,7 +41,7 @@ ProgressBar = Callable[[str], AbstractContextManager[Callable[["Progress"], None
 
 
 def no_progress_bar(title: str) -> AbstractContextManager[Callable[["Progress"], None]]:
-    """Shows nothing."""
+    """A progress bar that shows nothing."""
     del title
     return nullcontext(lambda progress: None)
 
@@ -189,7 +189,7 @@ class Pipeline:
             "pool": self.setup.pool_digest,
         }
         if path.exists() and metadata_of(path, load_npz(path)).get("cache_key") == cache_key:
-            logger.info("target: scores exist already")
+            logger.info("target: margins exist already")
             return
         from jaxmia.training.query import query_target
 

@@ -96,7 +96,7 @@ def test_more_jobs_than_models_are_refused(shared: Path, config: Path, jobs: int
 @pytest.mark.parametrize(
     ("jobs", "nodes", "complaint"),
     [
-        (3, 3, r"--jobs 3: must be from 1 to 2, the number of models \(shadow.count in .*\) by that of nodes \(3\)"),
+        (3, 3, r"--jobs 3: must be from 1 to 2, the number of models \(.*\) divided by the number of nodes \(3\)"),
         (1, 9, r"nodes: 9 is more than 8, the number of models"),
     ],
 )
