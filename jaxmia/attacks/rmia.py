@@ -13,12 +13,12 @@ from jaxmia.errors import InputError
 
 @dataclass(frozen=True)
 class Rmia:
-    """Fraction of the population z with `ratio(x) / ratio(z) > gamma`, where `ratio = p / pbar`, averaged over views.
+    """RMIA: the fraction of samples z with `ratio(x) / ratio(z) > gamma`, where `ratio = p / pbar`.
 
-    The population is all samples of the evidence. Because it is shared, the fraction is a step function of `ratio(x)`.
-    Ties are broken by that ratio (its geometric mean over views), in steps too small to change the order of different
-    fractions. So with one view it ranks as BASE does; with several, an extreme ratio in one view counts only by its
-    rank.
+    The population from which z comes is all samples of the evidence. Because it is shared, the fraction is a step
+    function of `ratio(x)`. It is averaged over views. Ties are broken by that ratio (its geometric mean over views), in
+    steps too small to change the order of different fractions. So with one view RMIA ranks samples as BASE does; with
+    several, an extreme ratio in one view counts only by its rank.
 
     Attributes:
         gamma: Factor by which the sample must be more likely than z.

@@ -55,7 +55,7 @@ class Masks:
 
     @property
     def free(self) -> np.ndarray:
-        """Whether a sample is drawn for each model, so that it can be scored, bool `[sample]`."""
+        """Whether a sample's membership is drawn for each model, so that it can be scored, bool `[sample]`."""
         return self.fixed == DRAWN
 
     def __call__(self, models: Sequence[int]) -> np.ndarray:

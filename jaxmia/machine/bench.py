@@ -1,4 +1,4 @@
-"""Training throughput of this machine in images/s, by way of training and width, compared with PyTorch."""
+"""Measures how many images/s this machine trains, by method and number of models at once, compared with PyTorch."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 OURS, PYTORCH, OTHER = "jaxmia", "PyTorch", "other"
-"""Kinds of contenders."""
+"""Kinds of contenders: jaxmia itself, PyTorch, and other tools."""
 
 
 class Timed(Protocol):
@@ -39,7 +39,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to train models.
+    """A method of training models whose speed is measured.
 
     Attributes:
         name: Name shown in tables.
@@ -107,7 +107,7 @@ class Scale:
 
 
 def name_of(lowering: str, convolutional: bool) -> str:
-    """Name of one of jaxmia's ways: its lowering, or `vmap` where no convolution is there to be unrolled."""
+    """Name of one of jaxmia's methods: its lowering, or `vmap` for `unrolled` if the network has no convolutions."""
     return lowering if convolutional or lowering != "unrolled" else "vmap"
 
 
@@ -118,7 +118,7 @@ def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seco
     or runs out of memory has no figure.
 
     Args:
-        contenders: Ways to train.
+        contenders: Methods of training.
         scale: Constants from which figures are computed.
         repeats: Number of timed repeats of each contender.
         seconds: Minimum duration of a repeat.

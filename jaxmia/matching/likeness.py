@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 MIN_PER_SIDE = 20
-"""Smallest number of public members, and of non-members, on which models are compared."""
+"""Smallest number of public members, and also of public non-members, on which models are compared."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Likeness:
         """Terms of the target's energy score, `[model]`: each model's distance minus half of that from its peers.
 
         The distance alone would favour recipes whose models are all alike and lie between those of others. The expected
-        energy score is smallest for the recipe that trained the target (Gneiting and Raftery, 2007): over models, each
-        sample's share of it is the continuous ranked probability score of the target's margin on that sample.
+        energy score is smallest for the recipe that trained the target (Gneiting and Raftery, 2007). Averaged over
+        models, each sample's share of it is the continuous ranked probability score of the target's margin on that
+        sample.
         """
         return self.distances - self.peers / 2
 
@@ -51,7 +52,7 @@ class Likeness:
 def likeness(
     target: np.ndarray, members: np.ndarray, phi: np.ndarray, mask: np.ndarray, correct: np.ndarray
 ) -> Likeness:
-    """Compares models of one recipe with the target, each on the samples where both are on the same side.
+    """Compares models of one recipe with the target, each on the samples on which both were trained or neither was.
 
     Args:
         target: The target's margins in nats, `[sample]`.

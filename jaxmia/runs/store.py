@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Shadow models that were trained as one chunk, with their margins on every sample.
+    """Shadow models that were trained as one group, with their margins on every sample; one file holds one chunk.
 
     Attributes:
-        model: Numbers of the models, int `[model]`.
+        model: Number that identifies each model, from 0, int `[model]`.
         mask: Whether each model was trained on each sample, bool `[model, sample]`.
         phi: Logit margins in nats, float32 `[model, view, sample]`.
         accuracy: Accuracy on OUT samples, float32 `[model]`.
         accuracy_in: Accuracy on IN samples, float32 `[model]`.
         extra: Further arrays with a leading model axis, such as training curves.
         metadata: Provenance as plain JSON: recipe, data, versions, device.
-        diverged: Numbers of models of the chunk that have no finite margins and are left out.
+        diverged: Which models of the chunk have no finite margins and are left out, by number.
     """
 
     model: np.ndarray
@@ -124,7 +124,7 @@ class ScoreStore:
         return {model for entry in self.index() for model in entry.diverged} - self.models()
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of IN and of OUT models of each sample, int `[sample]`.
+        """Counts the IN and the OUT models of each sample, int `[sample]`.
 
         Reads only masks. Skips files that cannot be read and those of another pool than the first.
         """

@@ -49,7 +49,7 @@ class Ensemble:
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._seed), jnp.asarray(models, jnp.uint32))
 
     def init(self, models: Sequence[int]) -> State:
-        """Initialises the states of models; each is computed alone, so that rounding cannot depend on the width."""
+        """Initialises the states of models, one by one, so that rounding does not depend on how many there are."""
         keys = self.keys(models)
         states = [self.programs.init(keys[i]) for i in range(len(models))]
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *states)
