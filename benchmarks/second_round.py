@@ -11,7 +11,7 @@ with the probabilities that the first 32 give, calibrated on pseudo-targets and 
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,21 +67,6 @@ RECIPES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Chances(Masks):
-    """Masks in which each sample has a probability of its own to be IN.
-
-    Attributes:
-        chance: Probability of being IN, `[sample]`.
-    """
-
-    chance: np.ndarray
-
-    def __call__(self, models) -> np.ndarray:
-        drawn = [np.random.default_rng([self.seed, model]).random(len(self.chance)) < self.chance for model in models]
-        return np.stack(drawn)
-
-
 def calibrated(evidence: Evidence, attack: Attack, targets: int = ROUND) -> np.ndarray:
     """Probability that each sample is a member, `[sample]`, by isotonic regression on pseudo-targets."""
     played = list(evidence.pseudo_targets(range(min(targets, len(evidence.shadows)))))
@@ -110,7 +95,7 @@ def train(out: Path, images: Path, recipe: str, seed: int) -> None:
         first = Evidence(phi[2 * ROUND + number][None], phi[:ROUND, None], mask[:ROUND], pool.labels[private])
         chance = np.where(setup.masks.free, 0.5, setup.masks.fixed).astype(float)
         chance[private] = np.clip(calibrated(first, FIRST), KEPT, 1 - KEPT)
-        masks = Chances(seed + 1000 * (number + 1), setup.masks.fixed, chance)
+        masks = Masks(seed + 1000 * (number + 1), setup.masks.fixed, chance)
         own_phi, own_mask = _trained(replace(setup, masks=masks), range(ROUND))
         found |= {f"phi_{number}": own_phi[:, private], f"mask_{number}": own_mask[:, private]}
         found |= {f"chance_{number}": chance[private]}

@@ -47,7 +47,7 @@ def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str
     programs = Programs(trainer, plan)
     compiled = programs.lower(width, POOL, STEPS).compile()
     images = width * STEPS * batch_size
-    found = kernels(compiled.as_text())
+    found = kernels(str(compiled.as_text()))
     moved, launched, flops = Counter[str](), Counter[str](), 0
     for kernel in found:
         moved[kernel.kind] += kernel.times * kernel.bytes

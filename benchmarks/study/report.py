@@ -28,7 +28,7 @@ RUN_SIZES = (8, 16, 32, 64, 128, 256)
 SOURCES = (
     *sorted(Path(jaxmia.attacks.__file__).parent.glob("*.py")),
     *(
-        Path(module.__file__)
+        Path(str(module.__file__))
         for module in (
             published,
             strength,
