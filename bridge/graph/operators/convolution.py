@@ -11,6 +11,8 @@ from bridge.graph.tensor import Tensor, channels_last, common_dtype, stored
 from jaxmia.models import Compute
 
 _Conv = Callable[..., jax.Array]
+_LANES = 16
+"""Features that the kernels for CPUs compute at once."""
 
 
 def _convolution(
@@ -90,8 +92,8 @@ def _forward(
         # A row of images: the fast convolutions have two spatial axes.
         output = _forward(conv, inputs[:, None], weights[None], [1, *strides], [(0, 0), *pads], [1, *dilation], groups)
         return output.squeeze(1)
-    if len(strides) == 2 and groups == 1 and set(dilation) == {1}:
-        return conv(inputs, weights, strides, pads)
+    if len(strides) == 2:
+        return _in_groups(conv, inputs, _spread(weights, dilation), strides, pads, groups)
     axes = "DHW"[-len(strides) :]
     layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     return lax.conv_general_dilated(
@@ -103,6 +105,37 @@ def _forward(
         dimension_numbers=layout,
         feature_group_count=groups,
     )
+
+
+def _spread(weights: jax.Array, dilation: list[int]) -> jax.Array:
+    """A kernel with zeros between its taps, which convolves as the dilated one does."""
+    gaps = [(0, 0, gap - 1) for gap in dilation]
+    return lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
+
+
+def _in_groups(
+    conv: _Conv,
+    inputs: jax.Array,
+    weights: jax.Array,
+    strides: list[int],
+    pads: list[tuple[int, int]],
+    groups: int,
+) -> jax.Array:
+    """Convolves groups one after another, narrow ones several at once by a kernel with zeros between them.
+
+    A convolution with groups is slow in XLA on a CPU, most of all under `vmap`.
+    """
+    if groups == 1:
+        return conv(inputs, weights, strides, pads)
+    *taps, channels, features = weights.shape
+    features //= groups
+    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * features <= _LANES))
+    parts = weights.reshape(*taps, 1, channels, groups // joined, joined, features)
+    diagonal = jnp.eye(joined, dtype=weights.dtype).reshape(1, 1, joined, 1, 1, joined, 1)
+    kernels = jnp.moveaxis(parts * diagonal, 4, 0).reshape(-1, *taps, joined * channels, joined * features)
+    pieces = jnp.split(inputs, len(kernels), -1)
+    outputs = [conv(piece, kernel, strides, pads) for piece, kernel in zip(pieces, kernels, strict=True)]
+    return jnp.concatenate(outputs, -1)
 
 
 def _depthwise(
