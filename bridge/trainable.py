@@ -1,6 +1,5 @@
 """Selects the backend that trains a PyTorch classifier: JAX, many models at once, or PyTorch, one after another."""
 
-import functools
 import hashlib
 import inspect
 import logging
@@ -11,8 +10,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bridge.graph.convert import (
-    convert_exported,
-    convert_module,
+    checked_network,
     draw_of_exported,
     frozen_of,
     programs_of_exported,
@@ -45,17 +43,16 @@ def trainable_module(
     Raises:
         InputError: It does not classify such samples, or `backend` is `jax` and it cannot be converted.
     """
+    programs, frozen = programs_of_module(module, shape, source=source, integers=integers), frozen_of(module)
 
     def in_torch() -> SequentialNetwork:
-        programs = programs_of_module(module, shape, source=source, integers=integers)
         try:
-            digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen_of(module)).digest
+            digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen).digest
         except NotConvertible:
             digest = digest_of(module)
         return sequential_network(module.train, draw, shape, digest, source=source, integers=integers)
 
-    convert = functools.partial(convert_module, module, shape, draw=draw, source=source, integers=integers)
-    return _by_backend(backend, convert, in_torch)
+    return _by_backend(backend, lambda: checked_network(source, shape, programs, draw, frozen), in_torch)
 
 
 def trainable_program(
@@ -72,10 +69,10 @@ def trainable_program(
         InputError: As in `trainable_module`, or the program has a fixed batch size.
     """
     programs = programs_of_exported(exported, source=source)
-    draw = draw_of_exported(exported, programs, source=source)
+    draw, frozen = draw_of_exported(exported, programs, source=source), frozen_of(exported)
 
     def in_torch() -> SequentialNetwork:
-        digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen_of(exported)).digest
+        digest = ConvertedNetwork(source, shape, 0, programs, draw, frozen).digest
         return sequential_network(
             lambda train: switched(exported, train=train).module(),
             draw,
@@ -85,7 +82,7 @@ def trainable_program(
             integers=integers,
         )
 
-    return _by_backend(backend, lambda: convert_exported(exported, shape, draw=draw, source=source), in_torch)
+    return _by_backend(backend, lambda: checked_network(source, shape, programs, draw, frozen), in_torch)
 
 
 def digest_of(module: nn.Module) -> str:

@@ -37,7 +37,7 @@ def convert_module(
         InputError: The module does not return logits.
     """
     programs = programs_of_module(module, shape, source=source, integers=integers)
-    return _checked(source, shape, programs, draw or by_reset(module), frozen_of(module))
+    return checked_network(source, shape, programs, draw or by_reset(module), frozen_of(module))
 
 
 def convert_exported(
@@ -60,7 +60,7 @@ def convert_exported(
     """
     programs = programs_of_exported(exported, source=source)
     draw = draw or draw_of_exported(exported, programs, source=source)
-    return _checked(source, shape, programs, draw, frozen_of(exported))
+    return checked_network(source, shape, programs, draw, frozen_of(exported))
 
 
 def frozen_of(network: nn.Module | ExportedProgram) -> frozenset[str]:
@@ -74,7 +74,10 @@ def draw_of_exported(exported: ExportedProgram, programs: Programs, *, source: s
     return by_use(programs(True, None), values, source)
 
 
-def _checked(source: str, shape: _Shape, programs: Programs, draw: Draw, frozen: frozenset[str]) -> ConvertedNetwork:
+def checked_network(
+    source: str, shape: _Shape, programs: Programs, draw: Draw, frozen: frozenset[str]
+) -> ConvertedNetwork:
+    """Creates a network of programs after checking that JAX has their operators; raises as `convert_module`."""
     try:
         classes = programs(False, None).classes
     except ValueError as error:
