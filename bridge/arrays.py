@@ -6,7 +6,7 @@ import numpy as np
 
 from bridge.fields import check_lengths, ids_of, labels_of, membership_of
 from jaxmia.data.kinds import TOKEN_TYPE
-from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.data.pool import ROUNDING, UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 
@@ -14,7 +14,6 @@ KINDS = ("images", "features", "tokens")
 _FEATURE_TYPES = ("bool", "uint8", "float16", "float32", "float64")
 """Types of features that are kept as they are; other integers become floats."""
 _EXACT_IN_FLOAT32 = 2**24
-_ROUNDING = 1e-5
 
 
 def load_arrays(path: Path, *, known: bool, max_bytes: int, num_classes: int | None) -> Pool:
@@ -69,7 +68,7 @@ def check_pixels(path: Path, name: str, images: np.ndarray) -> None:
         InputError: A pixel is outside; the message names it and its image.
     """
     for index, image in enumerate(images):
-        outside = image[~((image >= -_ROUNDING) & (image <= 1 + _ROUNDING))]
+        outside = image[~((image >= -ROUNDING) & (image <= 1 + ROUNDING))]
         if outside.size:
             raise InputError(f"{path}: {name}[{index}] has a pixel {outside[0]}, allowed are 0 to 1")
 

@@ -1,13 +1,11 @@
 """Opens the samples and the target named in the `challenge` section of a configuration."""
 
-from pathlib import Path
-
 from bridge.challenge import categories_of, load_challenge, load_split
 from bridge.target import Target, load_target
 from jaxmia.config import ChallengeConfig
 from jaxmia.data.pool import Pool
 from jaxmia.data.scaling import standardised
-from jaxmia.errors import InputError
+from jaxmia.data.sources import named_file
 
 
 def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
@@ -69,20 +67,3 @@ def open_target(challenge: ChallengeConfig) -> Target:
         classes=challenge.classes,
         max_bytes=challenge.max_bytes,
     )
-
-
-def named_file(challenge: ChallengeConfig, field: str) -> Path:
-    """Returns the file named by a field of the section.
-
-    Raises:
-        InputError: The field is not set, or the file does not exist.
-    """
-    path = getattr(challenge, field)
-    if path is None:
-        raise InputError(
-            f"challenge.{field}: not set; give the file in --config (jaxmia init writes one) or with "
-            f"--challenge.{field} FILE"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file (challenge.{field})")
-    return path

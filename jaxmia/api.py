@@ -30,6 +30,7 @@ from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
+from jaxmia.training.logits import check_target
 
 if TYPE_CHECKING:
     from jaxmia.models import TrainableNetwork
@@ -200,8 +201,8 @@ def attack(
         candidates: Your own attacks that `auto` considers beside the standard ones.
 
     Raises:
-        InputError: The name is unknown, an object given as an attack is not one, `fpr` is not between 0 and 1, or the
-            shadow models are too few for the attack or belong to another pool.
+        InputError: The target is no function, the name is unknown, an object given as an attack is not one, `fpr` is
+            not between 0 and 1, or the shadow models are too few for the attack or belong to another pool.
 
     >>> pool = Pool(
     ...     np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array(["a", "b"]), np.array([1, -1], np.int8)
@@ -217,8 +218,7 @@ def attack(
 
     images = pool.images_to("query")
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
-    named = None if name == AUTO else named_attack(name) if isinstance(name, str) else check_attack(name, "name")
-    own = [check_attack(candidate, "candidates") for candidate in candidates]
+    named, own = _attack_of(name), _own_attacks(candidates)
     seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     free = np.arange(len(pool)) if shadows.free is None else np.flatnonzero(shadows.free)
@@ -229,6 +229,19 @@ def attack(
     scores = np.full(len(pool), np.nan)
     scores[free] = score_all(chosen, evidence)
     return AttackResult(pool, scores, chosen.name, selection)
+
+
+def _attack_of(name: str | Attack) -> Attack | None:
+    """The attack that was given or named; None for `auto`."""
+    if isinstance(name, str):
+        return None if name == AUTO else named_attack(name)
+    return check_attack(name, "name")
+
+
+def _own_attacks(candidates: Sequence[Attack]) -> list[Attack]:
+    if not isinstance(candidates, list | tuple):
+        raise InputError(f"candidates: a {type(candidates).__name__} is not a list of attacks, such as [MyAttack()]")
+    return [check_attack(candidate, "candidates") for candidate in candidates]
 
 
 def audit(
@@ -269,9 +282,11 @@ def audit(
         on_progress: Called with the progress of each fold.
 
     Raises:
-        InputError: A membership is unknown, there are fewer than two folds or more than samples, or as in
-            `train_shadows` and `attack`.
+        InputError: The target is no function, a membership is unknown, there are fewer than two folds or more than
+            samples, or as in `train_shadows` and `attack`.
     """
+    check_target(target)
+    chosen = _attack_of(name) or AUTO
     if not pool.public.all():
         raise InputError(f"pool: the membership of {int((~pool.public).sum())} samples is unknown; an audit needs all")
     if not 2 <= folds <= len(pool):
@@ -300,4 +315,4 @@ def audit(
         fold=fold,
         free=None,
     )
-    return attack(pool, target, joined, name, fpr=fpr)
+    return attack(pool, target, joined, chosen, fpr=fpr)

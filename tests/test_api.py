@@ -73,6 +73,28 @@ def test_own_attacks_take_part_in_auto_and_what_is_none_is_refused(pool: Pool):
         attack(pool, unasked, shadows, Excess)  # type: ignore[arg-type]
 
 
+def test_a_target_or_attacks_of_another_kind_are_refused_before_anything_is_trained(pool: Pool):
+    from bridge.target import Target
+    from jaxmia.data.preprocessing import Preprocessing
+
+    known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
+    shadows = TrainedShadows(np.zeros((4, 1, len(pool)), np.float32), np.zeros((4, len(pool)), bool))
+    foreign: list[tuple[object, str]] = [
+        (Target(untrained, "t.pt", 3, Preprocessing()), "target: a Target cannot be called, .*; give its method query"),
+        (untrained(pool.images_to("test")), "target: a ndarray cannot be called, expected a function of a batch of im"),
+    ]
+    for target, complaint in foreign:
+        with pytest.raises(InputError, match=complaint):
+            attack(pool, target, shadows, "margin")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=complaint):
+            audit(known, target)  # type: ignore[arg-type]
+    for candidates in (Excess(), "lira", 3, None):
+        with pytest.raises(InputError, match=r"candidates: a \w+ is not a list of attacks, such as \[MyAttack\(\)\]"):
+            attack(pool, unasked, shadows, candidates=candidates)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"attack.name: 'margim' is unknown; did you mean 'margin'\?"):
+        audit(known, unasked, name="margim")
+
+
 def test_features_are_shown_as_they_are_whatever_the_recipe_does():
     rng = np.random.default_rng(0)
     rows = Pool(

@@ -1,6 +1,6 @@
 """Fields of the configuration that are set on the command line with `--section.field VALUE`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -36,6 +36,24 @@ def configure(path: Path | None, overrides: Sequence[str]) -> "Config":
     from jaxmia.files import read_yaml
 
     return configure_content(read_yaml(path) if path else {}, str(path), overrides)
+
+
+def configure_run(
+    path: Path | None, overrides: Sequence[str], required: Collection[str] = ("public", "private", "target")
+) -> "Config":
+    """Loads a configuration as `configure` does, for a command that opens the files of the challenge.
+
+    Their paths are checked here, before anything is imported that takes seconds.
+
+    Raises:
+        InputError: The file is invalid, a required field of the challenge is not set, or a file does not exist.
+        UsageError: As in `configure`.
+    """
+    from jaxmia.data.sources import check_files
+
+    config = configure(path, overrides)
+    check_files(config.challenge, required)
+    return config
 
 
 def configure_content(content: Mapping[str, Any], source: str, overrides: Sequence[str]) -> "Config":

@@ -12,6 +12,9 @@ from jaxmia.provenance import digest
 
 UNKNOWN = -1
 
+ROUNDING = 1e-5
+"""How far outside of 0 to 1 rounding may put a pixel."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -25,6 +28,9 @@ class Pool:
         ids: Unique ids, str `[sample]`.
         membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
 
+    Raises:
+        InputError: An array has the wrong type, shape, length or range, a number is not finite, or an id is repeated.
+
     >>> images = np.zeros((3, 8, 8, 1), np.uint8)
     >>> Pool(images, np.array([0, 1, 1]), np.array(["a", "b", "c"]), np.array([1, 0, -1])).public
     array([ True,  True, False])
@@ -36,18 +42,20 @@ class Pool:
     membership: np.ndarray
 
     def __post_init__(self) -> None:
-        for name in ("labels", "ids", "membership"):
-            if not isinstance(getattr(self, name), np.ndarray):
-                raise InputError(f"pool: {name} is a {type(getattr(self, name)).__name__}, expected a NumPy array")
+        arrays = {"labels": self.labels, "ids": self.ids, "membership": self.membership}
+        given = arrays if self.images is None else arrays | {"images": self.images}
+        for name, array in given.items():
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"pool: {name} is a {type(array).__name__}, expected a NumPy array")
+            if name != "images" and array.ndim != 1:
+                raise InputError(f"pool: {name} has shape {list(array.shape)}, expected [sample]")
         if self.images is not None:
-            if isinstance(self.images, list | tuple):
-                raise InputError(f"pool: images is a {type(self.images).__name__}, expected a NumPy array")
             _check_samples(self.images)
-        sizes = {"labels": len(self.labels), "ids": len(self.ids), "membership": len(self.membership)}
-        if self.images is not None:
-            sizes["images"] = len(self.images)
+        sizes = {name: len(array) for name, array in given.items()}
         if len(set(sizes.values())) > 1:
             raise InputError("pool: lengths differ: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+        _check_ids(self.ids)
+        _check_integers(self.labels, self.membership)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,30 +101,33 @@ class Pool:
                 repeated, a label is negative, or a membership is not one of 1, 0, -1.
         """
         arrays = load_npz(path, required=("ids", "labels", "membership"))
-        for name in ("ids", "labels", "membership"):
-            if arrays[name].ndim != 1:
-                raise InputError(f"{path}: {name} has shape {arrays[name].shape}, expected [sample]")
         try:
             ids = arrays["ids"].astype(np.str_)
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: ids: {error.object!r} is not ASCII text") from error
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise InputError(f"{path}: ids: {str(values[counts > 1][0])!r} occurs {counts.max()} times, expected once")
-        for name in ("labels", "membership"):
-            if arrays[name].dtype.kind not in "iub":
-                raise InputError(f"{path}: {name} is {arrays[name].dtype}, expected integers")
-        labels, membership = arrays["labels"], arrays["membership"]
-        strange = (labels < 0) | (labels > np.iinfo(np.int32).max)
-        if strange.any():
-            raise InputError(f"{path}: labels: {labels[strange][0]} is not a class; classes are counted from 0")
-        strange = ~np.isin(membership, (UNKNOWN, 0, 1))
-        if strange.any():
-            raise InputError(f"{path}: membership: {membership[strange][0]} is not one of 1, 0, -1 (unknown)")
         try:
-            return cls(None, labels.astype(np.int32), ids, membership.astype(np.int8))
+            loaded = cls(None, arrays["labels"], ids, arrays["membership"])
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {str(error).removeprefix('pool: ')}") from error
+        return replace(loaded, labels=loaded.labels.astype(np.int32), membership=loaded.membership.astype(np.int8))
+
+
+def _check_ids(ids: np.ndarray) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(f"pool: ids: {str(values[counts > 1][0])!r} occurs {counts.max()} times, expected once")
+
+
+def _check_integers(labels: np.ndarray, membership: np.ndarray) -> None:
+    for name, values in (("labels", labels), ("membership", membership)):
+        if values.dtype.kind not in "iub":
+            raise InputError(f"pool: {name} is {values.dtype}, expected integers")
+    strange = (labels < 0) | (labels > np.iinfo(np.int32).max)
+    if strange.any():
+        raise InputError(f"pool: labels: {labels[strange][0]} is not a class; classes are counted from 0")
+    strange = ~np.isin(membership, (UNKNOWN, 0, 1))
+    if strange.any():
+        raise InputError(f"pool: membership: {membership[strange][0]} is not one of 1, 0, -1 (unknown)")
 
 
 def _check_samples(samples: np.ndarray) -> None:
@@ -129,3 +140,17 @@ def _check_samples(samples: np.ndarray) -> None:
         raise InputError(
             f"pool: rows of {samples.dtype} may be features or token ids; give features as float32, token ids as int32"
         )
+    _check_numbers(samples)
+
+
+def _check_numbers(samples: np.ndarray) -> None:
+    """Checks what training and queries would not notice: NaN, infinity, and images in other units."""
+    if samples.ndim == 4 and samples.dtype != np.uint8 and samples.dtype.kind != "f":
+        raise InputError(f"pool: images are {samples.dtype}, expected uint8 in 0 to 255 or floats in 0 to 1")
+    if samples.dtype.kind != "f" or not samples.size:
+        return
+    for number in (samples.min(), samples.max()):  # a NaN is both
+        if not np.isfinite(number):
+            raise InputError(f"pool: images hold {number}, expected finite numbers")
+        if samples.ndim == 4 and not -ROUNDING <= number <= 1 + ROUNDING:
+            raise InputError(f"pool: images hold {number}, allowed are floats from 0 to 1, or uint8 from 0 to 255")

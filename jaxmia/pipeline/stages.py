@@ -15,6 +15,7 @@ from jaxmia.config import Config, save_config
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
+from jaxmia.data.sources import named_file
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
@@ -177,8 +178,6 @@ class Pipeline:
 
     def query(self) -> None:
         """Queries the target on every sample in every view."""
-        from bridge.open import named_file
-
         path = RunDir(self.out).target
         cache_key = {
             "target": file_digest(named_file(self.config.challenge, "target")),

@@ -12,6 +12,7 @@ from jaxmia.data.masks import Masks, draw_folds
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError, printable
 from jaxmia.files import load_npz
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
 
@@ -68,7 +69,9 @@ def read_matrices(out: Path) -> Matrices:
         InputError: A file is missing, damaged, or belongs to another pool than the others.
     """
     run = RunDir(out)
+    _refuse_missing(run, run.pool)
     pool = Pool.load(run.pool)
+    _refuse_missing(run, run.target)
     target = load_npz(run.target, required=("phi",))["phi"]
     if target.ndim != 2:
         raise InputError(f"{run.target}: phi has shape {list(target.shape)}, expected [view, sample]")
@@ -91,6 +94,18 @@ def read_matrices(out: Path) -> Matrices:
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
     return Matrices(pool, evidence, shadows, everyone, free)
+
+
+def _refuse_missing(run: RunDir, path: Path) -> None:
+    """Says which command writes a file if it is missing."""
+    if path.exists():
+        return
+    if not run.path.is_dir():
+        raise InputError(f"{run.path}: no such folder")
+    if run.metrics.exists() and (families := RunMetrics.read(run.path).families):
+        runs = ", ".join(family.run for family in families)
+        raise InputError(f"{run.path}: was fused from {runs}; score these and fuse them again")
+    raise InputError(f"{path}: no such file; jaxmia query --out {run.path} with the configuration of the run writes it")
 
 
 def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:

@@ -20,7 +20,11 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
     Returns:
         A function that raises InputError if a result is not an array of numbers, has the wrong shape or too few
         classes, or contains probabilities.
+
+    Raises:
+        InputError: The target is no function, or a PyTorch module, which takes tensors.
     """
+    check_target(target)
 
     def query(images: np.ndarray) -> np.ndarray:
         answer = target(images)
@@ -37,6 +41,26 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
         return logits
 
     return query
+
+
+def check_target(target: object) -> None:
+    """Checks that a target can be called with a batch of images.
+
+    Raises:
+        InputError: It is no function, or a PyTorch module, which takes tensors.
+    """
+    kind = type(target)
+    if any(base.__module__ == "torch.nn.modules.module" for base in kind.__mro__):
+        raise InputError(
+            f"target: a {kind.__name__} is a PyTorch module, expected a function of a NumPy batch of pool images that "
+            "returns logits, such as bridge.target.load_target(...).query"
+        )
+    if not callable(target):
+        hint = "; give its method query" if callable(getattr(target, "query", None)) else ""
+        raise InputError(
+            f"target: a {kind.__name__} cannot be called, expected a function of a batch of images that returns logits"
+            f"{hint}"
+        )
 
 
 def _refuse_shape(logits: np.ndarray, samples: int, classes: int) -> None:

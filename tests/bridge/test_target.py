@@ -440,3 +440,12 @@ def test_a_tensor_with_a_gradient_is_no_answer_and_what_to_return_is_said():
     with pytest.raises(InputError, match=r"^target: returned a Tensor .*; return a NumPy array, as by logits\.detach"):
         ask(target)
     assert ask(lambda batch: target(batch).detach()).shape == (1, len(pool))
+
+
+def test_a_module_is_no_target_and_what_is_one_is_said():
+    class Own(nn.Linear):
+        pass
+
+    complaint = r"target: a Own is a PyTorch module, .* NumPy batch .*, such as bridge.target.load_target\(...\).query$"
+    with pytest.raises(InputError, match=complaint):
+        query_target(Own(4, 2), np.zeros((3, 4), np.float32), np.zeros(3, np.int32), views(("identity",)), 3)

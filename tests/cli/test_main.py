@@ -214,8 +214,9 @@ def test_a_runs_own_configuration_is_used_unless_another_is_given(capsys, plante
 
 def test_what_is_missing_is_one_line(capsys, planted: tuple[Path, np.ndarray], tmp_path: Path):
     out, _ = planted
-    assert refusal(capsys, "score", "--out", tmp_path / "none", code=1).endswith("none/pool.npz: no such file")
-    assert "submission.csv: cannot be read" in refusal(capsys, "evaluate", out, "--truth", tmp_path / "t.csv", code=1)
+    assert refusal(capsys, "score", "--out", tmp_path / "none", code=1).endswith("none: no such folder")
+    line = refusal(capsys, "evaluate", out, "--truth", tmp_path / "t.csv", code=1)
+    assert line == f"{out}: has no submission.csv; jaxmia score --out {out} writes it once models are trained"
     (tmp_path / "s.csv").write_text("id,score\na,1\nb,0\n")
     assert "t.csv: cannot be read" in refusal(
         capsys, "evaluate", tmp_path / "s.csv", "--truth", tmp_path / "t.csv", code=1
@@ -224,6 +225,49 @@ def test_what_is_missing_is_one_line(capsys, planted: tuple[Path, np.ndarray], t
     assert "1 of its 2 ids have no score: 'c'" in refusal(
         capsys, "evaluate", tmp_path / "s.csv", "--truth", truth, code=1
     )
+
+
+def test_score_says_which_command_writes_what_is_missing(capsys, planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    for name in ("target.npz", "pool.npz"):
+        (out / name).unlink()
+        line = refusal(capsys, "score", "--out", out, code=1)
+        said = f"no such file; jaxmia query --out {out} with the configuration of the run writes it"
+        assert line == f"{out / name}: {said}"
+
+
+def test_what_was_fused_is_not_scored_itself(capsys, planted: tuple[Path, np.ndarray], tmp_path: Path):
+    out, _ = planted
+    for again in (out, shutil.copytree(out, tmp_path / "again")):
+        call(capsys, "score", "--out", again, "--attack.name", "margin")
+    call(capsys, "fuse", out, tmp_path / "again", "--out", tmp_path / "fused")
+    line = refusal(capsys, "score", "--out", tmp_path / "fused", code=1)
+    assert line.endswith(f"was fused from {out}, {tmp_path / 'again'}; score these and fuse them again")
+
+
+def test_an_audit_s_directory_is_evaluated_by_its_own_figures(capsys, planted: tuple[Path, np.ndarray]):
+    out, members = planted
+    Pool(None, np.zeros(400, int), np.arange(400).astype(str), members.astype(np.int8)).save(out / "pool.npz")
+    call(capsys, "score", "--out", out, "--attack.name", "margin")
+    line = refusal(capsys, "evaluate", out, "--truth", out / "truth.csv", code=1)
+    assert line == (
+        f"{out}: has no submission.csv, as no membership was unknown (as in an audit); its figures are in "
+        f"{out / 'metrics.json'}, and jaxmia report --out {out} shows them"
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "train", "query", "match", "audit"])
+def test_a_wrong_path_is_refused_before_jax_or_torch_are_imported(command: str, tmp_path: Path):
+    (tmp_path / "p.pt").write_bytes(b"")
+    arguments = [command, "--out", "o", "--challenge.public", "p.pt", "--challenge.private", "p.pt"]
+    code = (
+        "import sys, jaxmia.cli.main\n"
+        f"try: jaxmia.cli.main.main({[*arguments, '--challenge.target', 'wrong.pt']})\n"
+        "finally: print(sorted({'jax', 'torch', 'flax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr) == ("[]\n", "jaxmia: wrong.pt: no such file (challenge.target)\n")
 
 
 def test_a_command_without_configuration_takes_no_fields(capsys, tmp_path: Path):

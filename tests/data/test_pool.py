@@ -46,14 +46,14 @@ def test_other_types_of_the_same_values_are_read(tmp_path: Path, field: str, val
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("ids", np.array([["a", "b", "c"]]), r"ids has shape \(1, 3\), expected \[sample\]"),
+        ("ids", np.array([["a", "b", "c"]]), r"ids has shape \[1, 3\], expected \[sample\]"),
         ("ids", np.array(["a", "b", "a"]), "ids: 'a' occurs 2 times, expected once"),
         ("ids", np.array([b"a", b"b", b"\xff"]), "ids: .* is not ASCII text"),
         ("labels", np.array([0.0, 1.0, 2.0]), "labels is float64, expected integers"),
         ("labels", np.array(["0", "1", "2"]), "labels is <U1, expected integers"),
         ("labels", np.array([0, 1, -1]), "labels: -1 is not a class"),
         ("labels", np.array([0, 1, 2**40]), f"labels: {2**40} is not a class"),
-        ("labels", np.array([0, 1]), "pool: lengths differ: labels 2, ids 3, membership 3"),
+        ("labels", np.array([0, 1]), "lengths differ: labels 2, ids 3, membership 3"),
         ("membership", np.array([1, 0, 2]), "membership: 2 is not one of 1, 0, -1"),
         ("membership", np.array([1, 0, 255], np.uint8), "membership: 255 is not one of 1, 0, -1"),
         ("membership", np.array([1.0, 0.0, np.nan]), "membership is float64, expected integers"),
@@ -91,6 +91,32 @@ def test_arrays_of_another_kind_are_refused():
         Pool(None, [0, 1], ids, membership)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="pool: images is a list, expected a NumPy array"):
         Pool(images.tolist(), labels, ids, membership)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ids", np.array(["a", "b", "a"]), "ids: 'a' occurs 2 times, expected once"),
+        ("ids", np.array([7, 8, 7]), "ids: '7' occurs 2 times, expected once"),
+        ("labels", np.array([0, -3, 1]), "labels: -3 is not a class; classes are counted from 0"),
+        ("labels", np.array([0.0, 1.0, 2.0]), "labels is float64, expected integers"),
+        ("labels", np.array([[0], [1], [2]]), r"labels has shape \[3, 1\], expected \[sample\]"),
+        ("membership", np.array([1, 0, 2]), r"membership: 2 is not one of 1, 0, -1 \(unknown\)"),
+        ("images", np.full((3, 4, 4, 1), np.nan, np.float32), "images hold nan, expected finite numbers"),
+        ("images", np.array([[1.0], [np.inf], [0.0]]), "images hold inf, expected finite numbers"),
+        ("images", np.full((3, 4, 4, 1), 255.0), "images hold 255.0, allowed are floats from 0 to 1, or uint8 from 0"),
+        ("images", np.zeros((3, 4, 4, 1), np.int64), "images are int64, expected uint8 in 0 to 255 or floats in 0 to"),
+        ("images", memoryview(b"abc"), "images is a memoryview, expected a NumPy array"),
+    ],
+)
+def test_a_pool_made_in_python_is_held_to_the_same_rules(field: str, value: np.ndarray, complaint: str):
+    good = {**GOOD, "images": np.zeros((3, 4, 4, 1), np.uint8)}
+    with pytest.raises(InputError, match=f"^pool: {complaint}"):
+        Pool(**{**good, field: value})
+
+
+def test_features_may_be_of_any_size():
+    assert len(Pool(np.array([[1e9], [-1e9], [0.5]]), **GOOD)) == 3
 
 
 def test_memberships_can_be_hidden(pool: Pool):

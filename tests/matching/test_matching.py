@@ -387,7 +387,7 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     monkeypatch.setattr("jaxmia.matching.match", found)
     monkeypatch.setattr("jaxmia.training.devices.prepare_devices", lambda: None)
     config = tmp_path / "config.yaml"
-    config.write_text("shadow: {epochs: 5}")
+    config.write_text(f"shadow: {{epochs: 5}}\nchallenge: {{public: {config}, private: {config}, target: {config}}}")
     main(["match", "--config", str(config), "--out", str(tmp_path), "--match.epochs", "7", "9", "--match.models", "3"])
     assert seen[0].config.match == MatchConfig(epochs=(7, 9), models=3)
     captured = capsys.readouterr()

@@ -7,6 +7,7 @@ import pytest
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
 from jaxmia.runs import presence as module
+from jaxmia.runs.claims import Claims
 from jaxmia.runs.presence import presence
 
 KEY, OTHER = {"seed": 3, "shadow": {"epochs": 4}}, {"seed": 3, "shadow": {"epochs": 5}}
@@ -61,3 +62,22 @@ def test_what_a_process_that_ended_has_left_refuses_nobody(tmp_path: Path, left:
     with presence(tmp_path, OTHER):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ([] if left == "killed" else ["0123.process"])
+
+
+def test_a_process_of_another_machine_refuses_other_configurations_only_until_its_file_is_removed(tmp_path: Path):
+    """Whether it lives cannot be known, so the message says what to do if it has ended."""
+    with presence(tmp_path, KEY):
+        (own,) = tmp_path.iterdir()
+        content = json.loads(own.read_text()) | {"machine": "another", "host": "far"}
+    left = tmp_path / "0123.process"
+    left.write_text(json.dumps(content))
+    assert Claims(tmp_path).others() == [], "it claims no models"
+    with presence(tmp_path, KEY):
+        pass
+    assert list(tmp_path.iterdir()) == [left]
+    refusal = rf"^{left}: process \d+ of far trains .*, or remove this file if that process has ended$"
+    with pytest.raises(InputError, match=refusal), presence(tmp_path, OTHER):
+        pytest.fail("it is let in")
+    left.unlink()
+    with presence(tmp_path, OTHER):
+        pass

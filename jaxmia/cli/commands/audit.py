@@ -39,10 +39,11 @@ class Audit:
         """Runs the audit."""
         from jaxmia.cli.commands.run import show_metrics
         from jaxmia.cli.display import output, progress_bar
-        from jaxmia.cli.overrides import configure
+        from jaxmia.cli.overrides import configure_run
+
+        config = configure_run(self.config, overrides, required=("public", "target"))
         from jaxmia.pipeline import audit
 
-        config = configure(self.config, overrides)
         planned = audit.Audit(config, self.out, self.folds, self.truth, self.compare, progress_bar)
         if self.dry_run:
             output(f"audit: {planned.cost()}")

@@ -34,13 +34,30 @@ class Evaluate:
         from jaxmia.evaluation.metrics import figures
         from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth
 
-        path = RunDir(self.scores).submission if self.scores.is_dir() else self.scores
+        path = _submission_of(self.scores) if self.scores.is_dir() else self.scores
         scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
         result = figures(scores, members)
         if self.json:
             output(json.dumps(result.to_dict(), indent=2))
         else:
             output(figures_table(result, f"{path}: {result.members} members, {result.nonmembers} non-members"))
+
+
+def _submission_of(out: Path) -> Path:
+    """The submission of a run directory.
+
+    Raises:
+        InputError: There is none; the message says why.
+    """
+    run = RunDir(out)
+    if run.submission.exists():
+        return run.submission
+    if run.metrics.exists():
+        raise InputError(
+            f"{out}: has no submission.csv, as no membership was unknown (as in an audit); its figures are in "
+            f"{run.metrics}, and jaxmia report --out {out} shows them"
+        )
+    raise InputError(f"{out}: has no submission.csv; jaxmia score --out {out} writes it once models are trained")
 
 
 @dataclass

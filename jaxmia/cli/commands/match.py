@@ -28,12 +28,13 @@ class Match:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the search."""
         from jaxmia.cli.display import match_table, output, progress_bar
-        from jaxmia.cli.overrides import configure
+        from jaxmia.cli.overrides import configure_run
+
+        config = configure_run(self.config, overrides)
         from jaxmia.matching import match
         from jaxmia.pipeline.stages import Pipeline
         from jaxmia.training.devices import prepare_devices
 
-        config = configure(self.config, overrides)
         prepare_devices()
         output(match_table(match(Pipeline(config, self.out, progress_bar))))
         logger.info(f"match: the best recipe is in {RunDir(self.out).matched}; pass it to `jaxmia run --config`")

@@ -63,7 +63,9 @@ class Run:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs all stages."""
-        _run(_configure(self.config, overrides), self.out, as_json=self.json)
+        from jaxmia.cli.overrides import configure_run
+
+        _run(configure_run(self.config, overrides), self.out, as_json=self.json)
 
 
 @dataclass
@@ -85,11 +87,13 @@ class Train:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Trains the models."""
         from jaxmia.cli.display import progress_bar
-        from jaxmia.pipeline.run import train
+        from jaxmia.cli.overrides import configure_run
         from jaxmia.pipeline.shard import Shard
 
         shard = Shard.parse(self.shard)
-        config = _configure(self.config, overrides)
+        config = configure_run(self.config, overrides)
+        from jaxmia.pipeline.run import train
+
         train(config, self.out, shard=shard, coordinator=self.coordinator, progress_bar=progress_bar)
 
 
@@ -113,9 +117,12 @@ class Query:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Queries the models."""
         from jaxmia.cli.display import progress_bar
+        from jaxmia.cli.overrides import configure_run
+
+        config = configure_run(self.config, overrides)
         from jaxmia.pipeline.run import query
 
-        query(_configure(self.config, overrides), self.out, shadows=self.shadows, progress_bar=progress_bar)
+        query(config, self.out, shadows=self.shadows, progress_bar=progress_bar)
 
 
 @dataclass
@@ -138,19 +145,14 @@ class Score:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores the samples."""
+        from jaxmia.cli.overrides import configure
         from jaxmia.pipeline.scoring import score
 
         own = RunDir(self.out).config
-        config = _configure(self.config or (own if own.exists() else None), overrides)
+        config = configure(self.config or (own if own.exists() else None), overrides)
         if self.config is None:
             _refuse_unnamed_code(own, config, overrides)
         show_metrics(score(self.out, config.attack), self.json)
-
-
-def _configure(path: Path | None, overrides: Sequence[str]) -> "Config":
-    from jaxmia.cli.overrides import configure
-
-    return configure(path, overrides)
 
 
 def _refuse_unnamed_code(path: Path, config: "Config", overrides: Sequence[str]) -> None:
