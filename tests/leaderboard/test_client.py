@@ -1,11 +1,14 @@
 import errno
 import gzip
+import hashlib
 import io
 import json
 import logging
 import os
 import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -21,12 +25,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from rich.console import Console
+from urllib3.util import connection
 
 from bridge.challenge import save_challenge
 from jaxmia.cli.main import main
 from jaxmia.errors import InputError
 from jaxmia.leaderboard import client
 from jaxmia.leaderboard.ledger import (
+    MAX_WAIT,
     Cooldowns,
     Outcome,
     Record,
@@ -201,6 +207,20 @@ def test_the_documents_show_each_case_as_the_user_reads_it():
     assert [line for line in told if f"`{line}`" not in text] == []
 
 
+def test_the_documents_give_the_times_that_hold():
+    text = " ".join((Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text().split())
+    connect, read, total = (f"{seconds:g} seconds" for seconds in (Limits().connect, Limits().read, Limits().total))
+    success, failure = (f"{span // timedelta(minutes=1)}" for span in (Cooldowns().success, Cooldowns().failure))
+    for told in (
+        f"no progress for {connect}, before the whole file was sent",
+        f"no answer for {read} ",
+        f"still sending the file after {total} ",
+        f"the cooldown ({success} minutes after a success, {failure} after a failure)",
+        f"at most {MAX_WAIT // timedelta(hours=1)} hours",
+    ):
+        assert told in text
+
+
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [(301, "refused"), (302, "unknown"), (303, "unknown"), (307, "refused"), (308, "refused")],
@@ -286,6 +306,51 @@ def test_plain_http_behind_an_https_address_is_told(csv, ledger, monkeypatch):
     assert read_ledger(ledger)[-1].outcome is Outcome.UNSENT
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_a_certificate_that_nobody_vouches_for_gets_no_key(csv, ledger, tmp_path):
+    pem = tmp_path / "own.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", pem],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    received = []
+
+    def greet(connection):
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+            received.append(tls.recv(2**16))
+
+    with hostile(Unread(greet)) as server:
+        url = server.url.replace("http:", "https:")
+        assert refusal(csv, url, ledger).startswith(f"{csv}: {url}: not sent: TLS failed: self")
+    assert b"".join(received) == b""
+    assert read_ledger(ledger)[-1].outcome is Outcome.UNSENT
+
+
+def test_a_connection_that_cannot_be_made_is_tried_again(csv, ledger, monkeypatch):
+    tries, connect = [], connection.create_connection
+
+    def refused_at_first(*arguments, **options):
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(connection, "create_connection", refused_at_first)
+    with hostile(answer(200, GOOD)) as server:
+        assert submit(csv, IDS, board(server.url), ledger=ledger).outcome is Outcome.ACCEPTED
+        assert (len(tries), len(server.requests)) == (3, 1)
+
+
+def test_a_server_that_stops_reading_is_given_up():
+    with hostile(Unread(stay_silent)) as server:
+        limits = replace(PATIENT, connect=0.4)
+        result = upload(f"{server.url}/submit/x", SecretStr(KEY), b"x" * 30_000_000, limits)
+    assert (result.outcome, result.message) == (Outcome.UNSENT, "not sent: connection dropped")
+
+
 def test_a_file_that_left_only_in_part_was_not_accepted():
     with hostile(Unread(hang_up)) as server:
         result = upload(f"{server.url}/submit/x", SecretStr(KEY), b"x" * 30_000_000, PATIENT)
@@ -332,6 +397,18 @@ def test_busy_for_long_is_told_and_remembered(csv, ledger, retry_after, left):
                 "--wait waits for its end"
             )
         assert len(server.requests) == 1
+
+
+def test_with_wait_a_busy_leaderboard_is_waited_for_as_long_as_it_asks(csv, ledger, monkeypatch):
+    passed = [0.0]
+    clocks = SimpleNamespace(monotonic=lambda: passed[0], sleep=lambda seconds: passed.append(passed.pop() + seconds))
+    monkeypatch.setattr(client, "time", clocks)
+    with hostile(answer(503, Retry_After="3540"), answer(200, GOOD)) as server:
+        console = Console(file=io.StringIO())
+        record = submit(csv, IDS, board(server.url), ledger=ledger, wait=True, clock=lambda: NOW, console=console)
+        assert len(server.requests) == 2
+    assert record.outcome is Outcome.ACCEPTED
+    assert passed[0] == pytest.approx(3540)
 
 
 def test_retry_after_as_a_date(csv, ledger):
@@ -424,6 +501,24 @@ def test_an_upload_that_was_interrupted_is_remembered_as_unknown(csv, ledger, mo
     with pytest.raises(KeyboardInterrupt):
         submit(csv, IDS, board("http://x"), ledger=ledger)
     assert "interrupted before an answer came" in refusal(csv, "http://x", ledger)
+
+
+def test_the_ledger_tells_of_an_upload_before_it_is_answered(csv, ledger):
+    """So that whatever ends the process leaves a line behind."""
+    begun = []
+
+    def look(connection):
+        begun.extend(map(json.loads, ledger.read_text().splitlines()))
+        answer(200, '{"submission_id": "s1", "score": 0.25}')(connection)
+
+    with hostile(look) as server:
+        submit(csv, IDS, board(server.url), ledger=ledger, clock=lambda: NOW)
+    first, last = map(json.loads, ledger.read_text().splitlines())
+    upload_of = {"url": server.url, "task": "01-mia", "file": str(csv), "time": "2026-11-20T12:00:00Z"}
+    upload_of["sha256"] = hashlib.sha256(csv.read_bytes()).hexdigest()
+    assert begun == [first]
+    assert {**first, **upload_of, "outcome": "unknown", "score": None} == first
+    assert {**last, **upload_of, "outcome": "accepted", "score": 0.25, "answer": "accepted as s1, score 0.2500"} == last
 
 
 def test_nothing_is_sent_that_the_ledger_cannot_hold(csv, tmp_path):

@@ -338,8 +338,17 @@ def test_failed_requests_begin_the_short_cooldown_and_strangers_none():
     with answering(PracticeServer(grader())) as server:
         assert post(server, b"junk", key="who")[0] == 401
         assert post(server, b"junk")[0] == 400
-        status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))))
-        assert (status, 110 < int(headers["Retry-After"]) <= 120) == (429, True)
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+            connection.sendall(b"POST /submit/01-mia HTTP/1.1\r\nX-API-Key: key-blue\r\n\r\n")
+            assert b" 411 " in connection.recv(2**16)
+        for key in KEYS.values():
+            status, headers, _ = post(server, form(csv_bytes(attack(1, 2.0))), key=key)
+            assert (status, 110 < int(headers["Retry-After"]) <= 120) == (429, True)
+
+
+def test_only_this_machine_reaches_the_server():
+    with PracticeServer(grader()) as server:
+        assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_held_upload_that_ends_as_a_bad_form_does_not_shorten_a_cooldown():
@@ -441,7 +450,7 @@ def test_the_page_is_served_and_may_load_nothing():
             assert "No submission yet." in response.read().decode()
 
 
-def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monkeypatch):
+def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monkeypatch, records: Records):
     truth, lines = tmp_path / "truth.csv", []
     with truth.open("w", newline="") as file:
         writer = csv_module.writer(file)
@@ -460,6 +469,11 @@ def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monke
     ranking = serve(IDS, truth, announce=lines.append, port=0, seed=5)
     final = ~split(IDS, 5)
     assert [standing.final.value for standing in ranking] == [tpr_at_fpr(attack(1, 3.0)[final], TRUTH[final], 0.05)]
+    serve(IDS, truth, announce=lines.append, port=0, seed=5)
+    keys = [line.split("=")[1] for line in lines if "API_KEY" in line]
+    assert len(set(keys)) == 2, "each run has a key of its own"
+    assert telling(records, "accepted") == ["INFO", "INFO"]
+    assert not [key for key in keys if telling(records, key)]
 
 
 def test_a_port_that_is_taken_is_refused():
