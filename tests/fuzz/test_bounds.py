@@ -178,6 +178,8 @@ def test_one_reader_alone_sees_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("torch._C.PyTorchFileReader", fail)
     monkeypatch.setattr("torch.load", fail)
     assert len(load_split(path, known=True)) == 3
+    path.write_bytes(target_bytes(tmp_path))
+    assert load_target(path, "cnn").network
 
 
 @pytest.mark.parametrize("reader", ["target", "exported", "challenge"])
