@@ -70,10 +70,19 @@ def check_pixels(path: Path, name: str, images: np.ndarray) -> None:
     for index, image in enumerate(images):
         outside = image[~((image >= -ROUNDING) & (image <= 1 + ROUNDING))]
         if outside.size:
-            raise InputError(f"{path}: {name}[{index}] has a pixel {outside[0]}, allowed are 0 to 1")
+            raise InputError(
+                f"{path}: {name}[{index}] has a pixel {outside[0]}, allowed are 0 to 1 (0 to 255 as uint8)"
+            )
 
 
 def _images(path: Path, images: np.ndarray) -> np.ndarray:
+    if images.ndim and not len(images):
+        raise InputError(f"{path}: images: there are none")
+    if images.ndim == 3:
+        raise InputError(
+            f"{path}: images have shape {images.shape}, expected [sample, height, width, channel]; write grey ones as "
+            "images[..., None]"
+        )
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise InputError(
             f"{path}: images have shape {images.shape}, expected [sample, height, width, channel] with 1 or 3 channels"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
-from jaxmia.config import AttackConfig, EnsembleConfig, QueryView, Recipe, parse_as
+from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe, parse_as
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
@@ -50,6 +50,9 @@ class TrainedShadows:
         fold: Fold of each sample, int `[sample]`, if each row joins a model of every fold (`audit`); None otherwise.
         free: Whether the membership of a sample was drawn for each model, bool `[sample]`; None if all were. The
             memberships of the other samples are fixed (`Recipe.known`), so these cannot be scored.
+
+    Raises:
+        InputError: `phi` or `mask` is no array, or a view is no `View`.
     """
 
     phi: NDArray[np.float32]
@@ -58,6 +61,16 @@ class TrainedShadows:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     fold: NDArray[np.integer[Any]] | None = None
     free: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        given: dict[str, object] = {"phi": self.phi, "mask": self.mask}
+        for name, array in given.items():
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"shadows: {name} is a {type(array).__name__}, expected a NumPy array")
+        views: list[object] = list(self.views)
+        for view in views:
+            if not isinstance(view, View):
+                raise InputError(f"shadows: views holds {view!r}, expected a View, such as View('hflip')")
 
 
 @dataclass(frozen=True)
@@ -136,8 +149,9 @@ def train_shadows(
         on_progress: Called with the progress after each epoch and each query step.
 
     Raises:
-        InputError: The pool has no images, a recipe or view would rotate images that are not square, a label is out of
-            range, mean or std does not match the number of channels, or more devices are requested than exist.
+        InputError: The pool has no images, a symmetry is unknown, a recipe or view would rotate images that are not
+            square, a label is out of range, mean or std does not match the number of channels, or more devices are
+            requested than exist.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
     >>> pool = Pool(images, np.arange(20, dtype=np.int32) % 2, np.arange(20).astype(str), np.full(20, -1, np.int8))
@@ -155,7 +169,8 @@ def train_shadows(
     if recipe.rounds > 1:
         raise InputError(f"rounds: {recipe.rounds} needs the target's scores between the rounds; use `jaxmia run`")
     samples = pool.images_to("train on")
-    shown = kind_of(samples).query_views(symmetries, shift, recipe.augment, samples.shape[1:])
+    query = parse_as(QueryConfig, {"views": symmetries, "shift": shift}, "symmetries and shift")
+    shown = kind_of(samples).query_views(query.views, query.shift, recipe.augment, samples.shape[1:])
     setup = shadow_setup(
         pool,
         recipe,

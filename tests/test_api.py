@@ -114,6 +114,25 @@ def test_images_that_are_not_square_are_not_turned():
         train_shadows(wide, RECIPE, symmetries=("identity", "rot90"), ensemble=BY_HAND)
 
 
+def test_views_are_held_to_the_rules_of_the_configuration(pool: Pool):
+    for symmetries, complaint in (
+        (("mirror",), "views.*'mirror' must be .*hflip"),
+        (("hflip",), "views: .*must begin with identity"),
+        (("identity", "identity"), "views: .*name each view once"),
+    ):
+        with pytest.raises(InputError, match=f"^symmetries and shift: {complaint}"):
+            train_shadows(pool, RECIPE, symmetries=symmetries, ensemble=BY_HAND)  # type: ignore[arg-type]
+    assert train_shadows(pool, RECIPE, symmetries="identity", ensemble=BY_HAND).views == (View(),)  # type: ignore
+
+
+def test_shadows_made_elsewhere_are_arrays_in_views(pool: Pool):
+    phi, mask = np.zeros((4, 1, len(pool)), np.float32), np.zeros((4, len(pool)), bool)
+    with pytest.raises(InputError, match=r"^shadows: phi is a list, expected a NumPy array$"):
+        TrainedShadows(phi.tolist(), mask)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^shadows: views holds 'hflip', expected a View, such as View\('hflip'\)$"):
+        TrainedShadows(phi, mask, ("hflip",))  # type: ignore[arg-type]
+
+
 def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp_path: Path):
     shadows = train_shadows(pool, RECIPE, symmetries=("identity",), ensemble=BY_HAND)
     result = attack(pool, untrained, shadows, "margin")

@@ -334,10 +334,12 @@ def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attac
     """Returns the named attack (None for `auto`) and the user's own candidates, importing what is not standard.
 
     Raises:
-        InputError: One of them is unknown, cannot be imported or is not an attack.
+        InputError: One of them is unknown, cannot be imported or is not an attack, or two candidates share a name.
     """
     named = None if section.name == AUTO else named_attack(section.name)
-    return named, [own_attack(path, "attack.candidates") for path in section.candidates]
+    candidates = [own_attack(path, "attack.candidates") for path in section.candidates]
+    _check_names(candidates)
+    return named, candidates
 
 
 def select_attack(evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = ()) -> Selection:

@@ -123,6 +123,7 @@ class Audit:
         Raises:
             InputError: A directory contains models of another configuration.
         """
+        self._refuse_other_audit()
         runs = [*self.runs, *([self.uninformed] if self.compare else [])]
         missing = [len(run.missing_models()) for run in runs]
         images = sum(count * _images_per_model(run) for count, run in zip(missing, runs, strict=True))
@@ -139,7 +140,7 @@ class Audit:
             InputError: A file or a field is invalid, or a directory does not match the configuration.
             Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
         """
-        refuse_other_run(self.out, "folds", "audit")
+        self._refuse_other_audit()
         for run in self.runs:
             train_and_query(run)
         self._join()
@@ -156,6 +157,14 @@ class Audit:
     @cached_property
     def _fold(self) -> np.ndarray:
         return draw_folds(self.config.seed, len(self.pool), self.folds)
+
+    def _refuse_other_audit(self) -> None:
+        refuse_other_run(self.out, "folds", "audit")
+        for entry in ScoreStore(RunDir(self.out).shadows).index():
+            if (folds := entry.metadata["cache_key"]["folds"]) != self.folds:
+                raise InputError(
+                    f"--folds: {self.folds}, but {self.out} is an audit in {folds} folds; use another --out"
+                )
 
     def _with_known(self, known: float) -> Config:
         shadow = self.config.shadow.model_copy(update={"known": known, "rounds": 1})

@@ -153,6 +153,8 @@ def _read_config(path: Path) -> RunConfig:
 
 def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float) -> Truth:
     private = ~pool.public
+    if not private.any():
+        raise InputError(f"{truth}: is not needed: the run has no private samples, since every membership is known")
     known, members = match_truth(pool.ids[private], scores[private], *read_truth(truth))
     return Truth(known, members, measures.figures(known, members, tuple(sorted({fpr, *measures.FPRS}, reverse=True))))
 

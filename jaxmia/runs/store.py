@@ -78,6 +78,14 @@ LARGEST_MARGIN = 1e30
 
 ALL_DIVERGED = "all shadow models diverged; lower shadow.learning_rate and use another --out"
 
+_DIGESTS = {
+    "pool": "the samples",
+    "trained_on": "the samples trained on",
+    "told": "the memberships that are known",
+    "chance": "the chances of members",
+}
+"""What the digests of a cache key stand for, whose values tell a reader nothing."""
+
 _REQUIRED = ("model", "mask", "phi")
 _LARGEST_NUMBER = 1e18
 _MAX_METADATA_BYTES = 4 * 2**20
@@ -336,10 +344,16 @@ def describe_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     """Names the entries of `metadata["cache_key"]` in which two chunks differ; empty if they agree."""
     left, right = dict(_leaves(first.get("cache_key", {}))), dict(_leaves(second.get("cache_key", {})))
     return ", ".join(
-        f"{name} is {left.get(name)!r} there and {right.get(name)!r} here"
+        _difference(name, left.get(name), right.get(name))
         for name in sorted({*left, *right})
         if left.get(name) != right.get(name)
     )
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    if name in _DIGESTS and there and here:
+        return f"{_DIGESTS[name]} differ"
+    return f"{name} is {there!r} there and {here!r} here"
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

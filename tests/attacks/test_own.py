@@ -167,3 +167,9 @@ def test_candidates_of_one_name_are_refused():
     evidence, attacks = scripted({"own": ("a", 1.0)})
     with pytest.raises(InputError, match=r"attack\.candidates: 'own' is the name of 2 attacks"):
         select(evidence, [*attacks, *attacks], 0.05)
+
+
+def test_candidates_of_one_name_are_refused_before_a_run_begins():
+    section = parse_as(AttackConfig, {"candidates": ["jaxmia_own_code:Excess"] * 2}, "run.yaml")
+    with pytest.raises(InputError, match=r"^attack\.candidates: '.*' is the name of 2 attacks$"):
+        configured_attacks(section)

@@ -169,7 +169,7 @@ def nan_image(value):
         ({"ids": [1, 2, 3]}, r"lengths differ: ids 3, labels 6, membership 6, imgs 6$"),
         ({"labels": [0]}, r"lengths differ: .*labels 1"),
         ({"imgs": fields()["imgs"][:2]}, r"lengths differ: .*imgs 2$"),
-        ({"imgs": nan_image(float("nan"))}, r"imgs\[3\] has a pixel nan, allowed are 0 to 1$"),
+        ({"imgs": nan_image(float("nan"))}, r"imgs\[3\] has a pixel nan, allowed are 0 to 1 \(0 to 255 as uint8\)$"),
         ({"imgs": nan_image(float("inf"))}, r"imgs\[3\] has a pixel inf"),
         ({"imgs": nan_image(1.5)}, r"imgs\[3\] has a pixel 1\.5"),
         ({"imgs": nan_image(-0.5)}, r"imgs\[3\] has a pixel -0\.5"),

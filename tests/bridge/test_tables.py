@@ -186,6 +186,12 @@ def test_tokens_are_ids(tmp_path: Path):
             {"images": np.zeros((2, 3, 4, 4))},
             r"images have shape \(2, 3, 4, 4\), expected \[sample, height,",
         ),
+        ({"images": np.zeros((0, 4, 4, 1))}, r"images: there are none"),
+        (
+            {"images": np.zeros((2, 4, 4))},
+            r"images have shape \(2, 4, 4\), .*; write grey ones as images\[\.\.\., None\]",
+        ),
+        ({"images": np.zeros(())}, r"images have shape \(\), expected \[sample, height,"),
         ({"images": np.full((2, 4, 4, 1), 1.5)}, r"images\[0\] has a pixel 1\.5, allowed are 0 to 1"),
         ({"images": np.zeros((2, 4, 4, 1), np.int64)}, r"images are int64, allowed are uint8, float32, float64"),
         ({"features": np.zeros(2)}, r"features have shape \(2,\), expected \[sample, feature\]"),

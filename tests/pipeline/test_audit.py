@@ -181,8 +181,12 @@ def test_what_an_audit_cannot_do_without_is_named(case, tmp_path: Path):
 
 def test_other_folds_are_another_audit(audited, case):
     audit, _ = audited
-    with pytest.raises(InputError, match=r"folds.0.shadows.*was created with another configuration: told is"):
-        Audit(case[0], audit.out, 2, case[1]).run()
+    other = Audit(case[0], audit.out, 2, case[1])
+    for call in (other.cost, other.run):
+        with pytest.raises(
+            InputError, match=rf"^--folds: 2, but {audit.out} is an audit in 3 folds; use another --out$"
+        ):
+            call()
 
 
 def test_a_truth_fills_in_and_must_not_contradict(tmp_path: Path):

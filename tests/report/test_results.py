@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +6,24 @@ import pytest
 
 from jaxmia.attacks import Aligned, Margin
 from jaxmia.attacks.record import record_attack
+from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import figures
 from jaxmia.files import load_npz
 from jaxmia.report.results import Results, read_results, target_margin
 from jaxmia.runs.matrices import Matrices
 from tests.report.conftest import PUBLIC, change_metrics, make_run, write_truth
+
+
+def test_a_truth_of_no_private_samples_is_refused(run: tuple[Path, np.ndarray], tmp_path: Path):
+    out, members = run
+    truth = write_truth(tmp_path / "truth.csv", out, members)
+    pool = Pool.load(out / "pool.npz")
+    replace(pool, membership=members.astype(np.int8)).save(out / "pool.npz")
+    with pytest.raises(
+        InputError, match=r"truth\.csv: is not needed: the run has no private samples, since every memb"
+    ):
+        read_results(out, truth)
 
 
 def test_the_truth_gives_the_figures_of_evaluate(run: tuple[Path, np.ndarray], tmp_path: Path):

@@ -250,6 +250,13 @@ def test_differences_are_named_by_their_path():
     assert describe_difference(first, second) == (
         "shadow.augment.flip is True there and False here, shadow.ema is None there and 0.9 here"
     )
+    digests = {"pool": "12ab", "told": "34cd"}
+    assert describe_difference({"cache_key": digests}, {"cache_key": {"pool": "56ef", "told": "78ab"}}) == (
+        "the samples differ, the memberships that are known differ"
+    )
+    assert describe_difference({"cache_key": digests}, {"cache_key": {"pool": "12ab"}}) == (
+        "told is '34cd' there and None here"
+    )
 
 
 @pytest.mark.parametrize(
