@@ -124,7 +124,7 @@ def load_npz(
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise anything in its readers
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = printable(" ".join(str(error).split())[:300] or type(error).__name__)
         raise InputError(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
     if missing:

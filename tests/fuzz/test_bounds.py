@@ -241,6 +241,15 @@ def test_other_compressions_are_refused(tmp_path: Path, method: int):
     refused(lambda: load_npz(tmp_path / "pool.npz"), r"ids\.npy is compressed by method \d+, allowed is deflate$")
 
 
+def test_the_refusal_of_a_compression_is_printable(tmp_path: Path):
+    path = tmp_path / "pool.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("\x01phi.npy", b"")
+    with pytest.raises(InputError) as refused:
+        load_npz(path)
+    assert str(refused.value).isprintable()
+
+
 def test_a_compressed_npz_that_anyone_might_write_is_read(tmp_path: Path):
     ids = np.array([f"sample-{i}" for i in range(100_000)])
     path = deflated(tmp_path / "pool.npz", ids=ids, labels=np.zeros(100_000, int), membership=np.full(100_000, -1))
