@@ -15,7 +15,7 @@ import torch
 from bridge.stored import StoredArray
 from bridge.unpickle import Unpickler
 from jaxmia.config import ChallengeConfig
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line, printable
 from jaxmia.files import read_entry, regular_size
 
 _NUMPY_KNOWS = frozenset(
@@ -141,7 +141,4 @@ def _foreign(path: Path, reader: Unpickler) -> InputError | None:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = printable(str(error).strip().partition("\n")[0])
-    return InputError(
-        f"{path}: is damaged or not allowed ({type(error).__name__}{': ' * bool(reason)}{reason}); nothing was run"
-    )
+    return InputError(f"{path}: is damaged or not allowed ({one_line(error)}); nothing was run")

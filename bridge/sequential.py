@@ -25,7 +25,7 @@ from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line
 from jaxmia.models import Compute
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.margin import logit_margin
@@ -125,8 +125,7 @@ def sequential_network(
         with torch.no_grad():
             logits = _copied(modes(False))(batch)
     except Exception as error:  # the user's own code, which can raise anything
-        reason = printable((str(error).strip().splitlines() or [""])[0])
-        raise InputError(f"{source}: cannot train on samples of {shape}: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{source}: cannot train on samples of {shape}: {one_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != _SAMPLES:
         given = list(getattr(logits, "shape", []))
         raise InputError(f"{source}: gives {given} for {_SAMPLES} samples, expected logits [sample, class]")

@@ -12,7 +12,7 @@ from bridge.target import Target, built_in_torch
 from bridge.trainable import Backend, trainable_module
 from jaxmia.config import Recipe
 from jaxmia.data.kinds import TOKENS, kind_of
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line
 from jaxmia.models import TrainableNetwork
 from jaxmia.plugins import import_plugin, is_plugin
 from jaxmia.training.trainer import fitting_network
@@ -98,8 +98,7 @@ def _made(name: str, factory: Any, offered: dict[str, Any]) -> Any:
     try:
         return factory(**{key: value for key, value in offered.items() if key in named})
     except Exception as error:  # the user's own code, which can raise anything
-        reason = printable((str(error).strip().splitlines() or [""])[0])
-        raise InputError(f"{_FIELD}: {name!r} fails: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{_FIELD}: {name!r} fails: {one_line(error)}") from error
 
 
 def _checked(network: TrainableNetwork, classes: int) -> TrainableNetwork:

@@ -28,7 +28,7 @@ from jaxmia.data.kinds import TOKENS
 from jaxmia.data.kinds import kind_of as kind_of_samples
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line, printable
 from jaxmia.files import atomic_write
 from jaxmia.models import Network, TrainableNetwork
 from jaxmia.plugins import import_plugin, is_plugin
@@ -81,9 +81,8 @@ class Target:
         except MemoryError:
             raise
         except Exception as error:  # of a program or a network of the user's own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.source}: cannot take {kind.name} of {images.shape[1:]} {kind.axes}: {reason}"
+                f"{self.source}: cannot take {kind.name} of {images.shape[1:]} {kind.axes}: {one_line(error)}"
             ) from error
         if logits.ndim != 2 or len(logits) != len(images):
             raise InputError(
@@ -309,9 +308,8 @@ def _from_factory(name: str) -> nn.Module:
     try:
         module = factory() if callable(factory) else factory
     except Exception as error:  # the user's own code, which can raise anything
-        reason = printable((str(error).splitlines() or [""])[0])
         raise InputError(
-            f"challenge.architecture: {name!r} fails when called without arguments: {type(error).__name__}: {reason}"
+            f"challenge.architecture: {name!r} fails when called without arguments: {one_line(error)}"
         ) from error
     if not isinstance(module, nn.Module):
         raise InputError(

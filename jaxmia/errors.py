@@ -29,6 +29,12 @@ def printable(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def one_line(error: BaseException) -> str:
+    """An exception of foreign code in one line that is safe to show: its type, and the first line of its message."""
+    message = next((line for line in map(str.strip, str(error).splitlines()) if line), "")
+    return printable(": ".join(filter(None, (type(error).__name__, message))))
+
+
 def visible(text: str) -> str:
     """Makes text safe for a terminal: keeps lines and escapes control and disguising characters."""
     return "".join(

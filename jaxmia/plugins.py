@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line
 
 
 def is_plugin(name: str) -> bool:
@@ -32,8 +32,7 @@ def import_plugin(name: str, field: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs the user's code, which can raise anything
-        reason = printable((str(error).splitlines() or [""])[0])
         raise InputError(
-            f"{field}: cannot import {name!r}: {type(error).__name__}: {reason}; expected package.module:name, in the "
-            "working directory or on PYTHONPATH"
+            f"{field}: cannot import {name!r}: {one_line(error)}; expected package.module:name, in the working "
+            "directory or on PYTHONPATH"
         ) from error

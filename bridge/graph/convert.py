@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from bridge.graph.initial import Draw, by_reset, by_use
 from bridge.graph.network import ConvertedNetwork, Programs
 from bridge.graph.program import Program, example_of, export, in_core_operators, switched
-from jaxmia.errors import InputError, NotConvertible, printable
+from jaxmia.errors import InputError, NotConvertible, one_line
 
 _Shape = tuple[int, ...]
 
@@ -107,7 +107,7 @@ def programs_of_module(module: nn.Module, shape: _Shape, *, source: str, integer
             batch = example() if size is None else example(size)
             return in_core_operators(export(module, batch, train=train, any_batch=False))
         except Exception as error:
-            raise NotConvertible(f"{source}: {_reason(error)}") from error
+            raise NotConvertible(f"{source}: {_not_exportable(error)}") from error
 
     return lambda train, size: of_any_batch(train) or of_batch(train, size)
 
@@ -132,7 +132,7 @@ def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
         try:
             return in_core_operators(switched(exported, train=train))
         except Exception as error:  # whatever a stranger's program leads to
-            raise NotConvertible(f"{source}: {_reason(error)}") from error
+            raise NotConvertible(f"{source}: {_not_exportable(error)}") from error
 
     return lambda train, size: of(train)
 
@@ -145,9 +145,8 @@ def _batch_of(exported: ExportedProgram) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"cannot be exported by torch.export: {type(error).__name__}: {printable(lines[0] if lines else '')}"
+def _not_exportable(error: Exception) -> str:
+    return f"cannot be exported by torch.export: {one_line(error)}"
 
 
 def in_torch(shape: _Shape) -> _Shape:

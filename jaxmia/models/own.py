@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line
 from jaxmia.models.layers import Compute
 from jaxmia.plugins import import_plugin
 
@@ -179,5 +179,4 @@ def _tried(name: str, what: str, function: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except Exception as error:  # the user's own code, which can raise anything
-        reason = printable((str(error).strip().splitlines() or [""])[0])
-        raise InputError(f"{_FIELD}: {name!r} {what}: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{_FIELD}: {name!r} {what}: {one_line(error)}") from error

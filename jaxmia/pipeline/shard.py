@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, one_line
 
 AUTO = "auto"
 
@@ -55,9 +55,9 @@ def meet(coordinator: str, shard: Shard) -> Shard:
         found = Shard(jax.process_index(), jax.process_count())
         jax.distributed.shutdown()
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--coordinator: {coordinator!r}: {reason}; give HOST:PORT of the first process, and --shard I/N to each"
+            f"--coordinator: {coordinator!r}: {one_line(error)}; give HOST:PORT of the first process, and --shard I/N "
+            "to each"
         ) from error
     # Disconnected, this process sees only its own devices, and its checkpoints do not wait for other processes.
     clear_backends()

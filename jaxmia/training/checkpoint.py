@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from jaxmia.config import parse_as
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, one_line
 from jaxmia.files import most_unpacked, read_bounded, write_text
 from jaxmia.runs.store import describe_difference
 from jaxmia.training.arrays import pick
@@ -286,11 +286,10 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _brief(error: BaseException) -> str:
-    """First line of an error message, preferring the operating system's own message."""
+    """The operating system's own message, if it caused an error; otherwise the error in one line."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return one_line(error)

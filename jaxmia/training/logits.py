@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, one_line
 
 _ROUNDING = 1e-2
 """Tolerance on the sum of a row of probabilities, wide enough for half precision."""
@@ -31,10 +31,9 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
         try:
             logits = np.asarray(answer, np.float32)
         except Exception as error:  # frameworks raise exceptions of their own
-            reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise InputError(
-                f"target: returned a {type(answer).__name__} that is not an array of numbers ({reason}); return a "
-                "NumPy array, as by logits.detach().cpu().numpy()"
+                f"target: returned a {type(answer).__name__} that is not an array of numbers ({one_line(error)}); "
+                "return a NumPy array, as by logits.detach().cpu().numpy()"
             ) from error
         _refuse_shape(logits, len(images), classes)
         _refuse_probabilities(logits)
