@@ -87,16 +87,30 @@ struct Window {
   int64_t size() const { return rows * run * filled(); }
 };
 
-// Weights of one tap: words [channels, filled] of numbers at from[channel * down + feature * across].
+// Weights of one tap: words [channels, filled] of numbers at from[channel * down + feature * across], one of which is 1.
 template <class Arithmetic>
 void Pack(const typename Arithmetic::Number* from, int64_t channels, int64_t down, int64_t features, int64_t across,
           int64_t filled, float* words) {
-  for (int64_t c = 0; c < channels; c += Arithmetic::kNumbers, words += filled) {
-    for (int64_t f = 0; f < features; ++f) {
-      typename Arithmetic::Number numbers[Arithmetic::kNumbers] = {};
-      for (int n = 0; n < Arithmetic::kNumbers && c + n < channels; ++n)
-        numbers[n] = from[(c + n) * down + f * across];
-      std::memcpy(words + f, numbers, sizeof(float));
+  constexpr int kNumbers = Arithmetic::kNumbers;
+  if (across == 1) {
+    for (int64_t c = 0; c < channels; c += kNumbers, words += filled)
+      Interleave<Arithmetic>(from + c * down, down, channels - c, features, words);
+    return;
+  }
+  // A vector of features at a time, whose rows stay in the L1 cache.
+  for (int64_t first = 0; first < features; first += kLanes) {
+    const int64_t last = std::min(first + kLanes, features);
+    for (int64_t c = 0; c < channels; c += kNumbers) {
+      const int64_t bytes = std::min<int64_t>(kNumbers, channels - c) * sizeof(*from);
+      float* to = words + c / kNumbers * filled;
+      if (bytes == sizeof(float)) {
+        for (int64_t f = first; f < last; ++f) std::memcpy(to + f, from + c + f * across, sizeof(float));
+      } else {
+        for (int64_t f = first; f < last; ++f) {
+          typename Arithmetic::Number numbers[kNumbers] = {from[c + f * across]};
+          std::memcpy(to + f, numbers, sizeof(float));
+        }
+      }
     }
   }
 }
