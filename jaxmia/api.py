@@ -23,7 +23,7 @@ from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, 
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
-from jaxmia.data.pool import Pool
+from jaxmia.data.pool import Pool, check_arrays
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
@@ -63,10 +63,7 @@ class TrainedShadows:
     free: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        given: dict[str, object] = {"phi": self.phi, "mask": self.mask}
-        for name, array in given.items():
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"shadows: {name} is a {type(array).__name__}, expected a NumPy array")
+        check_arrays("shadows", {"phi": self.phi, "mask": self.mask})
         views: list[object] = list(self.views)
         for view in views:
             if not isinstance(view, View):

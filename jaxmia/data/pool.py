@@ -1,5 +1,6 @@
 """The pool of samples under attack: public samples first, then private ones."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,10 +45,9 @@ class Pool:
     def __post_init__(self) -> None:
         arrays = {"labels": self.labels, "ids": self.ids, "membership": self.membership}
         given = arrays if self.images is None else arrays | {"images": self.images}
-        for name, array in given.items():
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"pool: {name} is a {type(array).__name__}, expected a NumPy array")
-            if name != "images" and array.ndim != 1:
+        check_arrays("pool", given)
+        for name, array in arrays.items():
+            if array.ndim != 1:
                 raise InputError(f"pool: {name} has shape {list(array.shape)}, expected [sample]")
         if self.images is not None:
             _check_samples(self.images)
@@ -110,6 +110,17 @@ class Pool:
         except InputError as error:
             raise InputError(f"{path}: {str(error).removeprefix('pool: ')}") from error
         return replace(loaded, labels=loaded.labels.astype(np.int32), membership=loaded.membership.astype(np.int8))
+
+
+def check_arrays(owner: str, given: Mapping[str, object]) -> None:
+    """Checks that values given in Python are NumPy arrays.
+
+    Raises:
+        InputError: One is not; the message names the owner and the value.
+    """
+    for name, value in given.items():
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{owner}: {name} is a {type(value).__name__}, expected a NumPy array")
 
 
 def _check_ids(ids: np.ndarray) -> None:
