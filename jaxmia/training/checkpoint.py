@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _KEPT = 2
 _ABOUT = "about.json"
 _MAX_ABOUT_BYTES = 2**20
+_REMOVALS, _SECONDS_BETWEEN = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Checkpoints:
         """Removes the checkpoints all of whose models are stored."""
         for resumable in self._all():
             if set(resumable.models) <= set(stored):
-                shutil.rmtree(resumable.folder, ignore_errors=True)
+                _remove(resumable.folder)
 
     def _all(self) -> list[_Begun]:
         found = []
@@ -143,6 +144,15 @@ class Checkpoints:
                 )
             found.append((-int(steps[0].name) if steps else 0, resumable))
         return [resumable for _, resumable in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder; threads of a save that failed may go on writing there for a moment."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_SECONDS_BETWEEN)
 
 
 class CheckpointWriter:

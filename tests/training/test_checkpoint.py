@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -238,6 +239,21 @@ def test_a_folder_whose_first_checkpoint_was_never_written_goes_with_its_models(
     checkpoints(tmp_path).forget([2])
     assert [path.name for path in tmp_path.iterdir()] == ["00002-00003"]
     checkpoints(tmp_path).forget([2, 3])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_which_a_failed_save_still_writes_is_removed_once_it_has_ended(tmp_path: Path, monkeypatch):
+    folder, remove, late = tmp_path / "00002-00002", shutil.rmtree, iter([True])
+    folder.mkdir()
+    (folder / "about.json").write_text(json.dumps({"models": [2], "cache_key": ASKED}))
+
+    def overtaken(path: Path, ignore_errors: bool = False) -> None:
+        remove(path, ignore_errors=ignore_errors)
+        if next(late, False):
+            (path / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", overtaken)
+    checkpoints(tmp_path).forget([2])
     assert list(tmp_path.iterdir()) == []
 
 
