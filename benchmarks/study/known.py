@@ -23,6 +23,7 @@ from benchmarks.study.sets import (
     CHUNK,
     CURVE,
     KNOWN,
+    RANDOM_SHADOWS,
     REGIMES,
     SHADOWS,
     Maker,
@@ -33,7 +34,16 @@ from benchmarks.study.sets import (
     shadows,
     targets,
 )
-from benchmarks.study.variants import BOTH, ONE, VARIANTS, Variant, measure, measure_published, situation
+from benchmarks.study.variants import (
+    BOTH,
+    ONE,
+    PUBLISHED_WITH,
+    VARIANTS,
+    Variant,
+    measure,
+    measure_published,
+    situation,
+)
 from jaxmia.cli.display import show_messages
 from jaxmia.files import load_npz, write_text
 from jaxmia.provenance import digest, origin
@@ -55,6 +65,7 @@ def cells(regime: Regime) -> Iterator[tuple[Variant, int]]:
     """What is measured in a regime: variants and numbers of shadows, each once."""
     seen = set()
     wanted = [(variant, count) for count in COUNTS for variant in (*VARIANTS, ONE)]
+    wanted += [(variant, RANDOM_SHADOWS) for variant in PUBLISHED_WITH]
     wanted += [(Variant(BOTH.name, share, BOTH.views), ON_CURVE) for share in CURVE]
     for variant, count in wanted:
         key = variant.known, len(variant.columns(regime)), count
@@ -73,7 +84,8 @@ def measured(out: Path, regime: Regime, variant: Variant, count: int) -> Cell | 
     if not kept.exists():
         logger.info(f"{regime.name}: {variant.known:g} told, {len(columns)} views, {count} shadows")
         one = situation(read(out, used), read(out, [against]), regime.seed, variant.known, count, columns)
-        found = measure(one) if variant != ONE or len(columns) == 1 else {}
+        only_published = count > SHADOWS or (variant == ONE and len(columns) > 1)
+        found = {} if only_published else measure(one)
         write_text(kept, json.dumps({**found, "published": measure_published(one)}) + "\n")
     about = {"regime": regime.name, "known": variant.known, "views": len(columns), "models": count}
     return {**about, **json.loads(kept.read_text())}

@@ -38,6 +38,9 @@ CHUNK = 16
 """Shadows trained together; larger numbers of shadows are chunks more."""
 
 SHADOWS = 64
+RANDOM_SHADOWS = 128
+"""Shadows with random masks; beyond `SHADOWS` only the published attacks use them."""
+
 KNOWN = 0.9
 """Share that is told in the comparison with random masks."""
 
@@ -144,15 +147,16 @@ def parts() -> Iterator[Part]:
     """Everything that is trained, what is needed most first."""
 
     def chunk(index: int, *shares: float) -> Iterator[Part]:
-        return (shadows(regime, share)[index] for regime in REGIMES for share in shares)
+        return (shadows(regime, share, RANDOM_SHADOWS)[index] for regime in REGIMES for share in shares)
 
     for regime in REGIMES:
         yield from (targets(regime), shadows(regime, 0)[0], shadows(regime, KNOWN)[0])
     yield from chunk(1, 0, KNOWN)
     yield from chunk(0, *CURVE)
-    yield from chunk(2, 0, KNOWN)
-    yield from chunk(3, 0, KNOWN)
-    yield from chunk(1, *CURVE)
+    for index in range(2, SHADOWS // CHUNK):
+        yield from chunk(index, 0, KNOWN)
+    for index in range(SHADOWS // CHUNK, RANDOM_SHADOWS // CHUNK):
+        yield from chunk(index, 0)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ RANDOM, TOLD = Variant("random masks, two views", 0, "two"), Variant("told, two 
 VIEWS, BOTH = Variant("random masks, views by auto", 0, "auto"), Variant("told, views by auto", KNOWN, "auto")
 ONE = Variant("random masks, one view", 0, "one")
 VARIANTS = (RANDOM, TOLD, VIEWS, BOTH)
+PUBLISHED_WITH = (ONE, RANDOM, VIEWS)
+"""Variants that published attacks are measured in: random masks, with any views."""
 
 
 @dataclass(frozen=True)
