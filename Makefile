@@ -3,13 +3,14 @@
 #   make test    the tests
 #   make lint    style and types
 #   make docs    the pages, in site/
+#   make install what the last three need, at once
 # Another Python: make PYTHON=python3.12 test. Anything pip should know: make PIP_FLAGS='--no-cache-dir' test.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint docs install
 
 demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
@@ -26,11 +27,17 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
+install: $(VENV)/installed-all
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "jaxmia needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev,docs]'
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed-docs $(VENV)/installed-test
 
 $(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
