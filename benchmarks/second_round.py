@@ -6,7 +6,7 @@
 `train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
 `benchmarks/results/second_round_cpu.md`. Both arms cost 64 shadows, in all of which the public memberships are fixed.
 One draws the private memberships of all 64 with probability 1/2; the other those of 32 in this way, and those of 32
-with the probabilities that the first 32 give, calibrated on pseudo-targets and kept between .15 and .85.
+with the probabilities that the first 32 give (`jaxmia.evaluation.chances`), as `shadow.rounds: 2` does.
 """
 
 import logging
@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
@@ -24,6 +23,7 @@ from jaxmia.config import Augment, EnsembleConfig, Recipe
 from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.evaluation.chances import membership_chances
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.files import load_npz, save_npz
 from jaxmia.provenance import commit, processor
@@ -44,19 +44,14 @@ ROUND = 32
 """Shadows of a round."""
 
 TARGETS = 4
-KEPT = 0.15
-"""Least probability of either membership in the second round."""
-
 FPR = 0.05
-FIRST = Adaptive()
-"""Attack whose scores become probabilities."""
 
 ATTACKS: tuple[Attack, ...] = (
     Base(None, 2.0),
     Bavaria("student"),
     LiraOnline("tied-shrunk"),
     LiraOnline("global"),
-    FIRST,
+    Adaptive(),
 )
 
 _COMMON = Recipe(architecture="mlp", width=64, batch_size=64, learning_rate=0.03, precision="float32")
@@ -65,15 +60,6 @@ RECIPES = {
     "augmented": _COMMON.model_copy(update={"epochs": 40, "augment": Augment(crop=1, flip=True)}),
     "smoothed": _COMMON.model_copy(update={"epochs": 30, "label_smoothing": 0.1, "augment": Augment(flip=True)}),
 }
-
-
-def calibrated(evidence: Evidence, attack: Attack, targets: int = ROUND) -> np.ndarray:
-    """Probability that each sample is a member, `[sample]`, by isotonic regression on pseudo-targets."""
-    played = list(evidence.pseudo_targets(range(min(targets, len(evidence.shadows)))))
-    scores = np.concatenate([attack(against) for against, _ in played])
-    members = np.concatenate([known for _, known in played])
-    fit = IsotonicRegression(out_of_bounds="clip").fit(scores, members)
-    return fit.predict(attack(evidence))
 
 
 def margins_path(out: Path, recipe: str, seed: int) -> Path:
@@ -94,7 +80,7 @@ def train(out: Path, images: Path, recipe: str, seed: int) -> None:
     for number in range(TARGETS):
         first = Evidence(phi[2 * ROUND + number][None], phi[:ROUND, None], mask[:ROUND], pool.labels[private])
         chance = np.where(setup.masks.free, 0.5, setup.masks.fixed).astype(float)
-        chance[private] = np.clip(calibrated(first, FIRST), KEPT, 1 - KEPT)
+        chance[private] = membership_chances(first)
         masks = Masks(seed + 1000 * (number + 1), setup.masks.fixed, chance)
         own_phi, own_mask = _trained(replace(setup, masks=masks), range(ROUND))
         found |= {f"phi_{number}": own_phi[:, private], f"mask_{number}": own_mask[:, private]}
