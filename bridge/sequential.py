@@ -169,6 +169,11 @@ class SequentialEnsemble(Ensemble):
         """Whether one call runs many steps: on a GPU, since each call moves the state to it and back."""
         return self._network.device.type != "cpu"
 
+    @property
+    def steps_are_static(self) -> bool:
+        """Whether another number of steps in a call is compiled anew, which PyTorch never does."""
+        return False
+
     def init(self, models: Sequence[int]) -> State:
         """Initialises the states of models."""
         keys = self.keys(models)
@@ -185,7 +190,7 @@ class SequentialEnsemble(Ensemble):
         """
         state = jax.tree.map(lambda array: array if array.flags.writeable else array.copy(), state)
         try:
-            means = [
+            metrics = [
                 self._train(
                     jax.tree.map(lambda array, place=place: array[place, ...], state),
                     self._recipe_of(hyper, place),
@@ -198,7 +203,7 @@ class SequentialEnsemble(Ensemble):
             ]
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
-        loss, accuracy = (jnp.asarray(values, jnp.float32) for values in zip(*means, strict=True))
+        loss, accuracy = (jnp.asarray(np.stack(values)) for values in zip(*metrics, strict=True))
         return state, {"loss": loss, "accuracy": accuracy}
 
     def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
@@ -224,8 +229,8 @@ class SequentialEnsemble(Ensemble):
 
     def _train(
         self, state: State, recipe: Recipe, key: jax.Array, index: np.ndarray, first: int, total: int
-    ) -> tuple[float, float]:
-        """Trains one model in place; returns the means of loss and accuracy."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Trains one model in place; returns loss and accuracy `[step]`, their means for steps beyond the last."""
         device = self._network.device
         losses, hits = [], []
         optimizer = self._optimizer(recipe)
@@ -249,9 +254,7 @@ class SequentialEnsemble(Ensemble):
                 hits.append((logits.argmax(1) == labels).float().mean())
         for name, mean in average.items():
             _write_back(state["average"][name], mean)
-        if not losses:
-            return float("nan"), float("nan")
-        return torch.stack(losses).mean().item(), torch.stack(hits).mean().item()
+        return _filled(losses, len(index)), _filled(hits, len(index))
 
     def _recipe_of(self, hyper: Hyper, place: int) -> Recipe:
         own = {name: float(values[place]) for name, values in hyper._asdict().items()}
@@ -383,6 +386,16 @@ def _memory(recipe: Recipe, params: Mapping[str, np.ndarray]) -> dict[str, dict[
 
 def _zeros(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.zeros_like(array) for name, array in params.items()}
+
+
+def _filled(values: list[torch.Tensor], steps: int) -> np.ndarray:
+    """Values of the steps that were made, and their mean for all others up to `steps`; NaN if none were made."""
+    filled = np.full(steps, np.nan, np.float32)
+    if values:
+        made = torch.stack(values)
+        filled[:] = made.mean().item()
+        filled[: len(values)] = made.float().cpu().numpy()
+    return filled
 
 
 def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:

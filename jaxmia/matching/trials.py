@@ -12,12 +12,13 @@ from jaxmia.data.masks import Masks
 from jaxmia.training.batches import Batches
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import Hyper
+from jaxmia.training.pace import Pace
 from jaxmia.training.plan import Plan
 from jaxmia.training.query import query
 from jaxmia.training.trainer import State
 
 _STEPS_A_CALL = 32
-"""Steps in one call, where a call runs many. Steps beyond the last change nothing, so all calls have the same shape."""
+"""Most steps in one call. Steps beyond the last change nothing, so where their number is static all calls have it."""
 
 FREE = ("epochs", "warmup_epochs", "learning_rate", "weight_decay", "label_smoothing")
 """Fields that may differ between models of one program, as long as the warm-up is the same fraction of the epochs."""
@@ -118,14 +119,17 @@ def _train(
     )
     batches, total = _batches(ensemble, recipes, chunk, masks)
     state, keys = ensemble.init(models), ensemble.keys(models)
-    size, count = ensemble.trainer.recipe.batch_size, _steps_a_call(ensemble)
+    size, steps, pace = ensemble.trainer.recipe.batch_size, _steps(ensemble, total), Pace(ensemble, _STEPS_A_CALL)
     before: jax.Array | None = None
-    for first in range(0, _steps(ensemble, total), count):
+    first = 0
+    while first < steps:
+        count = pace.choose(steps - first)
         state, metrics = ensemble.run(state, hyper, keys, batches.block(first, count), first, total)
         if before is not None:
             before.block_until_ready()  # at most one call is queued behind the running one
         before = metrics["loss"]
         on_images(chunk, count * size * len(chunk))
+        first += count
     return state
 
 
@@ -139,10 +143,6 @@ def _batches(
 
 
 def _steps(ensemble: Ensemble, total: np.ndarray) -> int:
-    """Number of steps until the last model has finished, in whole calls."""
-    count = _steps_a_call(ensemble)
-    return -(-int(total.max()) // count) * count
-
-
-def _steps_a_call(ensemble: Ensemble) -> int:
-    return _STEPS_A_CALL if ensemble.steps_in_one_call else 1
+    """Number of steps until the last model has finished, in whole calls where their number of steps is static."""
+    whole = _STEPS_A_CALL if ensemble.steps_in_one_call and ensemble.steps_are_static else 1
+    return -(-int(total.max()) // whole) * whole

@@ -19,6 +19,7 @@ from jaxmia.training.batches import Batches
 from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Snapshot
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import hyper_of
+from jaxmia.training.pace import Pace
 from jaxmia.training.query import query
 from jaxmia.training.trainer import State
 
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 _PROBES = 20
 _PROBE_SAMPLES = 256
-_STEPS_A_CALL = 64
-"""Largest number of steps in one call, since a call cannot be interrupted."""
 
 
 def split(models: Sequence[int], width: int) -> list[list[int]]:
@@ -178,8 +177,8 @@ class _Training:
         self._step = 0
         self._losses = np.zeros(len(padded_models))
         """Sum of the losses over the steps of the current epoch in nats, `[model]`."""
-        self._pending: list[tuple[int, jax.Array]] = []
-        """Number of steps and mean losses of calls that may still be running."""
+        self._pending: list[jax.Array] = []
+        """Losses of the steps of calls that may still be running, `[model, step]`."""
         self.curve = np.full((len(padded_models), len(self._probes), 4), np.nan, np.float32)
         self.state = self._ensemble.init(padded_models)
         self.seconds = 0.0
@@ -189,23 +188,22 @@ class _Training:
         if snapshot:
             self._restore(snapshot)
         per_epoch = self._batches.steps_per_epoch
-        most = _STEPS_A_CALL if self._ensemble.steps_in_one_call else 1
-        ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // most))])
+        pace = Pace(self._ensemble)
+        ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // pace.most))])
         keys = self._ensemble.keys(self.padded_models)
         hyper = jax.tree.map(lambda value: np.full(len(self.padded_models), value, np.float32), hyper_of(self._recipe))
         started = time.perf_counter() - self.seconds
         while self._step < self._batches.steps:
             epoch, within = divmod(self._step, per_epoch)
-            end = int(ends[ends > within][0])
-            count = end - within
+            count = pace.choose(int(ends[ends > within][0]) - within)
             index = self._batches.block(self._step, count)
             self.state, metrics = self._ensemble.run(self.state, hyper, keys, index, self._step, self._batches.total)
             if self._pending:
                 # At most one call is queued behind the running one, so that a signal is handled within a call or two.
-                self._pending[-1][1].block_until_ready()
-            self._pending.append((count, metrics["loss"]))
+                self._pending[-1].block_until_ready()
+            self._pending.append(metrics["loss"])
             self._step += count
-            if end == per_epoch:
+            if within + count == per_epoch:
                 self._end_epoch(epoch + 1)
             self.seconds = time.perf_counter() - started
             self.raise_if_stopped()
@@ -255,8 +253,8 @@ class _Training:
         )
 
     def _settle(self) -> None:
-        for count, loss in self._pending:
-            self._losses += count * np.asarray(loss, np.float64)
+        for losses in self._pending:
+            self._losses += np.asarray(losses, np.float64).sum(1)
         self._pending.clear()
 
     def _snapshot(self) -> Snapshot:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmia.data.augment import View
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.plan import Plan
-from jaxmia.training.programs import Programs
+from jaxmia.training.programs import MOST_STEPS, Programs
 from jaxmia.training.trainer import State, Trainer
 
 
@@ -41,8 +41,13 @@ class Ensemble:
 
     @property
     def steps_in_one_call(self) -> bool:
-        """Whether `run` is best called with many steps."""
+        """Whether `run` is best called with many steps, at most `MOST_STEPS`."""
         return self.programs.steps_in_one_call
+
+    @property
+    def steps_are_static(self) -> bool:
+        """Whether `run` compiles anew for another number of steps."""
+        return self.programs.steps_are_static
 
     def keys(self, models: Sequence[int]) -> jax.Array:
         """Random key of each model, `[model]`, which depends only on the seed and the model's number."""
@@ -69,17 +74,22 @@ class Ensemble:
             total: Number of steps of each model's whole training, `[model]`; later steps leave a model unchanged.
 
         Returns:
-            The new state, and the means of `loss` and `accuracy` over these steps, `[model]`.
+            The new state, and `loss` and `accuracy` of each step, `[model, step]`; after the last step may be zeros.
         """
         if self.steps_in_one_call:
-            return self.programs.steps(state, hyper, keys, self.images, self.labels, index, np.int32(first), total)
+            count = len(index)
+            if not self.steps_are_static:
+                index = np.pad(index, ((0, MOST_STEPS - count), (0, 0), (0, 0)))
+            return self.programs.steps(
+                state, hyper, keys, self.images, self.labels, index, np.int32(first), total, np.int32(count)
+            )
         metrics = []
         for step, batch in enumerate(index, start=first):
             state, metric = self.programs.step(
                 state, hyper, keys, self.images, self.labels, batch, np.int32(step), total
             )
             metrics.append(metric)
-        return state, jax.tree.map(lambda *values: jnp.stack(values).mean(0), *metrics)
+        return state, jax.tree.map(lambda *values: jnp.stack(values, 1), *metrics)
 
     def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
         """Queries every model on pool samples in one view, in eval mode.

@@ -11,7 +11,7 @@ from jax.stages import Compiled
 from jaxmia.training.ensemble import make_ensemble
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
-from jaxmia.training.programs import footprint
+from jaxmia.training.programs import MOST_STEPS, footprint
 from jaxmia.training.speed import steady_rate
 from jaxmia.training.trainer import Trainer
 
@@ -37,10 +37,21 @@ class StepTimer:
         self._state = self._ensemble.init(models)
         self._keys = self._ensemble.keys(models)
         self._hyper = jax.tree.map(lambda value: np.full(width, value, np.float32), hyper_of(trainer.recipe))
-        shape = (_STEPS_A_CALL, width, trainer.recipe.batch_size)
+        many = self._ensemble.steps_in_one_call and not self._ensemble.steps_are_static
+        shape = (MOST_STEPS if many else _STEPS_A_CALL, width, trainer.recipe.batch_size)
         self._index = generator.integers(0, _POOL, shape).astype(np.int32)
         self._total = np.full(width, 2**30, np.int32)
         self._done = 0
+
+    @property
+    def plan(self) -> Plan:
+        """How many models train together, and how."""
+        return self._ensemble.plan
+
+    @property
+    def steps(self) -> int:
+        """Number of steps in a call; known after the warm-up."""
+        return len(self._index)
 
     @property
     def images(self) -> int:
@@ -60,14 +71,13 @@ class StepTimer:
     def warm_up(self) -> float:
         """Runs the first calls, which compile; returns the compile time in seconds, first call minus second.
 
-        Where one step is one call, later measurements run as many consecutive steps as take a measurable time.
+        Where the number of steps is not static, later measurements run as many as take a measurable time.
         """
-        index = self._index
-        one_by_one = not self._ensemble.steps_in_one_call
-        if one_by_one:
+        index, static = self._index, self._ensemble.steps_are_static
+        if not static:
             self._index = index[:1]
         first, second = self.seconds(), self.seconds()
-        if one_by_one:
+        if not static:
             self._index = index[: max(1, round(_SECONDS_A_CALL / second))]
         return max(first - second, 0.0)
 

@@ -19,9 +19,12 @@ from jaxmia.training.plan import Plan
 from jaxmia.training.trainer import State, Trainer
 
 _AXIS = "model"
-_OF_STEP, _OF_STEPS = (0, 0, 0, None, None, 0, None, 0), (0, 0, 0, None, None, 1, None, 0)
+_OF_STEP, _OF_STEPS = (0, 0, 0, None, None, 0, None, 0), (0, 0, 0, None, None, 1, None, 0, None)
 """Position of the model axis in the arguments of one and of many steps: state, hyper, key, images, labels, batches,
-step, total."""
+step, total; and the number of steps."""
+
+MOST_STEPS = 64
+"""Largest number of steps in one call, since a call cannot be interrupted."""
 
 
 class Programs:
@@ -40,8 +43,11 @@ class Programs:
         """Sharding of arrays whose first axis is the model axis."""
         self.replicated = NamedSharding(self._mesh, P())
         """Sharding of arrays that all models share."""
-        self.steps_in_one_call = plan.devices[0].platform != "cpu"
-        """Whether one call runs many steps; on a CPU each call is one step, since XLA's loops are slow there."""
+        on_cpu, convolved = plan.devices[0].platform == "cpu", plan.lowering in ("unrolled", "grouped")
+        self.steps_in_one_call = not (on_cpu and convolved and trainer.network.convolutional)
+        """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
+        self.steps_are_static = not on_cpu
+        """Whether the number of steps in a call is part of the program, so that another number is compiled anew."""
 
     @cached_property
     def init(self) -> Callable[[jax.Array], State]:
@@ -55,18 +61,31 @@ class Programs:
 
     @cached_property
     def steps(self) -> Callable[..., Any]:
-        """Many steps of all models: batches are `[step, model, batch]`, and metrics are means over the steps."""
+        """Many steps of all models: batches are `[step, model, batch]`, metrics `[model, step]`.
 
-        def steps(state, hyper, key, images, labels, index, first, total):
+        The last argument is the number of steps. Where it is not static, it may be less than that of the batches, and
+        metrics of steps that are not run are zero.
+        """
+
+        def static(state, hyper, key, images, labels, index, first, total, count):
             def body(carry, batch):
                 state, step = carry
                 state, metric = self._trainer.step(state, hyper, key, images, labels, batch, step, total)
                 return (state, step + 1), metric
 
             (state, _), metrics = jax.lax.scan(body, (state, first), index)
-            return state, jax.tree.map(lambda value: value.mean(0), metrics)
+            return state, metrics
 
-        return self._of_all(steps, _OF_STEPS, donate=True)
+        def dynamic(state, hyper, key, images, labels, index, first, total, count):
+            def body(step, carry):
+                state, metrics = carry
+                state, metric = self._trainer.step(state, hyper, key, images, labels, index[step], first + step, total)
+                return state, jax.tree.map(lambda values, value: values.at[step].set(value), metrics, metric)
+
+            metrics = dict.fromkeys(("loss", "accuracy"), jnp.zeros(len(index)))
+            return jax.lax.fori_loop(0, count, body, (state, metrics))
+
+        return self._of_all(static if self.steps_are_static else dynamic, _OF_STEPS, donate=True)
 
     @cached_property
     def gather_view(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -95,9 +114,10 @@ class Programs:
         Args:
             width: Number of models trained together.
             samples: Number of samples in the pool.
-            steps: Number of steps in a call, where one call runs many.
+            steps: Number of steps in a call, where it is static.
         """
         trainer, many = self._trainer, self.steps_in_one_call
+        most = steps if self.steps_are_static else MOST_STEPS
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), width))
         state = jax.eval_shape(jax.vmap(trainer.init), keys)
         one = jax.ShapeDtypeStruct((), jnp.int32)
@@ -105,11 +125,11 @@ class Programs:
         hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((width,), jnp.float32), hyper_of(trainer.recipe))
         images = jax.ShapeDtypeStruct((samples, *trainer.network.shape), trainer.dtype)
         labels = jax.ShapeDtypeStruct((samples,), jnp.int32)
-        batches = jax.ShapeDtypeStruct((*[steps] * many, width, trainer.recipe.batch_size), jnp.int32)
+        batches = jax.ShapeDtypeStruct((*[most] * many, width, trainer.recipe.batch_size), jnp.int32)
         batched = NamedSharding(self._mesh, P(*[None] * many, _AXIS))
         own, replicated = self.sharded, self.replicated
-        arguments = (state, hyper, keys, images, labels, batches, one, per_model)
-        shardings = (own, own, own, replicated, replicated, batched, replicated, own)
+        arguments = (state, hyper, keys, images, labels, batches, one, per_model, *[one] * many)
+        shardings = (own, own, own, replicated, replicated, batched, replicated, own, *[replicated] * many)
         placed = [
             jax.tree.map(lambda leaf, where=where: leaf.update(sharding=where), argument)
             for argument, where in zip(arguments, shardings, strict=True)

@@ -68,11 +68,12 @@ def stop(ensemble: Ensemble, folder: Path, models: list[int], asks: int) -> Inte
 
 
 def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(
-    ensemble: Ensemble, tmp_path: Path, records: Records
+    ensemble: Ensemble, tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ):
-    """Also in the middle of epochs and in the query; bit for bit."""
+    """Also in the middle of epochs and in the query, and however many steps a call makes; bit for bit."""
     models = [0, 1, 5]
     whole = shadows(ensemble).train_chunk(models)
+    make_every_call_a_step(monkeypatch)
     steps = set()
     for asks in (1, 1, 3, 4, 2):
         steps.add(re.findall(r"step \d+", str(stop(ensemble, tmp_path, models, asks)))[0])
@@ -86,11 +87,18 @@ def test_a_chunk_interrupted_again_and_again_equals_an_uninterrupted_one(
     assert telling(records, "models 0-5", "checkpoint", f"step {total} of {total}") == ["INFO"]
 
 
-def test_checkpoints_come_by_the_clock_and_the_last_two_are_kept(ensemble: Ensemble, tmp_path: Path):
+def test_checkpoints_come_by_the_clock_and_the_last_two_are_kept(
+    ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_every_call_a_step(monkeypatch)
     shadows(ensemble).train_chunk([0, 1], checkpoints(tmp_path, every=1e-6))
     steps = sorted(int(path.name) for path in (tmp_path / "00000-00001").iterdir() if path.name.isdecimal())
     total = shadows(ensemble).train_chunk([0, 1]).metadata["trained_images"] // 2 // 6
     assert steps == [total - 1, total]
+
+
+def make_every_call_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxmia.training.pace._SECONDS_A_CALL", 0.0)
 
 
 def test_without_an_interval_nothing_is_written(ensemble: Ensemble, tmp_path: Path):

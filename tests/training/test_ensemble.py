@@ -14,6 +14,7 @@ from jaxmia.data.augment import View
 from jaxmia.data.pool import Pool
 from jaxmia.models.conv import LOWERINGS, Lowering
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.programs import MOST_STEPS
 from jaxmia.training.trainer import Trainer
 from tests.training.conftest import differences, made_batches, make_trainer, plan, stacked_hyper, take
 
@@ -66,13 +67,15 @@ def test_one_after_the_other_is_all_at_once(train, recipe: dict):
     assert max(differences(together, apart)) < 1e-5
 
 
-def test_many_steps_in_one_call_are_the_same_steps(pool: Pool, train, monkeypatch):
-    """What accelerators do, a scan over steps, against what a CPU does, a call a step; with the same mean loss."""
+@pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
+def test_many_steps_in_one_call_are_the_same_steps(pool: Pool, train, monkeypatch, static: bool):
+    """A loop over steps, static on accelerators and dynamic on a CPU, against a call a step; with the same losses."""
     losses = []
     states = []
-    for scanned in (False, True):
+    for looped in (False, True):
         ensemble = make(pool, make_trainer(architecture="mlp"))
-        monkeypatch.setattr(ensemble.programs, "steps_in_one_call", scanned)
+        monkeypatch.setattr(ensemble.programs, "steps_in_one_call", looped)
+        monkeypatch.setattr(ensemble.programs, "steps_are_static", static)
         batches = made_batches(ensemble.trainer, MODELS, len(pool))
         state, metrics = ensemble.run(
             ensemble.init(MODELS),
@@ -85,7 +88,26 @@ def test_many_steps_in_one_call_are_the_same_steps(pool: Pool, train, monkeypatc
         states.append(state)
         losses.append(np.asarray(metrics["loss"]))
     assert max(differences(*states)) < 1e-5
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1][:, :5], rtol=1e-5)
+    assert not losses[1][:, 5:].any()
+
+
+def test_a_loop_of_another_length_is_the_same_program(pool: Pool, monkeypatch):
+    """On a CPU, so that calls can be short where steps are slow."""
+    TRACES.clear()
+    trainer = make_trainer(architecture="mlp", width=4)
+    counting = Counting(**{field.name: getattr(trainer, field.name) for field in dataclasses.fields(trainer)})
+    ensemble = make(pool, counting)
+    assert ensemble.steps_in_one_call
+    batches = made_batches(trainer, MODELS, len(pool))
+    hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
+    whole, losses = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 5), 0, batches.total)
+    state, first = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 3), 0, batches.total)
+    state, second = ensemble.run(state, hyper, keys, batches.block(3, 2), 3, batches.total)
+    assert TRACES == ["step"]
+    assert max(differences(whole, state)) == 0
+    parts = [np.asarray(metrics["loss"])[:, :count] for metrics, count in ((first, 3), (second, 2))]
+    np.testing.assert_array_equal(np.concatenate(parts, 1), np.asarray(losses["loss"])[:, :5])
 
 
 def test_a_run_cut_in_two_is_the_whole_run_bit_for_bit(pool: Pool, ensemble_of):
@@ -156,10 +178,14 @@ def test_training_learns_its_own_samples(pool: Pool, ensemble_of, recipe: dict):
     ensemble = ensemble_of(trainer)
     batches = made_batches(trainer, MODELS, len(pool))
     hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
-    state, metrics = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, batches.steps), 0, batches.total)
+    state, losses = ensemble.init(MODELS), []
+    for first in range(0, batches.steps, MOST_STEPS):
+        block = batches.block(first, min(MOST_STEPS, batches.steps - first))
+        state, metrics = ensemble.run(state, hyper, keys, block, first, batches.total)
+        losses.append(metrics["loss"])
     _, correct = ensemble.margins(state, np.arange(len(pool)), View())
     assert np.asarray(correct).mean() > 0.8
-    assert np.isfinite(np.asarray(metrics["loss"])).all()
+    assert np.isfinite(np.concatenate(losses, 1)).all()
 
 
 PROGRAM = """
