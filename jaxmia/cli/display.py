@@ -266,7 +266,7 @@ def bench_table(result: dict[str, Any]) -> Table:
         title=f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}: matrix products "
         f"{products(result['scale'])}",
         title_justify="left",
-        caption="\n".join([*filter(None, [verdict(rows)]), *failures]),
+        caption="\n".join([*filter(None, [verdict(rows), _step_line(result.get("step"))]), *failures]),
         caption_justify="left",
     )
     for column in ("how", "models", "images/s", "models/h", "ceiling", "compile", "memory", "peak"):
@@ -286,6 +286,13 @@ def bench_table(result: dict[str, Any]) -> Table:
             memory(row["peak_bytes"]),
         )
     return table
+
+
+def _step_line(step: dict[str, Any] | None) -> str | None:
+    if not step:
+        return None
+    shares = ", ".join(f"{share:.0%} {kind}" for kind, share in step["shares"].items() if round(share, 2))
+    return f"a step of {step['width']} models ({step['name']}) takes {1000 * step['step_seconds']:.3g} ms: {shares}"
 
 
 def comparison_table(results: Sequence[dict[str, Any]]) -> Table:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, read_json
 from jaxmia.machine.units import size
 from jaxmia.provenance import origin
+
+if TYPE_CHECKING:
+    from jaxmia.machine.breakdown import Breakdown
 
 logger = logging.getLogger(__name__)
 
@@ -192,9 +195,32 @@ class _Trial:
         )
 
 
-def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict[str, Any]:
-    """Describes a measurement as plain JSON."""
-    return {"subject": subject, "origin": origin(), "scale": asdict(scale), "rows": [asdict(row) for row in rows]}
+def fastest(contenders: Sequence[Contender], rows: Sequence[Row]) -> Contender | None:
+    """The fastest of jaxmia's own contenders; None if none was measured.
+
+    Args:
+        contenders: As given to `run`.
+        rows: As `run` returned them.
+    """
+    ours = [
+        (row.images_per_second, contender)
+        for contender, row in zip(contenders, rows, strict=True)
+        if row.kind == OURS and row.images_per_second
+    ]
+    return max(ours, key=lambda pair: pair[0])[1] if ours else None
+
+
+def describe(
+    rows: Sequence[Row], scale: Scale, subject: dict[str, Any], step: "Breakdown | None" = None
+) -> dict[str, Any]:
+    """Describes a measurement as plain JSON; `step` says where the time of a step goes."""
+    return {
+        "subject": subject,
+        "origin": origin(),
+        "scale": asdict(scale),
+        "rows": [asdict(row) for row in rows],
+        "step": asdict(step) if step else None,
+    }
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -229,8 +255,25 @@ def page(result: dict[str, Any]) -> str:
             *map(_line, result["rows"]),
             "",
             *((f"{said}.", "") if (said := verdict(result["rows"])) else ()),
+            *_step_lines(result.get("step")),
         ]
     )
+
+
+def _step_lines(step: dict[str, Any] | None) -> list[str]:
+    if not step:
+        return []
+    return [
+        "## Where a step's time goes",
+        "",
+        f"{step['name']}, {step['width']} models: {1000 * step['step_seconds']:.3g} ms a step, profiled for a second;",
+        "shares of the time of all devices together.",
+        "",
+        "| work | share |",
+        "| --- | --- |",
+        *(f"| {kind} | {share:.0%} |" for kind, share in step["shares"].items()),
+        "",
+    ]
 
 
 def products(scale: dict[str, Any]) -> str:

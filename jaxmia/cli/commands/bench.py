@@ -15,6 +15,7 @@ from jaxmia.errors import UsageError
 if TYPE_CHECKING:
     from jaxmia.config import Config
     from jaxmia.machine.bench import Contender, Scale
+    from jaxmia.machine.breakdown import Breakdown
     from jaxmia.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Bench:
         from jaxmia.cli.overrides import configure
         from jaxmia.data.preprocessing import Preprocessing
         from jaxmia.files import write_text
-        from jaxmia.machine.bench import describe, page, plot, run
+        from jaxmia.machine.bench import describe, fastest, page, plot, run
         from jaxmia.training.devices import prepare_devices
         from jaxmia.training.trainer import make_trainer
 
@@ -74,7 +75,8 @@ class Bench:
         prepare_devices()
         trainer = make_trainer(config.shadow, self.shape, self.classes, Preprocessing())
         scale = _scale(trainer, config)
-        rows = run(self._contenders(trainer, config), scale, repeats=self.repeats, seconds=self.seconds)
+        contenders = self._contenders(trainer, config)
+        rows = run(contenders, scale, repeats=self.repeats, seconds=self.seconds)
         subject = {
             "shape": self.shape,
             "classes": self.classes,
@@ -82,7 +84,7 @@ class Bench:
             "repeats": self.repeats,
             "seconds": self.seconds,
         }
-        result = describe(rows, scale, subject)
+        result = describe(rows, scale, subject, _profile(fastest(contenders, rows)))
         if self.out:
             write_text(self.out / "bench.json", json.dumps(result, indent=2) + "\n")
             write_text(self.out / "bench.md", page(result))
@@ -112,6 +114,19 @@ class Bench:
         if self.peers:
             contenders += _peers(trainer, config)
         return contenders
+
+
+def _profile(contender: "Contender | None") -> "Breakdown | None":
+    """Where the time of a step goes in the fastest of jaxmia's methods."""
+    from jaxmia.machine.breakdown import profile
+    from jaxmia.training.measure import StepTimer
+
+    if contender is None:
+        return None
+    logger.info(f"profile: {contender.name}, {contender.width} models")
+    timer = contender.make()
+    assert isinstance(timer, StepTimer)
+    return profile(timer, contender.name)
 
 
 def _peers(trainer: "Trainer", config: "Config") -> list["Contender"]:
