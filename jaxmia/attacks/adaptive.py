@@ -1,4 +1,4 @@
-"""LiRA that infers from all samples together what a few models leave uncertain."""
+"""LiRA with priors that are learned from all samples, for few shadow models."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ class Adaptive:
     4. The degrees of freedom of the margins are those under which the target's own margins, of unknown membership, are
        most likely.
 
-    With many models it approaches per-example LiRA, with few global LiRA around the pooled mean. A sample without IN or
-    without OUT models is scored by its prior.
+    With many models it approaches per-example LiRA, and with few, global LiRA around the pooled mean. A sample without
+    IN or without OUT models is scored by its prior.
 
     >>> rng = np.random.default_rng(0)
     >>> mask = rng.random((16, 500)) < 0.5
@@ -55,7 +55,7 @@ class Adaptive:
         return "adaptive" if self.views == "mean" else f"adaptive-{self.views}"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: No sample has both IN and OUT models.
@@ -69,7 +69,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Scale:
-    """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former; all `[sample]`."""
+    """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former."""
 
     variance: Float[np.ndarray, " sample"]
     multiple: Float[np.ndarray, " sample"]
@@ -77,7 +77,7 @@ class Scale:
 
 
 def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
-    """One signal of the target and of both fits, arrays `[sample]`."""
+    """Selects one signal of the target and of both fits, so that arrays become `[sample]`."""
     phi, in_, out = found
     one = [Fit(fit.count, fit.mean[index], fit.sum_sq[index]) for fit in (in_, out)]
     return phi[index], one[0], one[1]
@@ -96,7 +96,7 @@ def _score(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.nd
 def _score_stratum(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
     scale = fit_scale(in_, out)
     spread = np.sqrt(scale.variance)
-    # everything below is in spreads, counted from the OUT mean, or from the IN mean where there is no OUT model
+    # everything below is in standard deviations from the OUT mean, or from the IN mean where there is no OUT model
     has_in, has_out = in_.count > 0, out.count > 0
     origin = np.where(has_out, out.mean, in_.mean)
     out_mean = np.where(has_out, out.mean - origin, 0) / spread
@@ -128,7 +128,7 @@ def _score_stratum(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Flo
 
 
 def fit_scale(in_: Fit, out: Fit) -> Scale:
-    """The spreads of each sample under the priors of their stratum."""
+    """Fits the variances of a stratum's samples under priors that they share."""
     multiple = _multiple(in_, out)
     sum_sq, dof = out.sum_sq + in_.sum_sq / multiple, out.dof + in_.dof
     spread = fit_spread(sum_sq[None], dof)

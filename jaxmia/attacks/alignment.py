@@ -15,11 +15,11 @@ MAX_SHADOWS = 64
 """Largest number of shadows whose distribution of margins is computed."""
 
 MAX_MISALIGNMENT = 4.0
-"""Standard deviations beyond which a target is unlike its shadows, for many shadows."""
+"""Distance in standard deviations beyond which a target is unlike its shadows, if there are many of them."""
 
 
 def max_misalignment(models: int) -> float:
-    """The same limit for a standard deviation estimated from few models (Student's quantile).
+    """`MAX_MISALIGNMENT` for a standard deviation that is estimated from few models, as a quantile of Student's t.
 
     >>> [round(max_misalignment(models), 1) for models in (3, 8, 32, 100_000)]
     [125.6, 8.5, 4.6, 4.0]
@@ -32,8 +32,8 @@ class Scale:
     """Location and width of a model's margins over the samples, in nats.
 
     Attributes:
-        median: Median, `[..., view]`.
-        width: Interquartile range, `[..., view]`.
+        median: Median, for each model and view.
+        width: Interquartile range.
     """
 
     median: Float64[np.ndarray, "*model view"]
@@ -41,13 +41,13 @@ class Scale:
 
 
 def scale_of(phi: Real[np.ndarray, "*model view sample"]) -> Scale:
-    """Median and interquartile range over the samples of margins `[..., view, sample]`, in nats."""
+    """Median and interquartile range of margins over the samples, in nats."""
     low, median, high = np.quantile(np.asarray(phi, np.float64), [0.25, 0.5, 0.75], axis=-1)
     return Scale(median, np.maximum(high - low, np.sqrt(FLOOR)))
 
 
 def scale_of_shadows(evidence: Evidence) -> Scale:
-    """Scales of at most `MAX_SHADOWS` shadows, `[model, view]`."""
+    """Scales of at most `MAX_SHADOWS` shadows."""
     return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // MAX_SHADOWS)])
 
 
@@ -55,7 +55,7 @@ def misalignment(evidence: Evidence) -> float:
     """Distance of the target's median or width (in view 0) from the shadows', in standard deviations over shadows.
 
     If it is large (`misaligned`), the target was trained by another recipe. It is 0 with fewer than three shadows.
-    With folds it is the median over these, since rows that join several models vary less than single models.
+    With folds it is the median over the folds, since rows that join several models vary less than single models.
     """
     return float(np.median([_misalignment(part) for part in evidence.by_fold()]))
 
@@ -73,7 +73,7 @@ def _misalignment(evidence: Evidence) -> float:
 
 
 def misaligned(evidence: Evidence) -> bool:
-    """Whether the target is further from its shadows than one of them is by chance in about one of 10,000 cases."""
+    """Whether the target is so far from its shadows as one of them would be in about one of 10,000 cases."""
     return misalignment(evidence) > max_misalignment(len(scale_of_shadows(evidence).median))
 
 
@@ -81,7 +81,7 @@ def misaligned(evidence: Evidence) -> bool:
 class Aligned:
     """Another attack, applied after each view of the target is shifted and scaled to the shadows' typical scale.
 
-    It assumes that samples are members of the target about as often as of a shadow.
+    It assumes that the target has about as many members as a shadow.
 
     >>> from jaxmia.attacks import Margin
     >>> shadows = np.array([[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]])
@@ -98,10 +98,10 @@ class Aligned:
         return f"{self.attack.name}-aligned"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
-            InputError: As the attack.
+            InputError: The attack raises it.
         """
         if not len(evidence.shadows):
             return self.attack(evidence)

@@ -15,7 +15,7 @@ from jaxmia.errors import InputError
 def log_ratios(
     evidence: Evidence, offline: float | None, views: Views = "each", temperature: float = 1.0
 ) -> Float[np.ndarray, "signal sample"]:
-    """`log p(x) - log pbar(x)` in nats, `[signal, sample]`.
+    """`log p(x) - log pbar(x)` in nats.
 
     Args:
         evidence: Margins of the target and the shadows.
@@ -25,7 +25,7 @@ def log_ratios(
         temperature: `p = sigmoid(signal / temperature)`.
 
     Raises:
-        InputError: A sample has no OUT model, or online no IN model.
+        InputError: A sample has no OUT model or, with `offline` None, no IN model.
     """
     softened = evidence if (views, temperature) == ("each", 1) else _softened(evidence, views, temperature)
     out = softened.out.log_mean_p
@@ -87,9 +87,9 @@ class Base:
         return f"base-{side}{temperature}" + ("" if self.views == "each" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
-            InputError: A sample has no OUT model, or online no IN model.
+            InputError: A sample has no OUT model or, with `offline` None, no IN model.
         """
         return log_ratios(evidence, self.offline, self.views, self.temperature).mean(0)

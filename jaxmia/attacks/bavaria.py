@@ -44,7 +44,7 @@ class Bavaria:
         return f"bavaria-{self.predictive}" + ("" if self.views == "mean" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: A sample has no IN or no OUT model.
@@ -68,7 +68,7 @@ def _log_predictive(
 
 
 def fit_center(fit: Fit) -> tuple[Float[np.ndarray, "signal 1"], Float[np.ndarray, "signal 1"]]:
-    """Centre of the prior and its weight in models, `[signal, 1]`, by moments of the samples' means."""
+    """Centre of the prior and its weight in models, by moments of the samples' means."""
     center = fit.mean.mean(-1, keepdims=True)
     within = pooled(fit.sum_sq, fit.dof)
     between = fit.mean.var(-1, keepdims=True) - within * (1 / fit.count).mean()

@@ -32,7 +32,7 @@ class Calibrated:
         return "calibrated" if self.views == "mean" else f"calibrated-{self.views}"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: A sample has no OUT model.

@@ -1,4 +1,4 @@
-"""Catalogue of the named attacks, and of those that a run compares."""
+"""Catalogue of the attacks that can be named, and of those that a run compares."""
 
 import difflib
 
@@ -74,7 +74,7 @@ def named_attack(name: str) -> Attack:
     """Returns the standard attack of a name, or the user's own for a name `package.module:Class`.
 
     Raises:
-        InputError: There is none, or it is not an attack.
+        InputError: The name is unknown, or what it names is not an attack.
 
     >>> named_attack("lira-online-tied")
     LiraOnline(variance='tied', views='mean')
@@ -86,7 +86,7 @@ def standard_attack(name: str) -> Attack:
     """Returns the standard attack of a name; imports nothing, so the name may come from an untrusted file.
 
     Raises:
-        InputError: There is none.
+        InputError: The name is unknown.
     """
     attacks = {attack.name: attack for attack in standard_attacks()}
     if name not in attacks:

@@ -16,12 +16,12 @@ class Evidence:
     """Logit margins `phi = z_y - logsumexp(z_j, j != y)`, in nats, of the target and of its shadow models.
 
     Attributes:
-        target: Margins of the target, `[view, sample]`; view 0 is the identity.
-        shadows: Margins of the shadows, float32 or float64 `[model, view, sample]`; statistics are in float64.
-        mask: Whether the model was trained on the sample (IN), bool `[model, sample]`.
-        labels: Class of each sample, int `[sample]`.
-        fold: Fold of each sample, int `[sample]`, if every fold has its own shadows and each row joins one of every
-            fold; None if each row is one model.
+        target: Margins of the target; view 0 is the identity.
+        shadows: Margins of the shadows; statistics are computed in float64.
+        mask: Whether the model was trained on the sample (IN).
+        labels: Class of each sample.
+        fold: Fold of each sample, if every fold has its own shadows and each row joins one of every fold; None if each
+            row is one model.
 
     Raises:
         InputError: A shape or type is wrong, or a margin is not finite.
@@ -51,7 +51,7 @@ class Evidence:
         """Moments over the models trained on each sample.
 
         Raises:
-            MissingModels: A sample has no such model.
+            MissingModels: A sample has no IN model.
         """
         return self._complete(self.sides[0], "IN")
 
@@ -60,13 +60,13 @@ class Evidence:
         """Moments over the models not trained on each sample.
 
         Raises:
-            MissingModels: A sample has no such model.
+            MissingModels: A sample has no OUT model.
         """
         return self._complete(self.sides[1], "OUT")
 
     @cached_property
     def sides(self) -> tuple[Moments, Moments]:
-        """IN and OUT moments, also of samples that lack one of them (their `count` is 0)."""
+        """IN and OUT moments of every sample; `count` is 0 where a sample has no such models."""
         return moments(self.shadows, self.mask)
 
     def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", Bool[np.ndarray, " kept"]]]:
@@ -76,7 +76,7 @@ class Evidence:
         independent, this reveals nothing about the pseudo-target's members.
 
         Yields:
-            The evidence for that pseudo-target, and its membership, bool `[sample]`.
+            The evidence for that pseudo-target, and its membership.
         """
         models = list(models)
         rest = moments(np.delete(self.shadows, models, axis=0), np.delete(self.mask, models, axis=0))
@@ -91,24 +91,24 @@ class Evidence:
                 np.delete(self.mask, model, axis=0),
                 self.labels,
             )
-            yield others._knowing(sides).take(kept), self.mask[model, kept]
+            yield others._with_moments(sides).take(kept), self.mask[model, kept]
 
     def with_target(self, target: Real[np.ndarray, "view sample"]) -> "Evidence":
-        """The same shadows against other margins of the target, `[view, sample]`."""
-        return Evidence(target, self.shadows, self.mask, self.labels, self.fold)._knowing(self.sides)
+        """Returns the evidence with other margins of the target."""
+        return Evidence(target, self.shadows, self.mask, self.labels, self.fold)._with_moments(self.sides)
 
     def by_fold(self) -> list["Evidence"]:
-        """The evidence on each fold by itself, in which each row is one model; only itself if there are no folds."""
+        """Splits the evidence by fold, so that each row is one model; without folds it is the only element."""
         if self.fold is None:
             return [self]
         parts = [self.take(np.flatnonzero(self.fold == fold)) for fold in np.unique(self.fold)]
-        return [Evidence(part.target, part.shadows, part.mask, part.labels)._knowing(part.sides) for part in parts]
+        return [Evidence(part.target, part.shadows, part.mask, part.labels)._with_moments(part.sides) for part in parts]
 
     def take(self, samples: Integer[np.ndarray, " taken"]) -> "Evidence":
-        """The evidence on the samples of the given indices, in their order.
+        """Restricts the evidence to the samples of the given indices, in their order.
 
         Raises:
-            MissingModels: There is none, as where no sample has both IN and OUT models.
+            MissingModels: No index is given; the message assumes that no sample has both IN and OUT models.
         """
         if not len(samples):
             raise MissingModels("shadows mask: no sample has both IN and OUT models; train more models")
@@ -121,10 +121,10 @@ class Evidence:
             self.mask[:, samples],
             self.labels[samples],
             None if self.fold is None else self.fold[samples],
-        )._knowing((in_.take(samples), out.take(samples)))
+        )._with_moments((in_.take(samples), out.take(samples)))
 
-    def _knowing(self, sides: tuple[Moments, Moments]) -> "Evidence":
-        """Itself, its moments set to what they would be computed as."""
+    def _with_moments(self, sides: tuple[Moments, Moments]) -> "Evidence":
+        """Sets the moments, which then need not be computed, and returns itself."""
         self.__dict__["sides"] = sides
         return self
 

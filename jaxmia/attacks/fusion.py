@@ -13,7 +13,7 @@ from jaxmia.errors import InputError
 
 
 def mean_rank(scores: Sequence[Real[np.ndarray, " sample"]]) -> Float[np.ndarray, " sample"]:
-    """Mean rank of each sample over attacks, in (0, 1]; ties share a rank, and scores are `[attack][sample]`."""
+    """Mean rank of each sample over attacks, whose scores are given, in (0, 1]; ties share a rank."""
     return np.mean([rankdata(score) / len(score) for score in scores], axis=0)
 
 
@@ -40,7 +40,7 @@ class RankFusion:
         return f"fusion({'+'.join(attack.name for attack in self.attacks)})"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]` in (0, 1]; higher means member.
+        """Computes the scores, in (0, 1]; higher means member.
 
         Raises:
             InputError: One of the attacks raises it.
@@ -69,10 +69,10 @@ class PerClass:
         return f"{self.attack.name}-per-class"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
-            InputError: As the attack.
+            InputError: The attack raises it.
         """
         scores = np.array(self.attack(evidence), np.float64)
         for label in np.unique(evidence.labels):

@@ -19,9 +19,9 @@ class GapPrior:
     """Mixture of Gaussians for the gap `mean_in - mean_out`, in standard deviations of the sample.
 
     Attributes:
-        weight: Weights, which sum to 1, `[component]`.
-        mean: Means, `[component]`.
-        variance: Variances, `[component]`.
+        weight: Weights, which sum to 1.
+        mean: Means.
+        variance: Variances.
     """
 
     weight: Float[np.ndarray, " component"]
@@ -38,11 +38,11 @@ class GapPrior:
         """Posterior of each sample's gap, given a measurement with Gaussian error.
 
         Args:
-            gap: Measured gaps, `[sample]`.
-            precision: Reciprocal of the error's variance, 0 for samples without a measurement, `[sample]`.
+            gap: Measured gaps.
+            precision: Reciprocal of the error's variance, 0 for samples without a measurement.
 
         Returns:
-            Log-weight, mean and variance of each component, `[component, sample]`.
+            Log-weight, mean and variance of each component.
         """
         mean, variance = self.mean[:, None], self.variance[:, None]
         prior = 1 / variance
@@ -57,7 +57,7 @@ class GapPrior:
 
 
 def log_sum_exp(x: Float[np.ndarray, " component *rest"]) -> Float[np.ndarray, "*rest"]:
-    """`log(sum(exp(x)))` over the first axis, of finite values."""
+    """`log(sum(exp(x)))` over the first axis; values must be finite."""
     top = x.max(0)
     return top + np.log(np.exp(x - top).sum(0))
 
@@ -69,11 +69,11 @@ def fit_gap(gap: Float[np.ndarray, " sample"], precision: Float[np.ndarray, " sa
     arXiv:0905.2979).
 
     Args:
-        gap: Measured gaps in standard deviations, `[sample]`.
-        precision: Reciprocal of the error's variance, above 0, `[sample]`.
+        gap: Measured gaps in standard deviations.
+        precision: Reciprocal of the error's variance, above 0.
 
     Returns:
-        The prior; a gap of 0 if nothing was measured.
+        The prior; all of its mass is at 0 if nothing was measured.
     """
     if not len(gap):
         return GapPrior(np.ones(1), np.zeros(1), np.full(1, SMALLEST))

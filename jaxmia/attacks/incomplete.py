@@ -13,16 +13,16 @@ MAX_INCOMPLETE = 0.05
 
 
 def lacking(evidence: Evidence) -> Bool[np.ndarray, " sample"]:
-    """Whether each sample has no IN or no OUT model, bool `[sample]`."""
+    """Whether each sample has no IN or no OUT model."""
     in_, out = evidence.sides
     return (in_.count == 0) | (out.count == 0)
 
 
 def score_all(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
-    """Scores every sample, `[sample]`, even if a few lack the IN or OUT models that the attack needs.
+    """Scores every sample, even if a few lack the IN or OUT models that the attack needs.
 
-    These are ranked among the others by `adaptive`, which has a prior for them. They do not affect the scores of the
-    others.
+    These few are ranked among the other samples by `adaptive`, which scores them by its prior. They do not affect the
+    scores of the others.
 
     Raises:
         InputError: More than a twentieth of the samples lack models that the attack needs, or its scores are not one

@@ -47,7 +47,7 @@ class LiraOnline:
         return f"lira-online-{self.variance}" + ("" if self.views == "mean" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: A sample has no IN or no OUT model.
@@ -60,7 +60,7 @@ class LiraOnline:
 
 @dataclass(frozen=True)
 class LiraOffline:
-    """How unlikely the target's margin is for a model not trained on the sample; needs no IN model.
+    """How atypical the target's margin is for a model that was not trained on the sample; needs no IN model.
 
     `one-sided`: `(phi - mean_out) / std_out`, which ranks as the published `1 - Pr[OUT > phi]` without rounding to 1.
     `two-sided`: `-log N(phi; mean_out, var_out)`, in nats, which is also high for margins far below the mean.
@@ -88,7 +88,7 @@ class LiraOffline:
         return f"lira-offline-{self.variance}{tail}" + ("" if self.views == "mean" else f"-{self.views}")
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: A sample has no OUT model.

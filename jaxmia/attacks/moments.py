@@ -23,10 +23,10 @@ class Moments:
     For a sample without such models, `count`, `mean` and `scatter` are 0 and `log_mean_p` is -inf.
 
     Attributes:
-        count: Number of models, float64 `[sample]`.
-        mean: Mean logit margin in nats, `[view, sample]`.
-        scatter: Sum over models of products of deviations from the mean, nats squared, `[view, view, sample]`.
-        log_mean_p: Logarithm of the mean probability of the label, nats, `[view, sample]`.
+        count: Number of models.
+        mean: Mean logit margin in nats.
+        scatter: Sum over models of products of deviations from the mean, nats squared.
+        log_mean_p: Logarithm of the mean probability of the label, nats.
     """
 
     count: Float64[np.ndarray, " sample"]
@@ -48,14 +48,14 @@ class Moments:
         )
 
     def take(self, samples: Integer[np.ndarray, " taken"]) -> "Moments":
-        """The moments of the samples of the given indices, in their order."""
+        """Restricts the moments to the samples of the given indices, in their order."""
         return Moments(
             self.count[samples], self.mean[:, samples], self.scatter[:, :, samples], self.log_mean_p[:, samples]
         )
 
     @property
     def log_sum_p(self) -> Float64[np.ndarray, "view sample"]:
-        """Logarithm of the summed probabilities of the label, `[view, sample]`."""
+        """Logarithm of the summed probabilities of the label."""
         return self.log_mean_p + np.log(np.maximum(self.count, 1))
 
 
@@ -67,11 +67,11 @@ def log_probability(phi: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*sha
 def moments(
     shadows: Float[np.ndarray, "model view sample"], mask: Bool[np.ndarray, "model sample"]
 ) -> tuple[Moments, Moments]:
-    """Computes IN and OUT moments of every sample, float64, in two passes over chunks of samples.
+    """Computes the IN and OUT moments of every sample, in two passes over chunks of samples.
 
     Args:
-        shadows: Logit margins in nats, `[model, view, sample]`.
-        mask: True where the model was trained on the sample, `[model, sample]`.
+        shadows: Logit margins in nats.
+        mask: True where the model was trained on the sample.
     """
     models, views, samples = shadows.shape
     size = max(1, ELEMENTS_PER_CHUNK // max(1, models * views))
@@ -93,7 +93,7 @@ def _side(
     log_p: Float64[np.ndarray, "sample view model"],
     chosen: Bool[np.ndarray, "sample 1 model"],
 ) -> Moments:
-    """Moments of the chosen models; arrays are `[sample, view, model]`, results put the sample last."""
+    """Moments of the chosen models; the sample axis comes first in the arguments and last in the result."""
     count = chosen.sum(2, dtype=np.float64)
     divisor = np.maximum(count, 1)
     mean = (phi * chosen).sum(2) / divisor

@@ -13,7 +13,7 @@ from jaxmia.attacks.signal import Fit, project
 from jaxmia.attacks.variance import FLOOR, fit_spread, pooled
 
 RIDGE = 1e-6
-"""Fraction of the mean variance added to each view's variance, so that a repeated view adds nothing."""
+"""Fraction of the mean variance that is added to each view's variance, so that a repeated view adds no information."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LiraMultivariate:
         return "lira-multivariate"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member.
+        """Computes the scores; higher means member.
 
         Raises:
             InputError: A sample has no IN or no OUT model.
@@ -53,14 +53,14 @@ class LiraMultivariate:
 
 
 def _level(in_: Moments, out: Moments) -> Float[np.ndarray, " sample"]:
-    """Each sample's variance averaged over views, tied over IN and OUT and shrunk, `[sample]`."""
+    """Each sample's variance averaged over views, tied over IN and OUT and shrunk."""
     sum_sq = np.einsum("vvn->n", in_.scatter + out.scatter) / len(in_.mean)
     dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
     return fit_spread(sum_sq[None], dof).posterior(sum_sq[None], dof)[0]
 
 
 def _directions(in_: Moments, out: Moments, level: Float[np.ndarray, " sample"]) -> Float[np.ndarray, "direction view"]:
-    """The linear map from views to directions, `[direction, view]`: noise becomes white, gaps uncorrelated."""
+    """The linear map from views to directions: noise becomes white, gaps uncorrelated."""
     dof = np.maximum(in_.count - 1, 0) + np.maximum(out.count - 1, 0)
     noise = ((in_.scatter + out.scatter) / level).sum(-1) / max(dof.sum(), 1)
     noise += (RIDGE * np.trace(noise) / len(noise) + FLOOR) * np.eye(len(noise))
@@ -77,7 +77,7 @@ def _projected(
 
 
 def _log_ratio(phi: Float[np.ndarray, "direction sample"], in_: Fit, out: Fit) -> Float[np.ndarray, "direction sample"]:
-    """Log-ratio of IN and OUT in each direction, `[direction, sample]`, with uncertain means integrated out."""
+    """Log-ratio of IN and OUT in each direction, with uncertain means integrated out."""
     in_variance, out_variance = _variances(in_, out)
     in_precision, out_precision = in_.count / in_variance, out.count / out_variance
     gap, gap_variance = _shrunk_gap(in_.mean - out.mean, 1 / in_precision + 1 / out_precision)

@@ -30,7 +30,7 @@ class Attack(Protocol):
         ...
 
     def __call__(self, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
-        """Scores, float64 `[sample]`; higher means member."""
+        """Computes the scores; higher means member."""
         ...
 
 
@@ -65,10 +65,10 @@ name that gives scores when called with evidence
 
 
 def scores_of(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sample"]:
-    """Calls an attack and checks that it returns one number per sample, float64 `[sample]`.
+    """Calls an attack and checks that it returns one number per sample.
 
     Raises:
-        InputError: The result has another length or type or contains NaN, or the attack raises it.
+        InputError: The result has another length or type or contains NaN, or the attack itself raises it.
     """
     scores, samples = np.asarray(attack(evidence)), len(evidence.labels)
     if scores.shape != (samples,) or scores.dtype.kind not in "fiub":

@@ -36,7 +36,7 @@ def record_attack(attack: Attack) -> AttackRecord:
 
 
 def rebuild_attack(record: AttackRecord) -> Attack | None:
-    """Rebuilds the attack that a record describes; None if it is, or contains, an attack of the user's own.
+    """Rebuilds the attack that a record describes; returns None if it is or contains one of the user's own.
 
     Nothing is imported, since a record may come from an untrusted file.
 

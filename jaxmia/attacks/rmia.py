@@ -15,10 +15,10 @@ from jaxmia.errors import InputError
 class Rmia:
     """RMIA: the fraction of samples z with `ratio(x) / ratio(z) > gamma`, where `ratio = p / pbar`.
 
-    The population from which z comes is all samples of the evidence. Because it is shared, the fraction is a step
-    function of `ratio(x)`. It is averaged over views. Ties are broken by that ratio (its geometric mean over views), in
-    steps too small to change the order of different fractions. So with one view RMIA ranks samples as BASE does; with
-    several, an extreme ratio in one view counts only by its rank.
+    The population of z consists of all samples of the evidence. Because it is the same for every x, the fraction is a
+    step function of `ratio(x)`. It is averaged over views. Ties are broken by that ratio (its geometric mean over
+    views), in steps too small to change the order of different fractions. So with one view RMIA ranks samples as BASE
+    does; with several, an extreme ratio in one view counts only by its rank.
 
     Attributes:
         gamma: Factor by which the sample must be more likely than z.
@@ -46,10 +46,10 @@ class Rmia:
         return f"rmia-{side}" + ("" if self.gamma == 2 else f"-gamma-{self.gamma:g}")
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]` in [0, 1); higher means member.
+        """Computes the scores, in [0, 1); higher means member.
 
         Raises:
-            InputError: A sample has no OUT model, or online no IN model.
+            InputError: A sample has no OUT model or, with `offline` None, no IN model.
         """
         ratios = log_ratios(evidence, self.offline)
         views, samples = ratios.shape

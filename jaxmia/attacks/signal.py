@@ -21,9 +21,9 @@ class Fit:
     """Moments of the signals over IN or over OUT models.
 
     Attributes:
-        count: Number of models, `[sample]`.
-        mean: Mean in nats, `[signal, sample]`.
-        sum_sq: Sum of squared deviations from the mean, `[signal, sample]`.
+        count: Number of models.
+        mean: Mean in nats.
+        sum_sq: Sum of squared deviations from the mean.
     """
 
     count: Float[np.ndarray, " sample"]
@@ -32,12 +32,12 @@ class Fit:
 
     @property
     def dof(self) -> Float[np.ndarray, " sample"]:
-        """Degrees of freedom of `sum_sq`, `[sample]`."""
+        """Degrees of freedom of `sum_sq`."""
         return np.maximum(self.count - 1, 0)
 
 
 def weights(evidence: Evidence, views: Views) -> Float[np.ndarray, "signal view"]:
-    """The linear map from views to signals, `[signal, view]`; each row sums to 1."""
+    """The linear map from views to signals; each row sums to 1."""
     count = len(evidence.target)
     if views == "each":
         return np.eye(count)
@@ -51,7 +51,7 @@ def weights(evidence: Evidence, views: Views) -> Float[np.ndarray, "signal view"
 def signals(
     evidence: Evidence, views: Views, in_: Moments, out: Moments
 ) -> tuple[Float[np.ndarray, "signal sample"], Fit, Fit]:
-    """The target's signals in nats, `[signal, sample]`, and the fits of the IN and OUT models."""
+    """The target's signals in nats, and the fits of the IN and OUT models."""
     mapping = weights(evidence, views)
     return mapping @ evidence.target, project(in_, mapping), project(out, mapping)
 
@@ -65,7 +65,8 @@ def project(side: Moments, weights: Float[np.ndarray, "signal view"]) -> Fit:
 def _fisher(in_: Moments, out: Moments) -> Float[np.ndarray, " view"]:
     """Fisher's discriminant between IN and OUT over all samples, each in units of its own standard deviation.
 
-    A tenth of the mean variance on the diagonal prevents large weights of opposite signs for nearly identical views.
+    A tenth of the mean variance is added to the diagonal, so that nearly identical views do not get large weights of
+    opposite signs.
     """
     both = (in_.count > 0) & (out.count > 0)
     scatter = (in_.scatter + out.scatter)[:, :, both]

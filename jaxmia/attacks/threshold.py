@@ -25,7 +25,7 @@ class Loss:
         return "loss"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member."""
+        """Computes the scores; higher means member."""
         return log_probability(evidence.target).mean(0)
 
 
@@ -45,7 +45,7 @@ class Confidence:
         return "confidence"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member."""
+        """Computes the scores; higher means member."""
         return np.exp(log_probability(evidence.target)).mean(0)
 
 
@@ -65,5 +65,5 @@ class Margin:
         return "margin"
 
     def __call__(self, evidence: Evidence) -> Float[np.ndarray, " sample"]:
-        """Scores `[sample]`; higher means member."""
+        """Computes the scores; higher means member."""
         return evidence.target.mean(0)

@@ -1,4 +1,4 @@
-"""Estimates of a sample's variance over models, from few models or many."""
+"""Estimates of each sample's variance over models, from few models or many."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,9 +10,9 @@ from scipy.special import digamma, polygamma
 from jaxmia.attacks.signal import Fit
 
 Variance = Literal["per-example", "global", "tied", "shrunk", "tied-shrunk"]
-"""`per-example`: each sample's own. `global`: one for all samples, of residuals. `tied`: each sample's own, shared by
-IN and OUT. `shrunk`: between per-example and global, by how much samples differ and how many models there are.
-`tied-shrunk`: the same of the variance that IN and OUT share."""
+"""`per-example`: one variance per sample. `global`: one for all samples, of the residuals. `tied`: one per sample,
+shared by IN and OUT. `shrunk`: between per-example and global, depending on how much samples differ and how many models
+there are. `tied-shrunk`: the same for the variance that IN and OUT share."""
 
 VARIANCES: tuple[str, ...] = get_args(Variance)
 
@@ -25,7 +25,7 @@ class Spread:
     """Scaled inverse chi-square distribution of variances over samples.
 
     Attributes:
-        scale: Typical variance, nats squared, broadcasts with `[signal, sample]`.
+        scale: Typical variance, in nats squared.
         dof: Degrees of freedom of the prior; infinite if all samples have the same variance.
     """
 
@@ -44,21 +44,19 @@ class Spread:
 def pooled(
     sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]
 ) -> Float[np.ndarray, "signal 1"]:
-    """Variance of the residuals of all samples, `[signal, 1]`."""
+    """Variance of the residuals of all samples."""
     return np.maximum(sum_sq.sum(-1, keepdims=True) / max(dof.sum(), 1), FLOOR)
 
 
 def fit_spread(sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]) -> Spread:
     """Fits the distribution of variances over samples, for each signal, by moments of their logarithm.
 
-    With `z = log(squares / freedom)` and `h(f) = psi(f / 2) - log(f / 2)`, solves
-    `E z = log scale + h(freedom) - h(prior)` and
-    `Var z = psi'(freedom / 2) + psi'(prior / 2)` for `scale` and `prior`
-    (Smyth, 2004, doi:10.2202/1544-6115.1027).
+    With `z = log(sum_sq / dof)` and `h(f) = psi(f / 2) - log(f / 2)`, it solves `E z = log scale + h(dof) - h(prior)`
+    and `Var z = psi'(dof / 2) + psi'(prior / 2)` for `scale` and `prior` (Smyth, 2004, doi:10.2202/1544-6115.1027).
 
     Args:
-        sum_sq: Sums of squared deviations, `[signal, sample]`.
-        dof: Degrees of freedom of each, `[sample]`.
+        sum_sq: Sums of squared deviations.
+        dof: Degrees of freedom of each.
     """
     fits = [_fit_one(row, dof) for row in sum_sq]
     return Spread(np.array([[scale] for scale, _ in fits]), np.array([[prior] for _, prior in fits]))
@@ -92,7 +90,7 @@ def inverse_trigamma(value: float) -> float:
 def variances(
     in_: Fit, out: Fit, mode: Variance
 ) -> tuple[Float[np.ndarray, " signal #sample"], Float[np.ndarray, " signal #sample"]]:
-    """IN and OUT variances, nats squared, each broadcastable to `[signal, sample]`."""
+    """IN and OUT variances, in nats squared."""
     if mode in ("tied", "tied-shrunk"):
         sum_sq, dof = in_.sum_sq + out.sum_sq, in_.dof + out.dof
         shared = _own(sum_sq, dof) if mode == "tied" else fit_spread(sum_sq, dof).posterior(sum_sq, dof)
@@ -101,7 +99,7 @@ def variances(
 
 
 def side_variance(fit: Fit, mode: Variance) -> Float[np.ndarray, " signal #sample"]:
-    """IN or OUT variances, nats squared, broadcastable to `[signal, sample]`; `tied` is per-example here."""
+    """IN or OUT variances, in nats squared; for a single side, `tied` is the same as `per-example`."""
     if mode == "global":
         return pooled(fit.sum_sq, fit.dof)
     if mode == "shrunk":
@@ -112,6 +110,6 @@ def side_variance(fit: Fit, mode: Variance) -> Float[np.ndarray, " signal #sampl
 def _own(
     sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray, " sample"]
 ) -> Float[np.ndarray, "signal sample"]:
-    """Unbiased variance of each sample; that of all samples if a single model leaves it undefined."""
+    """Unbiased variance of each sample; with a single model it is undefined, and that of all samples is used."""
     own = sum_sq / np.maximum(dof, 1)
     return np.maximum(np.where(dof > 0, own, pooled(sum_sq, dof)), FLOOR)

@@ -214,7 +214,7 @@ def vulnerable_table(metrics: "RunMetrics") -> Table:
     return table
 
 
-def promise_lines(metrics: "RunMetrics") -> list[str]:
+def expectation_lines(metrics: "RunMetrics") -> list[str]:
     """Lines with the TPR expected on private samples, the target's distance from its shadows, and the epsilon bound."""
     lines = []
     if expected := metrics.private:

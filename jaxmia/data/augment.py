@@ -61,15 +61,15 @@ def views(symmetries: tuple[Dihedral, ...], shift: int = 0) -> tuple[View, ...]:
 def query_views(
     symmetries: Sequence[QueryView], shift: int | Literal["auto"], augment: Augment, shape: tuple[int, int]
 ) -> tuple[View, ...]:
-    """The views of a query where some of it may be left to the training augmentation.
+    """Views of a query, of which `auto` derives symmetries and shift from the training augmentation.
 
-    A model knows its members in the views in which it saw them, and there averages out the noise of training. In other
-    views it knows little of them. What is no image, a single row or column, is shown as it is.
+    Members stand out most in the views in which they were trained on, and averaging over these views reduces the noise
+    of training. In other views they hardly stand out. Images of a single row or column get the identity only.
 
     Args:
-        symmetries: As `query.views`: symmetries, or `auto` alone.
-        shift: As `query.shift`: pixels, or `auto`.
-        augment: How the shadows' training images are changed.
+        symmetries: Symmetries, or `auto` alone, as in `query.views`.
+        shift: Pixels, or `auto`, as in `query.shift`.
+        augment: Augmentation of the shadows' training images.
         shape: Height and width of the images.
 
     >>> [str(view) for view in query_views(["auto"], "auto", Augment(flip=True), (32, 32))]

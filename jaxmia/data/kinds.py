@@ -1,8 +1,8 @@
 """Kinds of samples: how a pool of each is batched, augmented, viewed and normalised.
 
-A pool's array tells its kind: images are `[sample, height, width, channel]`, rows of features `[sample, feature]`, and
-sequences of token ids `[sample, position]`, the only ones of int32. To add a kind, add a class with these methods and
-let `kind_of` return it.
+The kind follows from the pool's array: images are `[sample, height, width, channel]`, rows of features
+`[sample, feature]`, and sequences of token ids `[sample, position]`, the only ones of int32. To add a kind, add a class
+with these methods and let `kind_of` return it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from jaxmia.data.augment import View, apply_view, gather_augmented, query_views
 from jaxmia.errors import InputError
 
 TOKEN_TYPE = np.dtype(np.int32)
-"""Type of token ids; every other type of a row is that of features."""
+"""Type of token ids; rows of any other type are features."""
 
 _SAMPLES_AT_ONCE = 1024
 _SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
@@ -24,14 +24,13 @@ _SQUARE = ("antitranspose", "rot270", "rot90", "transpose")
 
 
 class Kind(Protocol):
-    """What training and queries need to know of a kind of samples.
+    """How training and queries treat samples of one kind.
 
     Attributes:
-        name: What many of them are called.
-        axes: Names of the axes of one of them.
-        columns: What the places of the last axis are called.
-        standard: Mean and standard deviation by which they are normalised unless others are given; None if their
-            numbers are not quantities.
+        name: Name of such samples, in the plural.
+        axes: Names of the axes of a sample.
+        columns: Name of the entries of the last axis, in the plural.
+        standard: Default mean and standard deviation of the normalisation; None for samples that are not normalised.
     """
 
     name: str
@@ -54,10 +53,10 @@ class Kind(Protocol):
         augment: Augment,
         shape: tuple[int, ...],
     ) -> tuple[View, ...]:
-        """Views of a query, where some of it may be left to the training augmentation.
+        """Views of a query, of which `auto` derives symmetries and shift from the training augmentation.
 
         Raises:
-            InputError: Such samples cannot be seen in these views.
+            InputError: Such samples have no such views.
         """
         ...
 
@@ -70,7 +69,7 @@ class Kind(Protocol):
         ...
 
     def check_views(self, symmetries: Sequence[str], shape: tuple[int, ...]) -> None:
-        """Checks that samples of this shape can be seen in these symmetries.
+        """Checks that samples of this shape have these symmetries.
 
         Raises:
             InputError: They cannot.
@@ -119,7 +118,7 @@ class Images:
 
 
 class Rows:
-    """Rows of features or token ids, which have no symmetries: nothing augments them, and they have one view."""
+    """Rows of features or token ids, which have no symmetries: they are not augmented, and have a single view."""
 
     def __init__(self, name: str, columns: str, standard: tuple[float, float] | None) -> None:
         self.name, self.axes, self.columns, self.standard = name, f"[{columns[:-1]}]", columns, standard
@@ -130,7 +129,7 @@ class Rows:
         return pool[index]
 
     def view(self, samples: jax.Array, view: View) -> jax.Array:
-        """Returns the rows; `check_views` has refused every view but the identity."""
+        """Returns the rows; `check_views` has rejected every view but the identity."""
         del view
         return samples
 
@@ -141,7 +140,7 @@ class Rows:
         augment: Augment,
         shape: tuple[int, ...],
     ) -> tuple[View, ...]:
-        """The identity; all else is refused."""
+        """Returns the identity, and rejects all other views."""
         del augment
         self.check_views(symmetries, shape)
         if shift not in (0, "auto"):
@@ -149,13 +148,13 @@ class Rows:
         return (View(),)
 
     def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
-        """Refuses every augmentation."""
+        """Rejects every augmentation."""
         del shape
         if augment != Augment():
             raise InputError(f"{field}: {self.name} cannot be augmented; leave out crop, flip and dihedral")
 
     def check_views(self, symmetries: Sequence[str], shape: tuple[int, ...]) -> None:
-        """Refuses every symmetry but the identity."""
+        """Rejects every symmetry but the identity."""
         del shape
         foreign = [name for name in symmetries if name not in ("auto", "identity")]
         if foreign:
@@ -183,9 +182,9 @@ def kind_of(samples: np.ndarray | jax.Array | jax.ShapeDtypeStruct) -> Kind:
 
 
 def as_stored(samples: np.ndarray) -> np.ndarray:
-    """Samples as they are kept on the devices: images as uint8 where that is exact, and nothing in float64.
+    """Converts samples to the type in which devices hold them: images to uint8 where that is exact, float64 to float32.
 
-    Training gathers and augments them there; uint8 takes a quarter of the memory.
+    Training gathers and augments them on the device, where uint8 takes a quarter of the memory.
     """
     if samples.dtype == np.float64:
         samples = samples.astype(np.float32)
@@ -202,5 +201,5 @@ def as_stored(samples: np.ndarray) -> np.ndarray:
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1]: uint8 becomes float32, floats stay as they are."""
+    """Converts images to floats in [0, 1]: uint8 becomes float32, and floats stay as they are."""
     return images / np.float32(255) if images.dtype == np.uint8 else images

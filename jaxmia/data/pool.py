@@ -14,7 +14,7 @@ from jaxmia.provenance import digest
 UNKNOWN = -1
 
 ROUNDING = 1e-5
-"""How far outside of 0 to 1 rounding may put a pixel."""
+"""Tolerance for pixels that rounding puts outside [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Pool:
     """All samples of a challenge, public samples first.
 
     Attributes:
-        images: The samples themselves, in the numbers that the target is given: images `[sample, height, width,
-            channel]`, uint8 in [0, 255] or floats in [0, 1]; or rows of features `[sample, feature]`; or sequences of
-            token ids, int32 `[sample, position]`. None if only stored matrices are scored.
+        images: The samples, as the target takes them: images `[sample, height, width, channel]`, uint8 in [0, 255] or
+            floats in [0, 1]; or rows of features `[sample, feature]`; or sequences of token ids, int32
+            `[sample, position]`. None if only stored matrices are scored.
         labels: Class labels from 0, int32 `[sample]`.
         ids: Unique ids, str `[sample]`.
         membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
@@ -66,26 +66,26 @@ class Pool:
         return self.membership != UNKNOWN
 
     def images_to(self, purpose: str) -> np.ndarray:
-        """The images, for a purpose that cannot do without, such as `query`.
+        """The images, which a purpose such as `query` requires.
 
         Raises:
-            InputError: There are none.
+            InputError: There are none; the message names the purpose.
         """
         if self.images is None:
             raise InputError(f"pool: has no images to {purpose}")
         return self.images
 
     def digest(self) -> str:
-        """Digest of samples and labels; float images of whole levels have that of their levels."""
+        """Digest of samples and labels; float images that equal uint8 images have the same digest as those."""
         return digest(as_stored(self.images_to("train on")), self.labels)
 
     def take(self, chosen: np.ndarray) -> "Pool":
-        """The samples that are chosen, bool or int `[sample]`."""
+        """Restricts the pool to the chosen samples, bool or int `[sample]`."""
         images = None if self.images is None else self.images[chosen]
         return Pool(images, self.labels[chosen], self.ids[chosen], self.membership[chosen])
 
     def hiding(self, chosen: np.ndarray) -> "Pool":
-        """The same samples with the membership of the chosen ones unknown, bool `[sample]`."""
+        """Makes the membership of the chosen samples unknown, bool `[sample]`."""
         return replace(self, membership=np.where(chosen, UNKNOWN, self.membership).astype(np.int8))
 
     def save(self, path: Path) -> None:
@@ -155,7 +155,7 @@ def _check_samples(samples: np.ndarray) -> None:
 
 
 def _check_numbers(samples: np.ndarray) -> None:
-    """Checks what training and queries would not notice: NaN, infinity, and images in other units."""
+    """Rejects what training and queries would not notice: NaN, infinity, and images in other units."""
     if samples.ndim == 4 and samples.dtype != np.uint8 and samples.dtype.kind != "f":
         raise InputError(f"pool: images are {samples.dtype}, expected uint8 in 0 to 255 or floats in 0 to 1")
     if samples.dtype.kind != "f" or not samples.size:

@@ -35,8 +35,8 @@ class Preprocessing:
         """Checks that samples can be resized and normalised like this.
 
         Raises:
-            InputError: `mean` or `std` has neither 1 nor as many values as there are channels or columns; or what is no
-                image would be resized, or token ids normalised.
+            InputError: `mean` or `std` has neither 1 nor as many values as there are channels or columns; or samples
+                that are not images would be resized, or token ids normalised.
         """
         kind, channels = kind_of(samples), samples.shape[-1]
         if kind is not IMAGES and self.size is not None:
@@ -92,6 +92,6 @@ class Preprocessing:
 
     def _fits(self, images: np.ndarray | jax.Array) -> bool:
         if self.size is None or kind_of(images) is not IMAGES:
-            return True  # `check` says that only images are resized
+            return True  # `check` rejects samples of other kinds if there is a size
         height, width = images.shape[1:3]
         return (height, width) == resized_shape(height, width, self.size)

@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def standardised(pool: Pool) -> Pool:
-    """The pool with each feature at mean 0 and standard deviation 1 over all its samples; constant ones become 0.
+    """Scales each feature to mean 0 and standard deviation 1 over all samples of the pool; constant ones become 0.
 
-    The target is then given these numbers, so it should have been trained on features that were scaled alike.
+    The target is queried on the scaled features, so it should have been trained on features scaled in the same way.
 
     Raises:
         InputError: The pool does not hold features.

@@ -10,11 +10,11 @@ TARGETS = 32
 """Largest number of pseudo-targets."""
 
 LEAST = 0.15
-"""Smallest probability of IN and of OUT: every sample needs both kinds of models, and the scores may be wrong."""
+"""Smallest probability of being a member or a non-member: every sample needs IN and OUT models, and scores may err."""
 
 
 def membership_chances(evidence: Evidence) -> Float[np.ndarray, " sample"]:
-    """Probability that each sample is a member of the target, between `LEAST` and 1 - `LEAST`, `[sample]`.
+    """Probability that each sample is a member of the target, between `LEAST` and 1 - `LEAST`.
 
     Scores of `adaptive` are mapped to probabilities by isotonic regression of membership on the scores of
     pseudo-targets. No membership of the target is used.

@@ -15,7 +15,7 @@ FPRS = (0.05, 0.01, 0.001)
 LEVEL = 0.95
 REPLICATES = 1000
 CELLS_PER_BATCH = 2**20
-"""Number of resampled counts in memory at once: 8 MiB."""
+"""Largest number of resampled counts in memory at once: 8 MiB."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Roc:
     """Step ROC curve with one point for each distinct score, from (0, 0) to (1, 1).
 
     Attributes:
-        thresholds: Thresholds from +inf down, `[point]`; a sample is classified as a member if `score >= threshold`.
-        fpr: False positive rate, `[point]`.
-        tpr: True positive rate, `[point]`.
+        thresholds: Thresholds from +inf down; a sample is classified as a member if `score >= threshold`.
+        fpr: False positive rate.
+        tpr: True positive rate.
     """
 
     thresholds: Float[np.ndarray, " point"]
@@ -35,7 +35,7 @@ class Roc:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval."""
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float
@@ -63,7 +63,7 @@ class TprAtFpr:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures that `jaxmia evaluate` and the report show."""
+    """AUC and TPR at several FPRs, with the numbers of members and non-members that they were measured on."""
 
     members: int
     nonmembers: int
@@ -80,7 +80,7 @@ class Figures:
 
 
 def roc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"]) -> Roc:
-    """Computes the step ROC curve of scores (higher means member), both `[sample]`; infinite scores are allowed.
+    """Computes the step ROC curve of scores, where higher means member; infinite scores are allowed.
 
     Raises:
         InputError: A score is NaN, shapes differ, or there are no members or no non-members.
@@ -101,7 +101,7 @@ def tpr_at_fpr(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " 
     """Largest TPR among thresholds whose FPR is at most `fpr`.
 
     Raises:
-        InputError: As `roc`.
+        InputError: `roc` raises it.
 
     >>> tpr_at_fpr(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]), 0.05)
     0.5
@@ -121,7 +121,7 @@ def auc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"
     """Probability that a member scores higher than a non-member, a tie counting one half.
 
     Raises:
-        InputError: As `roc`.
+        InputError: `roc` raises it.
 
     >>> auc(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
     0.75
@@ -149,9 +149,9 @@ def next_target(mean: float, spread: float, targets: int, share: float = 1.0) ->
         mean: Mean of the figure over the targets so far.
         spread: Standard deviation of the figure over them.
         targets: Number of targets so far, at least 2.
-        share: Number of samples of the next target, relative to theirs. The whole standard deviation is attributed to
-            sampling, which grows with fewer samples. Part of it is due to the targets themselves and does not, so the
-            interval is conservative.
+        share: Number of samples of the next target, relative to theirs. With fewer samples the interval is wider, as if
+            the whole standard deviation came from sampling. Part of it comes from the targets themselves and does not
+            grow, so the interval is conservative.
     """
     reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
     return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
@@ -168,14 +168,14 @@ def figures(
     """Computes AUC and TPR at each FPR with 95 % intervals.
 
     Args:
-        scores: Scores, higher meaning member, `[sample]`.
-        members: Whether each sample is a member, bool `[sample]`.
+        scores: Scores, higher meaning member.
+        members: Whether each sample is a member.
         fprs: Limits of the FPR.
         replicates: Number of bootstrap resamples, stratified by membership.
         seed: Seed of the resampling.
 
     Raises:
-        InputError: As `roc`; or a limit is not between 0 and 1.
+        InputError: `roc` raises it, or a limit is not between 0 and 1.
 
     >>> found = figures(np.arange(200.0), np.arange(200) >= 100, (0.05,), replicates=10)
     >>> found.auc.value, found.tpr[0].fixed.value, found.members
@@ -214,15 +214,15 @@ def paired_difference(
     Both scores are resampled with the same members and non-members, so common variation cancels.
 
     Args:
-        one: Scores `[sample]`.
-        other: Scores of the same samples, `[sample]`.
-        members: True for members, `[sample]`.
+        one: Scores.
+        other: Scores of the same samples.
+        members: True for members.
         figure: Function of scores and members, such as `auc`.
         replicates: Bootstrap resamples.
         seed: Seed of the resampling.
 
     Raises:
-        InputError: As `roc`.
+        InputError: `roc` raises it.
 
     >>> scores, members = np.arange(20.0), np.arange(20) >= 10
     >>> paired_difference(scores, -scores, members, auc, replicates=10)
@@ -253,7 +253,7 @@ def figures_by_class(
     Each class has its own threshold, so these TPRs do not average to that of all classes.
 
     Raises:
-        InputError: As `figures`.
+        InputError: `figures` raises it.
     """
     scores, members = _checked(scores, members)
     result: dict[int, Figures | None] = {}
@@ -298,7 +298,7 @@ def _counts(
 
 
 def _within(alarms: Integer[np.ndarray, "replicate level"], fpr: float) -> Integer[np.ndarray, " replicate"]:
-    """Number of highest distinct scores within the limit, for each replicate, `[replicate]`."""
+    """Number of distinct scores, from the highest down, that stay within the limit, for each replicate."""
     return (np.cumsum(alarms, 1) <= false_alarms(fpr, int(alarms[0].sum()))).sum(1)
 
 
@@ -313,7 +313,7 @@ def false_alarms(fpr: float, nonmembers: int) -> int:
 def _tpr(
     hits: Integer[np.ndarray, "replicate level"], alarms: Integer[np.ndarray, "replicate level"], fpr: float
 ) -> Float[np.ndarray, " replicate"]:
-    """TPR at FPR of replicates: counts are `[replicate, score]`, from the highest score down."""
+    """TPR at FPR of each replicate; counts are ordered from the highest score down."""
     found = np.concatenate([np.zeros((len(hits), 1), hits.dtype), np.cumsum(hits, 1)], axis=1)
     return found[np.arange(len(hits)), _within(alarms, fpr)] / found[:, -1]
 
@@ -321,7 +321,7 @@ def _tpr(
 def _auc(
     hits: Integer[np.ndarray, "replicate level"], alarms: Integer[np.ndarray, "replicate level"]
 ) -> Float[np.ndarray, " replicate"]:
-    """AUC of replicates: counts are `[replicate, score]`, from the highest score down."""
+    """AUC of each replicate; counts are ordered from the highest score down."""
     found = np.cumsum(hits, 1)
     return (alarms * (found - hits / 2)).sum(1) / (alarms.sum(1) * found[:, -1])
 
@@ -333,7 +333,7 @@ def _bootstrap(
     replicates: int,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, " replicate"], Float[np.ndarray, "fpr replicate"]]:
-    """AUCs `[replicate]` and TPRs `[fpr, replicate]` of resampled members and non-members."""
+    """AUCs and TPRs of resampled members and non-members."""
     aucs, tprs = [], []
     batch = max(1, CELLS_PER_BATCH // len(hits))
     for start in range(0, replicates, batch):
@@ -347,7 +347,7 @@ def _bootstrap(
 def _resample(
     counts: Integer[np.ndarray, " level"], rows: int, rng: np.random.Generator
 ) -> Integer[np.ndarray, "replicate level"]:
-    """Draws as many samples with replacement, `rows` times, and counts them by score, `[replicate, score]`."""
+    """Draws as many samples as there are, with replacement, `rows` times, and counts them by score."""
     of_sample = np.repeat(np.arange(len(counts)), counts)
     drawn = of_sample[rng.integers(len(of_sample), size=(rows, len(of_sample)))]
     drawn += np.arange(rows)[:, None] * len(counts)

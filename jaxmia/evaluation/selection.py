@@ -31,9 +31,9 @@ class CandidateResult:
         tpr: Mean TPR at the configured FPR; None if the attack cannot be used.
         std_error: Standard error of `tpr` over pseudo-targets.
         auc: Mean AUC.
-        gap_to_best: Mean paired difference by which its TPR is below the best candidate's.
+        gap_to_best: Mean over pseudo-targets of the best candidate's TPR minus its own.
         gap_std_error: Standard error of `gap_to_best`.
-        reason: Reason why it cannot be used, or empty.
+        reason: Reason why it cannot be used; empty if it can.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Selection:
         chosen: The selected attack.
         fpr: False positive rate at which the attacks are compared.
         targets: Number of pseudo-targets.
-        expected: Mean TPR on held-out pseudo-targets: selected on one half of them and measured on the other, both
-            ways. It applies to targets trained as the shadows were.
+        expected: Mean TPR on held-out pseudo-targets: the attack is selected on one half of them and measured on the
+            other, and vice versa. It applies to targets trained as the shadows were.
         expected_error: Standard error of `expected` over pseudo-targets.
         misalignment: Distance of the target from the shadows in standard deviations (`jaxmia.attacks.misalignment`).
         aligned: Whether the selected attack is wrapped in `Aligned` because of this distance.
@@ -82,7 +82,7 @@ Fusion = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Trial:
-    """Membership (bool `[sample]`) and ranks of the scores (float32 `[candidate, sample]`) of one pseudo-target."""
+    """Membership, and ranks of each candidate's scores, of one pseudo-target."""
 
     members: Bool[np.ndarray, " sample"]
     ranks: Float32[np.ndarray, "candidate sample"]
@@ -101,19 +101,19 @@ def select(
 ) -> Selection:
     """Selects the attack with the largest mean TPR at `fpr` on pseudo-targets.
 
-    Of all attacks within one standard error of the best (of differences paired over pseudo-targets), the first is
-    selected. Equal-weight fusions of the candidates by rank come last and must win by more. The pseudo-targets share
-    shadows and samples, so their standard error does not include the chance in these.
+    The first attack within one standard error of the best is selected, where the standard error is that of differences
+    paired over pseudo-targets. Equal-weight fusions of the candidates by rank come last and must win by more. The
+    pseudo-targets share shadows and samples, whose random choice the standard error does not include.
 
     If the target is unlike its shadows (`misaligned`), the selected attack is wrapped in `Aligned`. Pseudo-targets
     cannot show that this is needed, since they resemble each other.
 
     Args:
-        evidence: Evidence; only its shadows are used for the selection, and its target for `misalignment`.
+        evidence: Evidence; the selection uses only its shadows, and `misalignment` its target too.
         candidates: Attacks to compare, simple ones first.
         fpr: False positive rate.
         targets: Largest number of pseudo-targets (at least 4), which are drawn at random.
-        seed: Seed of this draw.
+        seed: Seed for drawing the pseudo-targets.
 
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (so that one reveals the members
@@ -125,7 +125,7 @@ def select(
     _refuse_rate(evidence.mask[drawn], fpr)
     check_independent(evidence.mask, drawn)
     usable, reasons = _usable(evidence, candidates)
-    trials = _play(evidence, usable, drawn)
+    trials = _attack_pseudo_targets(evidence, usable, drawn)
     singles: list[Fusion] = [(index,) for index in range(len(usable))]
     tprs = _tprs(trials, singles, fpr)
     fusions = _grow_fusions(trials, tprs, fpr)
@@ -148,7 +148,7 @@ def select(
 
 
 def choose(tprs: Float[np.ndarray, "candidate target"]) -> int:
-    """Index of the first candidate within one standard error of the best; `tprs` is `[candidate, target]`.
+    """Index of the first candidate within one standard error of the best.
 
     >>> choose(np.array([[0.1, 0.1], [0.2, 0.3], [0.3, 0.2]]))
     1
@@ -161,12 +161,12 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
     """Rejects masks that reveal a pseudo-target's members: equal to another model's, or balanced over the models.
 
     Args:
-        mask: Membership masks, bool `[model, sample]`.
+        mask: Membership masks.
         targets: Indices of the pseudo-targets.
 
     Raises:
         InputError: A mask correlates with another one, or with the number of other models trained on a sample, by more
-            than six standard deviations of chance.
+            than six standard deviations of the correlation of independent masks.
     """
     centered = mask - mask.mean(1, keepdims=True, dtype=np.float32)
     norm = np.maximum(np.sqrt((centered**2).sum(1, keepdims=True)), 1e-6)
@@ -211,7 +211,7 @@ def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator
 
 
 def _refuse_rate(masks: Bool[np.ndarray, "target sample"], fpr: float) -> None:
-    """Rejects an FPR that allows no false positive for a pseudo-target (bool `[target, sample]`)."""
+    """Rejects an FPR that allows no false positive for a pseudo-target."""
     nonmembers = (~masks).sum(1)
     nonmembers = nonmembers[(nonmembers > 0) & (nonmembers < masks.shape[1])]
     if len(nonmembers) and false_alarms(fpr, fewest := int(nonmembers.min())) < 1:
@@ -221,12 +221,14 @@ def _refuse_rate(masks: Bool[np.ndarray, "target sample"], fpr: float) -> None:
         )
 
 
-def _play(evidence: Evidence, attacks: list[Attack], models: Integer[np.ndarray, " target"]) -> list[_Trial]:
-    """Scores each of the models as a pseudo-target with every attack."""
+def _attack_pseudo_targets(
+    evidence: Evidence, attacks: list[Attack], models: Integer[np.ndarray, " target"]
+) -> list[_Trial]:
+    """Applies every attack to each of the models as a pseudo-target."""
     trials = [
         _Trial(
             members,
-            np.stack([rankdata(scores_of(attack, against)) / len(members) for attack in attacks]).astype(np.float32),
+            np.stack([_ranks(attack, against) for attack in attacks]),
         )
         for against, members in evidence.pseudo_targets([int(model) for model in models])
         if members.any() and not members.all()
@@ -237,7 +239,7 @@ def _play(evidence: Evidence, attacks: list[Attack], models: Integer[np.ndarray,
 
 
 def _ranks(attack: Attack, evidence: Evidence) -> Float32[np.ndarray, " sample"]:
-    """Rank of each sample's score in (0, 1], float32 `[sample]`."""
+    """Rank of each sample's score in (0, 1]."""
     return (rankdata(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
 
 
@@ -261,7 +263,7 @@ def _attack(usable: list[Attack], fusion: Fusion) -> Attack:
 
 
 def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> Float[np.ndarray, "fusion target"]:
-    """TPR of each fusion on each pseudo-target, `[fusion, target]`."""
+    """TPR of each fusion on each pseudo-target."""
     tprs = [[tpr_at_fpr(trial.fused(fusion), trial.members, fpr) for trial in trials] for fusion in fusions]
     return np.reshape(tprs, (len(fusions), len(trials)))
 
@@ -269,11 +271,11 @@ def _tprs(trials: list[_Trial], fusions: list[Fusion], fpr: float) -> Float[np.n
 def _grow_fusions(trials: list[_Trial], singles: Float[np.ndarray, "candidate target"], fpr: float) -> list[Fusion]:
     """Builds fusions greedily from the best candidate.
 
-    Among many partners one helps by chance, so a fusion must gain two standard errors.
+    Among many candidates, one that helps by chance is likely, so a fusion must gain two standard errors.
 
     Args:
         trials: The pseudo-targets.
-        singles: TPR of each candidate, `[candidate, target]`.
+        singles: TPR of each candidate.
         fpr: False positive rate.
     """
     best = int(singles.mean(1).argmax())
@@ -294,7 +296,7 @@ def _grow_fusions(trials: list[_Trial], singles: Float[np.ndarray, "candidate ta
 def _expected(
     trials: list[_Trial], singles: Float[np.ndarray, "candidate target"], fpr: float
 ) -> Float[np.ndarray, " target"]:
-    """TPR on each pseudo-target of the attack selected on the other half of them, `[target]`."""
+    """TPR on each pseudo-target of the attack that is selected on the other half of the pseudo-targets."""
     even = np.arange(len(trials)) % 2 == 0
     expected = np.empty(len(trials))
     for tuned in (even, ~even):
@@ -346,7 +348,7 @@ def select_attack(evidence: Evidence, section: AttackConfig, own: Sequence[Attac
     """Selects among the standard attacks and the user's own on pseudo-targets.
 
     Raises:
-        InputError: `select` raises it; the message adds the attacks that can be named instead.
+        InputError: `select` raises it; the message then also lists the attacks that can be named instead.
     """
     try:
         return select(evidence, [*distinct_attacks(evidence), *own], section.fpr, targets=section.targets)

@@ -29,8 +29,8 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution. So it is inside `vmap`
-    for what no lowering supports: dilation, groups, other than two spatial dimensions, `preferred_element_type`.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution, and so it is inside
+    `vmap` for what no lowering supports: dilation, groups, other than two spatial dimensions, `preferred_element_type`.
 
     Args:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain

@@ -20,7 +20,7 @@ from jaxmia.models.wideresnet import WideResNet
 from jaxmia.plugins import is_plugin
 
 _STATS = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
-"""Variables that a network keeps from step to step beside its weights."""
+"""Variables, other than weights, that a network keeps from step to step."""
 
 
 @dataclass(frozen=True)

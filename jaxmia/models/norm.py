@@ -47,7 +47,7 @@ def batch_normalise(
     relu: bool,
     epsilon: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises by the statistics of the batch, adds the shortcut if there is one, and applies a ReLU if asked to.
+    """Normalises by the statistics of the batch, adds the shortcut if there is one, and applies a ReLU if `relu`.
 
     Returns:
         Outputs in the type of the inputs, and the batch's mean and biased variance, float32 `[channel]`. Gradients of
@@ -160,7 +160,7 @@ class BatchNorm(nnx.Module):
             inputs: Values to normalise.
             train: Whether the statistics are those of the batch.
             relu: Whether a ReLU follows.
-            shortcut: What is added before that.
+            shortcut: Values to add before the ReLU.
         """
         scale, bias = self.scale[...], self.bias[...]
         if not train:

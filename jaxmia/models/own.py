@@ -6,7 +6,7 @@ arguments that its signature names:
 - `rngs`: `nnx.Rngs` that draws the initial weights, seeded by the shadow model.
 - `shape`: height, width and channels of an image, or number of features or of positions.
 - `classes`: number of logits.
-- `width`: `shadow.width` of the configuration, if it is set, which a factory that takes no width refuses.
+- `width`: `shadow.width` of the configuration, if it is set; it must not be set for a factory that takes no width.
 - `dtype`: type of activations, bfloat16 where the device supports it.
 - `conv_general_dilated`: argument of `nnx.Conv`: a convolution that stays fast when many models are trained together.
 
@@ -34,7 +34,7 @@ from jaxmia.plugins import import_plugin
 _FIELD = "shadow.architecture"
 _OFFERED = ("rngs", "shape", "classes", "width", "dtype", "conv_general_dilated")
 _KEPT = nnx.Not(nnx.Any(nnx.RngState, nnx.Intermediate))
-"""Variables that a shadow model keeps from step to step: weights, batch statistics, whatever else the module has."""
+"""Variables that a shadow model keeps from step to step: weights, batch statistics and whatever else the module has."""
 
 
 class OwnNetwork(nnx.Module):

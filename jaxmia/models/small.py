@@ -38,7 +38,7 @@ class Hidden:
 
     @property
     def bias(self) -> bool:
-        """Whether the linear maps have a bias; batch normalisation would take it away."""
+        """Whether the linear maps have a bias, which batch normalisation would cancel."""
         return self.norm != "batch"
 
 

@@ -48,7 +48,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
     missing = _tell_missing(out, matrices.shadows)
-    selection = None if named else select_attack(matrices.rehearsal, section, candidates)
+    selection = None if named else select_attack(matrices.pseudo_target_evidence, section, candidates)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}
@@ -69,7 +69,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     for_all, all_fits = ({name: matrices.for_everyone(found[name]) for name in found} for found in (scores, fits))
     save_npz(RunDir(out).scores, for_all)
     write_samples(RunDir(out).samples, matrices.everyone, for_all[chosen.name], all_fits, for_all)
-    rehearsal = selection or _rehearse(chosen, matrices.rehearsal, section)
+    evaluated = selection or _evaluate_named(chosen, matrices.pseudo_target_evidence, section)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
     metrics = RunMetrics(
@@ -83,11 +83,11 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         told=int((~matrices.free).sum()),
         rounds=int(matrices.shadows.extra.get(ROUND, np.ones(1)).max()),
         shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
-        misalignment=misalignment(matrices.rehearsal),
-        unlike_shadows=misaligned(matrices.rehearsal),
+        misalignment=misalignment(matrices.pseudo_target_evidence),
+        unlike_shadows=misaligned(matrices.pseudo_target_evidence),
         matched=matched,
         selection=SelectionSummary.of(selection) if selection else None,
-        private=private_estimate(pool, rehearsal),
+        private=private_estimate(pool, evaluated),
         public=public,
         public_by_class=figures_of_classes(pool, own, section.fpr) if public else None,
         epsilon=_epsilon(matrices, own, section, matched),
@@ -131,7 +131,7 @@ def is_matched(out: Path) -> bool:
     return config.exists() and load_config(config).matched
 
 
-def _rehearse(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
+def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
     """Evaluates a named attack on shadow models as pseudo-targets; None if there are too few."""
     try:
         return select(evidence, [attack], section.fpr, targets=section.targets)

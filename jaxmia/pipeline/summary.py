@@ -92,7 +92,7 @@ def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, F
     return {str(label): entry for label, entry in found.items()}
 
 
-def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate | None:
+def private_estimate(pool: Pool, selection: Selection | None) -> PrivateEstimate | None:
     """Estimates the TPR on the private samples, with its 95 % prediction interval.
 
     The estimate is the TPR against one more shadow model as the target, on as many samples. It therefore assumes that
@@ -100,14 +100,14 @@ def private_estimate(pool: Pool, rehearsal: Selection | None) -> PrivateEstimate
     private samples, taken as non-members, are too few for a single false positive.
     """
     private = int((~pool.public).sum())
-    if rehearsal is None or false_alarms(rehearsal.fpr, private // 2) < 1:
+    if selection is None or false_alarms(selection.fpr, private // 2) < 1:
         return None
-    spread = rehearsal.expected_error * np.sqrt(rehearsal.targets)
-    found = next_target(rehearsal.expected, spread, rehearsal.targets, private / len(pool))
+    spread = selection.expected_error * np.sqrt(selection.targets)
+    found = next_target(selection.expected, spread, selection.targets, private / len(pool))
     return PrivateEstimate(
-        fpr=rehearsal.fpr,
+        fpr=selection.fpr,
         samples=private,
-        targets=rehearsal.targets,
+        targets=selection.targets,
         value=found.value,
         low=found.low,
         high=found.high,

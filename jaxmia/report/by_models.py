@@ -17,7 +17,7 @@ MARGINS = 6e7
 
 @dataclass(frozen=True)
 class Trial:
-    """Scores (float64) and membership (bool) of one pseudo-target, both `[sample]`."""
+    """Scores and membership of one pseudo-target, both `[sample]`."""
 
     scores: np.ndarray
     members: np.ndarray
@@ -30,53 +30,54 @@ class Step:
     Attributes:
         models: Number of shadows.
         trials: Pseudo-targets scored with that many shadows.
-        reached: TPR for each pseudo-target, `[target]`.
+        tprs: TPR against each pseudo-target, `[target]`.
         public: TPR on the public samples with its 95 % interval; None if they lack members or have too few non-members.
     """
 
     models: int
     trials: tuple[Trial, ...]
-    reached: np.ndarray
+    tprs: np.ndarray
     public: Estimate | None
 
 
-def rehearse(
+def tpr_by_models(
     evidence: Evidence, attack: Attack, membership: np.ndarray, fpr: float, *, targets: int = TARGETS, seed: int = 0
 ) -> list[Step]:
-    """Attacks pseudo-targets, and the target's public samples, with growing numbers of shadows.
+    """Measures the TPR against pseudo-targets, and on the target's public samples, with growing numbers of shadows.
 
-    Each pseudo-target gets its own random shadows at each step. For the public samples, the shadows follow one
-    random order, so that each step adds to the last. Samples without IN or without OUT models are left out.
+    Each pseudo-target gets its own random shadows at each step. For the public samples, each step adds shadows to those
+    of the step before, in a random order. Samples without IN or without OUT models are left out.
 
     Args:
         evidence: Evidence of the whole run.
         attack: Attack to apply.
-        membership: 1 member, 0 non-member, -1 unknown, `[sample]`.
+        membership: 1 for members, 0 for non-members, -1 for unknown, `[sample]`.
         fpr: False positive rate of the TPR.
         targets: Largest number of pseudo-targets; large runs use fewer.
         seed: Seed of all draws.
 
     Returns:
         Steps of 4, 8, 16, ... and finally all shadows but one; empty if that is fewer than 4. Numbers of models for
-        which the attack raises are skipped, as are pseudo-targets that were trained on all samples or on none.
+        which the attack lacks IN or OUT models are skipped, and so are pseudo-targets that were trained on all samples
+        or on none.
     """
     rng = np.random.default_rng(seed)
     models = len(evidence.shadows)
     affordable = int(MARGINS / (2 * evidence.shadows.size))
-    playing = rng.permutation(models)[: min(targets, max(4, affordable))]
+    drawn = rng.permutation(models)[: min(targets, max(4, affordable))]
     order = rng.permutation(models)
     steps = []
     for size in _sizes(models - 1):
-        subsets = [rng.permutation(np.delete(np.arange(models), target))[:size] for target in playing]
+        subsets = [rng.permutation(np.delete(np.arange(models), target))[:size] for target in drawn]
         try:
-            played = [_play(evidence, attack, *cast) for cast in zip(playing, subsets, strict=True)]
-            trials = [trial for trial in played if trial.members.any() and not trial.members.all()]
-            reached = np.array([tpr_at_fpr(trial.scores, trial.members, fpr) for trial in trials])
+            attacked = [_attack_one(evidence, attack, *pair) for pair in zip(drawn, subsets, strict=True)]
+            trials = [trial for trial in attacked if trial.members.any() and not trial.members.all()]
+            tprs = np.array([tpr_at_fpr(trial.scores, trial.members, fpr) for trial in trials])
             public = _attack_public(evidence, attack, membership, order[:size], fpr)
         except MissingModels:
             continue
         if len(trials) > 1:
-            steps.append(Step(size, tuple(trials), reached, public))
+            steps.append(Step(size, tuple(trials), tprs, public))
     return steps
 
 
@@ -85,9 +86,10 @@ def _sizes(most: int) -> list[int]:
     return [*powers, most] if most >= FEWEST else []
 
 
-def _play(evidence: Evidence, attack: Attack, target: int, subset: np.ndarray) -> Trial:
-    cast = np.append(subset, target)
-    some = Evidence(evidence.target, evidence.shadows[cast], evidence.mask[cast], evidence.labels)
+def _attack_one(evidence: Evidence, attack: Attack, target: int, subset: np.ndarray) -> Trial:
+    """Attacks one shadow as a pseudo-target, with a subset of the others as its shadows."""
+    models = np.append(subset, target)
+    some = Evidence(evidence.target, evidence.shadows[models], evidence.mask[models], evidence.labels)
     against, members = next(some.pseudo_targets([len(subset)]))
     return Trial(attack(against), members)
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jaxmia._version import __version__
 from jaxmia.errors import InputError
 from jaxmia.files import write_text
-from jaxmia.report.by_models import Step, rehearse
+from jaxmia.report.by_models import Step, tpr_by_models
 from jaxmia.report.latex import latex_tables
 from jaxmia.report.origin import show_provenance, show_throughput, show_training
 from jaxmia.report.results import Results, read_results
@@ -108,7 +108,7 @@ def write_report(
 
 def _sections(results: Results, images: np.ndarray | None, no_images: str) -> list[Section]:
     """Sections of the page; fused runs have no models of their own and so no sections on models."""
-    steps = _rehearse(results)
+    steps = _steps(results)
     found = [show_roc(results, steps), show_attacks(results)]
     classes, vulnerable = show_classes(results), show_vulnerable(results, images, no_images)
     if results.matrices is None:
@@ -137,7 +137,9 @@ def _fill_rows(sections: list[Section]) -> list[Section]:
     return filled
 
 
-def _rehearse(results: Results) -> list[Step]:
+def _steps(results: Results) -> list[Step]:
     if results.matrices is None or results.attack is None:
         return []
-    return rehearse(results.matrices.rehearsal, results.attack, results.pool.membership, results.metrics.fpr)
+    return tpr_by_models(
+        results.matrices.pseudo_target_evidence, results.attack, results.pool.membership, results.metrics.fpr
+    )

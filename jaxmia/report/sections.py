@@ -34,10 +34,10 @@ def show_roc(results: Results, steps: Sequence[Step]) -> Section:
     fprs = np.geomspace(1 / min(smallest), 1, 120)
     curves = []
     if steps:
-        reached = np.array(
+        tprs = np.array(
             [[e.value for e in tpr_band(t.scores, t.members, fprs, replicates=2)] for t in steps[-1].trials]
         )
-        curves.append(("pseudo-targets", OTHER, [mean_of(values) for values in reached.T]))
+        curves.append(("pseudo-targets", OTHER, [mean_of(values) for values in tprs.T]))
     colours = {"public samples": OUT, "private samples": IN}
     curves += [(name, colours[name], tpr_band(*known, fprs)) for name, known in _known_by_name(results).items()]
     caption = (
@@ -232,7 +232,7 @@ def show_gain(results: Results, steps: Sequence[Step]) -> Section:
     if false_alarms(fpr, fewest) < 1:
         return Section(title, (f"Not shown: {100 * fpr:g} % of {fewest} non-members is less than one sample.",))
     curves: list[tuple[str, str, Sequence[Estimate | None]]] = [
-        ("pseudo-targets", OTHER, [mean_of(step.reached) for step in steps])
+        ("pseudo-targets", OTHER, [mean_of(step.tprs) for step in steps])
     ]
     if any(step.public for step in steps):
         curves.append(("public samples", OUT, [step.public for step in steps]))

@@ -42,7 +42,7 @@ class Matrices:
     free: np.ndarray
 
     @property
-    def rehearsal(self) -> Evidence:
+    def pseudo_target_evidence(self) -> Evidence:
         """Evidence restricted to the shadows that may serve as pseudo-targets.
 
         The training sets of a second round are drawn by the scores of the first. Their masks are correlated, so the

@@ -112,7 +112,7 @@ def _kept_plan(path: Path) -> _KeptPlan | None:
 
 
 def conv_choices(trainer: Trainer, platform: str) -> tuple[str, ...]:
-    """Candidates for `ensemble.conv` on a platform, the most promising first; loops in a program are slow on CPUs."""
+    """Candidates for `ensemble.conv` on a platform, the most promising first."""
     has_kernels = platform == "cpu" and _no_kernels(trainer, platform) is None
     network = trainer.network
     if not network.convolutional:
@@ -164,7 +164,7 @@ def _search(
     for choice in convs:
         if not worth_it():
             break
-        # What one way of `vmap` loses says much of the other ways, but nothing of doing without it.
+        # If one lowering under `vmap` is slow, the others probably are too; training one after another need not be.
         if hopeless and choice != "sequential":
             continue
         found = rate(width, choice)

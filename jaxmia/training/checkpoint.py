@@ -47,14 +47,16 @@ class Snapshot:
 
 
 class _About(BaseModel):
-    """`about.json`: whose checkpoints are in its folder."""
+    """`about.json`: the models and the configuration of the checkpoints in its folder."""
 
     models: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)]
     cache_key: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _Group:
+    """Models with common checkpoints."""
+
     folder: Path
     models: tuple[int, ...]
     cache_key: Mapping[str, Any]
@@ -89,11 +91,11 @@ class Checkpoints:
         """
         left = set(missing)
         groups = []
-        for resumable in self._all():
-            group = [model for model in resumable.models if model in left]
-            if group and resumable.steps():
-                groups.append(group)
-                left.difference_update(group)
+        for group in self._all():
+            models = [model for model in group.models if model in left]
+            if models and group.steps():
+                groups.append(models)
+                left.difference_update(models)
         return groups
 
     def restore(self, models: Sequence[int]) -> Snapshot | None:
@@ -101,12 +103,12 @@ class Checkpoints:
 
         A damaged checkpoint is set aside with a warning, and the one before it is used.
         """
-        for resumable in self._all():
-            if not set(models) <= set(resumable.models):
+        for group in self._all():
+            if not set(models) <= set(group.models):
                 continue
-            for path in resumable.steps():
+            for path in group.steps():
                 try:
-                    return _load(path, resumable.models, models)
+                    return _load(path, group.models, models)
                 except Exception as error:  # Orbax and TensorStore raise many kinds of exceptions
                     aside = path.with_name(f"{path.name}.damaged")
                     shutil.rmtree(aside, ignore_errors=True)
@@ -121,29 +123,29 @@ class Checkpoints:
 
     def forget(self, stored: Collection[int]) -> None:
         """Removes the checkpoints all of whose models are stored."""
-        for resumable in self._all():
-            if set(resumable.models) <= set(stored):
-                _remove(resumable.folder)
+        for group in self._all():
+            if set(group.models) <= set(stored):
+                _remove(group.folder)
 
-    def _all(self) -> list[_Begun]:
+    def _all(self) -> list[_Group]:
         found = []
         for path in sorted(self.folder.glob(f"*/{_ABOUT}")):
             try:
                 about = parse_as(_About, json.loads(read_bounded(path, _MAX_ABOUT_BYTES)), _ABOUT)
-                resumable = _Begun(path.parent, about.models, about.cache_key)
-                steps = resumable.steps()
+                group = _Group(path.parent, about.models, about.cache_key)
+                steps = group.steps()
             except FileNotFoundError:  # another process has stored these models and removed their checkpoint
                 continue
             except (OSError, ValueError, RecursionError, InputError) as error:
                 raise InputError(f"{path}: cannot be read ({_brief(error)}); remove {path.parent}") from error
-            difference = describe_difference({"cache_key": resumable.cache_key}, {"cache_key": self._cache_key})
+            difference = describe_difference({"cache_key": group.cache_key}, {"cache_key": self._cache_key})
             if difference:
                 raise InputError(
                     f"{path.parent}: was created with another configuration: {difference}; use another --out or remove "
                     f"{self.folder}"
                 )
-            found.append((-int(steps[0].name) if steps else 0, resumable))
-        return [resumable for _, resumable in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
+            found.append((-int(steps[0].name) if steps else 0, group))
+        return [group for _, group in sorted(found, key=lambda pair: (pair[0], pair[1].models))]
 
 
 def _remove(folder: Path) -> None:

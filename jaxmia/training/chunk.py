@@ -272,7 +272,7 @@ class _Training:
         self.state, self.curve, self._losses = tree["state"], tree["curve"], tree["losses"]
         self._step, self.seconds = snapshot.step, snapshot.seconds
         who = f"models {self.models[0]}-{self.models[-1]}"
-        logger.info(f"shadows: {who} go on from their checkpoint at step {self._step} of {self._batches.steps}")
+        logger.info(f"shadows: {who} resume from their checkpoint at step {self._step} of {self._batches.steps}")
 
     def _tree(self) -> dict[str, Any]:
         """Everything that changes from step to step, with a leading model axis."""

@@ -26,9 +26,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 def prepare_devices() -> None:
     """Prepares JAX for training ensembles; devices can only be configured before JAX first uses one.
 
-    Each core (up to eight) becomes a CPU device of its own: models sharded over them need not wait for each other at
-    every small operation, as the threads of a single device do. Compiled programs are cached in `cache_folder`. Freed
-    memory stays with the process.
+    Each core (up to eight) becomes a separate CPU device, so that models sharded over them need not wait for each other
+    at every small operation, as the threads of a single device do. Compiled programs are cached in `cache_folder`.
+    Freed memory stays with the process.
     """
     _keep_freed_memory()
     if getattr(jax.config, "jax_num_cpu_devices", -1) == -1 and "host_platform_device_count" not in os.environ.get(
@@ -42,9 +42,9 @@ def prepare_devices() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Makes glibc keep freed memory, so that the gigabyte a step works in is not requested anew each time.
+    """Makes glibc keep freed memory, so that the gigabyte that a step works in is not requested again at each step.
 
-    Clearing and mapping its pages again takes a fifth of a training step of a small ResNet. There is a single arena,
+    Clearing and mapping its pages again takes a fifth of a training step of a small ResNet. A single arena is used,
     since the heaps of further arenas are too small.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
@@ -72,7 +72,7 @@ def make_devices(section: EnsembleConfig) -> tuple[Device, ...]:
 
 
 def device_memory(device: Device) -> int | None:
-    """Bytes that arrays on a device may take in all; None where unknown."""
+    """Total number of bytes that arrays on a device may take; None if unknown."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return available_memory() if limit is None and device.platform == "cpu" else limit
 

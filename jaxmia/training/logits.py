@@ -22,7 +22,7 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
         classes, or contains probabilities.
 
     Raises:
-        InputError: The target is no function, or a PyTorch module, which takes tensors.
+        InputError: The target cannot be called, or is a PyTorch module, which takes tensors.
     """
     check_target(target)
 
@@ -30,7 +30,7 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
         answer = target(images)
         try:
             logits = np.asarray(answer, np.float32)
-        except Exception as error:  # frameworks raise exceptions of their own
+        except Exception as error:  # each framework raises its own exceptions
             raise InputError(
                 f"target: returned a {type(answer).__name__} that is not an array of numbers ({one_line(error)}); "
                 "return a NumPy array, as by logits.detach().cpu().numpy()"
@@ -46,7 +46,7 @@ def check_target(target: object) -> None:
     """Checks that a target can be called with a batch of images.
 
     Raises:
-        InputError: It is no function, or a PyTorch module, which takes tensors.
+        InputError: It cannot be called, or is a PyTorch module, which takes tensors.
     """
     kind = type(target)
     if any(base.__module__ == "torch.nn.modules.module" for base in kind.__mro__):

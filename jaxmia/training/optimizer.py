@@ -23,7 +23,7 @@ def hyper_of(recipe: Recipe) -> Hyper:
 
 
 def make_optimizer(recipe: Recipe, hyper: Hyper, rate: jax.Array | float) -> optax.GradientTransformation:
-    """Returns the recipe's optimizer for one step at a given learning rate, on which its state does not depend.
+    """Returns the recipe's optimizer for one step at a given learning rate; its state does not depend on that rate.
 
     SGD follows PyTorch: weight decay is added to the gradient, and momentum is Nesterov's. AdamW decouples the decay.
 

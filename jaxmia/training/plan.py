@@ -17,7 +17,7 @@ class Plan:
         lowering: How convolutions are lowered.
         sequential: Whether the program computes the models one after another.
         devices: Devices over which the models are sharded.
-        framework: What trains the models in place of JAX, one after another.
+        framework: Framework that trains the models in place of JAX, one after another.
     """
 
     width: int

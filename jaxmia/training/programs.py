@@ -1,4 +1,4 @@
-"""Compiled programs that train and query many models at once; they hold no arrays, so they compile without data."""
+"""Programs that train and query many models at once; they hold no arrays, so they can be compiled without data."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -47,7 +47,7 @@ class Programs:
         self.steps_in_one_call = not (on_cpu and convolved and trainer.network.convolutional)
         """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
         self.steps_are_static = not on_cpu
-        """Whether the number of steps in a call is part of the program, so that another number is compiled anew."""
+        """Whether the number of steps in a call is part of the program, so that another number needs another compilation."""
 
     @cached_property
     def init(self) -> Callable[[jax.Array], State]:

@@ -75,7 +75,7 @@ def query_target(
         `[sample]`.
 
     Raises:
-        InputError: The answers are no logits, as `checked_logits` says.
+        InputError: The results are not logits; see `checked_logits`.
     """
     logits_of = checked_logits(logits_of, int(labels.max(initial=-1)) + 1)
     samples = len(images)
@@ -91,7 +91,7 @@ def query_target(
 
 
 def _in_view(images: np.ndarray, view: View) -> np.ndarray:
-    """A batch in a view; in the identity exactly the numbers of the pool, whatever their type."""
+    """Applies a view to a batch; the identity returns exactly the numbers of the pool, whatever their type."""
     if view == View():
         return images
     return np.asarray(kind_of(images).view(jnp.asarray(images), view))

@@ -32,7 +32,7 @@ class ShadowSetup:
 
     Attributes:
         recipe: How each model is trained.
-        images: Samples of the pool as they are kept on the devices: images after resizing, uint8 where that is exact.
+        images: Samples of the pool as the devices hold them: images after resizing, uint8 where that is exact.
         labels: Labels, int32 `[sample]`.
         classes: Number of classes.
         preprocessing: Preprocessing of images.
@@ -96,7 +96,7 @@ class ShadowSetup:
         return ShadowTrainer(self.ensemble(plan), self.masks, self.views, self.query_batch)
 
     def cache_key(self) -> dict[str, Any]:
-        """Everything that a model's margins depend on besides its number, as JSON named like configuration fields.
+        """Everything but its number that a model's margins depend on, as JSON named like configuration fields.
 
         The precision is the one that `auto` selects on this device, so that models trained in different precisions are
         not mixed.
@@ -144,7 +144,9 @@ def shadow_setup(
     """
     images = as_stored(pool.images_to("train on"))
     if len(pool) and pool.labels.max() >= classes:
-        raise InputError(f"pool: label {pool.labels.max()} is no class of the target, which has {classes}, from 0 on")
+        raise InputError(
+            f"pool: label {pool.labels.max()} is not a class of the target, which has {classes}, from 0 on"
+        )
     return ShadowSetup(
         recipe=recipe,
         images=preprocessing.resized(images),

@@ -1,4 +1,4 @@
-"""Measures images per second in steady state, in this process and in others, without warm-up and compilation."""
+"""Measures images per second in steady state, excluding warm-up and compilation, in this process and in others."""
 
 import math
 import select
@@ -17,7 +17,7 @@ _LEAST_SECONDS, _MOST_SECONDS = 0.5, 5.0
 
 
 SIZES = {"cpu": (512, 1024, 2048), "gpu": (4096, 8192)}
-"""Sides of the matrices whose products are timed, by kind of device: the fastest for one library or another."""
+"""Sizes of the square matrices whose products are timed, by kind of device: each is the fastest for some library."""
 
 
 class Timed(Protocol):
@@ -38,7 +38,7 @@ class Timed(Protocol):
 
 
 class PeerError(RuntimeError):
-    """A process that was to be timed has ended; the message says how, with the last line that it wrote."""
+    """A timed process has ended early; the message says how, with the last line that it wrote."""
 
 
 def settle(call: Callable[[], float]) -> None:
@@ -88,27 +88,27 @@ def steady_rate(timed: Timed, seconds: float) -> float:
 
 
 def serve(timed: Timed) -> None:
-    """Serves a `SubprocessPeer` at the other end of standard input and output, which times training in this process."""
+    """Times training in this process for a `SubprocessPeer`, which asks over standard input and output."""
     for line in sys.stdin:
         if line == "warm up\n":
             print(timed.warm_up(), flush=True)
             continue
         settle(timed.seconds)
         print("steady", flush=True)
-        if told := _work_until_told(timed):
-            print(rate(timed, float(told)), flush=True)
-            _work_until_told(timed)
+        if seconds := _train_until_line(timed):
+            print(rate(timed, float(seconds)), flush=True)
+            _train_until_line(timed)
 
 
-def _work_until_told(timed: Timed) -> str:
-    """Keeps training, untimed, until a line arrives, so that no process is timed while the others are idle."""
+def _train_until_line(timed: Timed) -> str:
+    """Trains, untimed, until a line arrives, so that no process is timed while the others are idle."""
     while not select.select([sys.stdin], [], [], 0)[0]:
         timed.seconds()
     return sys.stdin.readline()
 
 
 class SubprocessPeer:
-    """Training in separate processes, as users run it: without what jaxmia sets up for its own process.
+    """Training in separate processes, as users run it, without the settings that jaxmia makes for its own process.
 
     Args:
         command: Command of a program that calls `serve`.
@@ -133,7 +133,7 @@ class SubprocessPeer:
         return max(map(float, self._ask("warm up")))
 
     def images_per_second(self, seconds: float) -> float:
-        """Measures images per second of all processes together, each in steady state and always at work.
+        """Measures images per second of all processes together, each in steady state and never idle.
 
         Raises:
             PeerError: A process has ended.

@@ -24,7 +24,7 @@ State = dict[str, Any]
 averaged."""
 
 INIT, AUGMENT, NOISE = 0, 1, 2
-"""What a model's key is folded with for initial weights, augmentation and the network's random streams (dropout)."""
+"""Numbers folded into a model's key for initial weights, augmentation and the network's random streams (dropout)."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def fitting_network(recipe: Recipe, shape: tuple[int, ...], classes: int, kind: 
     """Network of a recipe for samples of a kind and a shape.
 
     Raises:
-        InputError: It does not take such samples, or only the target tells it.
+        InputError: The network does not take such samples, or it is the target's own, which is not known here.
     """
     if recipe.architecture == "target":
         raise InputError("shadow.architecture: target: the target's network is not given; see Target.shadow_network")

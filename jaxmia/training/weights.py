@@ -54,7 +54,7 @@ class Weights:
 def state_of(
     arrays: Mapping[str, np.ndarray],
     models: Sequence[int],
-    together: Sequence[int],
+    wanted: Sequence[int],
     init: Callable[[Sequence[int]], State],
     source: str,
 ) -> State:
@@ -63,14 +63,14 @@ def state_of(
     Args:
         arrays: Named arrays, as `Weights.read` returns them.
         models: Numbers of the models that the arrays belong to.
-        together: Numbers of the models of the state, each one of `models`.
+        wanted: Numbers of the models in the restored state, each one of `models`.
         init: Initialises a state of the same structure; its values are not used.
         source: Origin of the arrays, for error messages.
 
     Raises:
         InputError: The arrays belong to another network; the message lists every difference.
     """
-    return tree_of(pick(arrays, models, together), _queried(init(together)), source)
+    return tree_of(pick(arrays, models, wanted), _queried(init(wanted)), source)
 
 
 def _queried(state: State) -> State:

@@ -61,8 +61,8 @@ def test_both_rounds_are_joined_and_scored_as_one(done: Path):
 
 def test_only_the_first_round_plays_the_target(done: Path, config: Config):
     matrices = read_matrices(done)
-    np.testing.assert_array_equal(matrices.rehearsal.shadows, matrices.evidence.shadows[:9])
-    np.testing.assert_array_equal(matrices.rehearsal.mask, matrices.evidence.mask[:9])
+    np.testing.assert_array_equal(matrices.pseudo_target_evidence.shadows, matrices.evidence.shadows[:9])
+    np.testing.assert_array_equal(matrices.pseudo_target_evidence.mask, matrices.evidence.mask[:9])
     metrics = score(done, config.attack)
     assert (metrics.models, metrics.rounds) == (17, 2)
     alone = score(RunDir(done).rounds / "1", config.attack)
@@ -77,7 +77,7 @@ def counted(evidence: Evidence) -> float:
     return float(np.mean([auc(own.in_.count, members) for own, members in evidence.pseudo_targets(range(8))]))
 
 
-def test_the_number_of_other_models_tells_nothing_in_a_rehearsal(tmp_path: Path):
+def test_the_number_of_other_models_tells_nothing_of_a_pseudo_target(tmp_path: Path):
     """Two rounds by a naive draw: the second's masks agree with each other, and would give each other away."""
     rng = np.random.default_rng(0)
     samples, models = 2000, 16
@@ -90,7 +90,7 @@ def test_the_number_of_other_models_tells_nothing_in_a_rehearsal(tmp_path: Path)
     extra = {"round": np.repeat([1, 2], models)}
     ScoreStore(tmp_path / "shadows").write(Chunk(np.arange(2 * models), mask, phi, nothing, nothing, extra, {}))
     matrices = read_matrices(tmp_path)
-    assert counted(matrices.rehearsal) == pytest.approx(0.5, abs=0.02)
+    assert counted(matrices.pseudo_target_evidence) == pytest.approx(0.5, abs=0.02)
     second = Evidence(phi[0], phi[models:], mask[models:], matrices.evidence.labels)
     assert counted(second) > 0.6
     assert score(tmp_path, AttackConfig(name="calibrated")).private

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
-from jaxmia.cli.display import promise_lines, vulnerable_table
+from jaxmia.cli.display import expectation_lines, vulnerable_table
 from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
@@ -186,19 +186,19 @@ def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.n
     assert metrics.public_by_class and set(metrics.public_by_class) == {"0", "1", "2", "3"}
     assert len(metrics.vulnerable) == MAX_VULNERABLE
     assert vulnerable_table(metrics).row_count == MAX_VULNERABLE
-    assert any(line.startswith("private samples: expected TPR ") for line in promise_lines(metrics))
+    assert any(line.startswith("private samples: expected TPR ") for line in expectation_lines(metrics))
 
 
 def test_what_to_expect_is_said_with_how_far_the_target_is_from_its_shadows(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     near = score(out, AttackConfig(targets=8))
-    assert promise_lines(near)[0].endswith("if the target was trained as its shadows were")
-    assert not any("unlike" in line for line in promise_lines(near))
+    assert expectation_lines(near)[0].endswith("if the target was trained as its shadows were")
+    assert not any("unlike" in line for line in expectation_lines(near))
     np.savez(out / "target.npz", phi=np.load(out / "target.npz")["phi"] * 0.1)
     far = score(out, AttackConfig(targets=8))
     assert re.match(
         r"target unlike its shadows: its logit margins are \d+\.\d standard deviations from theirs, .*`jaxmia match`",
-        promise_lines(far)[1],
+        expectation_lines(far)[1],
     )
 
 
@@ -208,7 +208,7 @@ def test_nothing_is_expected_at_a_rate_that_allows_no_false_alarm(planted: tuple
     assert score(out, AttackConfig(targets=8, fpr=0.01)).private is not None
     metrics = score(out, AttackConfig(targets=8, fpr=0.009))
     assert metrics.private is None
-    assert not any("private" in line for line in promise_lines(metrics))
+    assert not any("private" in line for line in expectation_lines(metrics))
 
 
 def test_a_named_attack_is_expected_to_do_what_it_did_on_shadows_that_play_the_target(planted: tuple[Path, np.ndarray]):
@@ -241,12 +241,12 @@ def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(plante
     out, _ = planted
     assert re.match(
         r"epsilon: at least \d\.\d{3} at delta 1e-05, with 95 % confidence, if a fair coin decided for each public",
-        promise_lines(score(out, AttackConfig(name="calibrated")))[-1],
+        expectation_lines(score(out, AttackConfig(name="calibrated")))[-1],
     )
     (out / "config.yaml").write_text("matched: true")
     metrics = score(out, AttackConfig(name="calibrated"))
     assert metrics.matched and metrics.epsilon.lower is None
-    assert promise_lines(metrics)[-1].startswith(
+    assert expectation_lines(metrics)[-1].startswith(
         "epsilon: no bound, because `jaxmia match` selected the recipe by the public"
     )
 

@@ -27,11 +27,11 @@ class Fuse:
     def __call__(self, overrides: Sequence[str]) -> None:
         """Fuses the runs."""
         refuse_overrides(overrides)
-        from jaxmia.cli.display import figures_table, output, promise_lines
+        from jaxmia.cli.display import expectation_lines, figures_table, output
         from jaxmia.pipeline.fuse import fuse
 
         metrics = fuse(self.out, self.runs)
         if metrics.public:
             output(figures_table(metrics.public, f"{len(self.runs)} fused runs, on the public samples"))
-        for line in promise_lines(metrics):
+        for line in expectation_lines(metrics):
             output(line)

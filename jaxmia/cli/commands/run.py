@@ -175,7 +175,7 @@ def _run(config: "Config", out: Path, truth: Path | None = None, as_json: bool =
 
 def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
     """Prints the contents of `metrics.json` as tables or as JSON."""
-    from jaxmia.cli.display import figures_table, output, promise_lines, selection_table, vulnerable_table
+    from jaxmia.cli.display import expectation_lines, figures_table, output, selection_table, vulnerable_table
 
     if as_json:
         output(metrics.to_json())
@@ -185,5 +185,5 @@ def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
     if metrics.public:
         output(figures_table(metrics.public, f"{metrics.attack} on the public samples"))
     output(vulnerable_table(metrics))
-    for line in promise_lines(metrics):
+    for line in expectation_lines(metrics):
         output(line)

@@ -34,7 +34,7 @@ def forward(
 
     Args:
         inputs: Values to normalise.
-        shortcut: What is added before the ReLU, for `Activation.ADD_RELU` only.
+        shortcut: Values to add before the ReLU, for `Activation.ADD_RELU` only.
         scale: Factor after the normalisation.
         bias: Summand after the normalisation.
         activation: What follows.
