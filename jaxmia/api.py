@@ -52,7 +52,7 @@ class TrainedShadows:
             memberships of the other samples are fixed (`Recipe.known`), so these cannot be scored.
 
     Raises:
-        InputError: `phi` or `mask` is no array, or a view is no `View`.
+        InputError: `phi` or `mask` is not an array, or a view is not a `View`.
     """
 
     phi: NDArray[np.float32]
@@ -210,10 +210,10 @@ def attack(
         name: Attack or its name; `auto` selects the attack that is strongest on shadow models as pseudo-targets. It
             does not use the public membership labels.
         fpr: False positive rate at which the attack maximises the true positive rate.
-        candidates: Your own attacks that `auto` considers beside the standard ones.
+        candidates: Your own attacks that `auto` considers besides the standard ones.
 
     Raises:
-        InputError: The target is no function, the name is unknown, an object given as an attack is not one, `fpr` is
+        InputError: The target cannot be called, the name is unknown, an object given as an attack is not one, `fpr` is
             not between 0 and 1, or the shadow models are too few for the attack or belong to another pool.
 
     >>> pool = Pool(
@@ -244,7 +244,7 @@ def attack(
 
 
 def _attack_of(name: str | Attack) -> Attack | None:
-    """The attack that was given or named; None for `auto`."""
+    """Returns the attack that is given or named; None for `auto`."""
     if isinstance(name, str):
         return None if name == AUTO else named_attack(name)
     return check_attack(name, "name")
@@ -294,8 +294,8 @@ def audit(
         on_progress: Called with the progress of each fold.
 
     Raises:
-        InputError: The target is no function, a membership is unknown, there are fewer than two folds or more than
-            samples, or as in `train_shadows` and `attack`.
+        InputError: The target cannot be called, a membership is unknown, there are fewer than two folds or more folds
+            than samples, or `train_shadows` or `attack` raises it.
     """
     check_target(target)
     chosen = _attack_of(name) or AUTO
@@ -303,12 +303,12 @@ def audit(
         raise InputError(f"pool: the membership of {int((~pool.public).sum())} samples is unknown; an audit needs all")
     if not 2 <= folds <= len(pool):
         raise InputError(f"folds: {folds} is not between 2 and {len(pool)}, the number of samples")
-    told = (recipe or Recipe()).model_copy(update={"known": 1.0})
+    informed = (recipe or Recipe()).model_copy(update={"known": 1.0})
     fold = draw_folds(seed, len(pool), folds)
     parts = [
         train_shadows(
             pool.hiding(fold == number),
-            told,
+            informed,
             preprocessing,
             classes,
             symmetries=symmetries,

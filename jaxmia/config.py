@@ -69,7 +69,7 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_booleans_elsewhere(cls, value: Any, info: ValidationInfo) -> Any:
         """Rejects booleans for other types: YAML reads yes, no, on, off as booleans, and Python takes those as 1, 0."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise PydanticCustomError("truth_for_a_number", "must not be true or false (nor yes, no, on, off)")
@@ -305,11 +305,11 @@ class MatchConfig(_Section):
     augment: tuple[Augment, ...] = ()
     """Augmentations; by default none, flips, crops by 1/8 of the image's side, both, and the shadow section's."""
     width: tuple[Annotated[int, Field(ge=1, le=_MAX_WIDTH)], ...] = ()
-    """Widths of the network; by default only the shadow section's, since every width compiles a program of its own."""
+    """Widths of the network; by default only the shadow section's, since each width compiles a separate program."""
     models: Annotated[int, Field(ge=2)] = 4
     """Number of models trained by each recipe."""
     trials: Annotated[int, Field(ge=1)] = 24
-    """Largest number of combinations tried besides the configured recipe; if there are more, a random draw of them."""
+    """Number of combinations tried besides the configured recipe, drawn at random if there are more."""
 
 
 class Config(_Section):

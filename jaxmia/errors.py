@@ -12,7 +12,7 @@ class InputError(Exception):
 
 
 class MissingModels(InputError):
-    """A sample lacks the IN or the OUT models that an attack needs; another attack may work without them."""
+    """A sample lacks IN or OUT models that an attack needs; another attack may do without them."""
 
 
 class NotConvertible(InputError):
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of foreign code in one line that is safe to show: its type, and the first line of its message."""
+    """Formats an exception of foreign code as one line that is safe to show: its type and the start of its message."""
     message = next((line for line in map(str.strip, str(error).splitlines()) if line), "")
     return printable(": ".join(filter(None, (type(error).__name__, message))))
 

@@ -38,7 +38,7 @@ _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.form
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Yields a binary file that replaces `path` when the block ends, and vanishes if the block raises.
+    """Yields a binary file that replaces `path` when the block ends, and is removed if the block raises.
 
     The bytes reach the disk before the name does, so a crash or a power cut leaves the old file or the new one.
 
@@ -73,12 +73,13 @@ def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically.
 
     Raises:
-        InputError: The text contains half a character, or the file cannot be written.
+        InputError: The text contains a surrogate, which UTF-8 cannot encode, or the file cannot be written.
     """
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{path}: not written: its text holds {error.object[error.start]!r}, no character") from error
+        character = error.object[error.start]
+        raise InputError(f"{path}: not written: its text contains {character!r}, which UTF-8 cannot encode") from error
     with atomic_write(path) as file:
         file.write(content)
 
@@ -107,8 +108,8 @@ def load_npz(
         max_bytes: Largest size of the file, and of its arrays in memory.
 
     Raises:
-        InputError: The file is missing, damaged, too large, no `.npz`, holds pickled objects, or lacks a required
-            array.
+        InputError: The file is missing, damaged, too large or not an `.npz`, contains pickled objects, or lacks a
+            required array.
     """
     path = Path(path)
     try:
@@ -155,7 +156,7 @@ def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
     """Reads a file in a zip archive and compares its checksum.
 
     Raises:
-        ValueError: It is compressed in a way whose memory the size does not bound.
+        ValueError: It is compressed by a method whose memory is not bounded by the size.
         zipfile.BadZipFile: It is damaged.
     """
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -182,7 +183,7 @@ def _as_array(content: bytearray, limit: int) -> np.ndarray:
         raise ValueError("an array holds Python objects, which are not loaded; write text as array.astype(str)")
     held = len(content) - head.tell()
     if math.prod(shape) * dtype.itemsize != held or max(shape, default=0) > limit:
-        raise ValueError(f"{held} bytes are no array of {dtype} {list(shape)}")
+        raise ValueError(f"{held} bytes are not an array of {dtype} {list(shape)}")
     array = np.frombuffer(content, dtype, math.prod(shape), head.tell())
     return array.reshape(shape, order="F" if fortran_order else "C")
 
@@ -235,7 +236,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(text, _YamlLoader)  # a SafeLoader
     except _RefusedYaml as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # a value that is not what its tag says raises whatever PyYAML trips over
+    except Exception as error:  # PyYAML can raise anything for a value that does not match its tag
         raise InputError(f"{path}: is not valid YAML: {printable(' '.join(str(error).split()))}") from error
     if content is None:
         return {}
@@ -284,7 +285,7 @@ class _YamlLoader(yaml.SafeLoader):
     """Safe loader that rejects equal keys, of which PyYAML's own silently keeps the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here, as written in the file: later, a merge (<<) has put inherited keys beside those that override them.
+        # Checked here, where keys are as written in the file; later, merges (<<) have added inherited ones.
         mapping = super().compose_mapping_node(anchor)
         seen: dict[tuple[str, str], int] = {}
         for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
@@ -304,15 +305,15 @@ class _YamlLoader(yaml.SafeLoader):
 
 
 def _count_yaml_nodes(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
-    """Nodes of what the document stands for: what an alias (or <<) names counts each time."""
+    """Number of nodes once all aliases (and merges, <<) are expanded."""
     if node not in counted:
-        counted[node] = _MAX_YAML_NODES  # where it holds itself, it is met again before it is counted
+        counted[node] = _MAX_YAML_NODES  # a node that contains itself is met again before it is counted
         below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         parts = [] if isinstance(node, yaml.ScalarNode) else below
         counted[node] = 1 + sum(_count_yaml_nodes(part, counted) for part in parts)
     if counted[node] > _MAX_YAML_NODES:
         raise _RefusedYaml(
-            f"line {node.start_mark.line + 1}: holds more than {_MAX_YAML_NODES:,} values, all aliases unfolded"
+            f"line {node.start_mark.line + 1}: contains more than {_MAX_YAML_NODES:,} values with all aliases expanded"
         )
     return counted[node]
 

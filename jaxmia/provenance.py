@@ -17,7 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def origin() -> dict[str, Any]:
-    """Versions, device and commit that produce a result, as plain JSON."""
+    """Versions, device and commit that a result is produced with, as plain JSON."""
     import jax
 
     device = jax.local_devices()[0]
@@ -34,7 +34,7 @@ def origin() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of this machine's processor and its number of cores, where the system tells them."""
+    """Name of this machine's processor and its number of cores, as far as the system reports them."""
     lines = _cpu_lines()
     if lines is None:
         return platform.processor() or platform.machine()
@@ -43,7 +43,7 @@ def processor() -> str:
 
 
 def instruction_set() -> str:
-    """Instruction set of this machine's processor, to key compiled code by; its family where the system hides it."""
+    """Instruction set of this machine's processor, by which compiled code is cached; else the processor's family."""
     return next((line for line in _cpu_lines() or () if line.startswith(("flags", "Features"))), platform.machine())
 
 
@@ -98,7 +98,7 @@ def _version(package: str) -> str | None:
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that processes may still take, also within this process's limit; None where unknown."""
+    """Bytes of main memory that this process may still take, within its own limit too; None if unknown."""
     available: list[int] = []
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -219,7 +219,7 @@ def test_a_value_that_contains_itself_or_explodes_is_one_short_line(tmp_path: Pa
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     for text in ("a: &a [*a]\nseed: *a\n", "\n".join([*lines, "seed: *a8"])):
-        with pytest.raises(InputError, match=r"line \d: holds more than 20,000 values, all aliases") as caught:
+        with pytest.raises(InputError, match=r"line \d: contains more than 20,000 values with all aliases") as caught:
             load_config(write(tmp_path, text))
         assert max(map(len, str(caught.value).split("\n"))) < 1000
 

@@ -37,7 +37,7 @@ class HTCondorProfile(Profile):
     def _image_with_universe(self) -> "HTCondorProfile":
         if (self.universe == "vanilla") != (self.image is None):
             raise ValueError(
-                f"image: {self.image!r} does not go with universe {self.universe!r}; "
+                f"image: {self.image!r} does not fit universe {self.universe!r}; "
                 "docker and container need one, vanilla takes none"
             )
         return self

@@ -14,7 +14,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import write_text
 
 REQUEUE_EXIT_CODE = 85
-"""Exit code of the trainer after it was signalled to stop and has saved; HTCondor's convention for requeueing."""
+"""Exit code of the trainer once it has saved after a signal to stop; by HTCondor's convention, the job is requeued."""
 
 _templates = Environment(
     loader=PackageLoader("jaxmia.cluster"),
@@ -60,28 +60,28 @@ def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int 
         raise InputError(
             f"--jobs {jobs}: must be from 1 to {models // nodes}, the number of models (shadow.count in {config}){each}"
         )
-    folder = _speakable(out.absolute()) / "cluster"
+    folder = _checked(out.absolute()) / "cluster"
     return {
         "profile": profile,
         "jobs": jobs,
-        "config": _speakable(config.absolute()),
-        "out": _speakable(out.absolute()),
+        "config": _checked(config.absolute()),
+        "out": _checked(out.absolute()),
         "folder": folder,
         "logs": folder / "logs",
-        "workdir": _speakable(Path.cwd()),
-        "home": _speakable(Path.home()),
+        "workdir": _checked(Path.cwd()),
+        "home": _checked(Path.home()),
         # The script of the virtual environment, not the target of its interpreter's link.
-        "command": _speakable((profile.command or Path(sys.executable).parent / "jaxmia").absolute()),
+        "command": _checked((profile.command or Path(sys.executable).parent / "jaxmia").absolute()),
         "requeue_exit_code": REQUEUE_EXIT_CODE,
     }
 
 
-def _speakable(path: Path) -> Path:
+def _checked(path: Path) -> Path:
     """Checks that a path means the same in a shell, a submit file, a DAG and sbatch, which quote differently."""
     strange = re.search(r"[^\w./@+=,~-]", str(path))
     if strange:
         raise InputError(
-            f"{path}: job files cannot name a path with {strange[0]!r}; allowed are letters, digits and ._/@+=,~-"
+            f"{path}: job files cannot contain a path with {strange[0]!r}; allowed are letters, digits and ._/@+=,~-"
         )
     return path
 

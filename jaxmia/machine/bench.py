@@ -49,7 +49,7 @@ class Contender:
         kind: `jaxmia`, `PyTorch` or `other`.
         width: Number of models trained at once.
         precision: Type of activations, float32 or bfloat16.
-        make: Builds the training; may raise if memory does not suffice.
+        make: Builds the training; may raise if there is not enough memory.
     """
 
     name: str

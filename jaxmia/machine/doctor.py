@@ -1,4 +1,4 @@
-"""Whether this machine is fit for a run: versions, devices, memory, files; and what to do where it is not."""
+"""Checks of this machine (versions, devices, memory, files), with a remedy for each problem."""
 
 import os
 import platform
@@ -143,7 +143,7 @@ def check_devices(
     listed = [Finding("GPU", "ok", f"{gpu.name}, {gpu.memory}, driver {gpu.driver}") for gpu in found]
     try:
         used = use()
-    except Exception as error:  # a backend that does not start raises whatever its libraries raise
+    except Exception as error:  # a backend that fails to start can raise anything
         reason = " ".join(str(error).split())[:300]
         return [*listed, Finding("JAX", "bad", f"cannot compute: {reason}", _remedy(found, environment, version_of))]
     memory = "" if used.bytes is None else f", {size(used.bytes)} each"
@@ -153,7 +153,7 @@ def check_devices(
     if found:
         return [*listed, Finding("JAX", "bad", f"{text}; the GPU is not used", _remedy(found, environment, version_of))]
     if Path("/proc/driver/nvidia/version").exists():
-        return [Finding("JAX", "note", f"{text}; there is an NVIDIA driver but no GPU to be seen", _UNSEEN)]
+        return [Finding("JAX", "note", f"{text}; there is an NVIDIA driver but no visible GPU", _UNSEEN)]
     return [Finding("JAX", "ok", f"{text}; no NVIDIA GPU found")]
 
 
@@ -199,15 +199,15 @@ def used_devices() -> Used:
 
 
 def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Finding:
-    """A file of the configuration: is it named, is it there, how large is it, what does it hold.
+    """Checks a file of the configuration: whether it is set and can be read, its size and its content.
 
     Args:
         field: Name in the configuration.
         path: The file.
-        read: Says what it holds, or raises `InputError`.
+        read: Describes its content, or raises `InputError`.
     """
     if path is None:
-        return Finding(field, "bad", "no file is named", f"set it in the configuration or by --{field} FILE")
+        return Finding(field, "bad", "not set", f"set it in the configuration or with --{field} FILE")
     try:
         return check_field(field, lambda: f"{path}, {size(path.stat().st_size)}: {read(path)}")
     except OSError as error:
@@ -215,7 +215,7 @@ def check_file(field: str, path: Path | None, read: Callable[[Path], str]) -> Fi
 
 
 def check_field(field: str, look: Callable[[], str]) -> Finding:
-    """A field of the configuration; `look` says what it means here, or raises `InputError`."""
+    """Checks a field of the configuration; `look` describes what it amounts to, or raises `InputError`."""
     try:
         return Finding(field, "ok", look())
     except InputError as error:

@@ -167,7 +167,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
     runs = _plan_runs(pipeline, recipes, missing)
     total = sum(run.images for run in runs)
     with pipeline.progress_bar("match") as on_progress:
-        tell = _teller(total, on_progress)
+        report = _reporter(total, on_progress)
         for run in runs:
             trained = train_recipes(
                 run.ensemble,
@@ -175,7 +175,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcom
                 run.chunks,
                 masks=pipeline.setup.masks,
                 query_batch=config.query.batch_size,
-                on_images=tell,
+                on_images=report,
             )
             for place, outcome in trained:
                 save_npz(paths[place], asdict(outcome))
@@ -208,17 +208,17 @@ def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[
     return runs
 
 
-def _teller(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[Lane], int], None]:
+def _reporter(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[Lane], int], None]:
     """Converts the images of each chunk into progress of the whole search."""
     done = 0
 
-    def tell(chunk: Sequence[Lane], images: int) -> None:
+    def report(chunk: Sequence[Lane], images: int) -> None:
         nonlocal done
         done += images
         places = sorted({lane.recipe for lane in chunk})
         on_progress(Progress("trying", places, done, total, 0, 0))
 
-    return tell
+    return report
 
 
 def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:

@@ -21,7 +21,7 @@ _STEPS_A_CALL = 32
 """Most steps in one call. Steps beyond the last change nothing, so where their number is static all calls have it."""
 
 FREE = ("epochs", "warmup_epochs", "learning_rate", "weight_decay", "label_smoothing")
-"""Fields that may differ between models of one program, as long as the warm-up is the same fraction of the epochs."""
+"""Fields in which models of one program may differ, as long as the warm-up is the same fraction of the epochs."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _train(
         count = pace.choose(steps - first)
         state, metrics = ensemble.run(state, hyper, keys, batches.block(first, count), first, total)
         if before is not None:
-            before.block_until_ready()  # at most one call is queued behind the running one
+            before.block_until_ready()  # so that at most one call is queued behind the running one
         before = metrics["loss"]
         on_images(chunk, count * size * len(chunk))
         first += count

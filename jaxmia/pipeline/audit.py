@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 FOLDS = 4
 _QUERY_COST = 1 / 3
-"""Cost of querying an image, as a share of that of a training step's."""
+"""Cost of querying an image, relative to that of training on it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Audit:
         out: Directory of the results; the runs of the folds are below `out/folds`.
         folds: Number of folds, at least 2.
         truth: CSV `id,membership` of samples whose membership is not in the challenge's files.
-        compare: Whether to attack with as many shadows of random members as well, in `out/uninformed`.
+        compare: Whether to attack with as many shadows with random masks as well, in `out/uninformed`.
         progress_bar: Shows progress.
     """
 
@@ -99,7 +99,7 @@ class Audit:
 
     @cached_property
     def runs(self) -> list[Pipeline]:
-        """The run of each fold: its samples are private; all others are public, with fixed memberships."""
+        """The run of each fold, in which the fold's samples are private and all others public and fixed."""
         fold = self._fold
         config = self._with_known(1.0)
         return [
@@ -159,7 +159,7 @@ class Audit:
         return draw_folds(self.config.seed, len(self.pool), self.folds)
 
     def _refuse_other_audit(self) -> None:
-        refuse_other_run(self.out, "folds", "audit")
+        refuse_other_run(self.out, "folds", "an audit")
         for entry in ScoreStore(RunDir(self.out).shadows).index():
             if (folds := entry.metadata["cache_key"]["folds"]) != self.folds:
                 raise InputError(
@@ -212,8 +212,8 @@ def fill_in(pool: Pool, truth: Path) -> Pool:
         InputError: The file is invalid, or contradicts a membership that was known.
     """
     ids, members = read_truth(truth)
-    told = dict(zip(ids.tolist(), members.tolist(), strict=True))
-    given = np.array([told.get(name, -1) for name in pool.ids.tolist()], np.int8)
+    membership_of = dict(zip(ids.tolist(), members.tolist(), strict=True))
+    given = np.array([membership_of.get(name, -1) for name in pool.ids.tolist()], np.int8)
     wrong = np.flatnonzero(pool.public & (given >= 0) & (given != pool.membership))
     if len(wrong):
         raise InputError(
@@ -269,7 +269,7 @@ def _refuse_unknown(pool: Pool) -> None:
 
 
 def _images_per_model(run: Pipeline) -> float:
-    """Images that a model trains on, and a share for those that it is queried on."""
+    """Number of images that a model is trained on, plus those that it is queried on at their relative cost."""
     recipe, setup = run.config.shadow, run.setup
     members = int(setup.masks([0]).sum())
     trained = recipe.epochs * steps_per_epoch(members, recipe.batch_size) * recipe.batch_size

@@ -111,7 +111,7 @@ def read_family(run: Path) -> Family:
 
 
 def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean rank among the samples that have a score, `[sample]`; NaN for the others, the same in all families."""
+    """Mean rank among the samples that have a score, `[sample]`; NaN for the others, which are the same in all runs."""
     free = ~np.isnan(scores[0])
     fused = np.full(len(free), np.nan)
     fused[free] = mean_rank([score[free] for score in scores])

@@ -68,15 +68,15 @@ def refuse_other_run(out: Path, mark: str, kind: str) -> None:
 
     Args:
         out: Run directory.
-        mark: Entry of the cache key that such a run leaves.
-        kind: Name of this kind of run, for the message.
+        mark: Entry of the cache key by which such a run is recognised.
+        kind: Name of this kind of run with its article, for the message.
 
     Raises:
         InputError: They belong to another run, and would be lost.
     """
     for entry in ScoreStore(RunDir(out).shadows).index():
         if mark not in entry.metadata.get("cache_key", {}):
-            raise InputError(f"{entry.path}: belongs to a run that is no {kind}; use another --out")
+            raise InputError(f"{entry.path}: belongs to a run that is not {kind}; use another --out")
 
 
 def write_joined(pipeline: Pipeline, source: Path, chunk: Chunk, cache_key: dict[str, Any]) -> None:
@@ -85,8 +85,8 @@ def write_joined(pipeline: Pipeline, source: Path, chunk: Chunk, cache_key: dict
     Args:
         pipeline: Pipeline of the whole run; its pool and configuration are written.
         source: One of the run directories, all of which have the same target.
-        chunk: The joined models, in place of any that are there.
-        cache_key: What the models depend on.
+        chunk: The joined models, which replace any that are there.
+        cache_key: Everything that the models' margins depend on.
     """
     run, store = RunDir(pipeline.out), ScoreStore(RunDir(pipeline.out).shadows)
     pipeline.pool.save(run.pool)

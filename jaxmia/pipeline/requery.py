@@ -48,7 +48,7 @@ class Requery:
                 run that has no chunks or whose samples are no longer available.
         """
         store = ScoreStore(RunDir(self.source).shadows)
-        # Chunks made by other programs have no cache key; they are scored as they are.
+        # Chunks written by other programs have no cache key and are never queried again.
         entries = [entry for entry in store.index() if "cache_key" in entry.metadata]
         if self._elsewhere and not entries:
             raise InputError(f"{store.folder}: contains no trained shadow models (*.npz) to query again")
@@ -83,9 +83,9 @@ class Requery:
         with stop_requests() as stop_signal, pipeline.progress_bar("shadows") as on_progress:
             shadows = replace(pipeline.setup.shadow_trainer(plan), on_progress=on_progress, stop_signal=stop_signal)
             for entry in waiting:
-                # Other processes would get the same results; the claim only shows that this one is at work.
+                # Other processes would get the same results; the claim only shows that this one is running.
                 with claims.acquire(entry.models):
-                    store.write(self._ask(shadows, weights, entry, plan.width))
+                    store.write(self._query_chunk(shadows, weights, entry, plan.width))
 
     @property
     def _elsewhere(self) -> bool:
@@ -135,7 +135,7 @@ class Requery:
                 f"{entry.path} were trained on {list(before.shape[1:])}"
             )
 
-    def _ask(self, shadows: "ShadowTrainer", weights: "Weights", entry: Entry, width: int) -> Chunk:
+    def _query_chunk(self, shadows: "ShadowTrainer", weights: "Weights", entry: Entry, width: int) -> Chunk:
         from jaxmia.training.chunk import accuracy, split
         from jaxmia.training.weights import state_of
 

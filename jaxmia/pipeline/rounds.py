@@ -18,18 +18,18 @@ from jaxmia.runs.store import Chunk, ScoreStore
 def train_in_rounds(pipeline: Pipeline) -> None:
     """Trains half of `shadow.count` models, then the others by the first ones' scores, and joins both.
 
-    A model of the second round holds each free sample with the probability of membership that the first round gives it
-    (`membership_chances`), so that its training set has more in common with the target's. Apart from the fixed
-    memberships, no membership of the target is used for this.
+    A model of the second round is trained on each free sample with the probability of membership that the first round
+    estimates (`membership_chances`), so that its training set has more in common with the target's. Apart from the
+    fixed memberships, no membership of the target is used for this.
 
     Args:
         pipeline: Pipeline of the whole run; the rounds have run directories of their own below it.
 
     Raises:
-        InputError: As in `train_and_query`, or the directory holds models of a run in one round.
+        InputError: As in `train_and_query`, or the directory contains models of a run in one round.
         Interrupted: As in `train_and_query`.
     """
-    refuse_other_run(pipeline.out, "rounds", "run in two rounds")
+    refuse_other_run(pipeline.out, "rounds", "a run in two rounds")
     count = pipeline.config.shadow.count
     half = -(-count // 2)
     first, second = _round(pipeline, 1, half), _round(pipeline, 2, count)

@@ -47,7 +47,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     """
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
-    missing = _tell_missing(out, matrices.shadows)
+    missing = _log_missing(out, matrices.shadows)
     selection = None if named else select_attack(matrices.pseudo_target_evidence, section, candidates)
     chosen = selection.chosen if selection else named
     assert chosen is not None
@@ -107,8 +107,9 @@ def _audit(matrices: Matrices) -> AuditSummary | None:
 def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, matched: bool) -> EpsilonBound:
     """The bound on epsilon; in an audit the largest of its folds' bounds, at a joint confidence.
 
-    The bound assumes that only the target depends on the coins of its samples. Shadows of other folds know these
-    memberships, so each fold is scored with its own shadows alone, which also select the attack.
+    The bound assumes that nothing but the target depends on the memberships of the samples that it is measured on.
+    Shadows of other folds are trained with these, so each fold is scored with its own shadows alone, which also select
+    the attack.
     """
     fold = matrices.evidence.fold
     if fold is None:
@@ -139,7 +140,7 @@ def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig) -
         return None
 
 
-def _tell_missing(out: Path, shadows: Chunk) -> list[int]:
+def _log_missing(out: Path, shadows: Chunk) -> list[int]:
     """Logs which of the configured models are missing, and returns their numbers."""
     if shadows.diverged:
         logger.info(f"shadows: {ranges(list(shadows.diverged))} diverged and are left out")

@@ -62,7 +62,7 @@ class Pipeline:
     progress_bar: ProgressBar = field(default=no_progress_bar)
 
     def attacking(self, pool: Pool, config: Config, out: Path, progress_bar: ProgressBar) -> "Pipeline":
-        """The stages of another run against the same target, on a pool that is given instead of the challenge's."""
+        """Creates the stages of another run against the same target, on the given pool instead of the challenge's."""
         other = Pipeline(config, out, progress_bar)
         other.__dict__.update(pool=pool, target=self.target)
         return other
@@ -128,7 +128,7 @@ class Pipeline:
         """Numbers of the shadow models that are still to be trained.
 
         Raises:
-            InputError: The run directory holds models of another configuration.
+            InputError: The run directory contains models of another configuration.
         """
         present = _present(ScoreStore(RunDir(self.out).shadows), self.setup.cache_key())
         wanted = (shard or Shard()).models(self.config.shadow.count)

@@ -118,16 +118,16 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     """Computes a lower bound on the target's epsilon at `delta` from the public samples, with 95 % confidence.
 
     The bound is that of privacy auditing with one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846),
-    computed by jax-privacy; one half of the samples sets the threshold, and the other half is evaluated at it. It holds
-    if each public sample was a member independently with probability 1/2, and if the scores do not depend on the
-    public membership labels.
+    computed by jax-privacy; one half of the samples sets the threshold, and the other half is evaluated at it. The
+    bound is valid if each public sample was made a member independently with probability 1/2, and if the scores do not
+    depend on the public membership labels.
 
     Args:
         pool: Pool with membership.
         score: Membership scores, `[sample]`; higher means member.
         matched: Whether the recipe of the shadow models was selected with the public labels.
-        tests: Number of bounds that are computed to take the largest; each is then computed at a higher confidence, so
-            that 95 % hold for all together (Bonferroni).
+        tests: Number of bounds of which the largest is taken; each is computed at a higher confidence, so that all hold
+            jointly with 95 % (Bonferroni).
     """
     inside, outside = score[pool.membership == 1], score[pool.membership == 0]
     if min(len(inside), len(outside)) < 2:
@@ -147,7 +147,7 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
 
 
 def no_bound(reason: str) -> EpsilonBound:
-    """Bound that is absent for the given reason."""
+    """The absence of a bound, with its reason."""
     return EpsilonBound(lower=None, delta=DELTA, confidence=LEVEL, reason=reason)
 
 

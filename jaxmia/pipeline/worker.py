@@ -1,4 +1,4 @@
-"""Trains one job's share of a run's models while other jobs work in the same run directory."""
+"""Trains one job's share of a run's models, while other jobs may work in the same run directory."""
 
 import logging
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Job:
             logger.info(f"shadows: {self._who(later)}; left to them")
 
     def _make(self, parts: Sequence[list[int]]) -> list[list[int]]:
-        """Trains those of these chunks that are free; returns the ones that other jobs hold.
+        """Trains those of the chunks that no other job has claimed, and returns the others.
 
         If a chunk runs out of memory, all remaining chunks are halved.
         """
@@ -86,7 +86,7 @@ class Job:
         return [part for group in [*resumable, rest] for part in split(group, width)]
 
     def _take(self, models: Sequence[int]) -> bool:
-        """Trains those of the models that are free; returns whether none is left."""
+        """Trains those of the models that no other job has claimed; returns whether none is left."""
         present = self.store.models() | self.store.diverged()
         absent = [model for model in models if model not in present]
         elsewhere = {model for claim in self.claims.others() for model in claim.models}

@@ -50,7 +50,7 @@ def paint_distributions(
         members: Margins of the target on members.
         nonmembers: Margins of the target on non-members.
     """
-    # bins cover every array, however few or remote its margins are
+    # the bins cover every array, even if it has few margins or distant ones
     ends = [np.quantile(values, [0.005, 0.995]) for values in (inside, outside, members, nonmembers) if len(values)]
     low, high = np.min(ends), np.max(ends)
     bins = np.linspace(low, max(high, low + 1e-3), 61)

@@ -97,7 +97,7 @@ def _run_rows(results: Results) -> list[tuple[str, str]]:
 
 
 def _images(record: ChunkRecord) -> float | None:
-    """Number of images that a chunk's models trained on; None if it or the training time is not recorded."""
+    """Number of images that a chunk's models were trained on; None if it or the training time is not recorded."""
     epochs, together = (
         recorded_number(record.metadata, "cache_key", "shadow", "epochs"),
         recorded_number(record.metadata, "trained_together"),

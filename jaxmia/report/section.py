@@ -28,7 +28,7 @@ class HasInterval(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column holds words and whose others hold figures.
+    """A table whose first column holds text and whose others hold numbers.
 
     Attributes:
         head: Names of the columns.
@@ -49,7 +49,7 @@ class Section:
 
     Attributes:
         title: Heading.
-        text: Paragraphs; if data are missing, the reason.
+        text: Paragraphs; if the section cannot be shown, the reason.
         plots: Plots with captions.
         tables: Tables.
         galleries: Titles and samples of galleries.
@@ -66,6 +66,6 @@ class Section:
     wide: bool = False
 
 
-def spell(estimate: HasInterval | None) -> str:
-    """Formats an estimate with its interval, or says that there is none."""
+def format_estimate(estimate: HasInterval | None) -> str:
+    """Formats an estimate with its interval, or says that it was not measured."""
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else "not measured"

@@ -10,7 +10,7 @@ from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
-from jaxmia.report.section import Section, Table, spell
+from jaxmia.report.section import Section, Table, format_estimate
 from jaxmia.report.uncertainty import mean_of, tpr_band
 from jaxmia.report.vulnerable import are_pictures, most_and_least_vulnerable, paint_gallery
 from jaxmia.runs.matrices import Matrices
@@ -18,14 +18,14 @@ from jaxmia.runs.store import Chunk
 
 ATTACKS_DRAWN = 12
 ATTACKS_MEASURED = 256
-"""Attacks measured on the public samples: each takes some 10 ms, and a run made elsewhere may hold thousands."""
+"""Largest number of attacks measured on the public samples: each takes about 10 ms, and a run may hold thousands."""
 CLASSES_DRAWN = 24
 SHADOWS_COMPARED = 128
 MARGINS_DRAWN = 200_000
 
 
 def show_roc(results: Results, steps: Sequence[Step]) -> Section:
-    """ROC curves on logarithmic axes, and the usual figures."""
+    """ROC curves on logarithmic axes, and a table of AUC and TPR at the usual FPRs."""
     title = "ROC curve"
     smallest = [int((~members).sum()) for _, members in _known(results)]
     smallest += [int((~trial.members).sum()) for trial in (steps[-1].trials if steps else ())]
@@ -150,7 +150,7 @@ def show_attacks(results: Results) -> Section:
     names = [*order, *(name for name in public if name not in ranked)]
     table = Table(
         ("attack", "pseudo-targets", "public samples"),
-        tuple((name, spell(shadows.get(name)), spell(public.get(name))) for name in names),
+        tuple((name, format_estimate(shadows.get(name)), format_estimate(public.get(name))) for name in names),
         strong=chosen if chosen in names else base,
         folded="All attacks",
     )
@@ -253,7 +253,7 @@ def _known(results: Results) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _known_by_name(results: Results) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Scores and membership, both `[known]`, of public samples and of private ones with a truth."""
+    """Scores and membership, both `[known]`, of public samples and of private ones whose truth is given."""
     known = {}
     if results.has_public_figures:
         known["public samples"] = results.score[results.pool.public], results.members
@@ -268,9 +268,9 @@ def _figures_table(results: Results) -> tuple[Table, ...]:
     if not columns:
         return ()
     tprs = [{entry.fpr: entry.resampled for entry in figures.tpr} for figures in columns.values()]
-    rows = [("AUC (guessing: 0.5)", *(spell(figures.auc) for figures in columns.values()))]
-    rows += [(f"TPR at {100 * fpr:g} % FPR", *(spell(column.get(fpr)) for column in tprs)) for fpr in tprs[0]]
-    return (Table(("figure (95 % interval)", *columns), tuple(rows)),)
+    rows = [("AUC (guessing: 0.5)", *(format_estimate(figures.auc) for figures in columns.values()))]
+    rows += [(f"TPR at {100 * fpr:g} % FPR", *(format_estimate(column.get(fpr)) for column in tprs)) for fpr in tprs[0]]
+    return (Table(("metric (95 % interval)", *columns), tuple(rows)),)
 
 
 def _accuracy_rows(results: Results, shadows: Chunk) -> list[tuple[str, ...]]:

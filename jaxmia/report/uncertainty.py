@@ -15,7 +15,7 @@ def tpr_band(
 ) -> list[Estimate]:
     """TPR at each FPR with the interval of the stratified bootstrap, which also moves the threshold.
 
-    The k-th highest of n resampled non-members is the non-member at the rank given by the k-th smallest of n uniform
+    The k-th highest of n resampled non-members is the non-member whose rank is given by the k-th smallest of n uniform
     numbers, which follows Beta(k, n + 1 - k). The number of resampled members above it is then binomial. Scores are
     sorted only once, so a whole ROC curve costs no more than one resample.
 

@@ -44,7 +44,7 @@ class Verdict:
 def reach_verdict(results: Results) -> Verdict:
     """Compares the TPR expected from pseudo-targets with that on public samples and, if known, on private ones."""
     fpr = results.metrics.fpr
-    figures = [figure for figure in (_promised(results), _public(results), _private(results)) if figure]
+    figures = [figure for figure in (_expected(results), _public(results), _private(results)) if figure]
     remarks = tuple(_remarks(results, {figure.name: figure for figure in figures}))
     if not figures:
         unknown = f"How strong the attack is at a false positive rate of {_percent(fpr)} could not be measured."
@@ -59,8 +59,8 @@ def reach_verdict(results: Results) -> Verdict:
     return Verdict(_sentence(figures, fpr), tuple(figures), remarks, plot)
 
 
-def _promised(results: Results) -> Figure | None:
-    """The expected TPR of `metrics.json`, if there is one."""
+def _expected(results: Results) -> Figure | None:
+    """The expected TPR that `metrics.json` holds, if there is one."""
     private = results.metrics.private
     if private is None:
         return None
@@ -125,8 +125,8 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
     if metrics.rounds > 1:
         remarks.append(
             "Half of the shadows were trained in a second round, on samples drawn by the scores of the first. These "
-            "cannot serve as pseudo-targets, so the expected figure was measured on the first round alone: with half "
-            "of the models, and without the gain of the second round."
+            "shadows cannot serve as pseudo-targets, so the expected figure was measured on the first round alone: "
+            "with half of the models, and without the gain of the second round."
         )
     if metrics.audit:
         remarks.append(

@@ -33,14 +33,14 @@ class SampleMargins:
     target: float
 
     def place(self, margin: float) -> float:
-        """Position of a margin between the lowest and the highest one, from 0 to 1."""
+        """Position of a margin between the lowest and the highest margin, from 0 to 1."""
         everything = np.concatenate([self.inside, self.outside, [self.target]])
         return float((margin - everything.min()) / max(np.ptp(everything), 1e-9))
 
 
 @dataclass(frozen=True)
 class VulnerableSample:
-    """A sample as the report shows it.
+    """A sample that the report shows.
 
     Attributes:
         name: Id of the sample.

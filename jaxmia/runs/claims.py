@@ -1,8 +1,9 @@
 """Claims on models in training, so that jobs which share a run directory do not train the same models twice.
 
-A claim saves work; correctness does not depend on it. Whatever happens to claims, files appear whole, and models that
-two jobs trained count once. So no locks are needed, which some network file systems lack, and no clocks are compared: a
-claim of this machine is valid as long as its process lives, one of another machine as long as its file keeps changing.
+Claims save work; correctness does not depend on them. Whatever happens to claims, files are written atomically, and a
+model that two jobs train counts once. So neither locks, which some network file systems lack, nor comparisons of clocks
+are needed: a claim from this machine is valid as long as its process lives, and one from another machine as long as its
+file keeps changing.
 """
 
 import json
@@ -26,7 +27,7 @@ _FIGURES = ("epoch", "epochs", "loss", "accuracy_in", "accuracy_out", "done", "t
 _LARGEST = 1e18
 
 HEARTBEAT_SECONDS = 10.0
-"""Time between two heartbeats."""
+"""Time between two heartbeats, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Lease:
         models: Numbers of the models.
         host: Name of the process's machine.
         pid: Number of the process on that machine.
-        machine: Identifies the machine since its last boot, and its process table, in which `pid` is unique.
-        started: Start of the process by that machine's own count.
-        token: Identifies the process among all others.
+        machine: Identifier of the machine since its last boot, and of its process table, in which `pid` is unique.
+        started: Start time of the process, in the units of that machine.
+        token: Random identifier of the process.
         heartbeat: Number of heartbeats so far.
         progress: Progress of the training.
     """
@@ -59,16 +60,16 @@ class Lease:
 
 
 def own_lease() -> Lease:
-    """A lease of this process, on no models yet."""
+    """Creates a lease of this process, on no models yet."""
     pid = os.getpid()
     return Lease((), platform.node(), pid, _machine(), _process_start(pid), secrets.token_hex(8))
 
 
 def parse_lease(fields: Any) -> Lease | None:
-    """A lease from what JSON holds; None if it is none."""
+    """Converts decoded JSON to a lease; returns None if it is not one."""
     try:
-        told = {"models": tuple(fields["models"]), "host": printable(fields["host"])}
-        lease = Lease(**{**fields, **told, "progress": _figures(fields["progress"])})
+        checked = {"models": tuple(fields["models"]), "host": printable(fields["host"])}
+        lease = Lease(**{**fields, **checked, "progress": _figures(fields["progress"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     texts, counts = (lease.host, lease.machine, lease.started, lease.token), (lease.pid, lease.heartbeat, *lease.models)
@@ -152,7 +153,7 @@ class Claims:
 
 
 def _create(path: Path, content: str) -> bool:
-    """Creates a file, with its content from the first moment on, unless it exists; returns whether it did."""
+    """Creates a file, which never exists without its content; returns False if there is a file already."""
     draft = path.with_name(f".{path.name}.jaxmia-{secrets.token_hex(4)}.tmp")
     try:
         write_text(draft, content)
@@ -214,7 +215,7 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """Start of a process of this machine; empty if there is no such process."""
+    """Start time of a process of this machine; empty if there is no such process."""
     try:
         # The program's name, in brackets, may contain anything; the start is the 20th word after it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -225,7 +226,7 @@ def _process_start(pid: int) -> str:
 
 
 def _seen(pid: int) -> str:
-    """Without /proc, only the existence of a process is known: empty if there is none."""
+    """Stands in for the start time where there is no /proc: empty if there is no such process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

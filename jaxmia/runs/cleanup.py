@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 def clear_leftovers(out: Path, seconds: float = 1.0) -> None:
     """Removes half-written files of killed processes from a run directory.
 
-    Only files named by `atomic_write` are removed, in the directory itself, its folders and those of checkpoints; links
-    are not followed. Files stay if another process holds a claim in the directory, if a process of this machine has
-    them open, or if they change meanwhile. If a file that another machine is writing is removed nevertheless, that
-    process ends with one line, and the same command writes the file again.
+    Only temporary files of `atomic_write` are removed, in the directory itself, its folders and those of checkpoints;
+    links are not followed. Files stay if another process holds a claim in the directory, if a process of this machine
+    has them open, or if they change in the meantime. If a file that another machine is writing is removed nevertheless,
+    that process ends with one line, and the same command writes the file again.
 
     Args:
         out: Run directory.
-        seconds: Time between two checks, within which a (small) file that another machine writes without a claim
-            changes or disappears.
+        seconds: Time between two checks. A (small) file that another machine is writing without a claim is expected to
+            change or disappear within it.
     """
     before = _seen(out)
     # In this order: a process that was writing then has a claim now or has finished the file.

@@ -34,7 +34,7 @@ class EventLog:
         who = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node(), "pid": os.getpid()}
         line = json.dumps({**who, "event": event, **_plain(fields)}, allow_nan=False) + "\n"
         try:
-            # One write to a file opened for appending: lines of several jobs do not mix on a local file system.
+            # On a local file system, a single write in append mode keeps the lines of several jobs apart.
             file = os.open(self._path, _FLAGS, 0o666)
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):

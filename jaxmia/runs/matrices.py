@@ -1,4 +1,4 @@
-"""Reads the margins and masks of a run directory whose models are trained and queried."""
+"""Reads the margins and masks of a run directory whose models have been trained and queried."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ROUND = "round"
 
 @dataclass(frozen=True)
 class Matrices:
-    """Margins and masks of a run directory whose models are trained and queried.
+    """Margins and masks of a run directory whose models have been trained and queried.
 
     Samples of fixed membership (`shadow.known`) have no IN or no OUT models. They are left out here, so that attacks
     and figures concern free samples only.
@@ -45,9 +45,9 @@ class Matrices:
     def pseudo_target_evidence(self) -> Evidence:
         """Evidence restricted to the shadows that may serve as pseudo-targets.
 
-        The training sets of a second round are drawn by the scores of the first. Their masks are correlated, so the
-        number of other models trained on a sample would reveal whether a pseudo-target was. Only the masks of the first
-        round are independent.
+        The training sets of a second round depend on the scores of the first. Their masks are correlated, so the number
+        of other models trained on a sample would reveal whether a pseudo-target was. Only the masks of the first round
+        are independent.
         """
         rounds = self.shadows.extra.get(ROUND)
         if rounds is None:
@@ -56,7 +56,7 @@ class Matrices:
         return Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
     def for_everyone(self, values: np.ndarray) -> np.ndarray:
-        """Spreads values of the free samples over all samples, float64 `[sample]`; NaN where a sample is not free."""
+        """Expands values of the free samples to all samples, float64 `[sample]`; NaN where a sample is not free."""
         found = np.full(len(self.everyone), np.nan)
         found[self.free] = values
         return found
@@ -97,7 +97,7 @@ def read_matrices(out: Path) -> Matrices:
 
 
 def _refuse_missing(run: RunDir, path: Path) -> None:
-    """Says which command writes a file if it is missing."""
+    """Rejects a missing file; the message names the command that writes it."""
     if path.exists():
         return
     if not run.path.is_dir():

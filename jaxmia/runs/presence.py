@@ -1,4 +1,4 @@
-"""What the processes in a run directory train, so that none mixes models of another configuration into it."""
+"""Announces the configuration that each process in a run directory trains by, so that models of two are not mixed."""
 
 import json
 import random
@@ -21,18 +21,18 @@ _LONGEST_PAUSE = 0.5
 
 @contextmanager
 def presence(folder: Path, cache_key: Mapping[str, Any]) -> Iterator[None]:
-    """Announces what this process trains for the duration of the block, unless another process trains something else.
+    """Announces the configuration of this process during the block, unless another process trains by another one.
 
-    Before the first models are stored, nothing else tells two configurations in one directory apart. Each process
-    announces itself first and looks at the others after that, so that of two which start at the same moment one at
-    least sees the other. Where both do, both withdraw and try again after pauses of random length.
+    Before the first models are stored, nothing else distinguishes two configurations in one directory. Each process
+    announces itself first and then looks for others, so that of two that start at the same moment, at least one sees
+    the other. If both do, both withdraw and try again after pauses of random length.
 
     Args:
         folder: Directory `claims/` of the run.
-        cache_key: What the models depend on.
+        cache_key: Everything that the models' margins depend on.
 
     Raises:
-        InputError: Another process trains models that depend on something else, or the directory cannot be written to.
+        InputError: Another process trains by another configuration, or the directory cannot be written to.
     """
     lease = own_lease()
     path = folder / f"{lease.token}{_SUFFIX}"
@@ -54,7 +54,7 @@ def presence(folder: Path, cache_key: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _conflict(folder: Path, own: Path, cache_key: Mapping[str, Any]) -> str | None:
-    """Says which process of this directory trains something else; removes what ended processes have left."""
+    """Describes a process of this directory that trains by another configuration; removes those of ended processes."""
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         if path == own or (found := _read(path)) is None:
             continue
@@ -64,14 +64,14 @@ def _conflict(folder: Path, own: Path, cache_key: Mapping[str, Any]) -> str | No
                 path.unlink()
         elif difference := describe_difference({"cache_key": theirs}, {"cache_key": cache_key}):
             return (
-                f"{path}: process {lease.pid} of {lease.host} trains here by another configuration: "
+                f"{path}: process {lease.pid} of {lease.host} trains here with another configuration: "
                 f"{printable(difference)}; use another --out, or remove this file if that process has ended"
             )
     return None
 
 
 def _read(path: Path) -> tuple[Lease, Mapping[str, Any]] | None:
-    """An announcement; None if there is none any more, or it is something else."""
+    """Reads an announcement; returns None if it has been removed or is not valid."""
     try:
         content = read_json(path, "jaxmia run")
     except InputError:

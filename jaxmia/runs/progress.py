@@ -34,7 +34,7 @@ class Progress:
 
 
 _LEAST_SECONDS = 1.0
-"""Shortest time in seconds over which a speed is meaningful, since reports are coarse."""
+"""Shortest time, in seconds, over which a speed is computed, since reports of progress are infrequent."""
 
 
 class ThroughputMeter:
@@ -45,7 +45,7 @@ class ThroughputMeter:
         self._start = (0.0, 0)
 
     def __call__(self, progress: "Progress") -> dict[str, Any]:
-        """Figures of a report, for the log and for progress bars."""
+        """Converts a report to figures for the log and for progress bars."""
         stage, now = (progress.stage, tuple(progress.models)), time.monotonic()
         if stage != self._stage:
             # The first report of a stage includes compilation; the speed is measured from there.

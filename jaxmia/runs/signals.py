@@ -46,9 +46,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """Only records signals within the block, so that a loop can finish its step and save before it stops.
-
-    Args:
+    """Records signals within the block instead of raising, so that a loop can finish its step and save before it stops.
 
     Yields:
         A function that returns the number of the first signal received, or None.

@@ -35,7 +35,7 @@ class Status:
         fewest_in: Smallest number of models, of those done, that a sample is IN; 0 without models. Samples whose
             membership is fixed are not scored and do not count.
         fewest_out: The same of OUT.
-        enough: Whether these models are enough to score, in words.
+        enough: Whether these models are enough to score, as a phrase.
         damaged: Files that cannot be read.
         jobs: Process, models and progress of each job, and the seconds since its last heartbeat.
         images_per_second: Speed of all running jobs, or of the stored chunks if there are none; None if unknown.
@@ -105,7 +105,7 @@ def read_status(out: Path) -> Status:
 
 
 def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
-    """What the run will go on from; folders that do not say whose they are count for nothing."""
+    """Checkpoints from which the run will resume; folders without readable metadata are ignored."""
     found = []
     for path in sorted(checkpoints.glob("*/about.json")):
         try:
@@ -120,7 +120,7 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
 
 
 def _of_scored(out: Path, entries: list[Entry], *counts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Counts of the samples that are scored, or of all where the run does not tell which these are."""
+    """Counts of the samples that are scored, or of all samples if the run does not record which are."""
     try:
         free = configured_masks(Pool.load(RunDir(out).pool), entries[0].metadata if entries else {}).free
     except InputError:
@@ -139,7 +139,7 @@ def missing_models(out: Path, held: set[int]) -> list[int]:
 
 
 def enough(inside: np.ndarray, outside: np.ndarray) -> str:
-    """In words, whether scoring can go on with so many IN and OUT models of each sample, int `[sample]` each."""
+    """Describes whether these numbers of IN and OUT models, int `[sample]` each, are enough to score every sample."""
     total, without_in, without_out = len(inside), int((inside == 0).sum()), int((outside == 0).sum())
     lack = int(((inside == 0) | (outside == 0)).sum())
     if not total:

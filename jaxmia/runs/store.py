@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Shadow models that were trained as one group, with their margins on every sample; one file holds one chunk.
+    """Shadow models that were trained together, with their margins on every sample; one file holds one chunk.
 
     Attributes:
         model: Number that identifies each model, from 0, int `[model]`.
@@ -28,7 +28,7 @@ class Chunk:
         accuracy_in: Accuracy on IN samples, float32 `[model]`.
         extra: Further arrays with a leading model axis, such as training curves.
         metadata: Provenance as plain JSON: recipe, data, versions, device.
-        diverged: Which models of the chunk have no finite margins and are left out, by number.
+        diverged: Numbers of the chunk's models whose margins are not finite, which are left out.
     """
 
     model: np.ndarray
@@ -84,7 +84,7 @@ _DIGESTS = {
     "told": "the memberships that are known",
     "chance": "the chances of members",
 }
-"""What the digests of a cache key stand for, whose values tell a reader nothing."""
+"""Descriptions of those entries of a cache key that are digests, whose values would mean nothing to a reader."""
 
 _REQUIRED = ("model", "mask", "phi")
 _LARGEST_NUMBER = 1e18
@@ -158,7 +158,7 @@ class ScoreStore:
             try:
                 yield path, read_chunk(path)
             except InputError as error:
-                if _is_outside(error.__cause__):
+                if _is_from_machine(error.__cause__):
                     raise
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
@@ -229,8 +229,8 @@ def _peek_mask(entry: Entry) -> np.ndarray | None:
     return mask if mask.dtype == bool and mask.ndim == 2 and len(mask) == len(entry.models) else None
 
 
-def _is_outside(cause: BaseException | None) -> bool:
-    """Whether a file could not be read because of the machine, not because of its content."""
+def _is_from_machine(cause: BaseException | None) -> bool:
+    """Whether a file could not be read because of the machine rather than its content."""
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL))
 
 
@@ -279,7 +279,7 @@ def read_chunk(path: Path) -> Chunk:
 
 
 def _are_figures(array: np.ndarray) -> bool:
-    """Whether an array holds numbers that can be averaged and drawn; they need not be finite."""
+    """Whether an array holds numbers that can be averaged and plotted; they need not be finite."""
     if array.dtype.kind not in "biuf":
         return False
     wide = array.astype(np.float64)

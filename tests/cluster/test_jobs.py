@@ -108,7 +108,7 @@ def test_more_nodes_than_models_are_refused(shared: Path, config: Path, jobs: in
 
 @pytest.mark.parametrize("name", ["my run", "run$(id)", 'run"', "run%a", "run\n"])
 def test_path_that_means_something_to_a_scheduler_is_refused(shared: Path, config: Path, name: str):
-    with pytest.raises(InputError, match="job files cannot name a path with"):
+    with pytest.raises(InputError, match="job files cannot contain a path with"):
         write_htcondor(config, shared / name, 2, HTCondorProfile())
 
 

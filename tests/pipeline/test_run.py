@@ -198,7 +198,7 @@ def test_a_second_configuration_is_refused_while_another_process_trains(tmp_path
     """Before the first chunk or checkpoint is stored nothing else tells them apart."""
     config, out = challenge(tmp_path), tmp_path / "run"
     more = config.shadow.model_copy(update={"count": config.shadow.count + 8})
-    wanted = r"process \d+ of \S+ trains here by another configuration: seed is 3 there and 8 here; use another --out"
+    wanted = r"process \d+ of \S+ trains here with another configuration: seed is 3 there and 8 here; use another --out"
     with Pipeline(config, out).begun():
         before = (out / "config.yaml").read_bytes()
         with pytest.raises(InputError, match=wanted):

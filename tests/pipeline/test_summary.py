@@ -83,7 +83,7 @@ def test_what_does_not_exist_is_empty_and_what_needs_quotes_has_them(tmp_path: P
 
 
 def test_an_id_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path):
-    with pytest.raises(InputError, match=r"samples\.csv: not written: its text holds '\\ud800', no character"):
+    with pytest.raises(InputError, match=r"samples\.csv: not written: its text contains '\\ud800', which UTF-8"):
         write_samples(tmp_path / "samples.csv", pool_of([1], ["\ud800"]), np.zeros(1), {}, {})
     assert not list(tmp_path.iterdir())
 

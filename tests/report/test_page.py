@@ -225,7 +225,7 @@ def test_half_a_character_in_an_id_is_named_and_nothing_is_written(run: tuple[Pa
     out, _ = run
     pool = Pool.load(out / "pool.npz")
     Pool(None, pool.labels, np.array([f"\ud800{name}" for name in pool.ids]), pool.membership).save(out / "pool.npz")
-    with pytest.raises(InputError, match=r"report.html: not written: its text holds '\\ud800', no character"):
+    with pytest.raises(InputError, match=r"report.html: not written: its text contains '\\ud800', which UTF-8"):
         write_report(out)
     assert not (out / "report.html").exists()
 
