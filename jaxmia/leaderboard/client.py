@@ -1,4 +1,4 @@
-"""The leaderboard client: respects the cooldown, uploads, and records the outcome."""
+"""The leaderboard client, which respects the cooldown, uploads a submission, and records the outcome."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ from jaxmia.leaderboard.upload import Answer, upload
 logger = logging.getLogger(__name__)
 
 DEFAULT_LEDGER = Path("submissions.jsonl")
-"""In the working directory, beside `.env`: a cooldown is the team's, so it spans the folders of several runs."""
+"""In the working directory, next to `.env`: a cooldown applies to the team and thus to all of its run directories."""
 
 _SHORT_WAIT = timedelta(minutes=1)
 _BUSY_RETRIES = 3
@@ -53,30 +53,30 @@ def submit(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     console: Console | None = None,
 ) -> Record:
-    """Uploads a submission when it is its turn, and enters it in the ledger.
+    """Uploads a submission once the cooldown allows it, and records it in the ledger.
 
-    The entry is made before the first byte leaves, as one whose outcome is unknown, so that a crash is remembered too.
-    What may have been accepted is sent again only if the user says so. Processes that share a ledger upload one at a
-    time, and none sends a file that another has uploaded in the meantime.
+    An entry with unknown outcome is written before the first byte is sent, so that an upload is on record even after a
+    crash. A file that may have been accepted is sent again only if the user agrees. Processes that share a ledger
+    upload one at a time, and none sends a file that another has uploaded in the meantime.
 
     Args:
-        submission: What to send; `read_submission` reads it.
-        board: Where to send it, and as whom.
-        ledger: File of JSON lines about uploads.
-        wait: Wait for the end of a cooldown, with a countdown, and for other processes, instead of refusing.
-        resend: The user looked, and an earlier upload of this file without an answer did not arrive.
-        confirm: Asks the user a question; by default on the terminal, if there is one, else the answer is no.
-        cooldowns: How long the leaderboard makes a team wait.
-        limits: How long to wait for the leaderboard.
-        clock: Tells the time, with its time zone.
-        console: Where the countdown goes; standard error by default.
+        submission: Submission to send, as returned by `read_submission`.
+        board: Address, task and key of the team.
+        ledger: File of JSON lines that records uploads.
+        wait: Whether to wait for the end of a cooldown, with a countdown, and for other processes, instead of raising.
+        resend: Whether the user has checked that an earlier, unanswered upload of this file did not arrive.
+        confirm: Asks the user a question. By default it asks on the terminal; without one the answer is no.
+        cooldowns: Cooldowns of the leaderboard.
+        limits: Time limits of the upload.
+        clock: Returns the current time with its time zone.
+        console: Console for the countdown; by default standard error.
 
     Returns:
         The record of the accepted upload.
 
     Raises:
         InputError: The cooldown is not over, an earlier upload of the file may have been accepted, or the leaderboard
-            did not accept it. One line each.
+            did not accept it; the message is one line.
     """
     name, upload_of = submission.name, (board.url, board.task, submission.sha256)
     console = console or Console(stderr=True)
@@ -153,7 +153,7 @@ def dry_run(
 
 
 def _read_settled(ledger: Path, now: datetime) -> list[Record]:
-    """The records, with those of a clock that ran ahead brought to now, in the ledger too."""
+    """Reads the ledger and corrects records from the future, of a clock that was ahead, in the file too."""
     records = read_ledger(ledger)
     if moved := settled(records, now):
         append_to_ledger(ledger, moved)
@@ -174,7 +174,7 @@ def _send(
     limits: Limits,
     clock: Callable[[], datetime],
 ) -> tuple[Record, timedelta | None]:
-    """Uploads once; what became of it, and how long a busy server asks to wait."""
+    """Uploads once; returns the record with its outcome, and how long a busy server asks to wait."""
     now = clock()
     pending = Record(
         now, board.url, board.task, submission.name, submission.sha256, Outcome.UNKNOWN, now, answer=_INTERRUPTED,
@@ -186,7 +186,7 @@ def _send(
     try:
         append_to_ledger(ledger, [record])
     except InputError as error:
-        logger.warning(f"{error}; it does not hold this outcome of the upload: {record.answer}")
+        logger.warning(f"{error}; it lacks the outcome of this upload: {record.answer}")
     return record, answer.retry_after if answer.outcome is Outcome.BUSY else None
 
 
@@ -235,7 +235,7 @@ def _confirm_on_terminal(question: str) -> bool:
 
 
 def _count_down(left: timedelta, now: datetime, console: Console) -> None:
-    """Waits by a clock that nobody sets."""
+    """Shows a countdown and waits, by the monotonic clock, which ignores changes of the system time."""
     if not left:
         return
     console.print(f"waiting for the cooldown, until {now + left:%H:%M:%S} UTC ({_span(left)})", highlight=False)

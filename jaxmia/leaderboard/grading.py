@@ -1,4 +1,4 @@
-"""The rules of the practice leaderboard: who may submit when, what is valid, and how it ranks."""
+"""Rules of the practice leaderboard: cooldowns, validity of submissions, and ranking."""
 
 import hmac
 import secrets
@@ -21,14 +21,14 @@ PUBLIC_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Standing:
-    """The submission of a team with the highest public score so far.
+    """A team's submission with the highest public score so far.
 
     Attributes:
         team: Name of the team.
-        submission_id: Name of the submission.
+        submission_id: Identifier of the submission.
         public: TPR at 5 % FPR on the public share, with its 95 % interval.
         final: The same on all other private samples.
-        time: When it was accepted.
+        time: Time at which it was accepted.
         accepted: Number of accepted submissions of the team, this one included.
     """
 
@@ -45,9 +45,9 @@ class Grade:
     """Outcome of one submission.
 
     Attributes:
-        wait: How long the team's cooldown still lasts, if the submission came too early to be graded.
+        wait: Rest of the team's cooldown, if the submission came too early to be graded.
         broken: Rules that the file breaks.
-        submission_id: Name of the submission, if it was accepted.
+        submission_id: Identifier of the submission, if it was accepted.
         public: TPR at 5 % FPR on the public share, if it was accepted.
     """
 
@@ -63,11 +63,11 @@ class Grader:
     Args:
         private_ids: Ids that a submission must score, text or integers.
         truth_ids: Ids of the truth; those that are not private are left out.
-        members: bool, membership of each of `truth_ids`.
+        members: Membership of each of `truth_ids`, bool.
         key_of: Key of each team.
         seed: Seed for drawing the public share.
-        cooldowns: How long a team waits after a submission.
-        clock: Tells the time, with its time zone.
+        cooldowns: Cooldowns after a submission.
+        clock: Returns the current time with its time zone.
 
     Raises:
         InputError: A private id is not in the truth, a share has no member or fewer than the 20 non-members that an FPR
@@ -114,26 +114,26 @@ class Grader:
         self._lock = threading.Lock()
 
     def team_of(self, key: str) -> str | None:
-        """The team that a key belongs to."""
+        """Team that a key belongs to; None if there is none."""
         given = key.encode()
         matches = [team for team, own in self._key_of.items() if hmac.compare_digest(own.encode(), given)]
         return matches[0] if matches else None
 
     def wait(self, team: str) -> timedelta:
-        """How long a team's cooldown still lasts."""
+        """Rest of a team's cooldown."""
         now = self._clock()
         return max(timedelta(0), self._not_before.get(team, now) - now)
 
     def fail(self, team: str) -> None:
-        """Begins the cooldown after a failure, unless a longer one is running."""
+        """Starts the cooldown of a failure, unless a longer one is running."""
         with self._lock:
             self._begin_cooldown(team, self._cooldowns.failure)
 
     def grade(self, team: str, data: bytes) -> Grade:
-        """Grades the bytes of a submission and begins the team's cooldown."""
+        """Grades the bytes of a submission and starts the team's cooldown."""
         if wait := self.wait(team):
             return Grade(wait=wait)
-        # Outside the lock, which the ranking waits for too.
+        # Not under the lock, which the ranking needs too.
         table = parse_submission(data, self._ids)
         standing = None if table.broken else self._standing(team, table)
         with self._lock:
@@ -150,7 +150,7 @@ class Grader:
             return Grade(submission_id=standing.submission_id, public=standing.public.value)
 
     def ranking(self) -> list[Standing]:
-        """The best submission of each team, by public score; of two that are equal the earlier comes first."""
+        """The best submission of each team by public score; of two that are equal, the earlier comes first."""
         with self._lock:
             standings = [replace(best, accepted=self._accepted[team]) for team, best in self._best.items()]
         return sorted(standings, key=lambda standing: (-standing.public.value, standing.time))

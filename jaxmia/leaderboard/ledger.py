@@ -1,7 +1,7 @@
-"""The ledger of submissions: what was sent where, what came back, and when the next upload is allowed.
+"""The ledger of submissions: every upload with its outcome, and the time of the next allowed upload.
 
-Lines are only ever appended, so that a team may share one file, by a link or on a network drive. An upload has one line
-when it begins and one when its outcome is known; the later line replaces the earlier when the file is read.
+Lines are only appended, so that a team can share one file, by a link or on a network drive. One line is written when an
+upload begins and one when its outcome is known; when the file is read, the later line replaces the earlier one.
 """
 
 import errno
@@ -24,31 +24,31 @@ from jaxmia.errors import InputError, printable
 logger = logging.getLogger(__name__)
 
 MAX_WAIT = timedelta(hours=6)
-"""No cooldown is taken to last longer, whatever a server or a line of the ledger says."""
+"""Limit to the length of a cooldown, whatever a server or a line of the ledger says."""
 
 _MAX_BYTES = 64 * 2**20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Outcome(StrEnum):
-    """What is known about one upload."""
+    """Outcome of an upload, as far as it is known."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
-    """The server judged the file or the request and said no; this begins the short cooldown."""
+    """The server rejected the file or the request, which starts the short cooldown."""
     REFUSED = "refused"
-    """The server did not get as far as the file: wrong key, wrong address, moved."""
+    """The server did not examine the file: wrong key, wrong address, or a redirect."""
     BUSY = "busy"
     """The server asked to try again later."""
     UNSENT = "unsent"
-    """The file never left whole, so it cannot have been accepted."""
+    """The file was not sent completely, so it cannot have been accepted."""
     UNKNOWN = "unknown"
-    """The file left, but no usable answer came: it may have been accepted."""
+    """The file was sent, but there was no usable answer: it may have been accepted."""
 
 
 @dataclass(frozen=True)
 class Cooldowns:
-    """How long a team waits after a submission."""
+    """Times that a team has to wait after a submission."""
 
     success: timedelta = timedelta(minutes=60)
     failure: timedelta = timedelta(minutes=2)
@@ -62,17 +62,17 @@ class Record:
     """One upload.
 
     Attributes:
-        time: When it began.
+        time: Time at which it began.
         url: Base address of the leaderboard.
         task: The task submitted to.
-        file: Path of the file, as it may be shown.
+        file: Printable path of the file.
         sha256: Hash of the file's bytes, hexadecimal.
-        outcome: What is known about it.
-        not_before: When the next upload to this leaderboard and task is allowed.
-        submission_id: Name that the server gave it.
+        outcome: Outcome, as far as it is known.
+        not_before: Time from which the next upload to this leaderboard and task is allowed.
+        submission_id: Identifier that the server gave it.
         score: Score that the server returned.
-        answer: Message that the user saw.
-        id: Identifier shared by all lines about this upload; a line without one is an upload of its own.
+        answer: Message that was shown to the user.
+        id: Identifier shared by all lines about this upload; a line without one is a separate upload.
     """
 
     time: AwareDatetime
@@ -89,12 +89,12 @@ class Record:
 
     @property
     def cooldown(self) -> timedelta:
-        """How long the next upload has to wait after this one began."""
+        """Time from the start of this upload until the next one is allowed."""
         return max(timedelta(0), min(self.not_before - self.time, MAX_WAIT))
 
     @property
     def is_answered(self) -> bool:
-        """Whether the server judged the file."""
+        """Whether the server accepted or rejected the file."""
         return self.outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
 
 
@@ -102,10 +102,10 @@ _RECORD = TypeAdapter(Record)
 
 
 def read_ledger(path: Path) -> list[Record]:
-    """Reads what is known of each upload, the oldest first; nothing if there is no such file.
+    """Reads the latest record of each upload, the oldest upload first; empty if the file does not exist.
 
     Raises:
-        InputError: The file cannot be read, or a line is no record.
+        InputError: The file cannot be read, or a line is not a record.
     """
     records: dict[str, Record] = {}
     for number, line in enumerate(_content(path).splitlines(), 1):
@@ -116,7 +116,7 @@ def read_ledger(path: Path) -> list[Record]:
             name = ".".join(map(str, reason["loc"])) or "the line"
             raise InputError(
                 f"{_shown(path)}: line {number}: {name}: {printable(reason['msg'])}; "
-                "mend the line, or remove it to forget that upload"
+                "correct the line, or remove it to forget that upload"
             ) from error
         id_ = record.id or hashlib.sha256(line).hexdigest()
         records[id_] = replace(record, id=id_)
@@ -124,7 +124,7 @@ def read_ledger(path: Path) -> list[Record]:
 
 
 def append_to_ledger(path: Path, records: Sequence[Record]) -> None:
-    """Appends a line for each record; on a full disk none is left in part.
+    """Appends a line for each record; if the disk is full, no partial line remains.
 
     Raises:
         InputError: The file cannot be written to.
@@ -145,12 +145,12 @@ def append_to_ledger(path: Path, records: Sequence[Record]) -> None:
 
 @contextmanager
 def ledger_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the ledger for the block, so that of several processes one at a time decides and uploads.
+    """Locks the ledger during the block, so that only one of several processes at a time decides and uploads.
 
-    The lock ends with its process, however that ends.
+    The lock is released when its process ends, for whatever reason.
 
     Args:
-        path: The ledger; an empty one is made if there is none.
+        path: The ledger; it is created if it does not exist.
         on_wait: Called before waiting for another process that holds it; may raise.
 
     Raises:
@@ -163,15 +163,15 @@ def ledger_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def settled(records: Sequence[Record], now: datetime) -> list[Record]:
-    """Records of a clock that ran ahead, as if they had begun now: their cooldowns end that long after now."""
+    """Records from the future, of a clock that was ahead, as if their uploads, and so their cooldowns, began now."""
     ahead = (record for record in records if record.time > now and record.cooldown)
     return [replace(record, time=now, not_before=now + record.cooldown) for record in ahead]
 
 
 def time_left(records: Sequence[Record], url: str, task: str, now: datetime) -> timedelta:
-    """How long the cooldown of one leaderboard and task still lasts; zero when it is over.
+    """Rest of the cooldown of one leaderboard and task; zero if it is over.
 
-    A clock that was set back lengthens no cooldown beyond what it was when it began.
+    If the clock is set back, a cooldown never gets longer than it was when it began.
     """
     spans = [
         record.cooldown - max(now - record.time, timedelta(0))
@@ -182,7 +182,7 @@ def time_left(records: Sequence[Record], url: str, task: str, now: datetime) -> 
 
 
 def unanswered(records: Sequence[Record], url: str, task: str, sha256: str) -> Record | None:
-    """The latest upload of a file that may have been accepted without our knowing, unless an answer came since."""
+    """The latest upload of a file whose outcome is unknown, unless a later upload of it was answered."""
     for record in reversed(records):
         if (record.url, record.task, record.sha256) != (url, task, sha256):
             continue
@@ -222,7 +222,7 @@ def _lock(path: Path, descriptor: int, on_wait: Callable[[], None]) -> None:
 
 @contextmanager
 def _open_regular(path: Path, flags: int) -> Iterator[int]:
-    """Descriptor of a regular file. Links are followed; a pipe or a device, which might block, is refused."""
+    """Opens a regular file. Links are followed; pipes and devices, which might block, are rejected."""
     with _refusing(path, "opened"):
         if flags & os.O_CREAT:
             Path(path).parent.mkdir(parents=True, exist_ok=True)

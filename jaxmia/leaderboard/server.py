@@ -1,4 +1,4 @@
-"""A practice leaderboard on this machine, with the interface, the rules and the cooldowns of the real one."""
+"""A practice leaderboard on this machine, with the interface, rules and cooldowns of the real one."""
 
 import json
 import logging
@@ -52,12 +52,12 @@ def serve(
     Args:
         private_ids: Ids that a submission must score.
         truth: CSV of `id,membership`; ids that are not private are left out.
-        announce: Shows a line to the user. Not a log: one of them may hold the key of the only team.
-        teams: CSV of `team,key`; without it there is one team, with a new key that is announced.
-        port: Port to listen on; 0 takes a free one.
+        announce: Shows a line to the user. It must not write to a log, since a line may contain a key.
+        teams: CSV of `team,key`; by default there is one team, whose new key is announced.
+        port: Port to listen on; 0 selects a free one.
         task: Name of the task.
         seed: Seed for drawing the public share.
-        cooldowns: How long a team waits after a submission.
+        cooldowns: Cooldowns after a submission.
 
     Raises:
         InputError: The truth or the teams cannot be used, or the port is taken.
@@ -95,12 +95,12 @@ def read_teams(path: Path) -> dict[str, str]:
 
 
 class PracticeServer(ThreadingHTTPServer):
-    """HTTP server on the loopback interface that answers each request in a thread of its own.
+    """HTTP server on the loopback interface that answers each request in a separate thread.
 
     Args:
         grader: Grades the submissions.
-        task: Name of the task, the last part of the address that takes a file.
-        port: Port to listen on; 0 takes a free one.
+        task: Name of the task, the last part of the address for uploads.
+        port: Port to listen on; 0 selects a free one.
         max_body: Largest upload in bytes; a larger one is answered with 413.
 
     Raises:
@@ -130,7 +130,7 @@ class PracticeServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores clients that hang up."""
+        """Ignores clients that close the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -149,7 +149,7 @@ def answering(server: PracticeServer) -> Iterator[PracticeServer]:
 
 
 def page(standings: Sequence[Standing]) -> str:
-    """The page that shows the ranking by the public share, as HTML."""
+    """Formats the ranking by the public share as an HTML page."""
     environment = Environment(
         loader=PackageLoader("jaxmia.leaderboard", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -157,7 +157,7 @@ def page(standings: Sequence[Standing]) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = 30  # seconds without a byte
+    timeout = 30  # seconds without receiving a byte
 
     def do_GET(self) -> None:
         server = self._server
@@ -209,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(PracticeServer, self.server)
 
     def _body(self) -> bytes | None:
-        """The request's body; None once it was answered with why it is not read."""
+        """Reads the request's body; returns None if it is rejected, in which case the answer has been sent."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,18}", length):
             self._refuse(411, "expected a Content-Length")
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _drain(self, length: int) -> None:
-        # A client that is still sending when the connection closes would lose the answer.
+        # A client that is still sending when the connection closes would not see the answer.
         left = min(length, _DRAINED_BYTES)
         while left > 0 and (chunk := self.rfile.read(min(left, 2**16))):
             left -= len(chunk)

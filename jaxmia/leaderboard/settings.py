@@ -1,4 +1,4 @@
-"""Where to submit and as whom: settings from the command line, the environment or a file `.env`."""
+"""Address, task and key for submissions, from the command line, the environment or a file `.env`."""
 
 import os
 import re
@@ -16,7 +16,7 @@ URL, KEY, TASK = "JAXMIA_LEADERBOARD_URL", "JAXMIA_API_KEY", "JAXMIA_TASK"
 DEFAULT_TASK = "01-mia"
 
 _MAX_ENV_BYTES = 2**20
-# Quotes and backslashes change when text is quoted, and a key that has changed could not be found and cut out.
+# Quotes and backslashes are changed by escaping, after which a key could not be recognised and removed from a text.
 _KEY = re.compile(r"""[^\x00-\x20"'\\\x7f-\U0010ffff]+""")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:|/|$)")
 _TASK = re.compile(r"[A-Za-z0-9._-]+")
@@ -25,7 +25,7 @@ _ENV_LINE = re.compile(r"""(?:export\s+)?(JAXMIA_\w+)\s*=\s*(?:"([^"]*)"|'([^']*
 
 @dataclass(frozen=True)
 class Address:
-    """Where submissions go.
+    """Address to which submissions are sent.
 
     Attributes:
         url: Base address; the file goes to `{url}/submit/{task}`.
@@ -41,20 +41,20 @@ class Address:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", _checked_url(self.url))
         if not _TASK.fullmatch(self.task) or self.task.strip(".") == "":
-            raise InputError(f"{TASK}: {self.task!r} is no task, expected letters, digits, '.', '_', '-'")
+            raise InputError(f"{TASK}: {self.task!r} is not a task, expected letters, digits, '.', '_', '-'")
 
     @property
     def endpoint(self) -> str:
-        """The address that takes the file."""
+        """Address to which the file is uploaded."""
         return f"{self.url}/submit/{self.task}"
 
 
 @dataclass(frozen=True)
 class Leaderboard(Address):
-    """Where to submit and as whom.
+    """Address to which submissions are sent, and the key of the team.
 
     Attributes:
-        key: The team's key; `repr`, logs and dumps show asterisks.
+        key: The team's key; `repr`, logs and dumps show asterisks instead.
 
     Raises:
         InputError: A setting is missing or malformed. The message never quotes the key.
@@ -67,18 +67,18 @@ class Leaderboard(Address):
         if not key:
             raise InputError(f"{KEY} is not set; set it in the environment or in a file .env, one line {KEY}=...")
         if not _KEY.fullmatch(key):
-            raise InputError(f"{KEY}: holds a space, a quote, a backslash or a character outside ASCII; copy it again")
+            raise InputError(f"{KEY}: contains a space, quote, backslash or character outside ASCII; copy it again")
         if "://" in key:
-            raise InputError(f"{KEY}: holds an address, which belongs in {URL}")
+            raise InputError(f"{KEY}: contains an address, which belongs in {URL}")
         for name, value in ((URL, self.url), (TASK, self.task)):
             if key in value:
-                raise InputError(f"{name}: holds the key, which belongs in {KEY} alone")
+                raise InputError(f"{name}: contains the key, which belongs in {KEY} alone")
         super().__post_init__()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings as they were found; empty where they are not set.
+    """Settings as found, before they are checked; empty if they are not set.
 
     Attributes:
         url: Base address.
@@ -92,11 +92,11 @@ class Settings:
 
     @property
     def missing(self) -> list[str]:
-        """Names of the settings without which nothing can be sent."""
+        """Names of the required settings that are not set."""
         return [name for name, value in ((URL, self.url), (KEY, self.key.get_secret_value())) if not value]
 
     def leaderboard(self) -> Leaderboard:
-        """The leaderboard that they name.
+        """Checks the settings and returns the leaderboard.
 
         Raises:
             InputError: A setting is missing or malformed.
@@ -104,7 +104,7 @@ class Settings:
         return Leaderboard(self.url, self.task, self.key)
 
     def address(self) -> Address | None:
-        """Where submissions would go, as far as it is known without a key.
+        """Address to which submissions would be sent, if it is set; needs no key.
 
         Raises:
             InputError: A setting is malformed.
@@ -120,17 +120,17 @@ def find_settings(
     environ: Mapping[str, str] = os.environ,
     env_file: Path = Path(".env"),
 ) -> Settings:
-    """Gathers the settings: an argument wins over the environment, the environment over the file.
+    """Finds the settings; an argument takes precedence over the environment, and the environment over the file.
 
-    There is no argument for the key, as command lines are public on a shared machine. Key and address must come from
-    the same source unless the address is an argument: the file lies in the working directory, and whoever wrote it must
-    not decide where a key from the environment is sent.
+    There is no argument for the key, since other users of a machine can read command lines. Key and address must come
+    from the same source unless the address is an argument: the file is in the working directory, and whoever wrote it
+    must not decide where a key from the environment is sent.
 
     Args:
-        url: Base address, instead of `JAXMIA_LEADERBOARD_URL`.
-        task: Task, instead of `JAXMIA_TASK`, which is `01-mia` by default.
-        environ: The environment.
-        env_file: Lines `NAME=value`, of which those named `JAXMIA_...` are read. It need not exist.
+        url: Base address; by default `JAXMIA_LEADERBOARD_URL`.
+        task: Task; by default `JAXMIA_TASK`, or else `01-mia`.
+        environ: Environment variables.
+        env_file: File of lines `NAME=value`, of which those named `JAXMIA_...` are read; it need not exist.
 
     Raises:
         InputError: Key and address come from different sources, or the file cannot be read.
@@ -155,10 +155,10 @@ def read_settings(
     environ: Mapping[str, str] = os.environ,
     env_file: Path = Path(".env"),
 ) -> Leaderboard:
-    """The leaderboard that `find_settings` finds.
+    """Finds and checks the settings, as `find_settings` does.
 
     Raises:
-        InputError: A setting is missing or malformed, or `find_settings` refuses.
+        InputError: A setting is missing or malformed, or `find_settings` raises it.
     """
     return find_settings(url, task, environ, env_file).leaderboard()
 
@@ -171,12 +171,12 @@ def _checked_url(url: str) -> str:
         named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         named = False
-    # Not quoted where it may hold a password, or be a key in the wrong place.
+    # Not quoted if it may contain a password or be a key in the wrong place.
     shown = f"{url!r} " if ("://" in url or _HOST.match(url)) and "@" not in url else ""
     if not named or not url.isprintable() or " " in url:
-        raise InputError(f"{URL}: {shown}is no address, expected https://host or https://host:port/path")
+        raise InputError(f"{URL}: {shown}is not an address, expected https://host or https://host:port/path")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InputError(f"{URL}: holds a user, a query or a fragment; expected https://host or https://host:port/path")
+        raise InputError(f"{URL}: has a user, a query or a fragment; expected https://host or https://host:port/path")
     return url.rstrip("/")
 
 
@@ -186,7 +186,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
         if not line.removeprefix("export").lstrip().startswith("JAXMIA_"):
             continue
         match = _ENV_LINE.fullmatch(line)
-        # The line is not quoted: it may hold the key.
+        # The line is not quoted, since it may contain the key.
         if not match:
             raise InputError(f"{path}: line {number}: expected NAME=value, with quotes around a value that has spaces")
         name, *values = match.groups()
@@ -197,7 +197,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
 
 
 def _env_text(path: Path) -> str:
-    """Text of the file; empty if there is none, or if it is a directory, as a virtual environment may be."""
+    """Text of the file; empty if it does not exist, or is a directory, such as a virtual environment named `.env`."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return ""

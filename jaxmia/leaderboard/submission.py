@@ -1,4 +1,4 @@
-"""Writes, reads and checks `submission.csv` and `truth.csv`; every broken rule is reported."""
+"""Writes, reads and checks `submission.csv` and `truth.csv`, and reports every rule that a file breaks."""
 
 import csv
 import hashlib
@@ -21,8 +21,8 @@ from jaxmia.leaderboard.table import SHOWN, Examples, Table, count_lines, parse_
 COLUMNS = ("id", "score")
 TRUTH_COLUMNS = ("id", "membership")
 
-# Numbers as every CSV reader takes them; float() would also take "1_000" and digits of other scripts.
-# Each digit can match in one way only, so that a long row of digits is refused as fast as it is accepted.
+# Numbers as every CSV reader accepts them; float() would also accept "1_000" and digits of other scripts.
+# Each digit can match in only one way, so that a long row of digits is rejected as fast as it is accepted.
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SPARE_LINES = 1000
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -30,7 +30,7 @@ _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Submission:
-    """A valid submission; the bytes that were checked are the bytes that are uploaded.
+    """A valid submission; exactly the bytes that were checked are uploaded.
 
     Attributes:
         name: Printable path of the file.
@@ -92,7 +92,7 @@ def write_submission(path: Path, ids: Iterable[object], scores: np.ndarray) -> N
     """Writes `id,score` rows in the order given, each score with all digits that distinguish it from others.
 
     Args:
-        path: Path of the CSV; it appears whole or not at all.
+        path: Path of the CSV, which is written atomically.
         ids: `[sample]`, unique, text or integers.
         scores: float64 `[sample]` in [0, 1], such as from `to_unit_interval`.
 
@@ -110,7 +110,8 @@ def write_submission(path: Path, ids: Iterable[object], scores: np.ndarray) -> N
     try:
         data = text.getvalue().encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{path}: not written: an id holds {error.object[error.start]!r}, no character") from error
+        character = error.object[error.start]
+        raise InputError(f"{path}: not written: an id contains {character!r}, which UTF-8 cannot encode") from error
     if broken := broken_rules(data, names):
         raise InputError("\n".join(f"{path}: not written: {rule}" for rule in broken))
     write_text(path, text.getvalue())
@@ -206,7 +207,7 @@ def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def match_truth(
     ids: Iterable[object], scores: np.ndarray, truth_ids: Iterable[object], members: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Orders scores as the truth; scores of ids that are not in the truth are left out.
+    """Orders scores like the truth, and leaves out scores of ids that are not in the truth.
 
     Args:
         ids: Ids of the scores, `[sample]`, unique, text or integers.

@@ -1,4 +1,4 @@
-"""Two-column CSV files, read so that every broken rule is named, in memory that the size of the file bounds."""
+"""Reads two-column CSV files, reporting every broken rule, in memory that is bounded by the size of the file."""
 
 import csv
 import io
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from jaxmia.errors import InputError, printable
 
 MAX_BYTES = 64 * 2**20
-"""Larger files are refused unread. A submission of a million samples takes half of it."""
+"""Larger files are rejected unread. A submission of a million samples takes half of it."""
 MAX_LINES = 2**21
-"""Files of more lines are refused before they are parsed."""
+"""Files of more lines are rejected before they are parsed."""
 MAX_LINE = 2**18
-"""Characters of a line. A longer one could hold millions of columns, which take twenty times its size."""
+"""Largest number of characters in a line. A longer one could contain millions of columns, in twenty times its size."""
 
 SHOWN = 3
-"""How many examples of a broken rule a message names."""
+"""Number of examples of a broken rule that a message names."""
 
 _CHUNK = 2**16
 _BOM = b"\xef\xbb\xbf"
@@ -57,29 +57,29 @@ class Table:
 
     @classmethod
     def unread(cls, *broken: str) -> "Table":
-        """A table without rows, of a file that is refused before it is parsed."""
+        """Creates a table without rows, for a file that is rejected before it is parsed."""
         return cls(array("q"), [], [], list(broken))
 
     def rows(self) -> Iterator[Row]:
-        """The rows, one at a time: a million of them at once would take ten times as much memory."""
+        """Yields the rows one at a time, since a million `Row` objects would take ten times the memory."""
         return map(Row._make, zip(self.lines, self.ids, self.values, strict=True))
 
 
 class Examples:
-    """Counts what breaks a rule, and keeps the first few to be shown."""
+    """Counts violations of a rule, and keeps the first few as examples."""
 
     def __init__(self) -> None:
         self.count = 0
         self._first: list[str] = []
 
     def add(self, example: object, value: str | None = None) -> None:
-        """Counts one more, and keeps its text, and its value in quotes, if it is among the first."""
+        """Counts a violation; if it is among the first, keeps its text with the value in quotes."""
         if self.count < SHOWN:
             self._first.append(str(example) if value is None else f"{example}: {quote(value)}")
         self.count += 1
 
     def counted(self, noun: str) -> str:
-        """The number of examples, such as `1 row` or `2 rows`."""
+        """Number of violations with a noun, such as `1 row` or `2 rows`."""
         return f"{self.count} {noun}{'' if self.count == 1 else 's'}"
 
     def __str__(self) -> str:
@@ -88,14 +88,14 @@ class Examples:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a CSV. Of a file above `MAX_BYTES` it reads little more, by which `parse_table` recognises it.
+    """Reads a CSV. Of a larger file it reads just more than `MAX_BYTES`, by which `parse_table` recognises it.
 
     Raises:
         InputError: The file is missing or cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
-            chunks = iter(lambda: file.read(_CHUNK), b"")  # one large read would reserve all of its room
+            chunks = iter(lambda: file.read(_CHUNK), b"")  # a single large read would allocate its full size
             return b"".join(itertools.islice(chunks, MAX_BYTES // _CHUNK + 1))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -103,7 +103,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def count_lines(data: bytes) -> int:
-    """The number of lines, whatever ends them; the last one needs no line end."""
+    """Number of lines, with any kind of line ending; the last line need not have one."""
     ends = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     return ends + (not data.endswith((b"\n", b"\r")))
 
@@ -114,7 +114,7 @@ def parse_table(data: bytes, columns: tuple[str, str], *, secret: bool = False) 
     Args:
         data: The bytes of the file.
         columns: The header that the file must have.
-        secret: Never quote what the file holds, not even in place of its header.
+        secret: Whether messages must not quote anything from the file.
     """
     marked = ["begins with a byte order mark; save it as plain UTF-8"] if data.startswith(_BOM) else []
     data = data.removeprefix(_BOM)
@@ -166,12 +166,12 @@ def refuse(path: Path, broken: list[str]) -> None:
 
 
 def quote(text: str) -> str:
-    """Text of a file in quotes, cut short. Control characters are escaped, so that they do not reach the terminal."""
+    """Quotes text from a file, cut short and with control characters escaped, so that it is safe on a terminal."""
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def _unreadable(data: bytes) -> str | None:
-    """Why the bytes cannot be parsed as text."""
+    """Reason why the bytes cannot be parsed as text; None if they can."""
     if len(data) > MAX_BYTES:
         return f"is larger than {MAX_BYTES:,} bytes, which no submission needs"
     if (lines := count_lines(data)) > MAX_LINES:
@@ -182,7 +182,7 @@ def _unreadable(data: bytes) -> str | None:
         at = error.start
         return f"line {_line_of(data, at)}: is not UTF-8 (byte 0x{data[at]:02x} at {at})"
     if (at := data.find(b"\0")) >= 0:
-        return f"line {_line_of(data, at)}: holds a NUL character; save it as plain UTF-8"
+        return f"line {_line_of(data, at)}: contains a NUL character; save it as plain UTF-8"
     return None
 
 
@@ -191,10 +191,10 @@ def _line_of(data: bytes, position: int) -> int:
 
 
 def _records(data: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line on which each begins.
+    """Yields records with the line on which each begins.
 
     Raises:
-        csv.Error: What follows cannot be read; the message says from which line on, and why.
+        csv.Error: The rest of the file cannot be read; the message says from which line on, and why.
     """
     reader = csv.reader(_text_lines(data), strict=True)
     line = 1

@@ -1,4 +1,4 @@
-"""The one place that talks HTTP: one POST, to the address that was named and to nothing between."""
+"""Sends a single HTTP POST request directly to an address, without proxies, redirects or stored credentials."""
 
 import io
 import socket
@@ -20,7 +20,7 @@ MAX_ANSWER_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to wait for a connection, for the next bytes, and for all of an upload."""
+    """Time limits in seconds: for the connection, for the next bytes, and for the whole upload."""
 
     connect: float = 10
     read: float = 60
@@ -32,7 +32,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Response:
-    """What came back: of the body at most one byte more than `MAX_ANSWER_BYTES`."""
+    """Response of the server; its body is read up to one byte more than `MAX_ANSWER_BYTES`."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,20 +40,20 @@ class Response:
 
 
 def post(endpoint: str, stream: io.BytesIO, headers: Mapping[str, str], limits: Limits) -> Response:
-    """Sends a body once. Only a connection that could not be made is tried again, and no redirect is followed.
+    """Sends a body once. Only the connection is retried if it cannot be made, and no redirect is followed.
 
-    Proxies, certificates and passwords that the environment or `~/.netrc` name are not used. When the total time is
-    over, the connection is closed before this returns.
+    Proxies, certificates and passwords from the environment or `~/.netrc` are not used. When the total time is over,
+    the connection is closed before this returns.
 
     Args:
-        endpoint: The full address.
-        stream: The body, from its beginning; how far it was read tells how much may have left.
+        endpoint: Full address.
+        stream: Body, from its beginning; its final position tells how much may have been sent.
         headers: Headers of the request.
-        limits: How long to wait.
+        limits: Time limits.
 
     Raises:
         TimeoutError: The total time is over.
-        requests.RequestException, urllib3.exceptions.HTTPError: No answer came.
+        requests.RequestException, urllib3.exceptions.HTTPError: There was no answer.
     """
     deadline = _Deadline()
     try:
@@ -63,13 +63,13 @@ def post(endpoint: str, stream: io.BytesIO, headers: Mapping[str, str], limits: 
         if deadline.is_over:
             raise TimeoutError from error
         raise
-    if deadline.is_over:  # what came may have been cut off
+    if deadline.is_over:  # the response may have been cut off
         raise TimeoutError
     return response
 
 
 class _Deadline:
-    """Closes a connection when its time is over: the timeouts of a socket never end an answer of one byte a minute."""
+    """Closes a connection when its time is over; a socket's timeout would never end an answer of one byte a minute."""
 
     def __init__(self) -> None:
         self.is_over = False
@@ -78,7 +78,7 @@ class _Deadline:
 
     @contextmanager
     def after(self, seconds: float) -> Iterator[None]:
-        """Ends whatever is connected in the block after some seconds."""
+        """Closes connections that are made in the block once these seconds have passed."""
         timer = threading.Timer(seconds, self._end)
         timer.daemon = True
         timer.start()
@@ -93,10 +93,10 @@ class _Deadline:
             raise TimeoutError
 
     def watch(self, connection: socket.socket) -> None:
-        """Takes over a connection that was just made.
+        """Registers a connection that was just made.
 
         Raises:
-            TimeoutError: It came too late.
+            TimeoutError: The time is over already.
         """
         with self._lock:
             self.check()
@@ -107,7 +107,7 @@ class _Deadline:
             self.is_over = True
             if self._socket is not None:
                 with suppress(OSError):
-                    # Of the plain socket: that of TLS would take its encryption away from a thread that still sends.
+                    # Shuts down the plain socket: the TLS socket would drop its encryption while a thread still sends.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
@@ -124,7 +124,7 @@ def _exchange(
             try:
                 payload = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
             except HTTPError:
-                payload = b""  # the status is known, the rest is no JSON
+                payload = b""  # the status is known, and the rest is not JSON
             return Response(response.status_code, response.headers, payload)
 
 
@@ -139,7 +139,7 @@ def _adapter(deadline: _Deadline) -> HTTPAdapter:
 
 
 def _watched(pool: type, connection: type, deadline: _Deadline) -> type:
-    """A pool whose connections the deadline ends."""
+    """Creates a class of connection pools whose connections the deadline closes."""
 
     def connect(self: Any) -> None:
         deadline.check()

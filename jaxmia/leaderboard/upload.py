@@ -1,4 +1,4 @@
-"""Uploads a file over HTTP and interprets the answer, without trusting anything that the server says."""
+"""Uploads a file over HTTP and interprets the answer, which is not trusted."""
 
 import io
 import json
@@ -28,8 +28,8 @@ class Answer:
 
     Attributes:
         outcome: Whether the file was sent and accepted.
-        message: One line for the user, without key or control characters, whatever the server sent.
-        retry_after: How long the server asks to wait, if it does.
+        message: One line for the user that contains neither the key nor control characters.
+        retry_after: Time that the server asks to wait; None if it does not.
         submission_id: Identifier that the server gave the submission.
         score: Score that the server returned.
     """
@@ -44,12 +44,12 @@ class Answer:
 def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer:
     """Uploads a file once.
 
-    Only connecting is retried. Redirects are not followed, so that the key reaches no host but the one that the user
-    named. The file may have been accepted if its last byte was sent.
+    Only the connection is retried. Redirects are not followed, so that the key reaches no host but the one that the
+    user named. Once the last byte has been sent, the file may have been accepted.
 
     Args:
         endpoint: Full address.
-        key: API key, sent as `X-API-Key` and removed from everything that comes back.
+        key: API key, sent as `X-API-Key` and removed from all text of the answer.
         data: Content of the file.
         limits: Time limits.
     """
@@ -60,7 +60,7 @@ def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer
         "X-API-Key": key.get_secret_value(),
         "Content-Type": content_type,
         "Accept": "application/json",
-        "Accept-Encoding": "identity",  # so that no answer unpacks to gigabytes
+        "Accept-Encoding": "identity",  # so that no answer can unpack to gigabytes
     }
     try:
         response = post(endpoint, stream, headers, limits)
@@ -113,8 +113,8 @@ def _interpret_success(status: int, answer: dict[str, Any], said: str, key: Secr
         message = f"the answer ({status}) has no submission_id{said}; the file may have been accepted"
         return Answer(Outcome.UNKNOWN, message)
     name, score = _clean(str(named), key), _score(answer.get("score"))
-    told = "" if score is None else f", score {score:.4f}"
-    return Answer(Outcome.ACCEPTED, f"accepted as {name}{told}{said}", submission_id=name, score=score)
+    points = "" if score is None else f", score {score:.4f}"
+    return Answer(Outcome.ACCEPTED, f"accepted as {name}{points}{said}", submission_id=name, score=score)
 
 
 def _no_json(response: Response) -> str:
@@ -137,8 +137,8 @@ def _json(payload: bytes) -> Any:
 def _explanation(answer: Any) -> str:
     if not isinstance(answer, dict):
         return ""
-    told = next((answer[name] for name in _EXPLANATIONS if answer.get(name)), "")
-    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    text = next((answer[name] for name in _EXPLANATIONS if answer.get(name)), "")
+    return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
 
 
 def _score(value: Any) -> float | None:

@@ -906,22 +906,22 @@ def test_a_virtual_environment_named_env_is_no_settings_file(tmp_path):
     ("url", "task", "key", "message"),
     [
         ("", "t", KEY, "JAXMIA_LEADERBOARD_URL is not set"),
-        ("example.org", "t", KEY, "JAXMIA_LEADERBOARD_URL: 'example.org' is no address, expected https://host"),
-        ("ftp://example.org", "t", KEY, "'ftp://example.org' is no address"),
-        ("http://", "t", KEY, "'http://' is no address"),
-        ("http://host:99999", "t", KEY, "'http://host:99999' is no address"),
-        ("http://[::1", "t", KEY, r"'http://\[::1' is no address"),
-        ("http://a b", "t", KEY, "'http://a b' is no address"),
-        ("http://a\r\nX: y", "t", KEY, r"'http://a\\r\\nX: y' is no address"),
-        ("http://user:pass@host", "t", KEY, "holds a user, a query or a fragment"),
-        ("http://host/?a=b", "t", KEY, "holds a user, a query or a fragment"),
-        (f"http://host/{KEY}", "t", KEY, "holds the key, which belongs in JAXMIA_API_KEY alone"),
-        ("http://host", "a/b", KEY, "JAXMIA_TASK: 'a/b' is no task"),
-        ("http://host", "..", KEY, "JAXMIA_TASK: '..' is no task"),
+        ("example.org", "t", KEY, "JAXMIA_LEADERBOARD_URL: 'example.org' is not an address, expected https://host"),
+        ("ftp://example.org", "t", KEY, "'ftp://example.org' is not an address"),
+        ("http://", "t", KEY, "'http://' is not an address"),
+        ("http://host:99999", "t", KEY, "'http://host:99999' is not an address"),
+        ("http://[::1", "t", KEY, r"'http://\[::1' is not an address"),
+        ("http://a b", "t", KEY, "'http://a b' is not an address"),
+        ("http://a\r\nX: y", "t", KEY, r"'http://a\\r\\nX: y' is not an address"),
+        ("http://user:pass@host", "t", KEY, "has a user, a query or a fragment"),
+        ("http://host/?a=b", "t", KEY, "has a user, a query or a fragment"),
+        (f"http://host/{KEY}", "t", KEY, "contains the key, which belongs in JAXMIA_API_KEY alone"),
+        ("http://host", "a/b", KEY, "JAXMIA_TASK: 'a/b' is not a task"),
+        ("http://host", "..", KEY, "JAXMIA_TASK: '..' is not a task"),
         ("http://host", "t", "", "JAXMIA_API_KEY is not set"),
-        ("http://host", "t", KEY + "\n", "JAXMIA_API_KEY: holds a space, a quote, a backslash or a character outside"),
-        ("http://host", "t", f'"{KEY}"', "JAXMIA_API_KEY: holds a space, a quote"),
-        ("http://host", "t", KEY + "é", "JAXMIA_API_KEY: holds a space, a quote"),
+        ("http://host", "t", KEY + "\n", "JAXMIA_API_KEY: contains a space, quote, backslash or character outside"),
+        ("http://host", "t", f'"{KEY}"', "JAXMIA_API_KEY: contains a space, quote"),
+        ("http://host", "t", KEY + "é", "JAXMIA_API_KEY: contains a space, quote"),
     ],
 )
 def test_bad_settings_are_refused_without_quoting_the_key(url, task, key, message):
@@ -983,7 +983,7 @@ def test_the_ledger_reads_back_what_was_written(tmp_path):
 def test_a_damaged_ledger_is_refused(tmp_path, line, message):
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(line if isinstance(line, bytes) else line.encode())
-    with pytest.raises(InputError, match=f"{re.escape(str(path))}: {message}.*mend the line, or remove it"):
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}: {message}.*correct the line, or remove it"):
         read_ledger(path)
 
 
@@ -1036,12 +1036,12 @@ def test_any_answer_is_one_clean_line(status, headers, payload):
 @pytest.mark.parametrize(
     "url, task, key, complaint",
     [
-        (KEY, "t", "https://host", "JAXMIA_API_KEY: holds an address, which belongs in JAXMIA_LEADERBOARD_URL"),
-        ("https://host", KEY, KEY, "JAXMIA_TASK: holds the key, which belongs in JAXMIA_API_KEY alone"),
-        ("https://host", f"{KEY} ", KEY, "JAXMIA_TASK: holds the key, which belongs in JAXMIA_API_KEY alone"),
-        (KEY, "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
-        (f"ftp://me:{KEY}@host", "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
-        (f"https://me:{KEY}@host x", "t", "another", "JAXMIA_LEADERBOARD_URL: is no address"),
+        (KEY, "t", "https://host", "JAXMIA_API_KEY: contains an address, which belongs in JAXMIA_LEADERBOARD_URL"),
+        ("https://host", KEY, KEY, "JAXMIA_TASK: contains the key, which belongs in JAXMIA_API_KEY alone"),
+        ("https://host", f"{KEY} ", KEY, "JAXMIA_TASK: contains the key, which belongs in JAXMIA_API_KEY alone"),
+        (KEY, "t", "another", "JAXMIA_LEADERBOARD_URL: is not an address"),
+        (f"ftp://me:{KEY}@host", "t", "another", "JAXMIA_LEADERBOARD_URL: is not an address"),
+        (f"https://me:{KEY}@host x", "t", "another", "JAXMIA_LEADERBOARD_URL: is not an address"),
     ],
 )
 def test_a_key_in_the_wrong_place_is_refused_unquoted(url: str, task: str, key: str, complaint: str):

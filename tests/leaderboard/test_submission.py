@@ -80,7 +80,7 @@ def test_the_file_is_plain_csv(tmp_path):
         (["a", "b"], [0, 1.5], "1 score outside \\[0, 1\\]: line 3 \\(id 'b'\\): '1.5'"),
         (["a", "b"], [0, np.nan], "1 score not finite: line 3 \\(id 'b'\\): 'nan'"),
         (["a"], [0, 1], "scores have shape \\(2,\\), expected one for each of 1 ids"),
-        (["a", "\ud800"], [0, 1], r"an id holds '\\ud800'"),
+        (["a", "\ud800"], [0, 1], r"an id contains '\\ud800'"),
         ([], [], "has no row below the header"),
     ],
 )
@@ -112,7 +112,7 @@ def test_valid_whatever_the_line_ends_and_the_order(end):
         ("\ufeff" + VALID, ["begins with a byte order mark; save it as plain UTF-8"]),
         (VALID.encode("utf-16"), ["line 1: is not UTF-8 (byte 0xff at 0)"]),
         (VALID.encode() + b"\xe9,0\n", ["line 5: is not UTF-8 (byte 0xe9 at 23)"]),
-        (VALID + "d\0,1\n", ["line 5: holds a NUL character; save it as plain UTF-8"]),
+        (VALID + "d\0,1\n", ["line 5: contains a NUL character; save it as plain UTF-8"]),
         (VALID + "\n", ["1 row blank: line 5"]),
         (VALID.replace("b,", "\n,\nb,"), ["2 rows blank: line 3, line 4"]),
         (VALID.replace("0.5", "0.5,1"), ["1 row not of two columns: line 3: 3 columns"]),
