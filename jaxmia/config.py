@@ -303,7 +303,7 @@ class MatchConfig(_Section):
     label_smoothing: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     """Label smoothings; by default 0, 0.05, 0.1 and the shadow section's."""
     augment: tuple[Augment, ...] = ()
-    """Augmentations; by default none, flips, crops by 1/8 of the image's side, both, and the shadow section's."""
+    """Augmentations, as in [{}, {flip: true}]; by default none, flips, crops, both, and the shadow section's."""
     width: tuple[Annotated[int, Field(ge=1, le=_MAX_WIDTH)], ...] = ()
     """Widths of the network; by default only the shadow section's, since each width compiles a separate program."""
     models: Annotated[int, Field(ge=2)] = 4

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 
@@ -30,6 +30,9 @@ from jaxmia.cli.options import parse_options
 from jaxmia.cli.overrides import refuse_overrides, split_overrides
 from jaxmia.errors import InputError, UsageError, visible
 from jaxmia.runs.signals import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from jaxmia.config import Config
 
 
 @dataclasses.dataclass
@@ -177,12 +180,27 @@ def with_all_options(name: str) -> type:
     if command in _CONFIGURED:
         from jaxmia.config import Config, load_config, template
 
-        settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+        shown = _shown_config()
+        settings: Any = Annotated[shown, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
         defaults = load_config(template("demo")) if command is Demo else Config()
-        fields = [("settings", settings, dataclasses.field(default=defaults))]
+        fields = [("settings", settings, dataclasses.field(default=shown.model_validate(defaults.model_dump())))]
     made = dataclasses.make_dataclass(command.__name__, fields, bases=(_Everywhere, command), kw_only=True)
     made.__doc__ = command.__doc__
     return made
+
+
+def _shown_config() -> type["Config"]:
+    """The configuration with `match.augment` as texts of YAML, since tyro omits an empty list of sections."""
+    from pydantic import BaseModel, Field, create_model
+
+    from jaxmia.config import Config, MatchConfig
+
+    def described(section: type[BaseModel], name: str, default: Any) -> Any:
+        return Field(default=default, description=section.model_fields[name].description)
+
+    augment = (tuple[str, ...], described(MatchConfig, "augment", ()))
+    match = create_model("MatchConfig", __base__=MatchConfig, augment=augment)
+    return create_model("Config", __base__=Config, match=(match, described(Config, "match", match())))
 
 
 def _main(arguments: list[str]) -> None:

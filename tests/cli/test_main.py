@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 import jaxmia
 from jaxmia.cli.main import COMMANDS, main, parse
+from jaxmia.config import Config
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import figures
 from jaxmia.leaderboard.submission import read_scores_csv
@@ -72,6 +74,21 @@ def test_help_names_the_fields_of_the_configuration(capsys, name: str, before: l
         assert code == 0
         assert "--shadow.label-smoothing" in out
         assert "Probability mass of the label that is spread evenly" in out
+
+
+def test_help_lists_every_field_of_the_configuration(capsys):
+    _, out, _ = call(capsys, "run", "--help")
+    names = set(re.findall(r"--([\w.-]+)", out))
+    assert {name.replace("_", "-") for name in _fields(Config())} <= names
+
+
+def _fields(section: BaseModel) -> list[str]:
+    """Names of all fields that hold a value, such as `match.augment`."""
+    return [
+        f"{name}.{inner}" if inner else name
+        for name, value in section
+        for inner in (_fields(value) if isinstance(value, BaseModel) else [""])
+    ]
 
 
 def test_help_of_the_demo_shows_the_demo_s_defaults(capsys):
