@@ -12,7 +12,7 @@ from jaxmia.files import load_npz, save_npz
 
 KINDS = ("images", "features", "tokens")
 _FEATURE_TYPES = ("bool", "uint8", "float16", "float32", "float64")
-"""Types of features that are kept as they are; other integers become floats."""
+"""Types in which features are kept; features of other types become floats."""
 _EXACT_IN_FLOAT32 = 2**24
 
 
@@ -71,7 +71,7 @@ def check_pixels(path: Path, name: str, images: np.ndarray) -> None:
         outside = image[~((image >= -ROUNDING) & (image <= 1 + ROUNDING))]
         if outside.size:
             raise InputError(
-                f"{path}: {name}[{index}] has a pixel {outside[0]}, allowed are 0 to 1 (0 to 255 as uint8)"
+                f"{path}: {name}[{index}] has a pixel of {outside[0]}, allowed are 0 to 1 (0 to 255 as uint8)"
             )
 
 
@@ -103,7 +103,7 @@ def _features(path: Path, features: np.ndarray) -> np.ndarray:
         columns = np.flatnonzero(~finite)
         first = int(np.flatnonzero(~np.isfinite(features[:, columns[0]]))[0])
         raise InputError(
-            f"{path}: features: {len(columns)} of {features.shape[1]} columns miss values, first column {columns[0]} "
+            f"{path}: features: {len(columns)} of {features.shape[1]} columns lack values, first column {columns[0]} "
             f"({features[first, columns[0]]} in row {first}); fill them in or leave the columns out"
         )
     if features.dtype.name in _FEATURE_TYPES:

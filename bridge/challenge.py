@@ -39,7 +39,7 @@ def load_challenge(
 ) -> Pool:
     """Reads both files of a challenge, public samples first.
 
-    The samples keep the numbers of the files: images that are stored as floats stay floats.
+    Samples keep the type in which they are stored: images in floats stay floats.
 
     Args:
         public: File of samples whose membership is known.
@@ -100,10 +100,10 @@ def load_split(
 ) -> Pool:
     """Reads one file of a challenge without running any code in it.
 
-    A `.npz` holds `images`, `features` or `tokens`, `labels`, `ids` and `membership`, a `.csv` the columns `id`,
-    `label`, `membership` and features. Any other file is a `torch.save` of one object, or of one dict, with `ids`,
-    `imgs`, `labels`, `membership`: lists with one entry a sample, or stacked tensors. Ids become strings, images
-    `[sample, height, width, channel]`.
+    An `.npz` contains `images`, `features` or `tokens`, and `labels`, `ids` and `membership`; a `.csv` the columns
+    `id`, `label`, `membership` and features. Any other file is a `torch.save` of one object, or of one dict, with
+    `ids`, `imgs`, `labels`, `membership`: lists with one entry per sample, or stacked tensors. Ids become strings,
+    images `[sample, height, width, channel]`.
 
     Args:
         path: Path of the file.
@@ -161,9 +161,9 @@ def categories_of(paths: Sequence[Path], one_hot: Sequence[str], max_bytes: int 
 def save_challenge(pool: Pool, public: Path, private: Path) -> None:
     """Writes the pool as the two files of a challenge, each atomically.
 
-    A path that ends with `.npz` gets the pool's own numbers, of whatever kind. Any other gets images as the course's
-    loader expects them: an object of class `__main__.MembershipDataset` with lists `ids`, `imgs` (float32 `[channel,
-    height, width]` in [0, 1], each with a storage of its own), `labels`, `membership`, and `transform` None.
+    An `.npz` contains the pool's own numbers, for samples of any kind. Any other path gets images in the form that the
+    course's loader expects: an object of class `__main__.MembershipDataset` with lists `ids`, `imgs` (float32
+    `[channel, height, width]` in [0, 1], each with its own storage), `labels`, `membership`, and `transform` None.
     """
     _save_split(pool, pool.public, public)
     _save_split(pool, ~pool.public, private)
@@ -172,7 +172,7 @@ def save_challenge(pool: Pool, public: Path, private: Path) -> None:
 def save_truth(path: Path, ids: np.ndarray, membership: np.ndarray) -> None:
     """Writes `id,membership` rows (1 member, 0 non-member) of arrays `[sample]`, atomically.
 
-    This is the truth that a challenge keeps secret; `jaxmia.leaderboard.submission.read_truth` reads it.
+    `jaxmia.leaderboard.submission.read_truth` reads the file.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -231,7 +231,7 @@ def _save_split(pool: Pool, chosen: np.ndarray, path: Path) -> None:
 def _fields(path: Path, content: object, known: bool) -> dict[str, object]:
     attributes = content.attributes if isinstance(content, StoredObject) else content
     if not isinstance(attributes, dict):
-        raise InputError(f"{path}: holds {shown(content)}, expected an object with ids, imgs, labels, membership")
+        raise InputError(f"{path}: contains {shown(content)}, expected an object with ids, imgs, labels, membership")
     names = ("ids", "imgs", "labels", "membership") if known else ("ids", "imgs", "labels")
     missing = [name for name in names if attributes.get(name) is None]
     if missing:
@@ -245,12 +245,12 @@ def _entries(path: Path, name: str, value: object) -> Sequence | np.ndarray:
         return value
     array = as_array(value)
     if array is None or not array.ndim:
-        raise InputError(f"{path}: {name} is {shown(value)}, expected a list or a tensor with one entry a sample")
+        raise InputError(f"{path}: {name} is {shown(value)}, expected a list or a tensor with one entry per sample")
     return array
 
 
 def _images(path: Path, value: object, max_bytes: int) -> np.ndarray:
-    """`[sample, height, width, channel]`, uint8 as stored, floats as float32 in [0, 1]."""
+    """Checks images and returns them as `[sample, height, width, channel]`, uint8 as stored or float32 in [0, 1]."""
     images = _stacked(path, value, max_bytes)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise InputError(
@@ -259,7 +259,7 @@ def _images(path: Path, value: object, max_bytes: int) -> np.ndarray:
     channels_last = np.moveaxis(images, 1, -1)
     if images.dtype == np.uint8:
         return np.ascontiguousarray(channels_last)
-    with np.errstate(over="ignore"):  # infinity is refused next
+    with np.errstate(over="ignore"):  # infinity is rejected next
         floats = np.ascontiguousarray(channels_last, np.float32)
     check_pixels(path, "imgs", floats)
     return np.clip(floats, 0, 1, out=floats)
@@ -279,7 +279,7 @@ def _stacked(path: Path, value: object, max_bytes: int) -> np.ndarray:
                 f"{path}: imgs[{index}] is {array.dtype} {array.shape}, "
                 f"imgs[0] {arrays[0].dtype} {arrays[0].shape}; expected one type and shape"
             )
-    # A list may hold one image many times, so what it comes to counts, not what is stored.
+    # A list may contain one image many times, so its size once unpacked counts, not its size in the file.
     size, allowed = sum(array.nbytes for array in arrays), min(max_bytes, bytes_in_memory(path.stat().st_size))
     if not size:
         raise InputError(f"{path}: imgs hold no pixels")

@@ -1,7 +1,7 @@
 """Converts a PyTorch `state_dict` to an NNX module and back.
 
-Both sides use the same module names, apart from the leaves (`weight` and `kernel`) and what a row of
-`bridge.networks.TORCH_NETWORKS` renames.
+Both frameworks use the same module names, apart from the leaves (`weight` and `kernel`) and the names that a row of
+`bridge.networks.TORCH_NETWORKS` maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], source:
 
 
 def misfits(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> list[str]:
-    """Describes every missing or unexpected name and every wrong shape in a phrase, ignoring batch counters."""
+    """Describes every missing name, unexpected name and wrong shape in a phrase each, ignoring batch counters."""
     expected, given = ({n: s for n, s in shapes.items() if _IGNORED not in n} for shapes in (expected, given))
     missing = [f"lacks {name}" for name in expected if name not in given]
     unexpected = [f"has {name}, which the network does not have" for name in given if name not in expected]

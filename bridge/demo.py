@@ -29,10 +29,10 @@ _SIDE = 600
 def make_demo(out: Path, kind: DemoKind = "images") -> dict[str, Any]:
     """Writes `pub`, `priv`, `model.pt` and `truth.csv` unless they all exist already.
 
-    `images` are 1,200 of scikit-learn's digits in the course's file format, attacked through a small convolutional
-    network; `table` is its breast cancer data, 569 rows of 30 measurements in `.csv` files, attacked through a
-    multilayer perceptron. One half is public, the other private; half of each are members, on which the target is
-    trained in PyTorch. The private membership is written only to `truth.csv`.
+    `images` are 1,200 of scikit-learn's digits in the course's file format, with a small convolutional network as the
+    target; `table` is its breast cancer data, 569 rows of 30 measurements in `.csv` files, with a multilayer
+    perceptron as the target. One half of the samples is public, the other private; half of each are members, on which
+    the target is trained in PyTorch. The private memberships are written to `truth.csv` only.
 
     Args:
         out: Directory of the files.
@@ -42,7 +42,7 @@ def make_demo(out: Path, kind: DemoKind = "images") -> dict[str, Any]:
         InputError: One of the files exists and was not written by the demo, or cannot be written.
 
     Returns:
-        A configuration for `jaxmia.config.parse_config`, whose shadow models use a different recipe than the target.
+        A configuration for `jaxmia.config.parse_config`, whose shadow models use another recipe than the target.
     """
     demo = _DEMOS[kind]
     names = {"public": f"pub.{demo.suffix}", "private": f"priv.{demo.suffix}", "target": "model.pt"}

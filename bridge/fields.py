@@ -14,7 +14,7 @@ from jaxmia.errors import InputError
 _BYTES_A_CHARACTER = 4
 
 Place = Callable[[int], str]
-"""Names the place of an entry in the file by its index."""
+"""Function from an entry's index to its place in the file, for messages."""
 
 
 def labels_of(path: Path, entries: Sequence | np.ndarray, num_classes: int | None, place: Place) -> np.ndarray:

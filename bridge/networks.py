@@ -17,7 +17,7 @@ from jaxmia.models.resnet import STAGES
 from jaxmia.models.small import Hidden
 
 _MAX_BLOCKS = 128
-"""Largest number of blocks of a wide ResNet that is built for comparison; a file can name any number."""
+"""Largest number of blocks of a wide ResNet that is built for comparison, since a file can imply any number."""
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -108,7 +108,7 @@ def _size(shapes: Shapes, name: str, axis: int) -> int | None:
 
 
 def _torchvision(architecture: str, modules: list[str]) -> list[str]:
-    """Names as in torchvision: the n-th of `blocks` is `layerI.J`, `conv` and `bn` of its shortcut are numbered."""
+    """Names as in torchvision: the n-th of `blocks` is `layerI.J`, and `conv` and `bn` of its shortcut are numbered."""
     if modules[0] == "blocks":
         modules = [*_stage(STAGES[architecture], int(modules[1])), *modules[2:]]
     return [*modules[:-1], {"conv": "0", "bn": "1"}[modules[-1]]] if "downsample" in modules else modules

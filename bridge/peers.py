@@ -39,16 +39,16 @@ _TITLES: dict[Way, str] = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to train shadow models.
+    """A common way to train shadow models.
 
     Attributes:
-        way: PyTorch one model after the other, as it is (`eager`) or compiled; many models by `torch.func`, or by a
-            plain `vmap` in JAX.
+        way: One model after the other in PyTorch, eager or compiled, or many models by `torch.func` or by a plain
+            `vmap` in JAX.
         network: Network to train.
         recipe: Recipe; its precision is float32 or bfloat16.
         device: PyTorch's name for the device.
         width: Number of models trained at once in one process.
-        processes: Number of processes at a time, which share the cores.
+        processes: Number of processes at once, which share the cores.
     """
 
     way: Way
@@ -61,8 +61,8 @@ class Peer:
     @property
     def name(self) -> str:
         """Name shown in tables."""
-        beside = f", {self.processes} processes" if self.processes > 1 else ""
-        return f"{_TITLES[self.way]}, {self.recipe.precision}{beside}"
+        processes = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{_TITLES[self.way]}, {self.recipe.precision}{processes}"
 
     def start(self) -> SubprocessPeer:
         """Starts the training, ready to be timed."""
@@ -76,11 +76,11 @@ _PEER = TypeAdapter(Peer)
 
 
 def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> list[Peer]:
-    """Lists the ways available on a device: PyTorch in float32 and bfloat16, and on a CPU also one process per core.
+    """Lists the peers of a device: PyTorch in float32 and bfloat16, and on a CPU also with one process per core.
 
     Args:
         network: Network to train.
-        recipe: Recipe; `torch.func` and plain `vmap` are tried only in its precision, which is that of jaxmia.
+        recipe: Recipe; `torch.func` and plain `vmap` are timed only in its precision, which is that of jaxmia.
         device: PyTorch's name for the device.
         cores: Number of CPU cores.
     """
@@ -96,16 +96,16 @@ def find_peers(network: Network, recipe: Recipe, device: str, cores: int) -> lis
 
 
 class OneByOne:
-    """PyTorch, one model after the other: data on the device, channels-last, a fused optimizer.
+    """Training in PyTorch, one model after the other, with data on the device, channels-last, and a fused optimizer.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         shape: Axes of a sample, as the module takes them.
         classes: Number of classes.
-        recipe: How; its precision is float32 or bfloat16.
-        device: PyTorch's name of the device.
+        recipe: Recipe; its precision is float32 or bfloat16.
+        device: PyTorch's name for the device.
         compiled: Whether `torch.compile` fuses the module.
-        tokens: Number of token ids, where samples are such.
+        tokens: Number of distinct token ids; None if samples are not token ids.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class OneByOne:
         # Waiting for a GPU after each step would leave it idle.
         self._steps = 20 if self._device.type == "cuda" else 1
         self.images = self._steps * self._recipe.batch_size
-        """Images a call."""
+        """Number of images in a call."""
 
     def warm_up(self) -> float:
-        """Makes the first calls, which compile; the time of the first less that of the second."""
+        """Makes the first calls, which compile; returns the time of the first minus that of the second."""
         return _warm_up(self)
 
     def seconds(self) -> float:
-        """Time of one call."""
+        """Makes one call and returns its time in seconds."""
         _wait(self._device)
         started = time.perf_counter()
         for index in islice(self._batches, self._steps):
@@ -151,13 +151,13 @@ class OneByOne:
         return time.perf_counter() - started
 
     def _epochs(self) -> Iterator[torch.Tensor]:
-        """Batches of the pool, epoch after epoch."""
+        """Yields batches of the pool, epoch after epoch."""
         while True:
             yield from epoch_batches(_POOL, self._recipe.batch_size, self._generator)
 
 
 class FuncVmap:
-    """`torch.func`: `vmap` over the stacked weights of models, SGD with momentum written out."""
+    """Training by `torch.func`: `vmap` over the stacked weights of models, with SGD and momentum written out."""
 
     def __init__(self, peer: Peer) -> None:
         self._recipe, width = peer.recipe, peer.width
@@ -173,21 +173,21 @@ class FuncVmap:
         self._labels = torch.randint(peer.network.classes, batch, device=self._device)
         self._steps = 5 if self._device.type == "cuda" else 1
         self.images = self._steps * self._labels.numel()
-        """Images a call."""
+        """Number of images in a call."""
         base = build(peer.network).to("meta").train()
 
         def loss(params: dict, buffers: dict, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            # Batch statistics of the batch; the running ones do not move, which vmap does not allow in place.
+            # Normalised by the batch's statistics; vmap does not allow the running ones to be updated in place.
             return F.cross_entropy(torch.func.functional_call(base, (params, buffers), (images,)), labels)
 
         self._gradient = torch.func.vmap(torch.func.grad(loss), randomness="different")
 
     def warm_up(self) -> float:
-        """Makes the first calls; the time of the first less that of the second."""
+        """Makes the first calls; returns the time of the first minus that of the second."""
         return _warm_up(self)
 
     def seconds(self) -> float:
-        """Time of one call."""
+        """Makes one call and returns its time in seconds."""
         _wait(self._device)
         started = time.perf_counter()
         half = self._recipe.precision == "bfloat16"
@@ -202,7 +202,7 @@ class FuncVmap:
 
 
 def make(peer: Peer) -> Timed:
-    """The peer's training in this process."""
+    """Creates the peer's training in this process."""
     if peer.way == "vmap":
         compute = Compute(jnp.dtype(peer.recipe.precision))
         trainer = Trainer(peer.network, peer.recipe, Preprocessing(), compute)
@@ -223,7 +223,7 @@ def make(peer: Peer) -> Timed:
 
 
 def share_cores(processes: int) -> None:
-    """Takes this process's share of the cores, where several train at once."""
+    """Limits this process to its share of the cores, if several train at once."""
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 

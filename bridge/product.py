@@ -1,4 +1,4 @@
-"""The fastest matrix product in PyTorch, which together with XLA's bounds the speed of a processor."""
+"""Speed of the fastest matrix product in PyTorch, which with that in XLA bounds the speed of a processor."""
 
 import json
 import subprocess

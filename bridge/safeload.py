@@ -1,6 +1,6 @@
-"""Reads files of `torch.save` without running code in them, in memory that is bounded by the file's size.
+"""Reads `torch.save` files without running code in them, in memory that is bounded by the file's size.
 
-The container is read by Python's `zipfile` alone, so that two readers cannot see different content, and the pickle by
+The container is read by Python's `zipfile` alone, so that two readers cannot disagree on its content, and the pickle by
 `bridge.unpickle`.
 """
 
@@ -30,7 +30,7 @@ _NUMPY_DIMENSIONS = 64
 
 
 def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
-    """Reads one object from a file of `torch.save`, on the CPU.
+    """Reads the object in a `torch.save` file to the CPU.
 
     Args:
         path: Path of the file, in the zip format that PyTorch writes since 1.6.
@@ -48,7 +48,7 @@ def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile raises half a dozen types on damaged files
         raise InputError(
-            f"{path}: is cut short or no file of torch.save: expected the zip format of PyTorch since 1.6"
+            f"{path}: is cut short or not a torch.save file: expected the zip format of PyTorch since 1.6"
         ) from error
     with archive:
         records = _records(path, archive, size)
@@ -59,11 +59,11 @@ def load(path: Path, *, max_bytes: int, classes: Sequence[str] = ()) -> object:
         try:
             byte_order = record("byteorder").decode() if "byteorder" in records else "little"
             reader = Unpickler(bytes(record("data.pkl")), record, size, classes, byte_order)
-        except Exception as error:  # a damaged record raises what its reader trips over
+        except Exception as error:  # reading a damaged record can raise anything
             raise _damaged(path, error) from error
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch's, of types that it has yet to support
+                warnings.simplefilter("ignore")  # PyTorch warns of types that it does not support yet
                 content = reader.load()
         except Exception as error:  # a damaged or hostile pickle can raise anything
             raise _foreign(path, reader) or _damaged(path, error) from error
@@ -76,7 +76,7 @@ def checked_size(path: Path, max_bytes: int) -> int:
     """Size of a file in bytes.
 
     Raises:
-        InputError: The file is missing, empty, too large, or no regular file.
+        InputError: The file is missing, empty, too large, or not a regular file.
     """
     try:
         size = regular_size(path)
@@ -102,7 +102,7 @@ def as_array(value: object) -> np.ndarray | None:
 
 
 def _records(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The records of a file of `torch.save` by their names in its one folder."""
+    """Records of a `torch.save` file by their names in its only folder."""
     entries = archive.infolist()
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > size:
@@ -111,14 +111,14 @@ def _records(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfi
         )
     folders = [entry.filename.removesuffix("data.pkl") for entry in entries if entry.filename.endswith("/data.pkl")]
     if len(folders) != 1:
-        raise InputError(f"{path}: is no file of torch.save: it holds {len(folders)} data.pkl, expected one")
+        raise InputError(f"{path}: is not a torch.save file: it contains {len(folders)} data.pkl, expected one")
     records = {}
     for entry in entries:
         name = entry.filename.removeprefix(folders[0])
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise InputError(f"{path}: {printable(entry.filename)} is compressed, as torch.save never does; unpack it")
+            raise InputError(f"{path}: {printable(entry.filename)} is compressed, unlike in torch.save; unpack it")
         if name in records:
-            raise InputError(f"{path}: {printable(entry.filename)} comes twice")
+            raise InputError(f"{path}: {printable(entry.filename)} occurs twice")
         records[name] = entry
     return records
 
@@ -129,12 +129,12 @@ def _foreign(path: Path, reader: Unpickler) -> InputError | None:
     names, allowed = ", ".join(sorted(reader.foreign)), ", ".join(("tensors", *reader.classes))
     if any(name.startswith("torch.nn.modules.") for name in reader.foreign):
         return InputError(
-            f"{path}: holds a whole torch.nn.Module, which would run code; nothing of it was run; save its weights "
+            f"{path}: contains a whole torch.nn.Module, which would run code; nothing of it was run; save its weights "
             "with torch.save(model.state_dict(), ...)"
         )
     if not reader.classes and reader.foreign <= set(ChallengeConfig().dataset_classes):
         return InputError(
-            f"{path}: holds the samples of a challenge ({printable(names)}), expected the weights of a target; "
+            f"{path}: contains the samples of a challenge ({printable(names)}), expected the weights of a target; "
             "nothing of it was run"
         )
     return InputError(f"{path}: names {printable(names)}, allowed are {allowed}; nothing of it was run")

@@ -1,7 +1,7 @@
 """Shadow models trained in PyTorch, one after another, for networks that JAX cannot compute.
 
-They use the same masks, batches, augmentation, initial weights and schedule as in JAX, and their state is a tree of
-arrays as well, so that everything around the training is unchanged.
+They use the same masks, batches, augmentation, initial weights and schedule as in JAX. Their state is a tree of arrays
+as well, so that the code around the training is the same for both.
 """
 
 import copy
@@ -34,15 +34,15 @@ from jaxmia.training.plan import Plan
 from jaxmia.training.trainer import AUGMENT, INIT, NOISE, State, Trainer
 
 _SAMPLES = 3
-"""Number of samples in the batch on which a network is tried."""
+"""Number of samples in the batch on which a network is tested."""
 
 Modes = Callable[[bool], nn.Module]
-"""The module for a mode (True in training); both modules have the same parameters and buffers, by name."""
+"""Function from a mode (True for training) to its module; both have parameters and buffers of the same names."""
 
 
 @dataclass(frozen=True, eq=False)
 class SequentialNetwork:
-    """A PyTorch classifier that PyTorch trains; created and checked by `sequential_network`.
+    """A classifier that is trained in PyTorch; created and checked by `sequential_network`.
 
     Attributes:
         source: Origin of the network, for messages.
@@ -103,7 +103,7 @@ class SequentialNetwork:
 def sequential_network(
     modes: Modes, draw: Draw, shape: tuple[int, ...], digest: str, *, source: str, integers: bool
 ) -> SequentialNetwork:
-    """Creates a network that PyTorch trains, after trying it on a batch in both modes.
+    """Creates a network that is trained in PyTorch, after testing it on a batch in both modes.
 
     Args:
         modes: Modules for training and evaluation.
@@ -137,7 +137,7 @@ def sequential_network(
 class SequentialEnsemble(Ensemble):
     """Models that PyTorch trains one after another; their state is NumPy arrays with a leading model axis.
 
-    Random numbers depend only on the model and the step, so that an interrupted training ends as an uninterrupted one.
+    Random numbers depend only on the model and the step, so that interruptions do not change the result.
 
     Args:
         network: Network to train.
@@ -183,7 +183,7 @@ class SequentialEnsemble(Ensemble):
     def run(
         self, state: State, hyper: Hyper, keys: jax.Array, index: np.ndarray, first: int, total: np.ndarray
     ) -> tuple[State, dict[str, jax.Array]]:
-        """Trains each model on its own batches, as `Ensemble.run`.
+        """Trains each model on its own batches; see `Ensemble.run`.
 
         Raises:
             MemoryError: The device has too little memory.
@@ -207,13 +207,13 @@ class SequentialEnsemble(Ensemble):
         return state, {"loss": loss, "accuracy": accuracy}
 
     def margins(self, state: State, index: np.ndarray, view: View) -> tuple[jax.Array, jax.Array]:
-        """Queries every model on pool samples in one view, in float32, as `Ensemble.margins`."""
+        """Queries every model on pool samples in one view, in float32; see `Ensemble.margins`."""
         images, labels = self.programs.gather_view(self.images, self.labels, index, view)
         batch = self._in_torch(self._normalised(images))
         logits = []
         for place in range(len(jax.tree.leaves(state)[0])):
             own = jax.tree.map(lambda array, place=place: array[place, ...], state)
-            # Copies, since a network may change its buffers in evaluation too, and a query leaves the state as it is.
+            # Copies, since a network may change its buffers in evaluation too, and a query must not change the state.
             stats = {name: array.copy() for name, array in own["stats"].items()}
             self._queried.use({**own.get("average", own["params"]), **stats})
             with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -239,7 +239,7 @@ class SequentialEnsemble(Ensemble):
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             torch.backends.cudnn.flags(enabled=True, benchmark=True),
             self._trained.to({**state["params"], **state["stats"]}),
-            self._trained.remembering(optimizer, state["optimizer"]),
+            self._trained.with_state(optimizer, state["optimizer"]),
         ):
             for step, batch in enumerate(index[: max(total - first, 0)], start=first):
                 samples, noise = self._batch(key, np.int32(step), self.images, batch)
@@ -269,7 +269,7 @@ class SequentialEnsemble(Ensemble):
 
     @cached_property
     def _batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """Creates a function that returns the normalised batch of a step as in JAX, and the seed of its dropout."""
+        """Creates a function that returns the normalised batch of a step, as in JAX, and the seed of its dropout."""
 
         def batch(key: jax.Array, step: jax.Array, images: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
             augment, noise = (jax.random.fold_in(jax.random.fold_in(key, stream), step) for stream in (AUGMENT, NOISE))
@@ -292,7 +292,7 @@ class SequentialEnsemble(Ensemble):
 
 
 class _Bound:
-    """A module that uses the weights of one model after another, in the arrays' own memory if possible.
+    """A module that takes the weights of one model after another, sharing memory with their arrays if possible.
 
     Args:
         module: Module, which is copied.
@@ -309,7 +309,7 @@ class _Bound:
             (owners[id(value)], self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
             for name, value in self.module.named_buffers(remove_duplicate=False)
         ]
-        """Name of each buffer in the state, the module that has it, and its name there; some are shared."""
+        """Name of each buffer in the state, its module, and its name there; some buffers are shared."""
 
     def use(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Uses these parameters and buffers."""
@@ -330,7 +330,7 @@ class _Bound:
             _write_back(arrays[name], owner._buffers[key])
 
     @contextmanager
-    def remembering(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    def with_state(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         """Uses this optimizer state, arrays by kind and parameter, within the block, and updates it."""
         tensors = {
             kind: {

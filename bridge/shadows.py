@@ -61,7 +61,7 @@ def from_factory(
         name: `package.module:factory`; it is called with those of `shape`, `classes` and `width` that it names.
         shape: Axes of a sample: height, width and channels of an image, or number of features.
         classes: Number of classes.
-        width: Width, if the factory shall not choose it.
+        width: Width; None leaves it to the factory.
         integers: Whether samples are token ids.
         backend: Backend that trains it, as in `shadow.backend`.
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the content of a file of `torch.save`."""
+"""Stand-ins for the content of a `torch.save` file."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Samples in `.csv` files: `id,label,membership`, and every other column is a feature."""
+"""Samples in `.csv` files, with the columns `id`, `label` and `membership`, and a column for each feature."""
 
 import csv
 import io
@@ -22,9 +22,9 @@ Categories = Mapping[str, Sequence[str]]
 """Categories of each column that is one-hot encoded, in the order of its features."""
 
 _MAX_LINE = 2**21
-"""Characters of a line; split into cells they take some forty times as much memory."""
+"""Largest number of characters in a line; split into cells, they take some forty times as much memory."""
 _FREE_BYTES, _BYTES_A_BYTE = 16 * 2**20, 32
-"""Bytes that the features of any file may take, and those for each byte of the file."""
+"""Bytes that the features of a file may always take, and bytes that they may take for each byte of the file."""
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
 _LARGEST = float(np.finfo(np.float32).max)
 _LISTED = 8
@@ -86,7 +86,7 @@ def check_same_columns(public: Path, private: Path, max_bytes: int) -> None:
     """Checks that two files have the same features in the same order.
 
     Raises:
-        InputError: They do not; the first difference is named.
+        InputError: They do not; the message names the first difference.
     """
     ours, theirs = (feature_names(path, max_bytes) for path in (private, public))
     if ours == theirs:
@@ -95,7 +95,7 @@ def check_same_columns(public: Path, private: Path, max_bytes: int) -> None:
     if lacking:
         which, other = (private, public) if lacking[0] in theirs else (public, private)
         raise InputError(f"{which}: lacks the column {_quoted(lacking[:1])} of {other}")
-    raise InputError(f"{private}: its columns stand in another order than those of {public}")
+    raise InputError(f"{private}: its columns are in another order than those of {public}")
 
 
 def feature_names(path: Path, max_bytes: int) -> list[str]:
@@ -118,13 +118,13 @@ def find_categories(paths: Sequence[Path], columns: Sequence[str], max_bytes: in
             for line, cells in records:
                 for name, place in places.items():
                     if _is_missing(cells[place]):
-                        raise InputError(f"{path}: line {line}: {_quoted([name])} misses its value")
+                        raise InputError(f"{path}: line {line}: {_quoted([name])} has no value")
                     found[name].add(cells[place].strip())
     return {name: sorted(values) for name, values in found.items()}
 
 
 def save_table(pool: Pool, path: Path, names: Sequence[str]) -> None:
-    """Writes a pool of features as a `.csv`, with names for its columns; `load_table` reads the same numbers back."""
+    """Writes a pool of features as a `.csv` with the given column names; `load_table` reads back the same numbers."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = NAMED if pool.public.all() else NAMED[:2]
@@ -140,7 +140,7 @@ class _Table:
 
     Args:
         header: Names of all columns.
-        categories: Those of the columns that are one-hot encoded.
+        categories: Categories of the columns that are one-hot encoded.
     """
 
     def __init__(self, header: Sequence[str], categories: Categories) -> None:
@@ -154,7 +154,7 @@ class _Table:
         self._text: dict[str, tuple[int, str]] = {}
 
     def add(self, line: int, cells: Sequence[str]) -> None:
-        """Adds the row that begins on a line."""
+        """Adds the row that begins on the given line."""
         self.lines.append(line)
         for name, cell in zip(self._header, cells, strict=True):
             if name in self.named:
@@ -163,10 +163,10 @@ class _Table:
                 self._numbers.append(self._as_number(name, line, cell))
 
     def check(self, path: Path) -> None:
-        """Refuses a table without rows, with missing values, or with text.
+        """Checks that there are rows, and that no value is missing or text.
 
         Raises:
-            InputError: It is one; the columns are named.
+            InputError: The check fails; the message names the columns.
         """
         if not self.lines:
             raise InputError(f"{path}: has no row below the header")
@@ -174,7 +174,7 @@ class _Table:
             count, first = sum(n for n, _ in self._missing.values()), min(line for _, line in self._missing.values())
             values = f"{count} values that are" if count > 1 else "1 value that is"
             raise InputError(
-                f"{path}: {_columns(self._missing)} {values} missing or no finite float32, the first in line "
+                f"{path}: {_columns(self._missing)} {values} missing or not finite in float32, the first in line "
                 f"{first}; fill them in or leave the columns out"
             )
         if self._text:
@@ -191,7 +191,7 @@ class _Table:
             InputError: There are none, or they would take too much memory.
         """
         if not self._features:
-            raise InputError(f"{path}: has no column beside {', '.join(NAMED)}: no features")
+            raise InputError(f"{path}: has no features, as its only columns are {', '.join(NAMED)}")
         numbers = np.array(self._numbers, np.float32).reshape(len(self.lines), len(self._features))
         widths = [len(self._codes.get(name, "1")) for name in self._features]
         allowed = min(max_bytes, _FREE_BYTES + _BYTES_A_BYTE * path.stat().st_size)
@@ -262,13 +262,13 @@ def _header(path: Path, records: Iterator[tuple[int, list[str]]], required: Sequ
         if not name:
             raise InputError(f"{path}: column {place} has no name; is it an index of pandas? (index=False)")
         if header.index(name) != place - 1:
-            raise InputError(f"{path}: column {_quoted([name])} comes twice")
+            raise InputError(f"{path}: column {_quoted([name])} occurs twice")
     return header
 
 
 @contextmanager
 def _records(path: Path, max_bytes: int) -> Iterator[Iterator[tuple[int, list[str]]]]:
-    """Rows as the line on which each begins and its cells; each has as many cells as the first."""
+    """Yields the line on which each row begins and its cells; all rows have as many cells as the first."""
     checked_size(path, max_bytes)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -50,8 +50,8 @@ class Target:
         source: Origin of the target, for messages.
         classes: Number of classes; None if only a query can determine it.
         network: Description of the network; None for an exported program or a network of the user's own.
-        convert: For these two, makes the network trainable with fresh weights; called with the shape of a sample,
-            whether samples are token ids, and the backend.
+        convert: For these two, a function that makes the network trainable with fresh weights; called with the shape of
+            a sample, whether samples are token ids, and the backend.
         model: The converted network, called as `model(images, train=False)` on preprocessed images; None in PyTorch.
         preprocessing: Preprocessing of samples for the network.
     """
@@ -80,7 +80,7 @@ class Target:
             logits = self.logits(images)
         except MemoryError:
             raise
-        except Exception as error:  # of a program or a network of the user's own
+        except Exception as error:  # the user's program or network can raise anything
             raise InputError(
                 f"{self.source}: cannot take {kind.name} of {images.shape[1:]} {kind.axes}: {one_line(error)}"
             ) from error
@@ -98,7 +98,7 @@ class Target:
             backend: Backend that trains it, as in `shadow.backend`; `auto` warns if it selects PyTorch.
 
         Raises:
-            InputError: The network takes no such samples, or `backend` is `jax` and it cannot be converted.
+            InputError: The network does not take such samples, or `backend` is `jax` and it cannot be converted.
         """
         seen = self.preprocessing.resized(samples[:1])
         if self.convert:
@@ -186,7 +186,7 @@ def _network_of(weights: Mapping[str, torch.Tensor], architecture: str, source: 
     """Describes the network of these weights.
 
     Raises:
-        InputError: No built-in network has such weights, or the named one has not.
+        InputError: No built-in network has such weights, or the named one does not.
     """
     shapes = shapes_of(weights)
     if architecture == "auto":
@@ -335,7 +335,7 @@ def _exported(path: Path) -> ExportedProgram:
 
 
 def _run_on_batches(program: ExportedProgram) -> Callable[[torch.Tensor], object]:
-    """Runs a program; one that was exported with a fixed batch size is given batches of that size."""
+    """Runs a program, in batches of its fixed size if it was exported with one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = program.module()

@@ -26,7 +26,7 @@ from jaxmia.models import TrainableNetwork
 logger = logging.getLogger(__name__)
 
 Backend = Literal["auto", "jax", "torch"]
-"""As `shadow.backend`."""
+"""Backend, as in `shadow.backend`."""
 
 
 def trainable_module(
@@ -86,7 +86,7 @@ def trainable_program(
 
 
 def digest_of(module: nn.Module) -> str:
-    """SHA-256 of a module's printed structure, the code of its own classes, and its weights but for their values."""
+    """SHA-256 of a module's printed structure, the code of its own classes, and its weights except for their values."""
     weights = sorted((name, tuple(value.shape), value.requires_grad) for name, value in tensors_of(module).items())
     code = sorted({_code_of(type(part)) for part in module.modules()})
     return hashlib.sha256(f"{module}\n{code}\n{weights}".encode()).hexdigest()

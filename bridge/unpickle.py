@@ -1,11 +1,11 @@
-"""Reads the pickles of `torch.save` as data: nothing that they name is imported, and nothing of them is run.
+"""Reads the pickles of `torch.save` as data: nothing that they name is imported, and no code in them is run.
 
-An interpreter of the few opcodes that such files use. A name in the pickle is only ever looked up in a table of
+This is an interpreter of the few opcodes that such files use. A name in the pickle is only looked up in a table of
 functions of this module, which rebuild tensors, NumPy arrays and plain containers; an instance of a class becomes a
-`StoredObject`, and what has no plain value, such as a quantised tensor, becomes an `Unreadable`, which says what it is.
+`StoredObject`, and an object without a plain value, such as a quantised tensor, an `Unreadable` with a description.
 
-Memory and time are bounded by the size of the file: the number of opcodes is, each takes some 64 bytes at most, a
-record is read once, and views of it may show each of its bytes only a few times.
+Memory and time are bounded by the size of the file: it limits the number of opcodes, each opcode takes at most some 64
+bytes, a record is read once, and views of it may repeat each of its bytes only a few times.
 """
 
 import math
@@ -24,11 +24,11 @@ import torch
 from bridge.stored import Dtype, Global, Storage, StoredArray, StoredObject, Unreadable, kind_of
 
 _MAX_VIEWS = 4
-"""How often views may show each byte of a file: an image of one channel that is shown as three takes three."""
+"""Number of times that views may repeat each byte of a file: an image of one channel expanded to three takes three."""
 _FREE_BYTES = 2**20
 _FREE_OPCODES = 2**20
 _BYTES_AN_OPCODE = 8
-"""Of a file, beyond which it may have no more opcodes than those that are free; files of images have some 30 each."""
+"""Bytes of a file for each opcode beyond the free ones; files of images have some 30 bytes per opcode."""
 _LARGEST_KEY = 2**31
 
 _STORAGES = {
@@ -52,7 +52,7 @@ _UNREADABLE = {
     "torch._utils._rebuild_sparse_tensor": "sparse tensor",
     "torch._utils._rebuild_meta_tensor_no_storage": "meta tensor, which has no values",
     "torch._utils._rebuild_nested_tensor": "nested tensor",
-    "torch._utils._rebuild_wrapper_subclass": "tensor of a class of its own",
+    "torch._utils._rebuild_wrapper_subclass": "tensor of a wrapper class",
     "torch._utils._rebuild_device_tensor_from_numpy": "tensor of another device",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "tensor of another device",
     "torch._utils._rebuild_parameter_with_state": "Parameter with attributes",
@@ -74,10 +74,10 @@ class Unpickler:
 
     Attributes:
         pickled: The pickle.
-        record: Gives the bytes of a record by its name.
-        file_size: Bytes of the file, which bound what its content may take.
+        record: Returns the bytes of a record by its name.
+        file_size: Size of the file in bytes, which bounds the memory of its content.
         classes: Full names of classes whose instances become a `StoredObject`.
-        byte_order: Of the records, `little` or `big`.
+        byte_order: Byte order of the records, `little` or `big`.
         foreign: Names that the pickle refers to and that are not allowed, once it is read.
     """
 
@@ -97,11 +97,11 @@ class Unpickler:
         self._viewed = 0
 
     def load(self) -> object:
-        """The object.
+        """Reads the object.
 
         Raises:
-            pickle.UnpicklingError: The pickle asks for more than the file's size allows, or for what no such file does.
-            Exception: Whatever a damaged pickle leads to.
+            pickle.UnpicklingError: The pickle exceeds a bound of the file's size, or does what no such file does.
+            Exception: A damaged pickle can raise anything.
         """
         for _ in range(_FREE_OPCODES + self.file_size // _BYTES_AN_OPCODE):
             opcode = self._take(1)
@@ -164,7 +164,7 @@ class Unpickler:
         if not isinstance(owner, dict):
             raise pickle.UnpicklingError(f"sets entries of a {kind_of(owner)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Other keys may take long to compare, or nest so deep that comparing them ends the program.
+            # Other keys may take long to compare, or nest so deeply that comparing them crashes the program.
             if type(key) is not str and not (isinstance(key, int) and abs(key) < _LARGEST_KEY):
                 raise pickle.UnpicklingError(f"has a {kind_of(key)} as a key, allowed are text and integers")
             owner[key] = value
@@ -207,7 +207,7 @@ class Unpickler:
             owner.value = self._array(*state)
         elif isinstance(owner, Dtype) and isinstance(state, tuple):
             owner.value = owner.value.newbyteorder(state[1])
-        elif not isinstance(owner, OrderedDict | Unreadable):  # attributes of a state_dict say versions of modules
+        elif not isinstance(owner, OrderedDict | Unreadable):  # attributes of a state_dict are versions of modules
             raise pickle.UnpicklingError(f"gives a {kind_of(owner)} a state")
 
     def _persistent(self) -> None:
@@ -269,11 +269,11 @@ class Unpickler:
         return torch.frombuffer(storage.content, dtype=torch.uint8).view(dtype).as_strided(size, stride, offset)
 
     def _count(self, viewed: int) -> None:
-        """Refuses views that repeat what is stored more often than a file does that means no harm."""
+        """Rejects views that repeat stored bytes more often than any benign file does."""
         self._viewed += viewed
         if self._viewed > bytes_in_memory(self.file_size):
             raise pickle.UnpicklingError(
-                f"its tensors repeat what is stored: they have {self._viewed} bytes, the file {self.file_size}"
+                f"its tensors repeat stored bytes too often: they have {self._viewed} bytes, the file {self.file_size}"
             )
 
     def _parameter(self, data: object, *rest: object) -> object:
@@ -291,13 +291,13 @@ class Unpickler:
 
 
 def bytes_in_memory(file_size: int) -> int:
-    """How many bytes the arrays of a file of that size may have, at most."""
+    """Largest number of bytes that the arrays of a file of that size may have."""
     return _FREE_BYTES + _MAX_VIEWS * file_size
 
 
 def _ordered_dict(reader: Unpickler, *items: object) -> OrderedDict:
     if items and items != ([],):
-        raise pickle.UnpicklingError("an OrderedDict is made of something")
+        raise pickle.UnpicklingError("an OrderedDict is created with arguments")
     return OrderedDict()
 
 

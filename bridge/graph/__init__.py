@@ -1,4 +1,4 @@
-"""PyTorch classifiers as pure functions in JAX, by way of `torch.export` and a table of operators."""
+"""Converts PyTorch classifiers to pure functions in JAX, through `torch.export` and a table of operators."""
 
 from bridge.graph.convert import convert_exported, convert_module
 from bridge.graph.network import ConvertedNetwork

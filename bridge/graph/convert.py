@@ -29,7 +29,7 @@ def convert_module(
         shape: Shape of a sample in a pool: `(height, width, channel)` for images, which the module takes as
             `[sample, channel, height, width]`; samples of any other shape are passed unchanged.
         draw: Draws the initial weights; by default each submodule's own `reset_parameters` does.
-        source: Name of the module's origin, for messages.
+        source: Origin of the module, for messages.
         integers: Whether samples are integers, such as token ids.
 
     Raises:
@@ -52,7 +52,7 @@ def convert_exported(
         exported: The program.
         shape: Shape of a sample, as in `convert_module`.
         draw: Draws the initial weights; by default as in the layers of `torch.nn` that use them.
-        source: Name of the program's origin, for messages.
+        source: Origin of the program, for messages.
 
     Raises:
         NotConvertible: The program uses an operator that has no counterpart in JAX.
@@ -77,7 +77,7 @@ def draw_of_exported(exported: ExportedProgram, programs: Programs, *, source: s
 def checked_network(
     source: str, shape: _Shape, programs: Programs, draw: Draw, frozen: frozenset[str]
 ) -> ConvertedNetwork:
-    """Creates a network of programs after checking that JAX has their operators; raises as `convert_module`."""
+    """Creates a network from programs after checking that JAX has their operators; raises as `convert_module` does."""
     try:
         classes = programs(False, None).classes
     except ValueError as error:
@@ -98,7 +98,7 @@ def programs_of_module(module: nn.Module, shape: _Shape, *, source: str, integer
     def of_any_batch(train: bool) -> Program | None:
         try:
             return in_core_operators(export(module, example(), train=train))
-        except Exception:  # whatever a module's code leads to; the export for one size then says why
+        except Exception:  # a module's code can raise anything; the export for one size then reports the reason
             return None
 
     @functools.cache
@@ -131,14 +131,14 @@ def programs_of_exported(exported: ExportedProgram, *, source: str) -> Programs:
     def of(train: bool) -> Program:
         try:
             return in_core_operators(switched(exported, train=train))
-        except Exception as error:  # whatever a stranger's program leads to
+        except Exception as error:  # a foreign program can raise anything
             raise NotConvertible(f"{source}: {_not_exportable(error)}") from error
 
     return lambda train, size: of(train)
 
 
 def _batch_of(exported: ExportedProgram) -> int | None:
-    """Number of samples in a batch, where the program takes one number only."""
+    """Batch size of the program if it is fixed; None otherwise."""
     inputs = set(exported.graph_signature.user_inputs)
     shapes = (node.meta["val"].shape for node in exported.graph.nodes if node.name in inputs)
     sizes = [shape[0] for shape in shapes if len(shape)]

@@ -1,4 +1,4 @@
-"""Initial weights, drawn as PyTorch draws them."""
+"""Draws initial weights as PyTorch does."""
 
 import copy
 import functools
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 _Reset = Callable[[torch.Tensor], Any]
 
 Draw = Callable[[int], Mapping[str, torch.Tensor]]
-"""Parameters and buffers by name for a seed."""
+"""Function from a seed to parameters and buffers by name."""
 
 
 def by_factory(factory: Callable[[], nn.Module]) -> Draw:
-    """Calls a factory anew for each seed."""
+    """Draws weights by calling a factory again for each seed."""
 
     def draw(seed: int) -> dict[str, torch.Tensor]:
         with torch.random.fork_rng(devices=[]):
@@ -32,10 +32,10 @@ def by_factory(factory: Callable[[], nn.Module]) -> Draw:
 
 
 def by_reset(module: nn.Module) -> Draw:
-    """Resets each part of a copy of a module by its own `reset_parameters`, inner parts first, as they were made.
+    """Draws weights by calling `reset_parameters` of each submodule of a copy, inner ones first, as in construction.
 
-    What no part resets, such as a bare parameter, is drawn from a normal distribution with the mean and the standard
-    deviation of its values, so that a trained module's values are not handed on; buffers keep theirs.
+    Tensors that no submodule resets, such as a bare parameter, are drawn from a normal distribution with the mean and
+    the standard deviation of their values, so that no trained values are passed on; buffers keep their values.
     """
 
     def draw(seed: int) -> dict[str, torch.Tensor]:
@@ -53,7 +53,7 @@ def by_reset(module: nn.Module) -> Draw:
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of a module by name, those that share a tensor under each of their names."""
+    """Parameters and buffers of a module by name; a shared tensor appears under each of its names."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -61,7 +61,7 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _reset_of(part: nn.Module) -> Callable[[], Any] | None:
-    """The method of `torch.nn` that resets a part; attention and transformers have theirs for themselves."""
+    """The method that resets a submodule of `torch.nn`; attention and transformers have private ones."""
     found = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
     return found if callable(found) else None
 
@@ -72,16 +72,16 @@ def _reset(part: nn.Module) -> None:
 
 
 def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) -> Draw:
-    """Draws the weights of an exported program as the layers of `torch.nn` that use them do.
+    """Draws the weights of an exported program as the layers of `torch.nn` that they belong to would.
 
-    The layer of a weight is identified by the operator that uses it. Weights of no layer of `torch.nn` are drawn from a
-    normal distribution with the mean and standard deviation of their values, with a warning; buffers keep their values,
-    except running statistics.
+    The layer of a weight is identified by the operator that uses it. Other weights are drawn from a normal distribution
+    with the mean and standard deviation of their values, with a warning. Buffers keep their values, except running
+    statistics.
 
     Args:
         program: The program, in training mode.
-        values: Parameters and buffers of the program by name; those drawn have their shapes.
-        source: Where it comes from, for the warning.
+        values: Parameters and buffers of the program by name.
+        source: Origin of the program, for the warning.
     """
     resets = {name: reset for node in program.calls for name, reset in _resets_of(program, node)}
     resets |= {name: _MULTIHEAD[end] for name in values for end in _MULTIHEAD if name.endswith(end)}
@@ -90,8 +90,9 @@ def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) ->
     parameters = sorted(set(program.parameters.values()))
     if unknown := [name for name in parameters if name not in resets]:
         logger.warning(
-            f"{source}: does not tell how {', '.join(unknown)} start; they are drawn from a normal distribution with "
-            "the mean and spread of the trained values; a factory (package.module:function) starts them as it does"
+            f"{source}: does not define the initial values of {', '.join(unknown)}; they are drawn from a normal "
+            "distribution with the mean and standard deviation of the trained values; a factory "
+            "(package.module:function) would define them"
         )
 
     def draw(seed: int) -> dict[str, torch.Tensor]:
@@ -107,7 +108,7 @@ def by_use(program: Program, values: Mapping[str, torch.Tensor], source: str) ->
 
 
 def _shared(values: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
-    """For each name, all names of the same tensor in alphabetical order: tied weights are one under several."""
+    """For each name, all names of the same tensor in alphabetical order, of which tied weights have several."""
     names: dict[tuple[Any, ...], list[str]] = {}
     for name in sorted(values):
         value = values[name]
@@ -116,7 +117,7 @@ def _shared(values: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
 
 
 def _resets_of(program: Program, node: fx.Node) -> list[tuple[str, _Reset]]:
-    """Names of the weights that an operator takes, and how a layer of `torch.nn` resets each."""
+    """Names of the weights that an operator uses, and the function by which a layer of `torch.nn` resets each."""
 
     def tensor_at(place: int) -> str | None:
         name = getattr(node.args[place], "name", "") if place < len(node.args) else ""

@@ -1,4 +1,4 @@
-"""Computes a program of PyTorch in JAX, operator by operator, while JAX traces it."""
+"""Evaluates a PyTorch program in JAX, operator by operator, while JAX traces it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ _DTYPES = {
     torch.int8: jnp.int8,
     torch.uint8: jnp.uint8,
 }
-"""Types of JAX for those of PyTorch, none with more than 32 bits."""
+"""JAX types by PyTorch types; none has more than 32 bits."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a program computed.
+    """Result of a program.
 
     Attributes:
-        output: Its output.
-        moved: New values of the buffers that it changed, by name.
+        output: Output of the program.
+        moved: New values of the buffers that the program changed, by name.
     """
 
     output: Tensor
@@ -51,13 +51,13 @@ def run(
     key: jax.Array,
     compute: Compute,
 ) -> Result:
-    """Computes a program.
+    """Evaluates a program.
 
     Args:
-        program: The program.
+        program: Program to evaluate.
         values: Parameters and buffers by name.
-        batch: The input.
-        key: Random key; each operator that draws numbers gets one of its own.
+        batch: Input of the program.
+        key: Random key; each operator that draws random numbers gets its own.
         compute: How the network computes.
     """
     known: dict[str, Any] = {program.input: batch}
@@ -83,7 +83,7 @@ def run(
 
 
 def _resolved(argument: Any, known: Mapping[str, Any]) -> Any:
-    """An argument of a node with values for nodes and types of JAX for those of PyTorch."""
+    """Replaces nodes in an argument by their values, and PyTorch types by JAX types."""
     if isinstance(argument, fx.Node):
         return known[argument.name]
     if isinstance(argument, torch.dtype):

@@ -1,4 +1,4 @@
-"""A classifier in PyTorch as a pure function in JAX, which `jit`, `vmap` and `grad` take."""
+"""A PyTorch classifier as a pure function in JAX, which `jit`, `vmap` and `grad` take."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -19,25 +19,25 @@ from jaxmia.errors import NotConvertible
 from jaxmia.models import Compute
 
 Arrays = dict[str, Any]
-"""Arrays by PyTorch's names of parameters and buffers."""
+"""Arrays by the PyTorch names of parameters and buffers."""
 
 Programs = Callable[[bool, int | None], Program]
-"""The program for a mode (True in training) and a number of samples in a batch, None for any that there is."""
+"""Function from a mode (True for training) and a batch size, None for any, to a program."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConvertedNetwork:
-    """A PyTorch classifier that trains in JAX; `bridge.graph.convert` makes it.
+    """A PyTorch classifier that is trained in JAX; created by `bridge.graph.convert`.
 
-    Weights are named as in PyTorch and float32. Parameters without gradient count as statistics, as do float buffers
-    and those that training changes; other buffers, such as tables of indices, are constants.
+    Weights are float32 and named as in PyTorch. Parameters without gradient count as statistics, as do float buffers
+    and buffers that training changes; other buffers, such as tables of indices, are constants.
 
     Attributes:
-        source: Where it comes from, for messages.
+        source: Origin of the network, for messages.
         shape: Shape of a sample in a pool; `(height, width, channel)` for images.
         classes: Number of logits.
-        programs: Its programs.
-        draw: Its initial weights.
+        programs: Programs of the network.
+        draw: Draws initial weights.
         frozen: Names of parameters without gradient.
     """
 
@@ -49,7 +49,7 @@ class ConvertedNetwork:
     frozen: frozenset[str] = frozenset()
 
     def init(self, key: jax.Array, compute: Compute | None = None) -> tuple[Arrays, Arrays]:
-        """Draws initial weights and statistics, which depend on the key alone; PyTorch draws them on the host."""
+        """Draws initial weights and statistics, which depend only on the key; PyTorch draws them on the host."""
         del compute
         seed = jax.random.bits(key, (), jnp.uint32)
         shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self._drawn(0))
@@ -58,15 +58,15 @@ class ConvertedNetwork:
     def apply(
         self, params: Arrays, stats: Arrays, batch: jax.Array, key: jax.Array, compute: Compute, *, train: bool
     ) -> tuple[jax.Array, Arrays]:
-        """Computes logits and, in training, moves the statistics.
+        """Computes logits and, in training, updates the statistics.
 
         Args:
             params: Weights.
             stats: Statistics.
-            batch: Samples as they lie in a pool, normalised: `[sample, height, width, channel]` for images.
-            key: Random key of dropout and the like.
-            compute: Type to compute in, and convolution.
-            train: Whether as in training, or as in evaluation.
+            batch: Normalised samples in the pool's order of axes, `[sample, height, width, channel]` for images.
+            key: Random key, for dropout and the like.
+            compute: How the network computes.
+            train: Whether to compute in training mode.
 
         Returns:
             Float32 logits `[sample, class]` and the new statistics.
@@ -80,31 +80,31 @@ class ConvertedNetwork:
 
     @property
     def convolutional(self) -> bool:
-        """Whether it has a convolution whose lowering matters."""
+        """Whether the network has convolutions, so that their lowering matters."""
         return any(operator_name(node) == "convolution" for node in self._reference.calls)
 
     @property
     def dense(self) -> bool:
-        """Whether it has a dense layer."""
+        """Whether the network has dense layers."""
         return any(operator_name(node) == "linear" for node in self._reference.calls)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what it computes in both modes, the names and shapes of its weights, and which are frozen."""
+        """SHA-256 of the computation in both modes, the names and shapes of the weights, and the frozen ones."""
         shapes = sorted((name, tuple(value.shape)) for name, value in self._example.items())
         parts = [*(self.programs(train, None).digest for train in (True, False)), repr(shapes), repr(self.shape)]
         parts += sorted(self.frozen)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """The digest of what it computes."""
+        """Digest of the network, as plain JSON."""
         return {"digest": self.digest}
 
     def check(self) -> None:
-        """Checks that everything in the network can be computed in JAX, and that it gives logits.
+        """Checks that every operator of the network can be computed in JAX.
 
         Raises:
-            NotConvertible: An operator is missing; each is named with the module in which it stands.
+            NotConvertible: An operator has no counterpart; the message names each with its module.
         """
         missing = self._reference.missing | self.programs(False, None).missing
         if missing:
@@ -126,7 +126,7 @@ class ConvertedNetwork:
 
     @cached_property
     def _kept(self) -> set[str]:
-        """Names of parameters and buffers that each model has for itself."""
+        """Names of the parameters and buffers of which each model has its own."""
         program, example = self._reference, self._example
         buffers = {
             name for name in program.buffers.values() if name in program.moved or example[name].is_floating_point()
@@ -135,7 +135,7 @@ class ConvertedNetwork:
 
     @cached_property
     def _orders(self) -> Mapping[str, Order]:
-        """How kernels of convolutions and dense layers are stored: as `Compute` takes them, outputs last."""
+        """Order of axes in which kernels of convolutions and dense layers are stored: as `Compute` takes them."""
         orders = {}
         for node in self._reference.calls:
             operator = operator_name(node)
@@ -165,11 +165,11 @@ class ConvertedNetwork:
 
     @staticmethod
     def _cast(array: jax.Array, compute: Compute) -> jax.Array:
-        """Casts floats to the type to compute in, but for vectors, which normalisations take as float32."""
+        """Casts floats to the compute type, except vectors, which normalisations take as float32."""
         return array.astype(compute.dtype) if array.ndim > 1 and jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def _input(batch: jax.Array) -> Tensor:
-    """The batch with the axes that PyTorch expects: images lie channels last."""
+    """The batch as a tensor with PyTorch's axes; images are stored channels last."""
     images = batch.ndim == 4
     return Tensor(batch, channels_last(4) if images else tuple(range(batch.ndim)))

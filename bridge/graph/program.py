@@ -1,4 +1,4 @@
-"""Programs of `torch.export`: made from a module, switched between training and evaluation, put into core operators."""
+"""Programs of `torch.export`: exports modules, switches between training and evaluation, and decomposes operators."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 from bridge.graph.operators import COMPUTED, PURE, RANDOM
 
 _EXAMPLES = 3
-"""Samples in the batch with which a module is exported."""
+"""Number of samples in the batch with which a module is exported."""
 
 _KEPT = (
     "_upsample_nearest_exact1d.vec",
@@ -43,7 +43,7 @@ _KEPT = (
     "upsample_nearest1d.vec",
     "upsample_nearest2d.vec",
 )
-"""Operators that are faster as they are than taken apart."""
+"""Operators that are not decomposed, since they are faster as a whole."""
 
 _WITHOUT_VALUE = ("_assert", "sym_constrain_range")
 _MODE = {
@@ -53,21 +53,21 @@ _MODE = {
     "feature_dropout.default": "train",
     "feature_alpha_dropout.default": "train",
 }
-"""Operators that do something else in training, and the argument that tells them."""
+"""Operators that behave differently in training, and the argument that sets the mode."""
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A graph of core operators, with what goes in and comes out.
+    """A graph of core operators, with its inputs and outputs.
 
     Attributes:
         nodes: The graph's nodes in the order in which they are computed.
-        parameters: Names of parameters by the nodes that stand for them.
-        buffers: Names of buffers by the nodes that stand for them.
-        constants: Values of the other tensors by the nodes that stand for them.
+        parameters: Names of parameters, by their nodes.
+        buffers: Names of buffers, by their nodes.
+        constants: Values of the other tensors, by their nodes.
         input: Node of the batch.
         output: Node of the logits.
-        moved: Nodes of the new values of buffers that the program changes, by their names.
+        moved: Nodes of the new values of buffers that the program changes, by the buffers' names.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -97,7 +97,7 @@ class Program:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Operators that have no function in JAX, with the module in which each stands first."""
+        """Operators that have no counterpart in JAX, each with the first module that uses it."""
         found: dict[str, str] = {}
         for node in self.calls:
             if not is_known(node):
@@ -106,7 +106,7 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what the graph computes, whatever its nodes are called."""
+        """SHA-256 of what the graph computes, independent of the names of its nodes."""
         number = {node: index for index, node in enumerate(self.nodes)}
         lines = [
             f"{node.op} {self._title(node)} {map_arg((node.args, node.kwargs), lambda part: number[part])}"
@@ -122,14 +122,14 @@ class Program:
 
 
 def operator_name(node: fx.Node) -> str:
-    """Name of the operator that a node calls, with its overload where `bridge.graph.operators` tells it apart."""
+    """Name of the operator that a node calls, with its overload if `bridge.graph.operators` distinguishes overloads."""
     name = getattr(node.target, "_opname", "")
     overload = f"{name}.{getattr(node.target, '_overloadname', '')}"
     return overload if any(overload in table for table in (PURE, RANDOM, COMPUTED)) else name
 
 
 def is_plain(node: fx.Node) -> bool:
-    """Whether a node calls a Python function, as on the sizes of a batch."""
+    """Whether a node calls a plain Python function, such as arithmetic on the sizes of a batch."""
     module = getattr(node.target, "__module__", "")
     return node.target is operator.getitem or module in ("_operator", "math") or node.target in _ON_SIZES
 
@@ -138,17 +138,17 @@ _ON_SIZES = (torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch
 
 
 def is_known(node: fx.Node) -> bool:
-    """Whether what a node calls can be computed in JAX."""
+    """Whether JAX can compute what a node calls."""
     return is_plain(node) or any(operator_name(node) in table for table in (PURE, RANDOM, COMPUTED))
 
 
 def has_no_value(node: fx.Node) -> bool:
-    """Whether a node only checks something."""
+    """Whether a node only performs a check."""
     return getattr(node.target, "_opname", "").startswith(_WITHOUT_VALUE)
 
 
 def place_of(node: fx.Node) -> str:
-    """The module that a node belongs to, as its path and its class."""
+    """Path and class of the module that a node belongs to."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack:
         return "the network itself"
@@ -162,15 +162,15 @@ def export(module: nn.Module, example: torch.Tensor, *, train: bool, any_batch: 
     """Exports a module in training or evaluation mode.
 
     Args:
-        module: The module; its modes, attributes and buffers are afterwards what they were.
-        example: A batch that it takes.
-        train: The mode.
-        any_batch: Whether the program takes batches of any size, or only of the example's.
+        module: Module; its modes, attributes and buffers are restored afterwards.
+        example: A batch that the module takes.
+        train: Whether to export in training mode.
+        any_batch: Whether the program takes batches of any size, or only of the example's size.
     """
-    # What a module keeps for later calls, such as a mask, would be a tensor without values.
+    # Anything that a module caches for later calls, such as a mask, would be a tensor without values.
     before = [(part, {**vars(part), "_buffers": part._buffers.copy()}) for part in module.modules()]
     shapes = ({0: Dim.DYNAMIC},) if any_batch else None
-    # The fast path of nn.MultiheadAttention in evaluation is one operator that no other program knows.
+    # In evaluation, the fast path of nn.MultiheadAttention is a single operator, which JAX has no counterpart for.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
@@ -189,7 +189,7 @@ def example_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, batch
 
 
 def switched(program: ExportedProgram, *, train: bool) -> ExportedProgram:
-    """The same program in training or evaluation mode, as far as its operators tell them apart."""
+    """Switches a program to training or evaluation mode, as far as its operators distinguish them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = copy.deepcopy(program)
@@ -203,10 +203,10 @@ def switched(program: ExportedProgram, *, train: bool) -> ExportedProgram:
 
 
 def in_core_operators(exported: ExportedProgram) -> Program:
-    """Takes a program apart into core operators without side effects.
+    """Decomposes a program into core operators without side effects.
 
     Raises:
-        ValueError: It takes or gives more than one tensor.
+        ValueError: The program takes or returns more than one tensor.
     """
     table = torch.export.default_decompositions()
     for name in _KEPT:

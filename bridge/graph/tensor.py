@@ -1,8 +1,8 @@
-"""Arrays whose axes may lie in another order than PyTorch's.
+"""Arrays whose axes may be stored in another order than PyTorch's.
 
-A graph of PyTorch has channels before height and width; JAX's convolutions are fast with channels last. A `Tensor`
-therefore says in which order its axes are stored, so that a permutation moves no data, and what is computed element by
-element or reduced keeps whatever order it gets.
+PyTorch has channels before height and width, but JAX's convolutions are fast with channels last. A `Tensor` therefore
+records the order in which its axes are stored, so that permutations move no data, and element-wise operators and
+reductions keep the order of their operands.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,28 +44,28 @@ class Tensor(NamedTuple):
 
 
 def tensor(array: jax.Array) -> Tensor:
-    """The tensor of an array whose axes lie in PyTorch's order."""
+    """Creates a tensor from an array whose axes are in PyTorch's order."""
     return Tensor(array, tuple(range(array.ndim)))
 
 
 def stored(value: Tensor, order: Sequence[int]) -> jax.Array:
-    """The array of a tensor with its axes in this order."""
+    """Array of a tensor with its axes in the given order."""
     order = tuple(order)
     return value.array if order == value.order else value.array.transpose([value.order.index(axis) for axis in order])
 
 
 def plain(value: Tensor) -> jax.Array:
-    """The array of a tensor with its axes in PyTorch's order."""
+    """Array of a tensor with its axes in PyTorch's order."""
     return stored(value, range(value.ndim))
 
 
 def channels_last(ndim: int) -> Order:
-    """Order of a batch of images: samples, then height, width and the like, then channels."""
+    """Order of axes of a batch with channels last: samples, spatial axes, channels."""
     return (0, *range(2, ndim), 1)
 
 
 def in_order(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a function of arrays with PyTorch's order of axes take and give tensors."""
+    """Makes a function of arrays in PyTorch's order of axes take and return tensors."""
 
     def ordered(*arguments: Any, **options: Any) -> Any:
         return _map_arrays(tensor, function(*_map_tensors(arguments), **_map_tensors(options)))
@@ -74,7 +74,7 @@ def in_order(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def elementwise(function: Callable[..., jax.Array]) -> Callable[..., Tensor]:
-    """Lets a function that computes element by element take and give tensors, in the order of the largest one.
+    """Makes an element-wise function of arrays take and return tensors, in the order of the largest operand.
 
     Operands of several types are first cast to the type that PyTorch would compute in.
     """
@@ -105,8 +105,8 @@ def promoted(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 def common_dtype(values: Sequence[Any]) -> jnp.dtype:
     """Type in which PyTorch computes with these arrays and numbers: of the highest kind among bool, integer and float.
 
-    Beside a network's own half-precision floats, float32 is that of constants, so the narrowest float counts; of
-    integers, of which there is mostly one type, the widest does.
+    Among floats the narrowest type counts, since next to a network's half-precision floats only constants are float32.
+    Among integers, which mostly have one type, the widest counts.
     """
     kind = max(_kind(value) for value in values)
     dtypes = [value.dtype for value in values if isinstance(value, jax.Array | np.ndarray) and _kind(value) == kind]
@@ -121,7 +121,7 @@ def _kind(value: Any) -> int:
 
 
 def _aligned(value: Tensor, order: Order) -> jax.Array:
-    """The array of a tensor in this order, with axes of length one in front of the tensor's own."""
+    """Array of a tensor in the given order, with axes of length one in front of the tensor's own."""
     missing = len(order) - value.ndim
     own = [axis - missing for axis in order if axis >= missing]
     array = stored(value, own)

@@ -18,7 +18,7 @@ from tests.bridge.samples import MembershipDataset, fields
 def test_missing_empty_text_and_folder(tmp_path):
     for content, message in (
         (b"", r"is empty$"),
-        (b"id,score\n1,0.5\n", r"is cut short or no file of torch\.save"),
+        (b"id,score\n1,0.5\n", r"is cut short or not a torch\.save file"),
     ):
         (tmp_path / "pub.pt").write_bytes(content)
         with pytest.raises(InputError, match=rf"pub\.pt: {message}"):
@@ -34,7 +34,7 @@ def test_cut_short_anywhere(write):
     content = path.read_bytes()
     for size in range(1, len(content), 97):
         path.write_bytes(content[:size])
-        with pytest.raises(InputError, match=r"pub\.pt: is cut short or no file of torch\.save"):
+        with pytest.raises(InputError, match=r"pub\.pt: is cut short or not a torch\.save file"):
             load_split(path, known=True)
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_unpacks_to_more_than_allowed_is_refused(tmp_path):
 
 def test_one_pixel_repeated_without_end_is_refused(write):
     endless = torch.zeros(1).expand(3, 10**6, 10**6)
-    with pytest.raises(InputError, match=r"its tensors repeat what is stored: they have 12000000000000 bytes"):
+    with pytest.raises(InputError, match=r"its tensors repeat stored bytes too often: they have 12000000000000 bytes"):
         load_split(write(imgs=[endless] * 6), known=True)
 
 
@@ -117,7 +117,7 @@ def test_the_legacy_format_is_refused_unread(write, tmp_path, monkeypatch):
     data = {**fields(), "transform": Runs(os.system, marker_command())}
     torch.save(data, tmp_path / "pub.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(
-        InputError, match=r"is cut short or no file of torch\.save: expected the zip format of PyTorch since 1\.6$"
+        InputError, match=r"is cut short or not a torch\.save file: expected the zip format of PyTorch since 1\.6$"
     ):
         load_split(tmp_path / "pub.pt", known=True)
     assert not (tmp_path / "ran").exists()

@@ -67,13 +67,13 @@ def test_membership_in_the_private_file_is_never_read(write):
     ("text", "message"),
     [
         (PUBLIC, r"column job holds text, as 'nurse' in line 2; name them in challenge\.one_hot or leave them out"),
-        (PUBLIC.replace("41", ""), r"column age holds 1 value that is missing or no finite float32.* line 3"),
-        (PUBLIC.replace("30", "NaN"), r"column age holds 2 values that are missing or no finite float32.* line 2"),
-        (PUBLIC.replace("30", "1e40"), r"column age holds 2 values that are missing or no finite float32"),
+        (PUBLIC.replace("41", ""), r"column age holds 1 value that is missing or not finite in float32.* line 3"),
+        (PUBLIC.replace("30", "NaN"), r"column age holds 2 values that are missing or not finite in float32.* line 2"),
+        (PUBLIC.replace("30", "1e40"), r"column age holds 2 values that are missing or not finite in float32"),
         (PUBLIC.replace("30", "inf").replace("1.5", "?"), r"columns age, height hold 3 values that are missing"),
         (without(PUBLIC, "label"), r"lacks the column label; its first line names id, age, job, membership, height"),
         (without(PUBLIC, "membership"), r"lacks the column membership; its first line names id, age, label, job"),
-        (PUBLIC.replace("height", "age"), r"column age comes twice"),
+        (PUBLIC.replace("height", "age"), r"column age occurs twice"),
         ("," + PUBLIC.replace("\n", "\n0,", 3), r"column 1 has no name; is it an index of pandas\? \(index=False\)"),
         (PUBLIC.replace(",1.5", ""), r"line 2 has 5 columns, the first 6"),
         (
@@ -81,7 +81,7 @@ def test_membership_in_the_private_file_is_never_read(write):
             r"label in line 2 is '0\.5'",
         ),
         (without(PUBLIC, "job").replace("b,", "a,"), r"id in line 3 is 'a', as id in line 2 is; expected each id once"),
-        (without(PUBLIC, "job", "age", "height"), r"has no column beside id, label, membership: no features"),
+        (without(PUBLIC, "job", "age", "height"), r"has no features, as its only columns are id, label, membership"),
         ("id,label,membership,x\n", r"has no row below the header"),
         ("id;label;membership;x\na;0;1;2\n", r"lacks the column id, label, membership; its first line names id;label"),
         (b"id,label,membership,x\na,0,1,\xff\n", r"is not UTF-8 text"),
@@ -104,7 +104,7 @@ def test_columns_of_the_two_files_are_compared(write):
     with pytest.raises(InputError, match=r"priv\.csv: lacks the column age of .*pub\.csv"):
         load_challenge(public, private)
     turned = write("priv.csv", "id,height,label,age\nd,1,2,3\n")
-    with pytest.raises(InputError, match=r"priv\.csv: its columns stand in another order than those of .*pub\.csv"):
+    with pytest.raises(InputError, match=r"priv\.csv: its columns are in another order than those of .*pub\.csv"):
         load_challenge(public, turned)
     other = write("priv.csv", "id,height,label,weight\nd,1,2,3\n")
     with pytest.raises(InputError, match=r"priv\.csv: lacks the column age of .*pub\.csv"):
@@ -114,7 +114,7 @@ def test_columns_of_the_two_files_are_compared(write):
 def test_columns_for_one_hot_must_be_there(write, tmp_path: Path):
     with pytest.raises(InputError, match=r"pub\.csv: lacks the column town; its first line names id, age"):
         load_challenge(write("pub.csv", PUBLIC), write("priv.csv", PRIVATE), one_hot=["job", "town"])
-    with pytest.raises(InputError, match=r"priv\.csv: line 3: job misses its value"):
+    with pytest.raises(InputError, match=r"priv\.csv: line 3: job has no value"):
         load_challenge(write("pub.csv", PUBLIC), write("priv.csv", PRIVATE.replace("smith", " ")), one_hot=["job"])
     np.savez(tmp_path / "pub.npz", **HALF, features=np.zeros((2, 1)))
     with pytest.raises(
@@ -192,13 +192,13 @@ def test_tokens_are_ids(tmp_path: Path):
             r"images have shape \(2, 4, 4\), .*; write grey ones as images\[\.\.\., None\]",
         ),
         ({"images": np.zeros(())}, r"images have shape \(\), expected \[sample, height,"),
-        ({"images": np.full((2, 4, 4, 1), 1.5)}, r"images\[0\] has a pixel 1\.5, allowed are 0 to 1"),
+        ({"images": np.full((2, 4, 4, 1), 1.5)}, r"images\[0\] has a pixel of 1\.5, allowed are 0 to 1"),
         ({"images": np.zeros((2, 4, 4, 1), np.int64)}, r"images are int64, allowed are uint8, float32, float64"),
         ({"features": np.zeros(2)}, r"features have shape \(2,\), expected \[sample, feature\]"),
         ({"features": np.array([["a"], ["b"]])}, r"features are <U1, expected numbers"),
         (
             {"features": np.array([[1, np.nan], [2, 3]])},
-            r"features: 1 of 2 columns miss values, first column 1 \(nan in",
+            r"features: 1 of 2 columns lack values, first column 1 \(nan in",
         ),
         ({"tokens": np.zeros((2, 3))}, r"tokens are float64, expected integers"),
         ({"tokens": np.array([[-1], [2]])}, r"tokens hold -1, allowed are integers from 0"),

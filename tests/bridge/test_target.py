@@ -159,7 +159,7 @@ def test_a_pickled_network_is_refused_with_what_to_do(tmp_path):
     torch.save(build(SMALL), tmp_path / "model.pt")
     with pytest.raises(
         InputError,
-        match=r"model\.pt: holds a whole torch\.nn\.Module, .*; save its weights with torch\.save\(model\.state_dict",
+        match=r"model\.pt: contains a whole torch\.nn\.Module, .*; save its weights with torch\.save\(model",
     ):
         load_target(tmp_path / "model.pt", "resnet8")
 
@@ -347,7 +347,7 @@ def test_an_exported_program_must_be_named_and_whole(tmp_path):
         load_target(tmp_path / "model.pt2", "exported")
     with pytest.raises(InputError, match=r"none\.pt2: cannot be read: No such file or directory$"):
         load_target(tmp_path / "none.pt2", "exported")
-    with pytest.raises(InputError, match=r"model\.pt2: is cut short or no file of torch\.save"):
+    with pytest.raises(InputError, match=r"model\.pt2: is cut short or not a torch\.save file"):
         load_target(tmp_path / "model.pt2", "resnet18")
 
 
@@ -356,7 +356,7 @@ def test_a_challenge_s_file_in_place_of_the_target_is_recognised(tmp_path):
     pool = Pool(images(), np.zeros(count, np.int32), np.arange(count).astype(str), np.ones(count, np.int8))
     save_challenge(pool, tmp_path / "pub.pt", tmp_path / "priv.pt")
     with pytest.raises(
-        InputError, match=r"pub\.pt: holds the samples of a challenge \(__main__\.\w+\), expected the w"
+        InputError, match=r"pub\.pt: contains the samples of a challenge \(__main__\.\w+\), expected the w"
     ):
         load_target(tmp_path / "pub.pt")
 

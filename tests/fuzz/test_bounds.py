@@ -103,7 +103,7 @@ def test_labels_of_one_element_repeated(tmp_path: Path, count: int):
         tmp_path / "priv.pt",
         {"data.pkl": pickled(labels=tensor((count,)), ids=b"]", imgs=b"]"), "data/0": bytes(8)},
     )
-    refused(lambda: read_private(path), r"priv\.pt: .*its tensors repeat what is stored: they have \d+ bytes")
+    refused(lambda: read_private(path), r"priv\.pt: .*its tensors repeat stored bytes too often: they have \d+ bytes")
 
 
 def test_one_image_many_times_in_a_list(tmp_path: Path):
@@ -148,7 +148,7 @@ def test_weights_of_one_element_repeated(tmp_path: Path, width: int):
             "data/0": bytes(4),
         },
     )
-    refused(lambda: load_target(path, "mlp"), r"model\.pt: .*its tensors repeat what is stored")
+    refused(lambda: load_target(path, "mlp"), r"model\.pt: .*its tensors repeat stored bytes too often")
 
 
 def test_one_record_under_names_that_differ_by_case(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""PyTorch's core operators in JAX, by families."""
+"""PyTorch's core operators in JAX, with a module for each family."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +22,14 @@ PURE: dict[str, Callable[..., Any]] = {
     **reduction.OPERATORS,
     **shape.OPERATORS,
 }
-"""Functions of tensors and numbers, by the names of PyTorch's operators; `name.overload` where overloads differ."""
+"""Functions of tensors and numbers by the names of PyTorch's operators, as `name.overload` where overloads differ."""
 
 RANDOM: dict[str, Callable[..., Any]] = {**random.OPERATORS, **product.RANDOM}
-"""Functions that first take a random key."""
+"""Functions whose first argument is a random key."""
 
 COMPUTED: dict[str, Callable[..., Any]] = {
     **convolution.COMPUTED,
     **normalisation.COMPUTED,
     **product.COMPUTED,
 }
-"""Functions that first take how the network computes: its convolution, batch normalisation and product."""
+"""Functions whose first argument is a `Compute`: the network's convolution, batch normalisation and product."""

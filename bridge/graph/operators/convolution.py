@@ -1,4 +1,4 @@
-"""Convolutions, also transposed, in groups, dilated, and with one to three spatial axes."""
+"""Convolutions with one to three spatial axes, including transposed, grouped and dilated ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxmia.models import Compute
 
 _Conv = Callable[..., jax.Array]
 _LANES = 16
-"""Features that the kernels for CPUs compute at once."""
+"""Number of features that the CPU kernels compute at once."""
 
 
 def _convolution(
@@ -54,7 +54,7 @@ def _transposed(
     output_padding: Sequence[int],
     groups: int,
 ) -> jax.Array:
-    """The gradient of a convolution: one over the inputs with zeros between them, with the kernel turned around."""
+    """The input gradient of a convolution: a convolution of inputs with zeros between them by the flipped kernel."""
     spatial = inputs.ndim - 2
     strides, dilation = _each(strides, spatial), _each(dilation, spatial)
     # PyTorch keeps [in, out / groups, ...]; lax wants [..., in / groups, out].
@@ -89,7 +89,7 @@ def _forward(
     if depthwise:
         return _depthwise(inputs, weights, strides, pads, dilation)
     if len(strides) == 1:
-        # A row of images: the fast convolutions have two spatial axes.
+        # As images of one row, since the fast convolutions have two spatial axes.
         output = _forward(conv, inputs[:, None], weights[None], [1, *strides], [(0, 0), *pads], [1, *dilation], groups)
         return output.squeeze(1)
     if len(strides) == 2:
@@ -108,7 +108,7 @@ def _forward(
 
 
 def _spread(weights: jax.Array, dilation: list[int]) -> jax.Array:
-    """A kernel with zeros between its taps, which convolves as the dilated one does."""
+    """Inserts zeros between the taps of a kernel, which is then equivalent to the dilated one."""
     gaps = [(0, 0, gap - 1) for gap in dilation]
     return lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
 
@@ -121,9 +121,9 @@ def _in_groups(
     pads: list[tuple[int, int]],
     groups: int,
 ) -> jax.Array:
-    """Convolves groups one after another, narrow ones several at once by a kernel with zeros between them.
+    """Convolves groups one after another, or several narrow ones at once by a block-diagonal kernel.
 
-    A convolution with groups is slow in XLA on a CPU, most of all under `vmap`.
+    A grouped convolution is slow in XLA on a CPU, above all under `vmap`.
     """
     if groups == 1:
         return conv(inputs, weights, strides, pads)
@@ -141,7 +141,7 @@ def _in_groups(
 def _depthwise(
     inputs: jax.Array, weights: jax.Array, strides: list[int], pads: list[tuple[int, int]], dilation: list[int]
 ) -> jax.Array:
-    """One kernel for each channel: a sum of shifted inputs, which stays element by element under `vmap`."""
+    """Convolves each channel with its own kernel, as a sum of shifted inputs, which stays element-wise under `vmap`."""
     *taps, _, channels = weights.shape
     padded = jnp.pad(inputs, [(0, 0), *pads, (0, 0)])
     lengths = [
@@ -167,9 +167,9 @@ def _places(taps: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _each(values: Sequence[int], count: int) -> list[int]:
-    """One number for each spatial axis; PyTorch may give one for all."""
+    """Expands numbers to one for each spatial axis, since PyTorch may give one for all."""
     return list(values) if len(values) == count else list(values) * count
 
 
 COMPUTED: dict[str, Callable[..., Any]] = {"convolution": _convolution}
-"""JAX's functions by the names of PyTorch's operators; each first takes how the network computes."""
+"""JAX functions by the names of PyTorch's operators; the first argument of each is a `Compute`."""

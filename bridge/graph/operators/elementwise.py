@@ -1,4 +1,4 @@
-"""Operators that compute element by element."""
+"""Element-wise operators."""
 
 import operator
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from bridge.graph.tensor import Tensor, common_dtype, elementwise, promoted
 
 
 def _unary(function: Callable[..., jax.Array]) -> Callable[..., Tensor]:
-    """An operator whose result is a float, also for integers."""
+    """Makes an operator whose result is a float, for integers too."""
     return elementwise(lambda value, *rest, **options: function(_floating(value), *rest, **options))
 
 
@@ -20,7 +20,7 @@ def _floating(value: jax.Array) -> jax.Array:
 
 
 def _binary(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """An operator on two tensors, or a tensor and a number; on two numbers, such as sizes, it is plain Python."""
+    """Makes an operator on two tensors, or a tensor and a number; two numbers, such as sizes, give a Python number."""
     return elementwise(promoted(function))
 
 
@@ -99,7 +99,7 @@ def _masked_fill(value: jax.Array, mask: jax.Array, filler: Any) -> jax.Array:
 
 
 def _cast(value: jax.Array, dtype: Any = None, **_: Any) -> jax.Array:
-    """Casts to another kind; a float stays in the type that the network computes in."""
+    """Casts between kinds of types; a float keeps the type that the network computes in."""
     both_floats = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.issubdtype(value.dtype, dtype.kind)
     return value if dtype is None or both_floats else value.astype(dtype)
 
@@ -188,4 +188,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **{name: elementwise(function) for name, function in _KEEPING.items()},
     **{name: _binary(function) for name, function in _BINARY.items()},
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""

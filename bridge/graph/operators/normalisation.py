@@ -1,4 +1,4 @@
-"""Normalisation over the batch, a layer or groups of channels; computed in float32 whatever the network computes in."""
+"""Batch, layer, RMS and group normalisation, computed in float32 whatever the network's compute type."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def _batch_norm_training(
     momentum: float,
     epsilon: float,
 ) -> list[Tensor | None]:
-    """Normalises by the batch's statistics and moves the running ones, the variance by the unbiased variance."""
+    """Normalises by the batch's statistics and updates the running ones, the variance with the unbiased variance."""
     if not training:
         return [*_batch_norm_trained(value, weight, bias, mean, var, momentum, epsilon), mean, var]
     output, batch_mean, batch_var = _by_batch(compute, value, weight, bias, epsilon)
@@ -45,7 +45,7 @@ def _batch_norm_alone(
     momentum: float,
     epsilon: float,
 ) -> list[Tensor | None]:
-    """Normalises by the batch's statistics where no running ones are kept."""
+    """Normalises by the batch's statistics, for layers without running ones."""
     return [_by_batch(compute, value, weight, bias, epsilon)[0], None, None]
 
 
@@ -120,7 +120,7 @@ def _group_norm(
 
 
 def _standardised(array: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    """Float32 values of mean 0 and variance 1 over the axes."""
+    """Standardises values to mean 0 and variance 1 over the axes, in float32."""
     wide = array.astype(jnp.float32)
     centred = wide - wide.mean(axes, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + epsilon)
@@ -144,10 +144,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "native_group_norm": _group_norm,
     "native_layer_norm": _layer_norm,
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""
 
 COMPUTED: dict[str, Callable[..., Any]] = {
     "_native_batch_norm_legit.no_stats": _batch_norm_alone,
     "_native_batch_norm_legit_functional": _batch_norm_training,
 }
-"""The same for operators that first take how the network computes."""
+"""The same for functions whose first argument is a `Compute`."""

@@ -21,7 +21,7 @@ def _max_pool(
     dilation: _Sizes = 1,
     ceil_mode: bool = False,
 ) -> list[Tensor | None]:
-    """Largest values of windows. The places of these, which only unpooling would need, are not computed."""
+    """Maxima of windows. Their indices, which only unpooling would need, are not computed."""
     spatial = value.ndim - 2
     window, dilation = _each(window, spatial), _each(dilation, spatial)
     strides = _each(strides or window, spatial)
@@ -58,7 +58,7 @@ def _avg_pool(
     total = _window_sums(inputs, window, strides, pads)
     if divisor_override:
         return Tensor(total / divisor_override, order)
-    # The padding that is counted ends where PyTorch's own ends; what ceil_mode adds behind it never counts.
+    # Counted padding ends where PyTorch's own ends; what ceil_mode adds after it never counts.
     margin = padding if count_include_pad else [0] * spatial
     counted = np.pad(np.ones(sizes, np.float32), [(pad, pad) for pad in margin], constant_values=1)
     outer = [(low - pad, high - pad) for (low, high), pad in zip(pads, margin, strict=True)]
@@ -97,7 +97,7 @@ def _pads(
 
 
 def _adaptive_avg(value: Tensor, sizes: _Sizes) -> Tensor:
-    """Means of as many windows as asked for, which share the axis as evenly as whole numbers allow."""
+    """Means of the requested number of windows, which divide the axis as evenly as possible."""
     inputs, order = _images(value)
     spatial = value.ndim - 2
     asked = [size or own for size, own in zip(_each(sizes, spatial), inputs.shape[1:-1], strict=True)]
@@ -147,14 +147,14 @@ def _resize(kind: str) -> Callable[..., Tensor]:
 
 
 def _interpolation(kind: str, size: int, count: int, ratio: float, align_corners: bool) -> np.ndarray:
-    """Weights `[count, size]` with which the new places of an axis are made of the old ones.
+    """Weights `[count, size]` of interpolation along an axis.
 
     Args:
         kind: As in `_resize`.
-        size: Number of old places.
-        count: Number of new places.
-        ratio: Old places to a new one.
-        align_corners: Whether the first and last places of both coincide.
+        size: Length of the axis before.
+        count: Length of the axis after.
+        ratio: Distance between two points after, in points before.
+        align_corners: Whether the first and last points before and after coincide.
     """
     place = np.arange(count)
     if kind.startswith("nearest"):
@@ -230,4 +230,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "upsample_nearest1d.vec": _resize("nearest"),
     "upsample_nearest2d.vec": _resize("nearest"),
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""

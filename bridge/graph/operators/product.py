@@ -1,4 +1,4 @@
-"""Products of matrices, attention, and rows of tables."""
+"""Matrix products, attention and embeddings."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxmia.models import Compute
 
 
 def _linear(compute: Compute, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiplies the last axis by `weight` `[out, in]`, wherever the other axes are stored."""
+    """Multiplies the last axis by `weight` `[out, in]`, in whatever order the other axes are stored."""
     last = value.ndim - 1
     order = (*(axis for axis in value.order if axis != last), last)
     dtype = common_dtype((value.array, weight.array))
@@ -38,7 +38,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> jax.Array:
-    """Rows of a table; the row `padding_index` gets no gradient."""
+    """Looks up rows of a table; the row `padding_index` gets no gradient."""
     if padding_index >= 0:
         frozen = jnp.arange(len(table)) == padding_index
         table = jnp.where(frozen[:, None], jax.lax.stop_gradient(table), table)
@@ -56,7 +56,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Scaled dot-product attention; a boolean mask is True where attention may go."""
+    """Scaled dot-product attention; a boolean mask is True for keys that a query may attend to."""
     left, right, content = plain(query), plain(keys), plain(values)
     if enable_gqa:
         right, content = (jnp.repeat(part, left.shape[-3] // part.shape[-3], axis=-3) for part in (right, content))
@@ -69,7 +69,7 @@ def _attention(
         given = plain(mask)
         given = given.reshape((1,) * (scores.ndim - given.ndim) + given.shape)
         scores = jnp.where(given, scores, -jnp.inf) if given.dtype == jnp.bool_ else scores + given
-    # A row that may attend to nothing gives zeros rather than NaN, as PyTorch's does.
+    # As in PyTorch, a query that may attend to nothing gives zeros rather than NaN.
     nothing = jnp.isneginf(scores).all(-1, keepdims=True)
     shares = jnp.where(nothing, 0.0, jax.nn.softmax(jnp.where(nothing, 0.0, scores), axis=-1)).astype(content.dtype)
     return tensor(jnp.einsum("...qk,...kc->...qc", dropout(key, shares, dropout_p), content))
@@ -89,10 +89,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "mm": in_order(_matmul),
     "mv": in_order(_matmul),
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""
 
 COMPUTED: dict[str, Callable[..., Any]] = {"linear": _linear}
-"""The same for operators that first take how the network computes."""
+"""The same for functions whose first argument is a `Compute`."""
 
 RANDOM: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _attention}
-"""The same for operators that first take a random key."""
+"""The same for functions whose first argument is a random key."""

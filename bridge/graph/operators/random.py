@@ -1,4 +1,4 @@
-"""Operators that draw random numbers; each takes a key first."""
+"""Operators that draw random numbers; the first argument of each is a random key."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from bridge.graph.tensor import Tensor, tensor
 
 
 def dropout(key: jax.Array, array: jax.Array, share: float) -> jax.Array:
-    """Sets a share of the values to zero and scales up the others, so that the mean stays."""
+    """Sets a fraction of the values to zero and scales up the others, which keeps the mean."""
     if share == 0:
         return array
     if share == 1:
@@ -25,7 +25,7 @@ def _native_dropout(key: jax.Array, value: Tensor, share: float, train: bool | N
 
 
 def _bernoulli(key: jax.Array, value: Tensor, chance: float | Tensor | None = None) -> Tensor:
-    """Ones with the chance given, or with the tensor's values as chances."""
+    """Draws ones with the given probability, or with the tensor's values as probabilities."""
     odds = value.array if chance is None else chance.array if isinstance(chance, Tensor) else chance
     return Tensor(jax.random.bernoulli(key, odds, value.array.shape).astype(value.array.dtype), value.order)
 
@@ -62,4 +62,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "randn_like": _like(jax.random.normal),
     "uniform": _uniform,
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""

@@ -12,7 +12,7 @@ _Axes = int | Sequence[int] | None
 
 
 def _reduction(function: Callable[..., jax.Array]) -> Callable[..., Tensor]:
-    """A reduction over the axes given, or all, that leaves the others in the order in which they are stored."""
+    """Makes a reduction over the given axes, or all, that keeps the storage order of the others."""
 
     def reduced(value: Tensor, axes: _Axes = None, keepdim: bool = False, **options: Any) -> Tensor:
         options.pop("dtype", None)
@@ -28,7 +28,7 @@ def _reduction(function: Callable[..., jax.Array]) -> Callable[..., Tensor]:
 
 
 def _wide(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Sums integers as they are, and half-precision floats in float32."""
+    """Makes a reduction compute half-precision floats in float32, and integers as they are."""
 
     def computed(array: jax.Array, axes: tuple[int, ...], keepdims: bool, **options: Any) -> jax.Array:
         if array.dtype == jnp.bool_:
@@ -73,7 +73,8 @@ def _softmax(value: Tensor, axis: int, half_to_float: bool = False, *, log: bool
 
 
 def _extreme(pick: Callable[..., jax.Array]) -> Callable[..., list[jax.Array]]:
-    """The largest or smallest values along an axis and their places; the gradient goes to the first of equal ones."""
+    """Makes an operator that returns the extreme values along an axis and their indices; of ties, the first gets the
+    gradient."""
 
     def extreme(array: jax.Array, axis: int, keepdim: bool = False) -> list[jax.Array]:
         place = pick(array, axis=axis, keepdims=True)
@@ -126,4 +127,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "var": _var,
     "var_mean": _var_mean,
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""

@@ -1,4 +1,4 @@
-"""Operators that move, select, join or make values."""
+"""Operators that move, select, join or create values."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from bridge.graph.tensor import Tensor, common_dtype, in_order, stored, tensor
 
 
 def _permute(value: Tensor, axes: Sequence[int]) -> Tensor:
-    """Moves no data: only the order of the axes is another."""
+    """Permutes the axes without moving data, by changing their recorded order."""
     axes = [axis % value.ndim for axis in axes]
     return Tensor(value.array, tuple(axes.index(axis) for axis in value.order))
 
@@ -61,7 +61,7 @@ def _select(value: Tensor, axis: int, index: int) -> Tensor:
 
 
 def _cat(values: Sequence[Tensor], axis: int = 0) -> Tensor:
-    # PyTorch lets an empty list of numbers stand beside tensors of any rank.
+    # PyTorch accepts an empty one-dimensional tensor next to tensors of any rank.
     values = [value for value in values if value.shape != (0,)] or list(values)
     order = max(values, key=lambda value: value.array.size).order
     dtype = common_dtype([value.array for value in values])
@@ -241,4 +241,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "zeros": _of_shape(0),
     "zeros_like": _like(0),
 }
-"""JAX's functions by the names of PyTorch's operators."""
+"""JAX functions by the names of PyTorch's operators."""
