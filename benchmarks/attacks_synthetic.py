@@ -1,8 +1,8 @@
-"""Every attack on margins drawn from known distributions, beside `auto` and the likelihood ratio that knows everything.
+"""Compares all attacks and `auto` with the true likelihood ratio, on margins drawn from known distributions.
 
     python benchmarks/attacks_synthetic.py
 
-About fifteen minutes on two busy cores. Writes `benchmarks/results/attacks_synthetic.json` and its table in Markdown.
+It takes about fifteen minutes on two busy cores and writes `benchmarks/results/attacks_synthetic.json` and `.md`.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -34,19 +35,19 @@ AUTO_TARGETS = 12
 
 @dataclass(frozen=True)
 class World:
-    """How margins come about.
+    """Distribution from which margins are drawn.
 
-    `phi = location + gap * member + spread * (shrink if member else 1) * noise`, the views' noise correlated; the
-    target's own is `stretch * (location + kept * gap * member + ...) + shift`.
+    Shadows have `phi = location + gap * member + spread * (shrink if member else 1) * noise`, with noise that is
+    correlated over views; the target has `stretch * (location + kept * gap * member + ...) + shift`.
 
     Attributes:
         spreads: Draws the spread of each sample.
-        gaps: Draws the gap of each sample in spreads, given how hard it is (0 to 1).
-        shrink: IN spread over OUT spread.
-        freedom: Of the noise, a multivariate Student t; infinite for Gaussian.
-        stretch: Of the target.
-        kept: Share of the gap that the target has.
-        shift: Of the target, in nats.
+        gaps: Draws the gap of each sample in spreads, given its difficulty (0 to 1).
+        shrink: Ratio of the IN spread to the OUT spread.
+        freedom: Degrees of freedom of the noise, a multivariate Student t; infinite for Gaussian noise.
+        stretch: Scale of the target's margins relative to the shadows'.
+        kept: Fraction of the gap that the target has.
+        shift: Shift of the target's margins, in nats.
     """
 
     spreads: Callable[[np.random.Generator, int], np.ndarray]
@@ -80,7 +81,7 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Draw:
-    """Evidence, the target's membership and the true log-likelihood ratio, the last two `[sample]`."""
+    """Evidence, the target's membership `[sample]` and the true log-likelihood ratio `[sample]`."""
 
     evidence: Evidence
     members: np.ndarray
@@ -88,7 +89,7 @@ class Draw:
 
 
 def draw(world: World, models: int, seed: int) -> Draw:
-    """One challenge, on the samples that have a model on both sides (what most attacks need)."""
+    """Draws a challenge, restricted to samples with IN and OUT models, which most attacks need."""
     rng = np.random.default_rng(seed)
     member = rng.random((models + 1, SAMPLES)) < 0.5
     others = member[1:]
@@ -113,7 +114,7 @@ def draw(world: World, models: int, seed: int) -> Draw:
 
 
 def log_density(phi: np.ndarray, center: np.ndarray, spread: np.ndarray, freedom: float) -> np.ndarray:
-    """Of the views together, multivariate Gaussian or Student t with equal correlations, `[sample]`."""
+    """Joint log-density of the views, multivariate Gaussian or Student t with equal correlations, `[sample]`."""
     covariance = np.full((VIEWS, VIEWS), CORRELATION) + (1 - CORRELATION) * np.eye(VIEWS)
     x = (phi - center) / spread
     distance = np.einsum("vn,vw,wn->n", x, np.linalg.inv(covariance), x)
@@ -124,7 +125,7 @@ def log_density(phi: np.ndarray, center: np.ndarray, spread: np.ndarray, freedom
 
 
 def measure(world: World, models: int, menu: list[Attack]) -> dict[str, list[list[float]]]:
-    """TPRs `[repeat][fpr]` by attack, with `auto` and `oracle`; and what auto chose, by repeat."""
+    """TPRs `[repeat][fpr]` of each attack, `auto` and `oracle`, and the attack that `auto` selected in each repeat."""
     result: dict[str, list] = {}
     for repeat in range(REPEATS):
         drawn = draw(world, models, seed=1000 * repeat + models)
@@ -139,7 +140,7 @@ def measure(world: World, models: int, menu: list[Attack]) -> dict[str, list[lis
 
 
 def table(results: dict[str, dict[int, dict[str, list]]]) -> str:
-    """Mean TPR in percent with its standard error over repeats, one table a world and FPR."""
+    """Formats mean TPRs in percent with their standard errors over repeats, one table per distribution and FPR."""
     lines: list[str] = []
     for world, by_models in results.items():
         for index, fpr in enumerate(FPRS):
@@ -152,8 +153,19 @@ def table(results: dict[str, dict[int, dict[str, list]]]) -> str:
                     shown = [f"{cell.mean():.2f} ± {cell.std(ddof=1) / np.sqrt(len(cell)):.2f}" for cell in cells]
                     lines.append(f"| {name} | " + " | ".join(shown) + " |")
         chosen = [f"at {models}: {', '.join(sorted(set(found['chosen'])))}" for models, found in by_models.items()]
-        lines += ["", f"`auto` chose {'; '.join(chosen)}."]
+        lines += ["", f"`auto` selected {'; '.join(chosen)}."]
     return "\n".join(lines)
+
+
+def page(results: dict[str, dict[int, dict[str, list]]], origin: dict[str, Any]) -> str:
+    """Formats the results as Markdown."""
+    return (
+        "# Attacks on synthetic margins\n\n"
+        f"{origin['samples']} samples, {origin['views']} views, mean of {origin['repeats']} repeats ± its standard\n"
+        f"error. `auto` selects at 5 % FPR on at most {origin['auto_targets']} pseudo-targets; `oracle` is the true\n"
+        f"likelihood ratio. Made by `benchmarks/attacks_synthetic.py` at commit {origin['commit']} on\n"
+        f"{origin['device']}, in {origin['seconds']} s.\n" + table(results) + "\n"
+    )
 
 
 def main() -> None:
@@ -174,13 +186,7 @@ def main() -> None:
         "fprs": FPRS,
     }
     write_text(RESULTS / "attacks_synthetic.json", json.dumps({"origin": origin, "tpr": results}) + "\n")
-    about = (
-        "# Attacks on synthetic margins\n\n"
-        f"{SAMPLES} samples, {VIEWS} views, mean of {REPEATS} repeats ± its standard error. `auto` chose at 5 % FPR\n"
-        f"from at most {AUTO_TARGETS} pseudo-targets; `oracle` is the true likelihood ratio. Made by\n"
-        f"`benchmarks/attacks_synthetic.py` at commit {begun_at} on {processor()}\nin {origin['seconds']} s.\n"
-    )
-    write_text(RESULTS / "attacks_synthetic.md", about + table(results) + "\n")
+    write_text(RESULTS / "attacks_synthetic.md", page(results, origin))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python -m benchmarks.candidates report
 
 `train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
-`benchmarks/results/statistics_cpu.md`. Four recipes, from little leakage to overfitted, each with its own shadows on
-several draws of photographs.
+`benchmarks/results/statistics_cpu.md`. There are four recipes, from little leakage to overfitted, each with its own
+shadows on several draws of photographs.
 """
 
 import logging
@@ -49,12 +49,12 @@ logger = logging.getLogger(__name__)
 OUT = Path("runs/statistics")
 RESULTS = Path(__file__).parent / "results/statistics_cpu.md"
 SEEDS = (4101, 4102)
-"""Of the photographs, masks and weights."""
+"""Seeds of the photographs, masks and weights."""
 
 SHADOWS = 40
 TARGETS = 10
 COUNTS = (1, 2, 18)
-"""Views: the identity, its mirror image, and both moved by one pixel in the eight directions."""
+"""Views: the identity, the mirror image, and both shifted by one pixel in the eight directions."""
 
 FPR = 0.05
 SAMPLES = 2400
@@ -75,7 +75,7 @@ def margins_path(out: Path, recipe: str, seed: int) -> Path:
 
 
 def train(out: Path, images: Path, recipe: str, seed: int) -> None:
-    """Trains the shadows of one recipe on one draw of photographs, and keeps their margins."""
+    """Trains the shadows of one recipe on one draw of photographs, and saves their margins."""
     pool, _ = make_pool(images, SAMPLES, 0, 28, seed)
     started = time.perf_counter()
     shadows = train_shadows(
@@ -97,7 +97,7 @@ def train(out: Path, images: Path, recipe: str, seed: int) -> None:
 
 @dataclass(frozen=True)
 class TrimmedBase:
-    """`log p - log pbar` with the 20 % trimmed mean over all models for `pbar`, as Privacy Meter takes it for RMIA."""
+    """`log p - log pbar` with the 20 % trimmed mean over all models as `pbar`, as in Privacy Meter's RMIA."""
 
     temperature: float = 2.0
 
@@ -113,7 +113,7 @@ class TrimmedBase:
 
 @dataclass(frozen=True)
 class VotingRmia:
-    """RMIA whose views vote by majority, as published; ties are broken by the mean share."""
+    """RMIA whose views vote by majority, as published; ties are broken by the mean fraction."""
 
     name: str = "voting-rmia"
 
@@ -137,7 +137,7 @@ COMPARISONS: tuple[tuple[str, Attack | str, Attack | str], ...] = (
     ("BASE: temperature 3 against 1", Base(None, 3.0, "fisher"), Base(views="fisher")),
     ("BASE: trimmed against plain mean, temperature 1", TrimmedBase(1.0), Base(views="fisher")),
     ("BASE: trimmed against plain mean, temperature 2", TrimmedBase(2.0), Base(None, 2.0, "fisher")),
-    ("RMIA: majority vote against mean share", VotingRmia(), Rmia()),
+    ("RMIA: majority vote against mean fraction", VotingRmia(), Rmia()),
     ("Offline slope .95 against .8", Base(0.95, 2.0, "fisher"), Base(0.8, 2.0, "fisher")),
     ("Offline slope .95 against .3", Base(0.95, 2.0, "fisher"), Base(0.3, 2.0, "fisher")),
     ("LiRA: `tied-shrunk` against `tied`", LiraOnline("tied-shrunk", "fisher"), LiraOnline("tied", "fisher")),
@@ -146,7 +146,7 @@ COMPARISONS: tuple[tuple[str, Attack | str, Attack | str], ...] = (
     ("`auto` against `auto` over plain means", AUTO, AUTO_BEFORE),
     ("linear combination against `auto`", LINEAR, AUTO),
 )
-"""What is tried, and what it is held against."""
+"""Title of each comparison, the candidate, and what it is compared with."""
 
 _IN_AUTO = (
     Margin(),
@@ -178,14 +178,14 @@ Figures = dict[str, np.ndarray]
 
 
 def evidence_of(path: Path, count: int) -> Evidence:
-    """The shadows in their first `count` views; the target is of no account."""
+    """Evidence of the shadows in their first `count` views; its target is not used."""
     arrays = load_npz(path)
     phi = arrays["phi"][:, :count]
     return Evidence(phi[0], phi, arrays["mask"], arrays["labels"])
 
 
 def compare(evidence: Evidence) -> Figures:
-    """Plays every candidate against some of the shadows; `auto` and the linear combination are chosen on the others."""
+    """Applies every candidate to some shadows as pseudo-targets; the other ones select `auto` and the combination."""
     attacks = {attack.name: attack for _, *pair in COMPARISONS for attack in pair if not isinstance(attack, str)}
     attacks |= {attack.name: attack for attack in (*_IN_AUTO, *_IN_AUTO_BEFORE)}
     names = list(attacks)
@@ -221,7 +221,7 @@ def _chosen_on_the_others(trials: list[_Trial], candidates: list[int]) -> np.nda
 
 
 def _combined_on_the_others(trials: list[_Trial], candidates: list[int]) -> np.ndarray:
-    """A logistic regression over normal scores of the ranks."""
+    """Combines the candidates by a logistic regression on the normal scores of their ranks."""
     scores = [norm.ppf(trial.ranks[candidates] * (1 - 1 / trial.ranks.shape[1])).T for trial in trials]
     found = []
     for index, trial in enumerate(trials):
@@ -235,7 +235,7 @@ def _combined_on_the_others(trials: list[_Trial], candidates: list[int]) -> np.n
 
 
 def report(out: Path) -> str:
-    """The tables, in Markdown."""
+    """Formats the comparison as Markdown tables."""
     began, commit_ = time.monotonic(), commit()
     lines: list[str] = []
     for count in COUNTS:
@@ -259,12 +259,11 @@ def report(out: Path) -> str:
     about = [
         "# Candidates for the catalogue",
         "",
-        f"{SAMPLES:,} photographs at {SIDE}x{SIDE}, {SHADOWS} shadows (`cnn` of width 16) a recipe and draw of "
-        f"photographs, {TARGETS} of which play the target in turn. Paired differences in points of a hundred, with "
-        "their standard error over pseudo-targets; those of one draw share shadows and photographs, which it does not "
-        "hold. "
-        "A comparison of two that are the same with one view is 0 there. `auto` and the linear combination (logistic "
-        "regression over ranks) are chosen on the other pseudo-targets.",
+        f"{SAMPLES:,} photographs at {SIDE}x{SIDE}, with {SHADOWS} shadows (`cnn` of width 16) for each recipe and "
+        f"draw of photographs, {TARGETS} of which serve as pseudo-targets. Paired differences in percentage points, "
+        "with their standard error over pseudo-targets; it does not include the chance in shadows and photographs, "
+        "which those of one draw share. The difference of two attacks that are the same with one view is 0 there. "
+        "`auto` and the linear combination (logistic regression over ranks) are selected on the other pseudo-targets.",
         "",
         f"Sets (recipe and seed): {', '.join(sets)}. Trained in {seconds:,.0f} s, compared in "
         f"{time.monotonic() - began:,.0f} s on {processor()}, shared with other work; {versions}; commit {commit_}. "
@@ -291,7 +290,7 @@ def _levels(by_recipe: dict[str, Figures], column: int) -> list[str]:
 
 
 def main() -> None:
-    """Parses the command line and does one of the two."""
+    """Parses the command line, and trains or reports."""
     sets = [(recipe, seed) for seed in SEEDS for recipe in RECIPES]
     train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 

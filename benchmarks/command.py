@@ -1,4 +1,4 @@
-"""The command line of benchmarks that train sets of margins one after the other, and report on those that are there."""
+"""Command line of benchmarks that train sets of margins one after the other, and report on the existing ones."""
 
 import argparse
 import logging
@@ -24,22 +24,22 @@ def train_or_report(
     train: Callable[..., None],
     report: Callable[[Path], str],
 ) -> None:
-    """Parses the command line, and trains the sets that are missing or writes the report.
+    """Parses the command line, and trains the missing sets or writes the report.
 
     Args:
         about: Description of the benchmark.
-        out: Folder of the margins unless another is given.
+        out: Default folder of the margins.
         results: File of the report.
-        sets: What tells one set from another; a tuple each.
-        margins_path: File of a set, `margins_path(out, *set)`.
-        train: Makes that file, `train(out, images, *set)`.
-        report: The report on a folder, in Markdown.
+        sets: Parameters of each set.
+        margins_path: Returns the file of a set, called as `margins_path(out, *set)`.
+        train: Writes that file, called as `train(out, images, *set)`.
+        report: Formats the report on a folder as Markdown.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "report"))
     parser.add_argument("--out", type=Path, default=out, help="folder of the margins")
     parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training; a set that was begun is finished")
+    parser.add_argument("--minutes", type=float, default=9.0, help="training time, after which no new set is started")
     options = parser.parse_args()
     show_messages(logging.INFO)
     if options.what == "report":

@@ -4,8 +4,8 @@
     python -m benchmarks.hidden_recipes report
 
 `train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
-`benchmarks/results/hidden_recipes_cpu.md`. Every recipe of a grid trains several targets, whose public members are the
-known ones. It is to be found among all recipes of the grid with four models of each.
+`benchmarks/results/hidden_recipes_cpu.md`. Several targets are trained by each recipe of a grid, on the known public
+members. A search has to find the recipe of a target among all recipes of the grid, with four models of each.
 """
 
 import logging
@@ -40,13 +40,13 @@ SIDE = 12
 PUBLIC, PRIVATE = 600, 600
 MEAN, STD = (0.47,), (0.25,)
 SEEDS = (5101, 5102)
-"""Of the photographs; masks and weights of the models follow from them."""
+"""Seeds of the photographs; masks and weights of the models follow from them."""
 
 MODELS = 4
-"""Models of each recipe in a search."""
+"""Number of models of each recipe in a search."""
 
 FEW = 20
-"""Members, or non-members, below which a class is not compared on its own."""
+"""Smallest number of members and of non-members with which a class is compared separately."""
 
 TARGETS = 2
 """Number of further models of each recipe that serve as targets."""
@@ -71,7 +71,7 @@ def margins_path(out: Path, seed: int, kind: str) -> Path:
 
 
 def train(out: Path, images: Path, seed: int, kind: str) -> None:
-    """Trains the models of all recipes on one draw of photographs, and keeps their margins."""
+    """Trains the models of all recipes on one draw of photographs, and saves their margins."""
     pool, _ = make_pool(images, PUBLIC, PRIVATE, 28, seed)
     setup = shadow_setup(
         pool, GRID[0], Preprocessing(SIDE, MEAN, STD), int(pool.labels.max()) + 1, views=(View(),), seed=seed
@@ -109,11 +109,11 @@ class Set:
     """Margins of all recipes' models on the public samples of one draw of photographs.
 
     Attributes:
-        members: Whether a sample is told to be a member, bool `[sample]`.
+        members: Whether a sample is a member, as far as the attacker knows, bool `[sample]`.
         labels: Classes, int `[sample]`.
-        fixed: Margins of models that take all of that as told, `[recipe, model, sample]`.
-        random: Margins of models whose members are drawn, `[recipe, model, sample]`.
-        mask: Masks of these, bool `[model, sample]`.
+        fixed: Margins of models trained on exactly these members, `[recipe, model, sample]`.
+        random: Margins of models with random masks, `[recipe, model, sample]`.
+        mask: The random masks, bool `[model, sample]`.
     """
 
     members: np.ndarray
@@ -138,7 +138,7 @@ def read_set(out: Path, seed: int) -> Set:
 def by_distributions(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
     """Energy score of Wasserstein-1 distances between the margins of members, and of non-members, class by class.
 
-    Classes with few members or few non-members are taken together.
+    Classes with few members or few non-members are pooled.
     """
     few = [
         label
@@ -165,12 +165,12 @@ def by_distributions(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.nda
 
 
 def by_sample(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
-    """Energy score of mean absolute differences on the very same samples, as `jaxmia match` takes it."""
+    """Energy score of mean absolute differences sample by sample, as in `jaxmia match`."""
     return likeness(target, one.members, phi, mask, np.zeros_like(mask)).energy_score
 
 
 def by_student(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
-    """Mean surprise under Student's predictive distribution of each sample, its variance shrunk to the side's mean."""
+    """Mean negative log-density under each sample's Student distribution, with variances shrunk to their mean."""
     del mask
     models = len(phi)
     center, sum_sq = phi.mean(0), phi.var(0) * models
@@ -182,15 +182,15 @@ def by_student(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) 
 
 METHODS: dict[str, tuple[str, Callable[..., float]]] = {
     "distributions, random members": ("random", by_distributions),
-    "distributions, told members": ("fixed", by_distributions),
+    "distributions, fixed members": ("fixed", by_distributions),
     "sample by sample, random members": ("random", by_sample),
-    "sample by sample, told members": ("fixed", by_sample),
-    "Student by sample, told members": ("fixed", by_student),
+    "sample by sample, fixed members": ("fixed", by_sample),
+    "Student by sample, fixed members": ("fixed", by_student),
 }
 
 
 def search(one: Set, method: str, recipe: int, model: int) -> int:
-    """The recipe that a method finds where a model of `recipe` is the target, by other models' numbers."""
+    """Returns the recipe that a method finds if a model of `recipe` is the target, with models of other numbers."""
     kind, score = METHODS[method]
     rows = [number for number in range(MODELS + 1) if number != model][:MODELS]
     phi, mask = (one.fixed[:, rows], np.tile(one.members, (MODELS, 1))) if kind == "fixed" else (one.random, one.mask)
@@ -198,7 +198,7 @@ def search(one: Set, method: str, recipe: int, model: int) -> int:
 
 
 def report(out: Path) -> str:
-    """The table, in Markdown."""
+    """Formats the results as a Markdown table."""
     seeds = [seed for seed in SEEDS if all(margins_path(out, seed, kind).exists() for kind in ("fixed", "random"))]
     sets = [read_set(out, seed) for seed in seeds]
     true = np.tile(np.repeat(np.arange(len(GRID)), MODELS + TARGETS), len(sets))
@@ -234,12 +234,13 @@ def report(out: Path) -> str:
     about = (
         f"{PUBLIC + PRIVATE:,} photographs at {SIDE}x{SIDE}, {PUBLIC} of them public, `cnn` of width 16; {len(GRID)} "
         "recipes (12 or 24 epochs, learning rate .03 or .1, label smoothing 0 or .1; no augmentation, flips, crops or "
-        f"both), {MODELS} models of each in a search. Each recipe hides behind {MODELS + TARGETS} targets a draw of "
-        f"photographs ({len(seeds)} draws, {len(true)} searches by each method): models of it that were trained on the "
-        "told members. Shares that are right, in percent; the gain over the first with its standard error over recipes."
+        f"both), {MODELS} models of each in a search. For each recipe and draw of photographs there are "
+        f"{MODELS + TARGETS} targets, which are models of this recipe trained on the public members ({len(seeds)} "
+        f"{'draw' if len(seeds) == 1 else 'draws'}, {len(true)} searches by each method). Percentage of searches that "
+        "find the recipe or the value of a field; the gain is over the first row, with its standard error over recipes."
     )
     made = (
-        f"Seeds {', '.join(map(str, seeds))}; trained in {seconds:,.0f} s on {processor()}, shared with other work; "
+        f"Seeds: {', '.join(map(str, seeds))}. Trained in {seconds:,.0f} s on {processor()}, shared with other work; "
         f"commit {commit()}. Made by `python -m benchmarks.hidden_recipes`."
     )
     head = (
@@ -254,7 +255,7 @@ def _field(recipe: Recipe, name: str) -> str:
 
 
 def main() -> None:
-    """Parses the command line and does one of the two."""
+    """Parses the command line, and trains or reports."""
     sets = [(seed, kind) for seed in SEEDS for kind in ("fixed", "random")]
     train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 

@@ -1,10 +1,10 @@
-"""Makes `pub.pt`, `priv.pt` and `truth.csv` of a challenge from given images; trains nothing.
+"""Writes `pub.pt`, `priv.pt` and `truth.csv` of a challenge from given images; trains nothing.
 
     python benchmarks/make_challenge.py --images images.npz --public 14000 --private 14000 --out runs/challenge
 
-`images.npz` holds `labels [sample]` and either `images`, uint8 `[sample, height, width, channel]`, or JPEG or PNG files
-one after the other in `bytes`, the n-th at `offsets[n]:offsets[n + 1]`. Larger images are cut to their centre. Half of
-the samples of each file are members, drawn at random; a target is to be trained on those alone.
+`images.npz` contains `labels [sample]` and either `images`, uint8 `[sample, height, width, channel]`, or JPEG or PNG
+files one after the other in `bytes`, the n-th at `offsets[n]:offsets[n + 1]`. Larger images are cropped to their
+centre. Half of the samples of each file, drawn at random, are members, on which alone a target is to be trained.
 14,000 + 14,000 images take about eight seconds on two CPU cores.
 """
 
@@ -21,7 +21,7 @@ from jaxmia.files import load_npz
 
 
 def read_images(path: Path, chosen: np.ndarray, size: int) -> np.ndarray:
-    """The chosen images, cut to the central square; uint8 `[sample, height, width, channel]`."""
+    """Reads the chosen images, cropped to the central square; uint8 `[sample, height, width, channel]`."""
     arrays = load_npz(path, required=("labels",))
     if "images" in arrays:
         return np.stack([centre(image, size) for image in arrays["images"][chosen]])
@@ -31,13 +31,13 @@ def read_images(path: Path, chosen: np.ndarray, size: int) -> np.ndarray:
 
 
 def centre(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square of an image `[height, width, channel]`."""
+    """Crops an image `[height, width, channel]` to its central square."""
     top, left = ((length - size) // 2 for length in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def make_pool(images: Path, public: int, private: int, size: int, seed: int) -> tuple[Pool, np.ndarray]:
-    """A pool of samples drawn at random, and the membership of them all, int8 `[sample]`."""
+    """Draws a pool of samples at random; returns it and the membership of all of them, int8 `[sample]`."""
     random = np.random.default_rng(seed)
     labels = load_npz(images, required=("labels",))["labels"]
     count = public + private

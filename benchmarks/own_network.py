@@ -2,8 +2,8 @@
 
     python -m benchmarks.own_network photographs.npz --out runs/own
 
-For each network, several models of it are targets, each trained on a random half of the images. They are attacked with
-equally many shadows of their own network and of another one, on the same images, with the same recipe.
+For each network, several models of it serve as targets, each trained on a random half of the images. They are attacked
+with equally many shadows of their own network and of another one, on the same images, with the same recipe.
 """
 
 import json
@@ -35,7 +35,7 @@ ATTACKS = ("lira-online-global", "lira-online-tied-shrunk", "rmia-online")
 
 @dataclass(frozen=True)
 class Contest:
-    """A target's network, the built-in one that stands in for it, and how each is trained."""
+    """A target's network, the built-in network that replaces it, and how each is trained."""
 
     name: str
     factory: str
@@ -54,7 +54,7 @@ CONTESTS = (
 
 @dataclass(frozen=True)
 class Gain:
-    """What shadows of the own network and of another found of one network, means over targets in per cent.
+    """Results of shadows of the target's own network and of another one: means over targets, in percent.
 
     Attributes:
         network: The target's network.
@@ -62,7 +62,7 @@ class Gain:
         attack: The attack.
         own: TPR at 5 % FPR with shadows of the own network.
         others: The same with shadows of the other one.
-        difference: The former less the latter.
+        difference: Difference of the two.
         half_width: Half width of the 95 % interval of the difference, by Student's distribution over the targets.
         own_auc: AUC with shadows of the own network.
         others_auc: The same with shadows of the other one.
@@ -132,7 +132,7 @@ def measure(contest: Contest, pool: Pool, side: int, shadows: int, targets: int,
             network=network,
         )
 
-    played = trained(contest.recipe.model_copy(update={"count": targets}), seed, network)
+    target_models = trained(contest.recipe.model_copy(update={"count": targets}), seed, network)
     of = {
         "own": trained(contest.recipe.model_copy(update={"count": shadows}), seed + 1, network),
         "others": trained(
@@ -142,7 +142,8 @@ def measure(contest: Contest, pool: Pool, side: int, shadows: int, targets: int,
     gains = []
     for name in ATTACKS:
         found = {
-            kind: [attacked(name, played, number, kept, pool) for number in range(targets)] for kind, kept in of.items()
+            kind: [attacked(name, target_models, number, kept, pool) for number in range(targets)]
+            for kind, kept in of.items()
         }
         own, others = (100 * np.array(found[kind]) for kind in ("own", "others"))
         difference = own[:, 0] - others[:, 0]
@@ -164,22 +165,22 @@ def measure(contest: Contest, pool: Pool, side: int, shadows: int, targets: int,
 
 
 def attacked(
-    name: str, played: TrainedShadows, number: int, shadows: TrainedShadows, pool: Pool
+    name: str, targets: TrainedShadows, number: int, shadows: TrainedShadows, pool: Pool
 ) -> tuple[float, float]:
     """TPR at 5 % FPR and AUC against one target."""
-    evidence = Evidence(played.phi[number], shadows.phi, shadows.mask, pool.labels)
-    scores, members = score_all(named_attack(name), evidence), played.mask[number]
+    evidence = Evidence(targets.phi[number], shadows.phi, shadows.mask, pool.labels)
+    scores, members = score_all(named_attack(name), evidence), targets.mask[number]
     return tpr_at_fpr(scores, members, 0.05), float(roc_auc_score(members, scores))
 
 
 def page(gains: list[Gain], samples: int, side: int, shadows: int, targets: int) -> str:
-    """The table of the result."""
+    """Formats the results as a Markdown table."""
     lines = [
         "# Shadows of the target's own network",
         "",
-        f"TPR at 5 % FPR and AUC in per cent, means over {targets} targets; each target and each of the {shadows} "
+        f"TPR at 5 % FPR and AUC in percent, means over {targets} targets; each target and each of the {shadows} "
         f"shadows is trained on a random half of {samples} photographs of {side} x {side} pixels with the same recipe. "
-        "The difference has its 95 % interval over the targets. Made by `python -m benchmarks.own_network`.",
+        "The 95 % interval of the difference is over targets. Made by `python -m benchmarks.own_network`.",
         "",
         "| target | attack | own network | other | difference | AUC own | AUC other |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -1,10 +1,10 @@
-"""Times the training of 1, 2, 4, ... whole models of the demo's kind, together and one after the other.
+"""Times the whole training of 1, 2, 4, ... models of the demo's network, together and one after the other.
 
     python benchmarks/scaling.py --out benchmarks/results
 
-Each time is that of a fresh process from its first step to its last, compilation and the measurement of the plan
-included: `first` with empty caches, `again` with what the first left behind. PyTorch trains as many models of the same
-network and recipe one after the other. Takes about five minutes on two CPU cores.
+Each time is that of a fresh process from its first step to its last, including compilation and the measurement of the
+plan: `first` with empty caches, `again` with those that the first process filled. PyTorch trains as many models of the
+same network and recipe one after the other. It takes about five minutes on two CPU cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def train_together(count: int) -> None:
 
 
 def train_in_turn(count: int) -> None:
-    """The same in PyTorch, one model after the other."""
+    """Trains the same models in PyTorch, one after the other."""
     from bridge.trainer import train_target
     from jaxmia.models import Network
 
@@ -51,13 +51,13 @@ def train_in_turn(count: int) -> None:
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
-    """Images of the demo's size, of noise: what they show does not change the time."""
+    """Images of noise in the demo's size, since their content does not change the time."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (_SAMPLES, 8, 8, 1), dtype=np.uint8), random.integers(0, 10, _SAMPLES, np.int32)
 
 
 def seconds(way: str, count: int, cache: Path) -> float:
-    """Time of the training in a process of its own, as that process tells it."""
+    """Time of the training in a separate process, as reported by it."""
     command = [sys.executable, __file__, "--way", way, "--count", str(count)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -65,7 +65,7 @@ def seconds(way: str, count: int, cache: Path) -> float:
 
 
 def measure(counts: list[int]) -> dict[str, list[float]]:
-    """Seconds of every way and number of models."""
+    """Measures the seconds of each method for each number of models."""
     times: dict[str, list[float]] = {way: [] for way in _WAYS}
     for count in counts:
         with tempfile.TemporaryDirectory() as cache:
@@ -76,7 +76,7 @@ def measure(counts: list[int]) -> dict[str, list[float]]:
 
 
 def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str:
-    """The page of the result."""
+    """Formats the times as a Markdown page."""
     rows = [
         f"| {count} | {first:.1f} | {again:.1f} | {pytorch:.1f} | {pytorch / first:.2f} | {pytorch / again:.2f} |"
         for count, first, again, pytorch in zip(counts, *(times[way] for way in _WAYS), strict=True)
@@ -100,7 +100,7 @@ def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str
 
 
 def draw(counts: list[int], times: dict[str, list[float]], path: Path) -> None:
-    """A plot of the times."""
+    """Plots the times."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -4,9 +4,9 @@
     python -m benchmarks.second_round report
 
 `train` computes the missing margins, and resumes if it is run again. `report` needs only the margins and writes
-`benchmarks/results/second_round_cpu.md`. Both arms cost 64 shadows, in all of which the public memberships are fixed.
-One draws the private memberships of all 64 with probability 1/2; the other those of 32 in this way, and those of 32
-with the probabilities that the first 32 give (`jaxmia.evaluation.chances`), as `shadow.rounds: 2` does.
+`benchmarks/results/second_round_cpu.md`. Both arms train 64 shadows, in all of which the public memberships are fixed.
+One arm draws the private memberships of all 64 with probability 1/2. The other does so for 32 shadows, and draws those
+of the other 32 with the probabilities that the first 32 give (`jaxmia.evaluation.chances`), as `shadow.rounds: 2` does.
 """
 
 import logging
@@ -38,10 +38,10 @@ SIDE = 8
 PUBLIC, PRIVATE = 400, 800
 MEAN, STD = (0.47,), (0.25,)
 SEEDS = (6101, 6102)
-"""Of the photographs; masks and weights of the models follow from them."""
+"""Seeds of the photographs; masks and weights of the models follow from them."""
 
 ROUND = 32
-"""Shadows of a round."""
+"""Number of shadows in a round."""
 
 TARGETS = 4
 FPR = 0.05
@@ -67,11 +67,11 @@ def margins_path(out: Path, recipe: str, seed: int) -> Path:
 
 
 def train(out: Path, images: Path, recipe: str, seed: int) -> None:
-    """Trains targets, both arms' shadows, and keeps their margins on private samples."""
+    """Trains the targets and both arms' shadows, and saves their margins on private samples."""
     pool, _ = make_pool(images, PUBLIC, PRIVATE, 28, seed)
-    told = RECIPES[recipe].model_copy(update={"known": 1.0})
+    informed = RECIPES[recipe].model_copy(update={"known": 1.0})
     preprocessing = Preprocessing(SIDE, MEAN, STD)
-    setup = shadow_setup(pool, told, preprocessing, int(pool.labels.max()) + 1, views=(View(),), seed=seed)
+    setup = shadow_setup(pool, informed, preprocessing, int(pool.labels.max()) + 1, views=(View(),), seed=seed)
     private = ~pool.public
     started = time.perf_counter()
     phi, mask = _trained(setup, range(2 * ROUND + TARGETS))
@@ -90,14 +90,14 @@ def train(out: Path, images: Path, recipe: str, seed: int) -> None:
 
 
 def _trained(setup: ShadowSetup, models: range) -> tuple[np.ndarray, np.ndarray]:
-    """Margins in the only view and masks, both `[model, sample]`."""
+    """Trains models; returns their margins in the only view and their masks, both `[model, sample]`."""
     plan = setup.plan(EnsembleConfig(width=34, conv="unrolled"), len(models))
     chunks = list(setup.shadow_trainer(plan).train(models))
     return np.concatenate([chunk.phi[:, 0] for chunk in chunks]), np.concatenate([chunk.mask for chunk in chunks])
 
 
 def compare(path: Path) -> dict[str, np.ndarray]:
-    """Figures of each attack, `[target, (one round, two rounds), (TPR, AUC)]`."""
+    """Measures each attack, `[target, (one round, two rounds), (TPR, AUC)]`."""
     arrays = load_npz(path)
     private = arrays["private"]
     phi, mask, labels = arrays["phi"][:, private], arrays["mask"][:, private], arrays["labels"][private]
@@ -117,7 +117,7 @@ def compare(path: Path) -> dict[str, np.ndarray]:
 
 
 def report(out: Path) -> str:
-    """The tables, in Markdown."""
+    """Formats the comparison as Markdown tables."""
     sets = {
         recipe: [path for seed in SEEDS if (path := margins_path(out, recipe, seed)).exists()] for recipe in RECIPES
     }
@@ -126,11 +126,11 @@ def report(out: Path) -> str:
     lines = [
         "# A second round of shadows",
         "",
-        f"{PUBLIC + PRIVATE:,} photographs at {SIDE}x{SIDE} ({PUBLIC} public, whose membership every shadow takes as "
-        f"told), `mlp` of width 64, {TARGETS} targets of the shadows' own recipe a draw of photographs; {2 * ROUND} "
-        f"shadows in either arm. Scored on {PRIVATE} private samples. Gain of two rounds over one, in points of a "
-        "hundred, with the standard error of the paired difference over targets; targets of one draw share the shadows "
-        "of the first round.",
+        f"{PUBLIC + PRIVATE:,} photographs at {SIDE}x{SIDE} ({PUBLIC} of them public, with fixed membership), `mlp` of "
+        f"width 64, {TARGETS} targets of the shadows' own recipe for each draw of photographs, {2 * ROUND} shadows in "
+        f"either arm. Scored on {PRIVATE} private samples. Gain of two rounds over one, in percentage points, with the "
+        "standard error of the paired difference over targets; targets of one draw share the shadows of the first "
+        "round.",
         "",
         f"Sets (recipe and seed): {', '.join(path.stem for paths in sets.values() for path in paths)}. Trained in "
         f"{seconds:,.0f} s on {processor()}, shared with other work; commit {commit()}. Made by "
@@ -153,7 +153,7 @@ def report(out: Path) -> str:
 
 
 def main() -> None:
-    """Parses the command line and does one of the two."""
+    """Parses the command line, and trains or reports."""
     sets = [(recipe, seed) for seed in SEEDS for recipe in RECIPES]
     train_or_report(__doc__ or "", OUT, RESULTS, sets, margins_path=margins_path, train=train, report=report)
 

@@ -1,9 +1,9 @@
-"""What a store of many shadow models takes: disk, and the time and memory of `jaxmia score` and `jaxmia status`.
+"""Measures the disk space of many shadow models, and the time and memory of `jaxmia score` and `jaxmia status`.
 
     python benchmarks/store.py [--models 1024 --samples 28000 --views 2]
 
-Margins are made up: each sample has a place and a spread of its own, a trained sample lies higher. Each command runs in
-a process of its own, whose peak memory is its own. Writes benchmarks/results/store.md and .json.
+Margins are synthetic: each sample has its own location and spread, and IN margins are higher. Each command runs in a
+separate process, whose peak memory is measured. It writes benchmarks/results/store.md and .json.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 def make_run(out: Path, models: int, samples: int, views: int) -> None:
-    """A finished run: `config.yaml`, `pool.npz`, `target.npz`, `shadows/*.npz`."""
+    """Writes a finished run: `config.yaml`, `pool.npz`, `target.npz`, `shadows/*.npz`."""
     rng = np.random.default_rng(0)
     location = rng.normal(4, 2, samples).astype(np.float32)
     spread = (rng.gamma(4, 0.3, samples) + 0.2).astype(np.float32)
@@ -65,10 +65,10 @@ def make_run(out: Path, models: int, samples: int, views: int) -> None:
 
 
 def measure(arguments: Sequence[str]) -> dict[str, Any]:
-    """Wall and processor time in seconds and peak resident memory in bytes of one jaxmia command.
+    """Measures wall and processor time in seconds and peak resident memory in bytes of one jaxmia command.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     command = [str(Path(sys.executable).parent / "jaxmia"), *arguments]
     started = time.perf_counter()
@@ -86,18 +86,18 @@ def measure(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def size(folder: Path) -> int:
-    """Bytes on the disk of all files in a folder."""
+    """Bytes that all files in a folder take on disk."""
     return sum(512 * path.stat().st_blocks for path in folder.rglob("*") if path.is_file())
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The result as a page."""
+    """Formats the result as a Markdown page."""
     asked, made = result["asked"], result["origin"]
     lines = [
-        "# The store of scores at full size",
+        "# A large run: disk, time and memory",
         "",
         f"`python benchmarks/store.py`: {asked['models']:,} models x {asked['samples']:,} samples x {asked['views']} "
-        "views, made up.",
+        "views, synthetic.",
         "",
         f"{made['device']}; Python {made['python']}, NumPy {made['numpy']}, jaxmia {made['jaxmia']} at "
         f"{made['commit']}.",
@@ -124,7 +124,7 @@ def main() -> None:
     results = asked.pop("results")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        # Made in a process of its own: a command's peak is never told as less than that of the process that starts it.
+        # In a separate process, since a command's peak is never reported as less than that of the process starting it.
         maker = multiprocessing.get_context("spawn").Process(target=make_run, args=(out, *asked.values()))
         maker.start()
         maker.join()

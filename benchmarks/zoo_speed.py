@@ -1,11 +1,10 @@
-"""Training speed of each network of the tests' zoo on this CPU: jaxmia's best way against PyTorch's best way.
+"""Compares the training speed of jaxmia and of PyTorch's fastest variant on this CPU, for each network of the tests.
 
     python -m benchmarks.zoo_speed --out benchmarks/results
 
-jaxmia trains by the plan that it makes itself, measured anew. PyTorch trains one model after another in processes of
-its own: as it is, in float32 and bfloat16, in one process and in one a core; and by `torch.compile` in the fastest of
-these ways, or in several (`--compiled`). Each is timed in steady state while nothing else works. The files are written
-after each network.
+jaxmia trains by its own plan, which is measured again. PyTorch trains one model after another in separate processes:
+eagerly in float32 and bfloat16, in one process and in one per core, and by `torch.compile` in the fastest of these
+variants, or in several (`--compiled`). Each is timed alone in steady state. The files are written after each network.
 """
 
 import json
@@ -31,19 +30,19 @@ from jaxmia.training.speed import SubprocessPeer
 ZOO = ("lenet", "vgg", "densenet", "mobilenet", "senet", "convnext", "vit", "mixer", "text", "table")
 _WORDS = 30
 _MODELS, _SAMPLES = 64, 10**9
-"""A run that is worth any measurement of the plan."""
+"""Number of models and samples of a run that is long enough for the plan to measure everything."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way in which PyTorch trains a network of the zoo.
+    """A variant of training a network in PyTorch.
 
     Attributes:
         network: Name of the network.
         precision: Type of activations.
-        processes: Processes at once, which share the cores.
-        compiled: Whether by `torch.compile`.
-        batch: Samples in a batch.
+        processes: Number of processes at once, which share the cores.
+        compiled: Whether `torch.compile` fuses the network.
+        batch: Number of samples in a batch.
     """
 
     network: str
@@ -57,7 +56,7 @@ class Peer:
         return ", ".join([*ways, f"{self.processes} processes" if self.processes > 1 else "1 process"])
 
     def start(self) -> SubprocessPeer:
-        """Starts its processes."""
+        """Starts the processes."""
         command = [sys.executable, "-m", "benchmarks.zoo_speed", "--peer", _PEER.dump_json(self).decode()]
         return SubprocessPeer(command, self.processes, dict(os.environ))
 
@@ -67,14 +66,14 @@ _PEER = TypeAdapter(Peer)
 
 @dataclass(frozen=True)
 class Result:
-    """Speeds of one network in samples a second.
+    """Training speeds of one network, in samples per second.
 
     Attributes:
         network: Name of the network.
-        plan: How jaxmia trains it.
-        ours: jaxmia's speed by its plan.
-        trials: What the plan measured: `width`, `conv`, `images_per_second`.
-        peers: Every way of PyTorch: its name, `images_per_second`, or the `failure`.
+        plan: jaxmia's plan.
+        ours: Speed of jaxmia by its plan.
+        trials: Measurements of the plan: `width`, `conv`, `images_per_second`.
+        peers: Variants of PyTorch: name, and `images_per_second` or the `failure`.
     """
 
     network: str
@@ -85,11 +84,11 @@ class Result:
 
     @property
     def best(self) -> dict[str, Any]:
-        """PyTorch's fastest way."""
+        """PyTorch's fastest variant."""
         return max(self.peers, key=lambda row: row["images_per_second"] or 0.0)
 
     def fastest(self, *, sequential: bool) -> float | None:
-        """The plan's fastest trial at its first width, one model after another or by vmap; None if none was made."""
+        """Speed of the plan's fastest trial at its first width, sequential or by `vmap`; None if there was none."""
         first = self.trials[0]["width"]
         rates = [
             trial["images_per_second"] or 0.0
@@ -112,14 +111,14 @@ def main(
     Args:
         out: Directory of the result.
         networks: Names of the networks.
-        batch: Samples in a batch.
-        repeats: Timed repeats of each way.
-        seconds: Least duration of a repeat.
-        compiled: Number of the fastest eager ways that are timed compiled, too.
+        batch: Number of samples in a batch.
+        repeats: Number of timed repeats of each variant.
+        seconds: Minimum duration of a repeat, in seconds.
+        compiled: Number of the fastest eager variants that are timed compiled too.
     """
     if unknown := set(networks) - set(ZOO):
-        raise InputError(f"--networks: {', '.join(sorted(unknown))}: there are {', '.join(ZOO)}")
-    _measure_anew()
+        raise InputError(f"--networks: {', '.join(sorted(unknown))}: unknown, allowed are {', '.join(ZOO)}")
+    _use_empty_cache()
     about = {"batch": batch, "repeats": repeats, "seconds": seconds, "compiled": compiled, "origin": origin()}
     results: list[Result] = []
     for name in networks:
@@ -131,8 +130,8 @@ def main(
         print(f"{_line(results[-1])} in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _measure_anew() -> None:
-    """Lets neither plans nor programs of before serve."""
+def _use_empty_cache() -> None:
+    """Sets an empty cache folder, so that no earlier plan or program is used."""
     from jaxmia.training.devices import prepare_devices
 
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="jaxmia-zoo-")
@@ -140,7 +139,7 @@ def _measure_anew() -> None:
 
 
 def measure(name: str, batch: int, repeats: int, seconds: float, compiled: int) -> Result:
-    """Measures one network: jaxmia by its plan, then PyTorch in every way."""
+    """Measures one network: jaxmia by its plan, then every variant of PyTorch."""
     from jaxmia.training.devices import core_count
     from jaxmia.training.measure import StepTimer
 
@@ -187,7 +186,7 @@ def _trainer(name: str, batch: int) -> Any:
 
 
 def _plan(trainer: Any) -> tuple[Any, list[dict[str, Any]]]:
-    """The plan that jaxmia makes for many models, and what it measured for it."""
+    """Makes jaxmia's plan for many models; returns it with its measurements."""
     from jaxmia.files import cache_folder
     from jaxmia.training.autotune import make_plan
 
@@ -198,7 +197,7 @@ def _plan(trainer: Any) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _network(name: str) -> tuple[Any, tuple[int, ...], int | None]:
-    """Factory of a network of the zoo, the shape of its samples in a pool, and the number of token ids it knows."""
+    """Factory of a network, the shape of its samples in a pool, and its number of token ids, None for other samples."""
     from tests.bridge.graph.conftest import WORDS, ZOO
 
     factory, shape = ZOO[name]
@@ -206,26 +205,30 @@ def _network(name: str) -> tuple[Any, tuple[int, ...], int | None]:
 
 
 def page(results: Sequence[Result], about: dict[str, Any]) -> str:
-    """The results as a table in Markdown."""
+    """Formats the results as a Markdown table."""
     here = about["origin"]
     return "\n".join(
         [
-            f"# Training speed of other people's networks on {here['device']}",
+            f"# Training speed of networks converted from PyTorch on {here['device']}",
             "",
-            f"Samples a second in training, batch {about['batch']}, median of {about['repeats']} repeats of "
-            f"{about['seconds']:g} s or more, each way alone and in steady state before its clock starts. jaxmia "
-            "trains by the plan that it makes itself, in float32. PyTorch trains one model after another: eagerly in "
-            "float32 and bfloat16, in one process and in one a core, and by `torch.compile` in the fastest "
-            f"{about['compiled']} of these ways; its fastest way counts. The plan's trials are short measurements at "
-            "one width, made to choose by: the fastest by `vmap`, and one model after another in one program.",
+            f"Training samples per second at batch size {about['batch']}: median of {about['repeats']} repeats of "
+            f"{about['seconds']:g} s or more, each variant alone and in steady state before it is timed. jaxmia trains "
+            "by its own plan, in float32. PyTorch trains one model after another: eagerly in float32 and bfloat16, in "
+            f"one process and in one per core, and by `torch.compile` in the {_fastest(about['compiled'])} of these "
+            "variants; the ratio is to its fastest variant. The plan's trials are the short measurements at one width "
+            "by which it selects: the fastest with `vmap`, and one model after another in one program.",
             f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}.",
             "",
-            "| network | jaxmia | its plan | trial: vmap | trial: sequential | PyTorch | its fastest way | ratio |",
+            "| network | jaxmia | its plan | trial: vmap | trial: sequential | PyTorch | fastest variant | ratio |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *map(_line, results),
             "",
         ]
     )
+
+
+def _fastest(count: int) -> str:
+    return "fastest" if count == 1 else f"{count} fastest"
 
 
 def _line(one: Result) -> str:
@@ -240,12 +243,12 @@ def _rate(value: float | None) -> str:
     return f"{value:,.0f}" if value else "not tried"
 
 
-def serve_peer(told: str) -> None:
-    """Trains as a `Peer` in this process, to be timed by another."""
+def serve_peer(description: str) -> None:
+    """Trains as the described `Peer` in this process, to be timed by another process."""
     from bridge.peers import OneByOne, share_cores
     from jaxmia.training.speed import serve
 
-    peer = _PEER.validate_json(told)
+    peer = _PEER.validate_json(description)
     share_cores(peer.processes)
     factory, shape, tokens = _network(peer.network)
     in_torch = (shape[2], *shape[:2]) if len(shape) == 3 else shape

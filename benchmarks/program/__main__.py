@@ -1,4 +1,4 @@
-"""The command that compiles training for a GPU that is not there."""
+"""The command that compiles training for a GPU that is not present."""
 
 import argparse
 import json
@@ -32,11 +32,11 @@ CASES = {
     "resnet18": (128, (("sequential", 8), ("unrolled", 8), ("grouped", 8), ("matmul", 8))),
     "resnet8": (64, (("sequential", 32), ("unrolled", 32), ("grouped", 32), ("matmul", 32))),
 }
-"""Batch size, and ways of training together with their widths."""
+"""Batch size, and lowerings with their widths, of each network."""
 
 
 def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str, Any]:
-    """What a step of one model does, per image where not said otherwise."""
+    """Counts the work of a training step of one model, per image unless stated otherwise."""
     device = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1").devices[
         0
     ]
@@ -68,17 +68,17 @@ def count(architecture: str, batch_size: int, conv: str, width: int) -> dict[str
 
 
 def page(cases: list[dict[str, Any]], made: dict[str, Any]) -> str:
-    """The counts as Markdown."""
+    """Formats the counts as Markdown."""
     lines = [
-        "# What an H100 would run",
+        "# Work of the training program on an H100",
         "",
-        "Training programs that XLA compiled for an H100 without one, on images of 32 x 32 x 3 in bfloat16: counted,",
-        f"not timed. Made by `python -m benchmarks.program` at commit {made['commit']}, jax {made['jax']}. Bytes count",
-        "each kernel's operands and results once. The least time takes every kernel at 3.0 TB/s or 798 TFLOP/s,",
-        "whichever is slower, as one H100 reached them, nothing overlapping and no gaps; cuDNN's choice of algorithms",
-        "needs the GPU and is not in it. Kernels are those of one step of one model.",
+        "Training programs that XLA compiled for an H100, which was not present, on images of 32 x 32 x 3 in bfloat16:",
+        f"counted, not timed. Made by `python -m benchmarks.program` at commit {made['commit']}, jax {made['jax']}.",
+        "Bytes are those of each kernel's operands and results, once. The lower bound on the time assumes 3.0 TB/s or",
+        "798 TFLOP/s, whichever is slower, for every kernel, as measured on one H100, without overlap or gaps. cuDNN's",
+        "choice of algorithms is not included, since it needs the GPU. Kernels are those of one step of one model.",
         "",
-        "| network, batch | how | models | kernels | MB an image | GFLOP an image | least time an image | memory |",
+        "| network, batch | lowering | models | kernels | MB/image | GFLOP/image | lower bound per image | memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(_row, cases),
     ]
@@ -87,7 +87,7 @@ def page(cases: list[dict[str, Any]], made: dict[str, Any]) -> str:
             "",
             f"## {case['architecture']}, {case['how']}, {case['width']} together",
             "",
-            "| what | MB an image | kernels |",
+            "| kind | MB/image | kernels |",
             "| --- | --- | --- |",
             *(f"| {kind} | {size / 1e6:.2f} | {case['kernels'][kind]:.1f} |" for kind, size in case["bytes"].items()),
         ]

@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text (HLO): kernels, bytes moved, floating-point operations."""
+"""Counts the kernels, bytes moved and floating-point operations of a compiled program from its text (HLO)."""
 
 import math
 import re
@@ -11,10 +11,10 @@ _HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 _NO_KERNEL = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 _PARTS = {"dynamic-slice", "slice", "gather"}
-"""Operations that read a part of their first operand."""
+"""Operations that read only a part of their first operand."""
 
 BANDWIDTH, MATRIX_RATE = 3.0e12, 798e12
-"""Bytes and bfloat16 operations a second that one H100 reached, moving large arrays and multiplying large matrices."""
+"""Bytes and bfloat16 operations per second measured on one H100, for large arrays and large matrix products."""
 
 CONVOLUTIONS = {
     "__cudnn$convForward": "convolutions, forward",
@@ -31,7 +31,7 @@ _MOVES = {
     *("parameter", "constant", "bitcast", "tuple", "convert", "broadcast", "reshape", "transpose", "copy"),
     *("slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad"),
 }
-"""Operations that compute nothing."""
+"""Operations that do no work."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Instruction:
     text: str
 
     def called(self, attribute: str) -> str:
-        """Name of the computation that an attribute names."""
+        """Name of the computation in an attribute."""
         found = re.search(rf"{attribute}=%?([\w.-]+)", self.text)
         assert found, self.text
         return found[1]
@@ -56,14 +56,14 @@ Computations = dict[str, dict[str, Instruction]]
 
 @dataclass(frozen=True)
 class Kernel:
-    """An operation that runs by itself.
+    """An operation that runs as one kernel.
 
     Attributes:
-        name: In the program.
-        kind: What sort of work it is.
-        times: How often the program runs it.
-        bytes: Moved at each run, every operand and result once.
-        flops: Floating-point operations of convolutions and matrix products at each run.
+        name: Name in the program.
+        kind: Kind of work.
+        times: Number of times that the program runs it.
+        bytes: Bytes moved in each run, counting every operand and result once.
+        flops: Floating-point operations of convolutions and matrix products in each run.
     """
 
     name: str
@@ -74,18 +74,18 @@ class Kernel:
 
 
 def kernels(text: str) -> list[Kernel]:
-    """The kernels of a program for NVIDIA GPUs, in order; what a loop holds runs as often as the loop turns."""
+    """Lists the kernels of a program for NVIDIA GPUs in order; those in a loop run once per iteration."""
     computations, entry = _read(text)
     return list(_walk(computations, entry, 1))
 
 
 def least_seconds(kernel: Kernel) -> float:
-    """Time of a run on an H100 that does either, moving or multiplying, as fast as one was seen to."""
+    """Lower bound on the seconds of a run on an H100, at the measured rates of moving and multiplying."""
     return max(kernel.bytes / BANDWIDTH, kernel.flops / MATRIX_RATE)
 
 
 def bytes_of(shape: str) -> int:
-    """Bytes of an array or tuple, as `bf16[128,32,32,64]{3,2,1,0}`."""
+    """Bytes of an array or tuple whose shape is given as in `bf16[128,32,32,64]{3,2,1,0}`."""
     return sum(
         _SIZES[dtype] * math.prod(int(side) for side in sides.split(",") if side)
         for dtype, sides in _ARRAY.findall(shape)
@@ -133,7 +133,7 @@ def _kernel(computations: Computations, around: dict[str, Instruction], one: Ins
 
 
 def _kind(one: Instruction, inside: dict[str, Instruction]) -> str:
-    # What is computed of single numbers is where to read or write.
+    # Computations on single numbers only determine where to read or write.
     parts = [part for part in inside.values() if _sides(part.shape)] or [one]
     operations = {part.operation for part in parts}
     if "dot" in operations or "gemm" in one.text:
@@ -144,7 +144,7 @@ def _kind(one: Instruction, inside: dict[str, Instruction]) -> str:
 
 
 def _moved_by_fusion(inside: dict[str, Instruction], result: str) -> int:
-    """Of an operand of which only parts are read, those parts; of a result that renews a part of an operand, that."""
+    """Bytes that a fusion moves, which are only the read parts of an operand and only the updated part of a result."""
     users: dict[str, list[Instruction]] = {}
     for part in inside.values():
         for operand in part.operands:
@@ -175,7 +175,7 @@ def _beyond_bitcasts(name: str, users: dict[str, list[Instruction]]) -> list[Ins
 
 
 def _convolution_flops(one: Instruction, operands: Sequence[str], target: str) -> int:
-    """Twice the outputs of the forward convolution, times window, times input channels."""
+    """Operations of a convolution: twice the outputs of the forward one, times window, times input channels."""
     labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)
     size = re.search(r"window=\{size=([\dx]+)", one.text)
     assert labels, one.text
@@ -190,7 +190,7 @@ def _convolution_flops(one: Instruction, operands: Sequence[str], target: str) -
 
 
 def _product_flops(one: Instruction, inside: dict[str, Instruction]) -> int:
-    """Twice the outputs, times the sides that are summed over."""
+    """Operations of a matrix product: twice the outputs, times the axes that are summed over."""
     summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.text)
     assert summed, one.text
     left = _sides(inside[one.operands[0]].shape)
@@ -198,7 +198,7 @@ def _product_flops(one: Instruction, inside: dict[str, Instruction]) -> int:
 
 
 def _sides(shape: str) -> list[int]:
-    """Sides of the first array of a shape."""
+    """Lengths of the axes of the first array of a shape."""
     found = _ARRAY.search(shape)
     assert found, shape
     return [int(side) for side in found[2].split(",") if side]

@@ -26,7 +26,7 @@ SEED = 2026
 
 
 def steps(study: Study) -> Iterator[Callable[[], None]]:
-    """What there is to do, in an order in which each beginning of it is a study of fewer shadows."""
+    """Yields the steps of a study, in an order in which the first steps are a study with fewer shadows."""
     preset = study.preset
     yield partial(bench, study)
     yield partial(profile, study)
@@ -47,20 +47,20 @@ def steps(study: Study) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def time_limit(minutes: float) -> Iterator[None]:
-    """Sends the process SIGINT when the minutes are up, on which training saves what it has and ends."""
+    """Sends the process SIGINT after the given minutes, upon which training saves its state and ends."""
     timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
     timer.start()
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise SystemExit(f"study: {stop or 'interrupted'}; the same command again goes on") from stop
+        raise SystemExit(f"study: {stop or 'interrupted'}; the same command resumes") from stop
     finally:
         timer.cancel()
 
 
 def main() -> None:
-    """Parses the command line and does one of the two."""
+    """Parses the command line, and trains or reports."""
     parser = argparse.ArgumentParser(
         description=benchmarks.study.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,10 +68,10 @@ def main() -> None:
     parser.add_argument("preset", choices=tuple(PRESETS))
     parser.add_argument("--out", type=Path, required=True, help="folder of challenges and score files")
     parser.add_argument("--images", type=Path, default=IMAGES, help="npz of images and labels")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the targets and their recipes")
-    parser.add_argument("--minutes", type=float, default=9.0, help="of training, at most")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of the targets and their recipes")
+    parser.add_argument("--minutes", type=float, default=9.0, help="largest training time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
-    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="other run directories to report beside it")
+    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further run directories to include")
     options = parser.parse_args()
     prepare_devices()
     show_messages(logging.INFO)
@@ -85,7 +85,7 @@ def main() -> None:
     with time_limit(options.minutes):
         for step in steps(study):
             step()
-    logger.info("study: everything is there")
+    logger.info("study: complete")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the device does while it trains: throughput beside its peers, and where its time goes."""
+"""Measures training throughput, compared with PyTorch, and how the device's time is spent."""
 
 import gzip
 import json
@@ -24,11 +24,11 @@ from jaxmia.training.trainer import make_trainer
 CALLS = 3
 UNKNOWN = "not in the program's text"
 _OF_LIBRARIES = re.compile(r"xmma|cutlass|cudnn|convolve|[fdw](prop|grad)|nvjet|gemm", re.IGNORECASE)
-"""Kernels that cuDNN and cuBLAS bring, where a trace does not say for which operation."""
+"""Kernels of cuDNN and cuBLAS, for which a trace may not name the operation."""
 
 
 def bench(study: Study) -> None:
-    """Times training at the preset's widths, and PyTorch in the same run: `bench/bench.json`."""
+    """Times training at the preset's widths, and PyTorch in the same run; writes `bench/bench.json`."""
     out = study.out / "bench"
     if not study.preset.bench_widths or (out / "bench.json").exists():
         return
@@ -48,7 +48,7 @@ def bench(study: Study) -> None:
 
 
 def profile(study: Study) -> None:
-    """Traces training as it was planned for the shadows: `profile.json`, time spent and least time by kind of work."""
+    """Traces training by the shadows' plan; writes `profile.json`, with time spent and its bound by kind of work."""
     path = study.out / "profile.json"
     if not study.preset.bench_widths or path.exists():
         return
@@ -77,17 +77,17 @@ def profile(study: Study) -> None:
 
 
 def read_trace(folder: Path) -> list[dict[str, Any]]:
-    """The events of a trace that `jax.profiler` wrote."""
+    """Reads the events of a trace written by `jax.profiler`."""
     path = next(folder.rglob("*.trace.json.gz"))
     return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
 
 
 def time_by_operation(events: Sequence[dict[str, Any]]) -> Counter[str]:
-    """Microseconds by operation of a program, all devices together.
+    """Sums the microseconds of each operation of a program over all devices.
 
-    On a GPU these are the kernels of its streams, by the operation that they serve or, where the trace does not say so,
-    by their own names; elsewhere they are what the trace calls operations. Loops are left out: their time is that of
-    what they hold.
+    On a GPU the operations are the kernels of its streams, named by the operation that they belong to or, if the trace
+    does not record it, by their own names; elsewhere they are the operations of the trace. Loops are left out, since
+    their time is that of their contents.
     """
     streams = {
         (event["pid"], event["tid"])
@@ -105,12 +105,12 @@ def time_by_operation(events: Sequence[dict[str, Any]]) -> Counter[str]:
 
 
 def time_by_kind(spent: Counter[str], program: Iterable[Kernel], calls: int) -> dict[str, dict[str, float]]:
-    """Seconds by kind of work: `spent`, and the `least` that the program's kernels of that kind could take on an H100.
+    """Seconds by kind of work: `spent`, and `least`, the lower bound for the program's kernels of that kind on an H100.
 
     Args:
         spent: Microseconds by operation.
-        program: Its kernels.
-        calls: How often it ran.
+        program: Kernels of the program.
+        calls: Number of times that the program ran.
     """
     program = list(program)
     kind_of = {_plain(kernel.name): kernel.kind for kernel in program}
@@ -126,12 +126,12 @@ def time_by_kind(spent: Counter[str], program: Iterable[Kernel], calls: int) -> 
 
 
 def _plain(name: str) -> str:
-    """XLA names a kernel after its operation, with other signs for what C does not allow."""
+    """Name of the operation of an XLA kernel, in which characters that C does not allow are replaced."""
     return re.sub(r"\W", "_", name)
 
 
 def _subject(study: Study) -> tuple[int, int, int]:
-    """Side and channels of the images that networks see, and the number of classes."""
+    """Side and channels of the images that the networks take, and the number of classes."""
     arrays = load_npz(study.images, required=("labels",))
     channels = arrays["images"].shape[-1] if "images" in arrays else 3
     return study.preset.image_size or study.preset.side, channels, int(arrays["labels"].max()) + 1

@@ -1,4 +1,4 @@
-"""Makes what a study needs: challenges, targets, shadows; each only where it is missing."""
+"""Makes the challenges, targets and shadows of a study, as far as they are missing."""
 
 import json
 import logging
@@ -29,15 +29,16 @@ logger = logging.getLogger(__name__)
 
 MEAN, STD = (0.47,), (0.25,)
 REPLICAS_SEED = 1_000_003
-"""Masks of replicas must have nothing to do with those of the shadows that attack them."""
+"""Number of the first replica, so that masks of replicas are independent of those of the shadows that attack them."""
 
 
 @dataclass(frozen=True)
 class Case:
     """A challenge of a study and its files.
 
-    `matched` are the shadows of the attack. What looks at `truth` is no attack: `replicas`, which play the target, and
-    the shadows of the recipe `true`, the best that a search could have found. `default` did not search.
+    `matched` are the shadows of the attack, and `default` those without a search for the recipe. Two kinds of models
+    depend on `truth` and belong to no attack: `replicas`, which serve as targets, and shadows of the recipe `true`, the
+    best one that a search could find.
     """
 
     folder: Path
@@ -45,7 +46,7 @@ class Case:
 
     @property
     def truth(self) -> Path:
-        """Folder of what the attack must not know: `truth.csv`, `recipe.json`."""
+        """Folder of the files that no attack reads: `truth.csv`, `recipe.json`."""
         return self.folder / "truth"
 
     @property
@@ -58,7 +59,7 @@ class Case:
         return self.folder / name
 
     def challenge(self, preset: Preset) -> ChallengeConfig:
-        """What the attack is given."""
+        """Configuration of the challenge, as the attack gets it."""
         return ChallengeConfig(
             public=self.folder / "pub.pt",
             private=self.folder / "priv.pt",
@@ -70,7 +71,7 @@ class Case:
         )
 
     def recipe(self) -> Recipe:
-        """The target's own."""
+        """Recipe of the target."""
         return Recipe.model_validate_json((self.truth / "recipe.json").read_text())
 
 
@@ -79,10 +80,10 @@ class Study:
     """A study and its folder.
 
     Attributes:
-        preset: How large it is.
-        images: Real images, as `benchmarks/make_challenge.py` takes them.
-        out: Where everything is written.
-        seed: Of targets: their images, members, recipes and weights. No attack reads it.
+        preset: Size of the study.
+        images: Real images, in the format of `benchmarks/make_challenge.py`.
+        out: Folder of all files.
+        seed: Seed of the targets: their images, members, recipes and weights. No attack reads it.
     """
 
     preset: Preset
@@ -96,7 +97,7 @@ class Study:
         return [Case(self.out / f"target-{number}", number) for number in range(self.preset.targets)]
 
     def make_target(self, case: Case) -> None:
-        """Draws a challenge, trains its target in PyTorch and keeps the truth apart."""
+        """Draws a challenge, trains its target in PyTorch and stores the truth separately."""
         path = case.folder / "model.pt"
         if path.exists():
             return
@@ -125,13 +126,13 @@ class Study:
         save_target(module, path)
 
     def search(self, case: Case) -> None:
-        """Looks for the target's recipe, knowing what the attack knows."""
+        """Searches for the target's recipe with the attack's knowledge."""
         if not RunDir(case.search).match.exists():
             config = self.preset.config().model_copy(update={"challenge": case.challenge(self.preset)})
             match(Pipeline(config, case.search, progress_bar))
 
     def train(self, case: Case, name: str, count: int) -> None:
-        """Trains shadows up to a number of them."""
+        """Trains shadows until there are `count` of them."""
         out = case.shadows(name)
         if len(ScoreStore(RunDir(out).shadows).models()) >= count:
             return

@@ -1,4 +1,4 @@
-"""How large a study is, and by which recipes its targets are trained."""
+"""Sizes of studies, and the recipes of their targets."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 from jaxmia.config import Architecture, Augment, Config, EnsembleConfig, MatchConfig, QueryConfig, Recipe
 
 ATTACK_SEED = 1
-"""Of shadows and of the search for a recipe; targets and replicas have seeds of their own."""
+"""Seed of the shadows and of the search for a recipe; targets and replicas have their own seeds."""
 
 
 @dataclass(frozen=True)
@@ -15,21 +15,21 @@ class Preset:
     """The size of a study.
 
     Attributes:
-        architecture: Of targets and shadows.
-        width: Of that network.
-        side: Of the images in the challenge, pixels.
-        image_size: To which networks resize them.
-        public: Samples whose membership the attack knows.
-        private: Samples that the attack is measured on.
-        targets: Challenges, each with images, members and a recipe of its own.
-        epochs: Of the recipe that the attack begins with; the targets' are around it.
-        batch_size: Samples a step.
+        architecture: Network of targets and shadows.
+        width: Width of that network.
+        side: Side of the images in the challenge, in pixels.
+        image_size: Side to which networks resize them, in pixels.
+        public: Number of samples whose membership the attack knows.
+        private: Number of samples that the attack is measured on.
+        targets: Number of challenges, each with its own images, members and recipe.
+        epochs: Number of epochs of the attack's first recipe; those of the targets are around it.
+        batch_size: Number of samples in a step.
         models: Numbers of shadows, ascending.
         compared: Number of shadows at which recipes are compared.
-        replicas: Further models of the target's own recipe that play the target.
-        trials: Recipes that `match` tries beside the first.
+        replicas: Number of further models of the target's recipe that serve as targets.
+        trials: Number of recipes that `match` tries besides the first.
         ensemble: How shadows are trained together.
-        bench_widths: Widths whose throughput is measured; none for no such measurement.
+        bench_widths: Widths at which throughput is measured; empty to measure none.
     """
 
     architecture: Architecture
@@ -50,11 +50,11 @@ class Preset:
 
     @property
     def crop(self) -> int:
-        """Pixels by which augmentation moves an image."""
+        """Pixels by which augmentation shifts an image."""
         return (self.image_size or self.side) // 8
 
     def config(self) -> Config:
-        """What the attack begins with, knowing nothing of the target: no challenge yet."""
+        """The attack's first configuration, which does not depend on the target and names no challenge yet."""
         shadow = Recipe(
             architecture=self.architecture,
             width=self.width,
@@ -103,10 +103,10 @@ KINDS = ("augmented", "overfitted", "smoothed")
 
 
 def target_recipe(preset: Preset, seed: int, number: int) -> Recipe:
-    """The recipe of a target: its kind by its number, what is within the kind by chance.
+    """Draws the recipe of a target, of a kind that its number determines.
 
-    None of them is among those that `match` tries; norms and biases are decayed, as PyTorch does by default and the
-    attack's shadows do not.
+    None of these recipes is among those that `match` tries. Weight decay also applies to normalisation layers and
+    biases, as by default in PyTorch but not in the attack's shadows.
     """
     rng = np.random.default_rng([seed, number])
     kind = KINDS[number % len(KINDS)]

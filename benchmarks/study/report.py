@@ -1,4 +1,4 @@
-"""What a study found, as JSON and Markdown."""
+"""Writes the results of a study as JSON and Markdown."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 RUN_SIZES = (8, 16, 32, 64, 128, 256)
-"""Numbers of shadows with which other runs are attacked, as far as they have them."""
+"""Numbers of shadows with which other runs are attacked, as far as they have that many."""
 
 SOURCES = (
     *sorted(Path(jaxmia.attacks.__file__).parent.glob("*.py")),
@@ -38,25 +38,25 @@ SOURCES = (
         )
     ),
 )
-"""What a measurement depends on beside the score files."""
+"""Source files that a measurement depends on, besides the score files."""
 
 Cell = dict[str, Any]
-"""What `measure` returns."""
+"""Result of `measure`."""
 
 
 def write_report(study: Study, path: Path, runs: Sequence[Path] = ()) -> None:
-    """Measures the challenges that have their replicas and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
+    """Measures the challenges whose replicas are trained, and writes `PATH.json`, `PATH.md` and `PATH_targets.md`.
 
-    What has been measured before, of the same score files by the same attacks, is not measured again.
+    Earlier measurements of the same score files by the same attacks are not repeated.
 
     Args:
-        study: Whose score files.
-        path: Of the report, without suffix.
-        runs: Run directories of other challenges to show beside it.
+        study: Study with the score files.
+        path: Path of the report, without suffix.
+        runs: Run directories of other challenges to include.
     """
     cases = [_case(study, case) for case in study.cases if _models(case.shadows("replicas"))]
     if not cases:
-        raise SystemExit(f"{study.out}: no challenge has its replicas yet; train first")
+        raise SystemExit(f"{study.out}: no challenge has all of its replicas yet; train first")
     result = {
         "origin": origin(),
         "seed": study.seed,

@@ -1,4 +1,4 @@
-"""How strong every attack is, on the private truth and on replicas of the target."""
+"""Measures the strength of every attack, on the private truth and on replicas of the target."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,34 +26,34 @@ REPLICATES = 500
 AUTO = "auto"
 PUBLISHED: tuple[Attack, ...] = (LiraPublished(), RmiaPublished())
 REFERENCES = (*(attack.name for attack in PUBLISHED), "lira-online-global", "rmia-online")
-"""What `auto` is compared with pairwise: as published, and in this project's form of the same."""
+"""Attacks that `auto` is compared with pairwise: as published, and in this project's form."""
 
 FIGURES = ("auc", *(f"tpr@{fpr:g}" for fpr in FPRS))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One challenge as its attacker sees it with some shadows, and what only the study knows.
+    """One challenge with the evidence of some shadows, and the truth, which only the study knows.
 
-    Samples without an IN or without an OUT model are left out: with eight models these are one in 128.
+    Samples without an IN or without an OUT model are left out; with eight models these are one in 128.
 
     Attributes:
-        evidence: Of the target.
-        judged: Whether the attack on the target is judged by the sample, bool `[sample]`.
-        members: Of the target, bool `[sample]`.
+        evidence: Evidence against the target.
+        judged: Whether the figures on the target include the sample, bool `[sample]`.
+        members: Membership in the target's training set, bool `[sample]`.
         replicas: Margins of each replica, `[replica, view, sample]`.
-        twin_members: bool `[replica, sample]`.
+        replica_members: Membership in each replica's training set, bool `[replica, sample]`.
     """
 
     evidence: Evidence
     judged: np.ndarray
     members: np.ndarray
     replicas: np.ndarray
-    twin_members: np.ndarray
+    replica_members: np.ndarray
 
 
 def subject(case: Case, name: str, models: int) -> Subject:
-    """The challenge, attacked by the first `models` shadows of `matched`, `true` or `default`."""
+    """Reads a challenge with the first `models` shadows of `matched`, `true` or `default`."""
     matrices = read_matrices(case.shadows(name))
     pool, replicas = matrices.pool, ScoreStore(RunDir(case.shadows("replicas")).shadows).read()
     evidence, kept = _first(matrices, models)
@@ -67,7 +67,7 @@ def subject(case: Case, name: str, models: int) -> Subject:
 
 
 def subject_of_run(folder: Path, models: int) -> Subject:
-    """Any run directory, judged by its private truth where there is a `truth.csv`, else by its public labels."""
+    """Reads a run directory; its truth is `truth.csv` if there is one, or else the public labels."""
     matrices = read_matrices(folder)
     pool = matrices.pool
     evidence, kept = _first(matrices, models)
@@ -87,7 +87,7 @@ def _first(matrices: Matrices, models: int) -> tuple[Evidence, np.ndarray]:
     shadows: Chunk = matrices.shadows
     chosen = np.flatnonzero(shadows.model < models)
     if len(chosen) < models:
-        raise InputError(f"shadows: {len(chosen)} of {models} models are there")
+        raise InputError(f"shadows: {len(chosen)} of {models} models exist")
     evidence = Evidence(matrices.evidence.target, shadows.phi[chosen], shadows.mask[chosen], matrices.pool.labels)
     inside, outside = evidence.sides
     kept = np.flatnonzero((inside.count > 0) & (outside.count > 0))
@@ -95,20 +95,21 @@ def _first(matrices: Matrices, models: int) -> tuple[Evidence, np.ndarray]:
 
 
 def measure(one: Subject) -> dict[str, Any]:
-    """Every attack, the published ones and `auto`, as plain JSON.
+    """Measures every attack, the published ones and `auto`.
 
     Returns:
-        `chosen` (by `auto`), `misalignment`, `expected`, `samples`; `target`: figures on the samples that are judged,
-        by attack; `against`: paired differences of `auto` on them; `replicas`: figures by attack, `[replica]` each.
+        As plain JSON: `chosen` (the attack that `auto` selected), `misalignment`, `expected`, `samples`; `target`,
+        figures of each attack on the judged samples; `against`, paired differences of `auto` on them; and `replicas`,
+        figures of each attack, `[replica]`.
     """
     selection = select(one.evidence, distinct_attacks(one.evidence), FPR)
     scores = {attack: score[one.judged] for attack, score in _scores(one.evidence, selection).items()}
     members = one.members[one.judged]
     replicas: dict[str, dict[str, list[float]]] = {}
-    for phi, twin_members in zip(one.replicas, one.twin_members, strict=True):
+    for phi, replica_members in zip(one.replicas, one.replica_members, strict=True):
         for attack, score in _scores(one.evidence.with_target(phi), selection).items():
             found = replicas.setdefault(attack, {figure: [] for figure in FIGURES})
-            for figure, value in figures_of(score, twin_members).items():
+            for figure, value in figures_of(score, replica_members).items():
                 found[figure].append(value)
     return {
         "chosen": selection.chosen.name,
@@ -126,13 +127,13 @@ def measure(one: Subject) -> dict[str, Any]:
 
 
 def _scores(evidence: Evidence, selection: Selection) -> dict[str, np.ndarray]:
-    """Scores `[sample]` by attack."""
+    """Scores `[sample]` of each attack."""
     menu = (*PUBLISHED, *standard_attacks())
     return {AUTO: _auto(evidence, selection)(evidence), **{attack.name: attack(evidence) for attack in menu}}
 
 
 def _auto(evidence: Evidence, selection: Selection) -> Attack:
-    """What `auto` would use against this target; only whether it is aligned depends on the target."""
+    """Attack that `auto` uses against this target; only the alignment depends on the target."""
     plain = selection.candidate
     return Aligned(plain) if misaligned(evidence) and not isinstance(plain, Aligned) else plain
 
@@ -143,7 +144,7 @@ def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:
 
 
 def paired(one: np.ndarray, other: np.ndarray, members: np.ndarray, figure: str) -> Estimate:
-    """By how much a figure of `FIGURES` of one score is above the other's, with its interval."""
+    """Difference of a figure in `FIGURES` between two scores, with its interval."""
     return paired_difference(one, other, members, partial(_figure, figure=figure), replicates=REPLICATES)
 
 
@@ -152,10 +153,10 @@ def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
 
 
 def mean_of(groups: Sequence[np.ndarray]) -> Estimate:
-    """Mean over targets of the mean over replicas, with Student's 95 % interval: chance of replicas, not of recipes.
+    """Mean over targets of the mean over replicas, with Student's 95 % interval for the chance in replicas.
 
     Args:
-        groups: The figures of each target's replicas, `[target][replica]`.
+        groups: Figures of each target's replicas, `[target][replica]`.
     """
     variance = sum(group.var(ddof=1) / len(group) for group in groups) / len(groups) ** 2
     freedom = sum(len(group) - 1 for group in groups)

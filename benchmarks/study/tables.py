@@ -1,4 +1,4 @@
-"""What a study found, in Markdown."""
+"""Formats the results of a study as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from jaxmia.machine.bench import memory
 
 TITLES = {"auc": "AUC", "tpr@0.05": "TPR at 5 % FPR", "tpr@0.01": "TPR at 1 % FPR", "tpr@0.001": "TPR at 0.1 % FPR"}
 RECIPE = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment")
-"""Of a recipe, what differs between targets."""
+"""Fields of the recipe in which targets differ."""
 
 
 def summary(preset: Preset, name: str, result: dict[str, Any]) -> list[str]:
-    """Lines of the page that says which attack is how strong.
+    """Lines of the page on the strength of each attack.
 
     Args:
-        preset: Of the study.
-        name: Of the report's files, without suffix.
-        result: What `report.write_report` gathers.
+        preset: Preset of the study.
+        name: Name of the report's files, without suffix.
+        result: Content of the report's JSON file.
     """
     cases, made = result["cases"], result["origin"]
     replicas = len(next(iter(cases[0]["sizes"].values()))["replicas"][AUTO]["auc"])
@@ -29,16 +29,16 @@ def summary(preset: Preset, name: str, result: dict[str, Any]) -> list[str]:
         "# Strength on real images",
         "",
         f"{_counted(len(cases), 'challenge')} of {preset.public:,} public and {preset.private:,} private photographs,",
-        f"half of them members; target and shadows are `{preset.architecture}`. Each target was trained in PyTorch",
-        "by a recipe of its own, drawn by a seed that the attack does not read. Made by `benchmarks/study` at commit",
+        f"half of them members; target and shadows are `{preset.architecture}`. Each target was trained in PyTorch by",
+        "its own recipe, drawn with a seed that the attack does not read. Made by `benchmarks/study` at commit",
         f"{made['commit']} on {made['device']}, JAX {made['jax']}, PyTorch {made['torch']}, NumPy {made['numpy']}.",
         "",
-        "Two kinds of figures: on the private truth of each target, few samples and one model; and on *replicas*,",
-        f"{replicas} further models a target, trained as shadows are, but by the target's own recipe on other members,",
-        "and attacked in its place by the same shadows: many more labels. No attack sees either. The masks of shadows",
-        "and replicas belong to their numbers, the same for all targets. Samples that no shadow had IN, or none OUT,",
-        "are left out. Figures are in percent, intervals at 95 %. In",
-        f"[the same target by target]({name}_targets.md) is every attack on the private truth.",
+        "There are two kinds of figures: on the private truth of each target, which is one model with few samples, and",
+        f"on *replicas*, {replicas} further models per target, trained like shadows but by the target's recipe and on",
+        "other members, and attacked in its place by the same shadows. Replicas have many more labels. No attack sees",
+        "either. Masks of shadows and replicas depend only on their numbers, so they are the same for all targets.",
+        "Samples without IN or without OUT shadows are left out. Figures are in percent, intervals at 95 %.",
+        f"[Target by target]({name}_targets.md) lists every attack on the private truth.",
         "",
         *_recipes_table(cases),
         *_which(cases),
@@ -60,7 +60,7 @@ def _recipes_table(cases: Sequence[dict[str, Any]]) -> list[str]:
         found = f"IN {first['accuracy_in']:.3f}, OUT {first['accuracy_out']:.3f}"
         rows.append([str(number), "matched", *_recipe(first["recipe"]), found])
     return [
-        "## Recipes: the targets' own, and what `jaxmia match` found",
+        "## Recipes of the targets, and those that `jaxmia match` found",
         "",
         *table(
             ["target", "recipe", "epochs", "learning rate", "weight decay", "label smoothing", "augment", "accuracy"],
@@ -80,7 +80,7 @@ def _which(cases: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "## Every attack, on replicas of all targets",
         "",
-        "Mean over targets of the mean over their replicas. The intervals hold the chance in replicas, not in recipes.",
+        "Mean over targets of the mean over their replicas. Intervals include the chance in replicas, not in recipes.",
     ]
     for figure in FIGURES:
         sizes = _sizes(cases)
@@ -109,12 +109,12 @@ def _auto_against(cases: Sequence[dict[str, Any]]) -> list[str]:
             rows.append([number, models, f"`{cell['chosen']}`", *shown, f"`{best}`", f"{_percent(behind)}, {verdict}"])
     return [
         "",
-        "## What `auto` chose, and how far it is behind the best",
+        "## Attacks that `auto` selected, and their gap to the best",
         "",
         "TPR at 5 % FPR on replicas, target by target. The best is the attack with the highest mean on these replicas,",
-        "so it flatters itself.",
+        "which is biased upwards.",
         "",
-        *table(["target", "shadows", "chosen", "`auto`", *REFERENCES[:2], "best", "`auto` is behind by"], rows),
+        *table(["target", "shadows", "selected", "`auto`", *REFERENCES[:2], "best", "gap to the best"], rows),
     ]
 
 
@@ -133,16 +133,16 @@ def _against_published(cases: Sequence[dict[str, Any]]) -> list[str]:
             rows.append([models, f"`{other}`", *map(_percent, gains.values())])
     return [
         "",
-        "## `auto` against LiRA with fixed variance and RMIA, at equal shadows",
+        "## `auto` against LiRA with fixed variance and RMIA, with the same shadows",
         "",
-        "Gain of `auto` on replicas, paired, in percentage points. The first two are as their authors publish; the "
-        "other two are this project's form of the same.",
+        "Paired gain of `auto` on replicas, in percentage points. The first two attacks are as published by their "
+        "authors; the other two are their forms in this project.",
         "",
         *table(["shadows", "against", *TITLES.values()], rows),
         "",
-        "Weaker beyond noise, in the mean over targets: " + ("; ".join(weaker) or "nowhere") + ".",
+        "`auto` is weaker beyond noise, in the mean over targets: " + ("; ".join(weaker) or "nowhere") + ".",
         "",
-        "The same on the private truth, one target each, TPR at 5 % FPR (paired bootstrap):",
+        "The same on the private truth of each target, TPR at 5 % FPR (paired bootstrap):",
         "",
         *table(
             ["target", "shadows", *(f"`{other}`" for other in REFERENCES)],
@@ -181,11 +181,11 @@ def _gain(cases: Sequence[dict[str, Any]], compared: int) -> list[str]:
                 )
     return [
         "",
-        f"## What the recipe is worth, {compared} shadows",
+        f"## Effect of the recipe, {compared} shadows",
         "",
-        "Shadows of the target's `true` recipe, of the `matched` one, and of the `default` that the search began with. "
-        "TPR at 5 % FPR; the gain is over `default`, paired over replicas. `misalignment`: how far the target's "
-        "margins are from the shadows', in standard deviations; beyond 4, `auto` aligns them.",
+        "Shadows of the target's `true` recipe, of the `matched` one, and of the `default` that the search started "
+        "from. TPR at 5 % FPR; the gain is over `default`, paired over replicas. `misalignment` is the distance of the "
+        "target's margins from the shadows' in standard deviations; beyond 4, `auto` aligns them.",
         "",
         *table(
             ["target", "shadows", "misalignment", "attack", "private truth", "replicas", "gain on replicas"],
@@ -209,7 +209,7 @@ def _runs(runs: dict[str, Any]) -> list[str]:
     head = [
         "challenge",
         "shadows",
-        "chosen",
+        "selected",
         "`auto`",
         *REFERENCES[:2],
         *(f"gain over {name}" for name in REFERENCES[:2]),
@@ -218,13 +218,13 @@ def _runs(runs: dict[str, Any]) -> list[str]:
 
 
 def throughput(result: dict[str, Any]) -> list[str]:
-    """Lines on how fast the device trains, and on what it spends its time."""
+    """Lines on training throughput and on how the device's time is spent."""
     lines: list[str] = []
     if result["bench"]:
         rows = [_throughput_row(row) for row in result["bench"]["rows"]]
-        head = ["how", "models together", "images/s", "models/hour", "share of ceiling", "memory", "hours for 1,536"]
+        head = ["method", "models at once", "images/s", "models/hour", "share of ceiling", "memory", "hours for 1,536"]
         epochs = result["bench"]["subject"]["shadow"]["epochs"]
-        about = f"A model is 14,000 samples and {epochs} epochs."
+        about = f"A model is trained on 14,000 samples for {epochs} epochs."
         lines += ["", "## Throughput", "", about, "", *table(head, rows)]
     if result["profile"]:
         profile = result["profile"]
@@ -233,13 +233,13 @@ def throughput(result: dict[str, Any]) -> list[str]:
             [kind, f"{1e6 * times['spent'] / images:.2f}", f"{1e6 * times['least'] / images:.2f}"]
             for kind, times in profile["kinds"].items()
         ]
-        rows.append(["nothing", f"{1e6 * (profile['seconds'] - profile['busy_seconds']) / images:.2f}", "0.00"])
-        head = ["what the device does", "spent, us an image", "least, us an image"]
+        rows.append(["idle", f"{1e6 * (profile['seconds'] - profile['busy_seconds']) / images:.2f}", "0.00"])
+        head = ["kind of work", "spent, us per image", "lower bound, us per image"]
         about = (
-            "The least is what the kernels move at 3.0 TB/s or multiply at 798 TFLOP/s, as one H100 was seen to, "
-            "whichever takes longer."
+            "The lower bound assumes that kernels move 3.0 TB/s or multiply 798 TFLOP/s, whichever takes longer, as "
+            "measured on one H100."
         )
-        lines += ["", f"## Where the device's time goes ({profile['plan']})", "", about, "", *table(head, rows)]
+        lines += ["", f"## Time spent by kind of work ({profile['plan']})", "", about, "", *table(head, rows)]
     return lines
 
 
@@ -258,7 +258,7 @@ def _throughput_row(row: dict[str, Any]) -> list[str]:
 
 
 def details(result: dict[str, Any]) -> list[str]:
-    """Lines of the page with every attack on each target's private truth."""
+    """Lines of the page on every attack against each target's private truth."""
     lines = ["# Strength on real images, target by target", "", "On the private truth, with 95 % bootstrap intervals."]
     for number, case in enumerate(result["cases"]):
         for models, cell in case["sizes"].items():
@@ -266,7 +266,7 @@ def details(result: dict[str, Any]) -> list[str]:
                 [f"`{attack}`", *(_percent(_estimate(target, figure)) for figure in FIGURES)]
                 for attack, target in cell["target"].items()
             ]
-            title = f"## Target {number}, {models} shadows; `auto` is `{cell['chosen']}`"
+            title = f"## Target {number}, {models} shadows; `auto` selected `{cell['chosen']}`"
             lines += ["", title, "", *table(["attack", *TITLES.values()], rows)]
     return lines
 
@@ -276,7 +276,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _sizes(cases: Sequence[dict[str, Any]]) -> list[str]:
-    """Numbers of shadows that every target was attacked with."""
+    """Numbers of shadows with which every target was attacked."""
     return [models for models in cases[0]["sizes"] if all(models in case["sizes"] for case in cases)]
 
 
@@ -285,12 +285,12 @@ def _attacks(cases: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _replicas(cases: Sequence[dict[str, Any]], models: str, attack: str, figure: str) -> list[np.ndarray]:
-    """The figure on every replica of every target, `[target][replica]`."""
+    """Figure of an attack on every replica of every target, `[target][replica]`."""
     return [np.array(case["sizes"][models]["replicas"][attack][figure]) for case in cases]
 
 
 def _estimate(target: dict[str, Any], figure: str) -> Estimate | None:
-    """One figure of `Figures.to_dict`; None where it could not be measured."""
+    """Reads a figure from `Figures.to_dict`; None if it could not be measured."""
     if figure == "auc":
         return Estimate(**target["auc"])
     found = next(entry for entry in target["tpr"] if f"tpr@{entry['fpr']:g}" == figure)["resampled"]

@@ -50,7 +50,7 @@ def test_a_study_adds_up_and_reports(study: Study):
     assert set(cell["against"]) == set(REFERENCES)
     assert set(result["cases"][0]["recipes"]) == {"true", "matched", "default"}
     text = (study.out / "strength_tiny.md").read_text()
-    assert "## What `auto` chose" in text
+    assert "## Attacks that `auto` selected" in text
     assert "strength_tiny_targets.md" in text
     assert "Target 0, 8 shadows" in (study.out / "strength_tiny_targets.md").read_text()
 
