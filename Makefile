@@ -1,10 +1,10 @@
 # Each target sets up what it needs, once: a virtual environment in .venv with the tested versions of constraints.txt.
-#   make demo    the whole way from a made-up challenge to a submission and its report, in runs/demo
+#   make demo    a complete attack on a small challenge that it builds, with a submission and a report, in runs/demo
 #   make test    the tests
 #   make lint    style and types
 #   make docs    the pages, in site/
 #   make install what the last three need, at once
-# Another Python: make PYTHON=python3.12 test. Anything pip should know: make PIP_FLAGS='--no-cache-dir' test.
+# For another Python: make PYTHON=python3.12 test. For options of pip: make PIP_FLAGS='--no-cache-dir' test.
 
 PYTHON ?= python3
 PIP_FLAGS ?=

@@ -1,4 +1,4 @@
-"""What mkdocs adds to these pages: pictures, formulas, results. No network is needed, then or later."""
+"""Hooks of mkdocs that add pictures, formulas and results to the pages, without network access."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pictures, and each file of `benchmarks/results` that a page can show."""
+    """Adds the pictures, and all files of `benchmarks/results` that a page can show."""
     for name, draw in PICTURES.items():
         files.append(File.generated(config, f"pictures/{name}.svg", content=_svg(draw)))
     for path in sorted(RESULTS.glob("*")):
@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lists the results where a page asks for them, and turns formulas into MathML."""
+    """Inserts the list of results, and converts formulas to MathML."""
     about_attacks = page.title == "Attacks"
     found = sorted(
         path for path in RESULTS.glob("*.md") if path.name.startswith(("attacks", "strength", "study")) == about_attacks
