@@ -47,7 +47,7 @@ class Programs:
         self.steps_in_one_call = not (on_cpu and convolved and trainer.network.convolutional)
         """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
         self.steps_are_static = not on_cpu
-        """Whether the number of steps in a call is part of the program, which then needs a compilation for each number."""
+        """Whether the number of steps is part of the program of a call, so that each number is compiled separately."""
 
     @cached_property
     def init(self) -> Callable[[jax.Array], State]:
