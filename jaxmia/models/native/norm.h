@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "vectors.h"
@@ -23,12 +24,25 @@ struct NormShape {
   int64_t size() const { return pixels * channels; }
 };
 
-// Calls work(first pixel, pixels, first channel, channels) for parts of a few pixels and at most a vector of channels.
+// Calls work(first pixel, pixels, first channel, channels) for parts of a few pixels and at most a vector of channels;
+// a whole vector is a constant, so that nothing is decided pixel by pixel.
 template <typename Work>
 void InParts(const NormShape& shape, Work work) {
-  for (int64_t first = 0; first < shape.pixels; first += kNormPixels)
-    for (int64_t c = 0; c < shape.channels; c += kLanes)
-      work(first, std::min(kNormPixels, shape.pixels - first), c, std::min<int64_t>(kLanes, shape.channels - c));
+  for (int64_t first = 0; first < shape.pixels; first += kNormPixels) {
+    const int64_t pixels = std::min(kNormPixels, shape.pixels - first);
+    int64_t c = 0;
+    for (; c + kLanes <= shape.channels; c += kLanes)
+      work(first, pixels, c, std::integral_constant<int64_t, kLanes>{});
+    if (c < shape.channels) work(first, pixels, c, shape.channels - c);
+  }
+}
+
+// Calls work(activation) with the activation as a constant.
+template <typename Work>
+void ForActivation(Activation activation, Work work) {
+  if (activation == kNone) work(std::integral_constant<Activation, kNone>{});
+  if (activation == kRelu) work(std::integral_constant<Activation, kRelu>{});
+  if (activation == kAddRelu) work(std::integral_constant<Activation, kAddRelu>{});
 }
 
 // Parameters of one model, with channels padded to whole vectors.
@@ -49,12 +63,18 @@ struct Sums {
   explicit Sums(int64_t channels) : left(RoundUp(channels, kLanes)), right(left.size()) {}
 
   void Add(int64_t channel, Vector first, Vector second) {
-    for (int i = 0; i < kLanes; ++i) {
-      left[channel + i] += first[i];
-      right[channel + i] += second[i];
-    }
+    Doubles(&left[channel]) += __builtin_convertvector(first, DoubleVector);
+    Doubles(&right[channel]) += __builtin_convertvector(second, DoubleVector);
   }
+
+ private:
+  typedef double DoubleVector __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias));
+
+  static DoubleVector& Doubles(double* at) { return *reinterpret_cast<DoubleVector*>(at); }
 };
+
+// Sum of partial sums, which do not wait for each other.
+inline Vector Total(const Vector (&parts)[4]) { return (parts[0] + parts[1]) + (parts[2] + parts[3]); }
 
 template <class Arithmetic>
 void NormForward(const NormShape& shape, Activation activation, float epsilon,
@@ -72,15 +92,15 @@ void NormForward(const NormShape& shape, Activation activation, float epsilon,
     for (int64_t c = 0; c < channels; c += kLanes)
       Store(&origin[c], Arithmetic::Widen(input + c, channels - c));
     Sums sums(channels);
-    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, int64_t here) {
+    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
       const Vector zero = origin.at(c);
-      Vector sum[2] = {}, square[2] = {};
+      Vector sum[4] = {}, square[4] = {};
       for (int64_t p = 0; p < pixels; ++p) {
         const Vector distance = Arithmetic::Widen(input + (first + p) * channels + c, here) - zero;
-        sum[p % 2] += distance;
-        square[p % 2] += distance * distance;
+        sum[p % 4] += distance;
+        square[p % 4] += distance * distance;
       }
-      sums.Add(c, sum[0] + sum[1], square[0] + square[1]);
+      sums.Add(c, Total(sum), Total(square));
     });
     for (int64_t c = 0; c < channels; ++c) {
       const double distance = sums.left[c] / shape.pixels;
@@ -89,14 +109,16 @@ void NormForward(const NormShape& shape, Activation activation, float epsilon,
       gain[c] = scale[m * channels + c] / std::sqrt(variance[c] + epsilon);
       shift[c] = bias[m * channels + c] - mean[c] * gain[c];
     }
-    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, int64_t here) {
-      const Vector factor = gain.at(c), offset = shift.at(c);
-      for (int64_t p = 0, at = first * channels + c; p < pixels; ++p, at += channels) {
-        Vector value = Arithmetic::Widen(input + at, here) * factor + offset;
-        if (activation == kAddRelu) value += Arithmetic::Widen(shortcut + at, here);
-        if (activation != kNone) value = value > 0.f ? value : Vector{};
-        Arithmetic::Round(output + at, value, here);
-      }
+    ForActivation(activation, [&](auto follows) {
+      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+        const Vector factor = gain.at(c), offset = shift.at(c);
+        for (int64_t p = 0, at = first * channels + c; p < pixels; ++p, at += channels) {
+          Vector value = Arithmetic::Widen(input + at, here) * factor + offset;
+          if (follows == kAddRelu) value += Arithmetic::Widen(shortcut + at, here);
+          if (follows != kNone) value = value > 0.f ? value : Vector{};
+          Arithmetic::Round(output + at, value, here);
+        }
+      });
     });
   }
 }
@@ -120,24 +142,27 @@ void NormBackward(const NormShape& shape, Activation activation, float epsilon,
       gain[c] = scale[own + c] * inverse[c];
       shift[c] = bias[own + c] - mean[own + c] * gain[c];
     }
-    const auto masked = [&](const Number* cotangent, int64_t at, int64_t c, int64_t here, Vector value) {
-      const Vector given = Arithmetic::Widen(cotangent + at, here);
-      if (activation == kNone) return given;
-      const Vector result =
-          activation == kRelu ? value * gain.at(c) + shift.at(c) : Arithmetic::Widen(outputs + at, here);
+    // The cotangent behind the activation; `factor` and `offset` are those of the forward pass.
+    const auto masked = [&](auto follows, int64_t at, auto here, Vector value, Vector factor, Vector offset) {
+      const Vector given = Arithmetic::Widen(cotangents + at, here);
+      if (follows == kNone) return given;
+      const Vector result = follows == kRelu ? value * factor + offset : Arithmetic::Widen(outputs + at, here);
       return result > 0.f ? given : Vector{};
     };
     Sums sums(channels);
-    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, int64_t here) {
-      const Vector center = middle.at(c);
-      Vector sum[2] = {}, product[2] = {};
-      for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
-        const Vector value = Arithmetic::Widen(inputs + at, here), given = masked(cotangents, at, c, here, value);
-        if (activation == kAddRelu) Arithmetic::Round(shortcut_slopes + at, given, here);
-        sum[p % 2] += given;
-        product[p % 2] += given * (value - center);
-      }
-      sums.Add(c, sum[0] + sum[1], product[0] + product[1]);
+    ForActivation(activation, [&](auto follows) {
+      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+        const Vector center = middle.at(c), factor = gain.at(c), offset = shift.at(c);
+        Vector sum[4] = {}, product[4] = {};
+        for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
+          const Vector value = Arithmetic::Widen(inputs + at, here);
+          const Vector given = masked(follows, at, here, value, factor, offset);
+          if (follows == kAddRelu) Arithmetic::Round(shortcut_slopes + at, given, here);
+          sum[p % 4] += given;
+          product[p % 4] += given * (value - center);
+        }
+        sums.Add(c, Total(sum), Total(product));
+      });
     });
     // The gradient is gain * given + slope * input + constant.
     for (int64_t c = 0; c < channels; ++c) {
@@ -146,14 +171,16 @@ void NormBackward(const NormShape& shape, Activation activation, float epsilon,
       slope[c] = -gain[c] * inverse[c] * scale_slope[own + c] / shape.pixels;
       constant[c] = -gain[c] * bias_slope[own + c] / shape.pixels - slope[c] * middle[c];
     }
-    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, int64_t here) {
-      const Vector factor = gain.at(c), steepness = slope.at(c), offset = constant.at(c);
-      for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
-        const Vector value = Arithmetic::Widen(inputs + at, here);
-        const Vector given = activation == kAddRelu ? Arithmetic::Widen(shortcut_slopes + at, here)
-                                                    : masked(cotangents, at, c, here, value);
-        Arithmetic::Round(input_slopes + at, factor * given + (steepness * value + offset), here);
-      }
+    ForActivation(activation, [&](auto follows) {
+      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+        const Vector factor = gain.at(c), offset = shift.at(c), steepness = slope.at(c), summand = constant.at(c);
+        for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
+          const Vector value = Arithmetic::Widen(inputs + at, here);
+          const Vector given = follows == kAddRelu ? Arithmetic::Widen(shortcut_slopes + at, here)
+                                                   : masked(follows, at, here, value, factor, offset);
+          Arithmetic::Round(input_slopes + at, factor * given + (steepness * value + summand), here);
+        }
+      });
     });
   }
 }
