@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.evaluation.metrics import FPRS, LEVEL, Figures, false_alarms, figures, figures_by_class, next_target
@@ -16,6 +17,9 @@ from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary
 
 DELTA = 1e-5
 """The delta at which epsilon is bounded from below."""
+
+UNFAIR = 0.001
+"""Chance of a number of members below which no fair coin decided who is a member, and no bound on epsilon is given."""
 
 TOLD = "told"
 """Entry in `samples.csv` in place of the score of a sample with fixed membership."""
@@ -132,6 +136,11 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     inside, outside = score[pool.membership == 1], score[pool.membership == 0]
     if min(len(inside), len(outside)) < 2:
         return no_bound("there are fewer than two public members or non-members")
+    if binomtest(len(inside), len(inside) + len(outside)).pvalue < UNFAIR:
+        return no_bound(
+            f"{len(inside):,} of {len(inside) + len(outside):,} public samples are members, and the bound assumes that "
+            "a fair coin decided for each of them"
+        )
     if matched:
         return no_bound(
             "`jaxmia match` selected the recipe by the public labels, and the bound holds only for scores that do not "

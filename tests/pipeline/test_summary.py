@@ -177,6 +177,16 @@ def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator)
     assert np.mean(np.array(bounds) > 0) <= 0.2
 
 
+@pytest.mark.parametrize("share", [0.1, 0.65, 0.9])
+def test_uneven_numbers_of_members_bound_nothing_with_scores_of_chance(rng: np.random.Generator, share: float):
+    """Guessing the more frequent membership is right more often than a fair coin."""
+    bounds = [
+        epsilon_bound(pool_of((rng.random(400) < share).astype(int).tolist()), rng.normal(size=400)) for _ in range(10)
+    ]
+    assert all(bound.lower is None for bound in bounds)
+    assert all("of 400 public samples are members" in (bound.reason or "") for bound in bounds)
+
+
 def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     metrics = score(out, AttackConfig(targets=8))
