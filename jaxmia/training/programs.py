@@ -13,6 +13,7 @@ from jax.stages import Compiled, Lowered
 
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
+from jaxmia.models import Network
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.optimizer import hyper_of
 from jaxmia.training.plan import Plan
@@ -37,17 +38,25 @@ class Programs:
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
         self._trainer = plan.lower(trainer)
-        self._sequential = plan.sequential
         self._mesh = Mesh(np.array(plan.devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self.sharded = NamedSharding(self._mesh, P(_AXIS))
         """Sharding of arrays whose first axis is the model axis."""
         self.replicated = NamedSharding(self._mesh, P())
         """Sharding of arrays that all models share."""
-        on_cpu, convolved = plan.devices[0].platform == "cpu", plan.lowering in ("unrolled", "grouped")
-        self.steps_in_one_call = not (on_cpu and convolved and trainer.network.convolutional)
-        """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
-        self.steps_are_static = not on_cpu
+        self._plan = plan
+        self.steps_are_static = plan.devices[0].platform != "cpu"
         """Whether the number of steps is part of the program of a call, so that each number is compiled separately."""
+
+    @cached_property
+    def steps_in_one_call(self) -> bool:
+        """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
+        network = self._trainer.network
+        if self._plan.devices[0].platform != "cpu":
+            return True
+        if isinstance(network, Network) and network.built_in:
+            return not network.convolutional or self._plan.lowering in ("native", "matmul")
+        width = len(self._plan.devices)
+        return "stablehlo.convolution" not in self.step.lower(*self._arguments(width, 1)).as_text()
 
     @cached_property
     def init(self) -> Callable[[jax.Array], State]:
@@ -116,8 +125,13 @@ class Programs:
             samples: Number of samples in the pool.
             steps: Number of steps in a call, where it is static.
         """
-        trainer, many = self._trainer, self.steps_in_one_call
-        most = steps if self.steps_are_static else MOST_STEPS
+        if not self.steps_in_one_call:
+            return self.step.lower(*self._arguments(width, samples))
+        return self.steps.lower(*self._arguments(width, samples, steps if self.steps_are_static else MOST_STEPS))
+
+    def _arguments(self, width: int, samples: int, steps: int | None = None) -> list[Any]:
+        """Shapes and shardings of the arguments of `step`, or of `steps` if there is a number of steps."""
+        trainer, many = self._trainer, steps is not None
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), width))
         state = jax.eval_shape(jax.vmap(trainer.init), keys)
         one = jax.ShapeDtypeStruct((), jnp.int32)
@@ -125,20 +139,19 @@ class Programs:
         hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((width,), jnp.float32), hyper_of(trainer.recipe))
         images = jax.ShapeDtypeStruct((samples, *trainer.network.shape), trainer.dtype)
         labels = jax.ShapeDtypeStruct((samples,), jnp.int32)
-        batches = jax.ShapeDtypeStruct((*[most] * many, width, trainer.recipe.batch_size), jnp.int32)
+        batches = jax.ShapeDtypeStruct((*[steps] * many, width, trainer.recipe.batch_size), jnp.int32)
         batched = NamedSharding(self._mesh, P(*[None] * many, _AXIS))
         own, replicated = self.sharded, self.replicated
         arguments = (state, hyper, keys, images, labels, batches, one, per_model, *[one] * many)
         shardings = (own, own, own, replicated, replicated, batched, replicated, own, *[replicated] * many)
-        placed = [
+        return [
             jax.tree.map(lambda leaf, where=where: leaf.update(sharding=where), argument)
             for argument, where in zip(arguments, shardings, strict=True)
         ]
-        return (self.steps if many else self.step).lower(*placed)
 
     def _of_all(self, function: Callable[..., Any], axes: tuple[int | None, ...], donate: bool = False) -> Any:
         """Makes a jitted program over all models and devices from a function of one model; `axes` as in `jax.vmap`."""
-        many = _one_by_one(function, axes) if self._sequential else jax.vmap(function, axes)
+        many = _one_by_one(function, axes) if self._plan.sequential else jax.vmap(function, axes)
         if self._mesh.size > 1:
             sharded = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
             many = jax.shard_map(many, mesh=self._mesh, in_specs=sharded, out_specs=P(_AXIS), check_vma=False)

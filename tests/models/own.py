@@ -21,6 +21,13 @@ class Plain(nnx.Module):
         return self.fc(self.dropout(nnx.relu(self.norm(self.conv(images))).mean((1, 2))))
 
 
+class Deaf(Plain):
+    """`Plain` that does not take the convolution that is offered."""
+
+    def __init__(self, shape, classes, *, rngs: nnx.Rngs):
+        super().__init__(shape, classes, rngs=rngs)
+
+
 class Told(nnx.Module):
     """`__call__(x, train)`; draws noise from a stream of its own."""
 

@@ -71,6 +71,14 @@ def test_a_run_cut_in_two_is_the_whole_run_bit_for_bit(pool: Pool):
     assert max(differences(whole, parts)) == 0
 
 
+@pytest.mark.parametrize(("conv", "looped"), [("matmul", True), ("unrolled", False)])
+@pytest.mark.parametrize("given", [True, False])
+def test_steps_with_convolutions_of_xla_are_not_looped_on_a_cpu(pool: Pool, conv: str, looped: bool, given: bool):
+    """Whatever the factory says of its convolutions: a network that ignores the given one uses that of XLA."""
+    ensemble = Ensemble(trainer("Plain" if given else "Deaf"), plan(conv), 11, np.asarray(pool.images), pool.labels)
+    assert ensemble.steps_in_one_call == (looped and given)
+
+
 def test_what_the_module_keeps_is_kept_for_each_model(pool: Pool):
     state = trained(pool, trainer("Plain"), MODELS)
     assert state["stats"]["network"]["calls"].tolist() == [5, 5, 5]
