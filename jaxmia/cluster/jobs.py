@@ -52,7 +52,13 @@ def job_values(config: Path, out: Path, jobs: int, profile: Profile, nodes: int 
         InputError: The configuration is invalid, there are more shards than models, or a path cannot be used in a job
             file.
     """
-    models = load_config(config).shadow.count
+    shadow = load_config(config).shadow
+    models = shadow.count
+    if shadow.rounds > 1:
+        raise InputError(
+            f"shadow.rounds: {shadow.rounds} is more than job files can do; submit `jaxmia train` with --shard I/N for "
+            "each round, then `jaxmia run`"
+        )
     if nodes > models:
         raise InputError(f"nodes: {nodes} is more than {models}, the number of models (shadow.count in {config})")
     if not 1 <= jobs <= models // nodes:

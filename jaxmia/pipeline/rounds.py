@@ -1,18 +1,23 @@
 """Shadow models in two rounds: the scores of the first guide the training sets of the second."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxmia.config import Config
+from jaxmia.errors import InputError
 from jaxmia.evaluation.chances import membership_chances
 from jaxmia.pipeline.models import refuse_other_run, train_and_query, write_joined
 from jaxmia.pipeline.shard import Shard
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.matrices import ROUND, read_matrices
 from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.status import ranges
 from jaxmia.runs.store import Chunk, ScoreStore
+
+logger = logging.getLogger(__name__)
 
 
 def train_in_rounds(pipeline: Pipeline) -> None:
@@ -26,19 +31,47 @@ def train_in_rounds(pipeline: Pipeline) -> None:
         pipeline: Pipeline of the whole run; the rounds have run directories of their own below it.
 
     Raises:
-        InputError: As in `train_and_query`, or the directory contains models of a run in one round.
+        InputError: As in `train_and_query`; or the directory contains models of a run in one round, or another process
+            is training models of the first round.
+        Interrupted: As in `train_and_query`.
+    """
+    trained = train_rounds(pipeline, Shard())
+    if trained is None:
+        raise InputError(f"{RunDir(pipeline.out).rounds}: other processes are training models of the first round")
+    first, second = trained
+    chunks = [ScoreStore(RunDir(run.out).shadows).read() for run in (first, second)]
+    write_joined(pipeline, first.out, join_rounds(chunks), {**first.setup.cache_key(), "rounds": 2})
+
+
+def train_rounds(pipeline: Pipeline, shard: Shard) -> tuple[Pipeline, Pipeline] | None:
+    """Trains a shard of the first round and, once all models of that round are trained, the same shard of the second.
+
+    Args:
+        pipeline: Pipeline of the whole run.
+        shard: Shard of the models of each round.
+
+    Returns:
+        The pipelines of both rounds; None if models of the first round are still missing.
+
+    Raises:
+        InputError: As in `train_in_rounds`.
         Interrupted: As in `train_and_query`.
     """
     refuse_other_run(pipeline.out, "rounds", "a run in two rounds")
     count = pipeline.config.shadow.count
     half = -(-count // 2)
     first, second = _round(pipeline, 1, half), _round(pipeline, 2, count)
-    train_and_query(first)
+    train_and_query(first, shard)
+    if missing := first.missing_models():
+        logger.info(
+            f"round 1 of 2: models {ranges(missing)} are missing; once they are trained, the same command trains the "
+            "second round"
+        )
+        return None
     masks = replace(first.setup.masks, chance=_chances(first.out))
     second.__dict__["setup"] = replace(first.setup, masks=masks)
-    train_and_query(second, Shard(first=half))
-    chunks = [ScoreStore(RunDir(run.out).shadows).read() for run in (first, second)]
-    write_joined(pipeline, first.out, join_rounds(chunks), {**first.setup.cache_key(), "rounds": 2})
+    train_and_query(second, replace(shard, first=half))
+    return first, second
 
 
 def join_rounds(parts: list[Chunk]) -> Chunk:
@@ -60,9 +93,12 @@ def join_rounds(parts: list[Chunk]) -> Chunk:
 
 
 def _chances(out: Path) -> np.ndarray:
-    """Probability with which each sample is drawn to be IN, `[sample]`; 1/2 where the membership is fixed."""
+    """Probability with which each sample is drawn to be IN, `[sample]`; 1/2 where the membership is fixed.
+
+    They are rounded, so that shards on different machines draw from equal ones.
+    """
     matrices = read_matrices(out)
-    chances = matrices.for_everyone(membership_chances(matrices.evidence))
+    chances = np.round(matrices.for_everyone(membership_chances(matrices.evidence)), 6)
     return np.where(matrices.free, chances, 0.5)
 
 

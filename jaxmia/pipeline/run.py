@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxmia.config import Config
 from jaxmia.errors import InputError
 from jaxmia.pipeline.models import open_pipeline, prepare_run_dir, train_and_query
-from jaxmia.pipeline.rounds import train_in_rounds
+from jaxmia.pipeline.rounds import train_in_rounds, train_rounds
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.pipeline.stages import ProgressBar, no_progress_bar
@@ -48,6 +48,9 @@ def train(
 ) -> None:
     """Trains and queries the shadow models that are missing.
 
+    With two rounds, it trains those of the first round, or those of the second if the first is complete when its own
+    models are trained; the target is queried, too.
+
     Args:
         config: Configuration of the challenge and the shadow models.
         out: Run directory, which several jobs may share.
@@ -60,10 +63,12 @@ def train(
         InputError: As in `run`, or existing models were queried in other views.
         Interrupted: As in `run`.
     """
-    _refuse_rounds(config)
     pipeline = open_pipeline(config, out, progress_bar)
     if coordinator is not None:
         shard = meet(coordinator, shard or Shard())
+    if config.shadow.rounds > 1:
+        train_rounds(pipeline, shard or Shard())
+        return
     _, waiting = prepare_run_dir(pipeline, out)
     if waiting:
         raise InputError(
@@ -89,14 +94,13 @@ def query(
         InputError: As in `run`, or the weights of shadow models to be queried again were not kept.
         Interrupted: As in `run`.
     """
-    _refuse_rounds(config)
+    if config.shadow.rounds > 1:
+        raise InputError(
+            f"shadow.rounds: {config.shadow.rounds} needs the target's scores between the rounds; use `jaxmia run` or "
+            "`jaxmia train`, which also query the target"
+        )
     pipeline = open_pipeline(config, out, progress_bar)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
     with pipeline.begun():
         pipeline.query()
         requery.run(waiting)
-
-
-def _refuse_rounds(config: Config) -> None:
-    if config.shadow.rounds > 1:
-        raise InputError(f"shadow.rounds: {config.shadow.rounds} needs the scores between the rounds; use `jaxmia run`")

@@ -263,3 +263,11 @@ def test_a_scheduler_is_one_module_and_one_row(shared: Path, config: Path, monke
     monkeypatch.syspath_prepend(shared)
     monkeypatch.setitem(SCHEDULERS, "pbs", ("jaxmia_test_pbs", "PBSProfile", "write_pbs"))
     assert write_jobs("pbs", config, shared / "run", 4).submit == "qsub -q gpu -J 0-3"
+
+
+def test_job_files_of_two_rounds_are_refused(shared: Path, config: Path, generic: SlurmProfile):
+    config.write_text("shadow: {rounds: 2, count: 8}")
+    with pytest.raises(
+        InputError, match=r"shadow\.rounds: 2 is more than job files can do; submit `jaxmia train` with"
+    ):
+        write_slurm(config, shared / "run", 4, generic)
