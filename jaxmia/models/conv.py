@@ -113,7 +113,8 @@ def _convolution(lowering: Lowering, window: Window) -> _Product:
     forward = _batched(
         functools.partial(_library, window=window),
         functools.partial(_FORWARD[lowering], window=window),
-        shared_input=functools.partial(_wide, window=window),
+        # The kernels read copies of the input faster than XLA convolves it on a CPU and moves the models to the front.
+        shared_input=None if lowering == "native" else functools.partial(_wide, window=window),
     )
 
     @jax.custom_vjp
