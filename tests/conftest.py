@@ -35,10 +35,12 @@ def _environment(common: str) -> dict[str, str]:
     Plans, kernels and compiled programs are shared. Programs stay for the next run: JAX finds them by their content,
     its version and its flags. Most programs of the tests are compiled for a few small steps: so LLVM does not optimise
     what XLA compiles, and XLA writes it for LLVM at once, by way of neither MLIR nor parts to be compiled in parallel,
-    which takes a fourth of the time. Our own kernels are compiled as users have them.
+    which takes a fourth of the time. Our own kernels are compiled as users have them. PyTorch gets one thread, as
+    each core has a worker.
     """
     programs = Path(__file__).parents[1] / ".pytest_cache/programs" / digest(processor().encode())
     return {
+        "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": common,
         "JAX_COMPILATION_CACHE_DIR": str(programs),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
