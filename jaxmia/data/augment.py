@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Integer, Shaped
 
 from jaxmia.config import Augment, Dihedral, QueryView
 
@@ -94,8 +95,10 @@ def query_views(
     return views(chosen, shift)
 
 
-def apply_view(images: jax.Array, view: View) -> jax.Array:
-    """Applies a view to images `[sample, height, width, channel]`."""
+def apply_view(
+    images: Shaped[jax.Array, "sample height width channel"], view: View
+) -> Shaped[jax.Array, "sample rows columns channel"]:
+    """Applies a view to images."""
     transpose, flip_rows, flip_columns = _SYMMETRY[view.symmetry]
     if transpose:
         images = images.swapaxes(1, 2)
@@ -113,21 +116,27 @@ def apply_view(images: jax.Array, view: View) -> jax.Array:
 
 
 def gather_augmented(
-    key: jax.Array, pool: jax.Array, index: jax.Array, *, crop: int, flip: bool, dihedral: bool
-) -> jax.Array:
+    key: jax.Array,
+    pool: Shaped[jax.Array, "sample height width channel"],
+    index: Integer[jax.Array, " batch"],
+    *,
+    crop: int,
+    flip: bool,
+    dihedral: bool,
+) -> Shaped[jax.Array, "batch height width channel"]:
     """Gathers a batch from the pool and augments each sample independently.
 
     Args:
         key: Random key.
-        pool: Images `[sample, height, width, channel]`.
-        index: Indices of the samples in the batch, int32 `[batch]`.
+        pool: Images of the pool.
+        index: Indices of the samples in the batch.
         crop: Largest random shift in each direction, in pixels, with the border filled with black; equal to a random
             crop after zero padding by as much.
         flip: Flip horizontally with probability 1/2.
         dihedral: Apply one of the eight symmetries of the square, each equally likely; requires square images.
 
     Returns:
-        Augmented images `[batch, height, width, channel]`, in the pool's dtype.
+        Augmented images, in the pool's dtype.
     """
     height, width = pool.shape[1:3]
     batch = index.shape[0]

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import Float, Real, Shaped
 
 from jaxmia.config import Augment, QueryView
 from jaxmia.data.augment import View, apply_view, gather_augmented, query_views
@@ -181,7 +182,7 @@ def kind_of(samples: np.ndarray | jax.Array | jax.ShapeDtypeStruct) -> Kind:
     return TOKENS if samples.dtype == TOKEN_TYPE else FEATURES
 
 
-def as_stored(samples: np.ndarray) -> np.ndarray:
+def as_stored(samples: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*axes"]:
     """Converts samples to the type in which devices hold them: images to uint8 where that is exact, float64 to float32.
 
     Training gathers and augments them on the device, where uint8 takes a quarter of the memory.
@@ -200,6 +201,6 @@ def as_stored(samples: np.ndarray) -> np.ndarray:
     return levels
 
 
-def as_floats(images: np.ndarray) -> np.ndarray:
+def as_floats(images: Real[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
     """Converts images to floats in [0, 1]: uint8 becomes float32, and floats stay as they are."""
     return images / np.float32(255) if images.dtype == np.uint8 else images

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int8, Int32, Integer, Shaped
 
 DRAWN = -1
 """Value in `Masks.fixed` of a sample whose membership is drawn for each model."""
@@ -17,14 +18,14 @@ class Masks:
 
     Attributes:
         seed: Seed of the run, at least 0.
-        fixed: int8 `[sample]`: 1 if the sample is IN for every model, 0 if it is OUT for every model, and -1 if its
-            membership is drawn independently for each model.
-        chance: Probability with which a sample is drawn to be IN, `[sample]`; None for 1/2 each.
+        fixed: 1 if the sample is IN for every model, 0 if it is OUT for every model, and -1 if its membership is drawn
+            independently for each model.
+        chance: Probability with which a sample is drawn to be IN; None for 1/2 each.
     """
 
     seed: int
-    fixed: np.ndarray
-    chance: np.ndarray | None = None
+    fixed: Int8[np.ndarray, " sample"]
+    chance: Float[np.ndarray, " sample"] | None = None
 
     @classmethod
     def random(cls, seed: int, samples: int) -> "Masks":
@@ -32,7 +33,7 @@ class Masks:
         return cls(seed, np.full(samples, DRAWN, np.int8))
 
     @classmethod
-    def knowing(cls, seed: int, membership: np.ndarray, known: float) -> "Masks":
+    def knowing(cls, seed: int, membership: Integer[np.ndarray, " sample"], known: float) -> "Masks":
         """Fixes a fraction of the known memberships in all models, and draws all others.
 
         A fixed member is in every shadow's training set and a fixed non-member in none. The shadows share this part of
@@ -42,24 +43,24 @@ class Masks:
 
         Args:
             seed: Seed of the run.
-            membership: int8 `[sample]`: 1 member, 0 non-member, -1 unknown.
+            membership: 1 for members, 0 for non-members, -1 for unknown.
             known: Fraction of the known memberships that is fixed, from 0 (all are drawn) to 1.
         """
         fixed = np.full(len(membership), DRAWN, np.int8)
         order = np.argsort(_generator(seed, 0, _FIX).random_raw(len(membership)), kind="stable")
         if (membership == DRAWN).any():
             for value in (0, 1):
-                told = order[membership[order] == value]
-                fixed[told[: round(known * len(told))]] = value
+                candidates = order[membership[order] == value]
+                fixed[candidates[: round(known * len(candidates))]] = value
         return cls(seed, fixed)
 
     @property
-    def free(self) -> np.ndarray:
-        """Whether a sample's membership is drawn for each model, so that it can be scored, bool `[sample]`."""
+    def free(self) -> Bool[np.ndarray, " sample"]:
+        """Whether a sample's membership is drawn for each model, so that it can be scored."""
         return self.fixed == DRAWN
 
-    def __call__(self, models: Sequence[int]) -> np.ndarray:
-        """Masks of the given models, bool `[model, sample]`; True is IN."""
+    def __call__(self, models: Sequence[int]) -> Bool[np.ndarray, "model sample"]:
+        """Masks of the given models; True is IN."""
         if self.chance is None:
             drawn = membership_masks(self.seed, models, len(self.fixed))
         else:
@@ -68,8 +69,8 @@ class Masks:
         return np.where(self.free, drawn, self.fixed == 1)
 
 
-def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarray:
-    """Draws membership masks, bool `[model, sample]` with independent Bernoulli(1/2) entries.
+def membership_masks(seed: int, models: Sequence[int], samples: int) -> Bool[np.ndarray, "model sample"]:
+    """Draws membership masks with independent Bernoulli(1/2) entries.
 
     The bits come from a counter-based generator keyed by the seed and the model's number, so that a model's row depends
     on nothing else, and its first entries do not change when the pool grows.
@@ -88,8 +89,8 @@ def membership_masks(seed: int, models: Sequence[int], samples: int) -> np.ndarr
     return bits[:, :samples].astype(bool)
 
 
-def draw_folds(seed: int, samples: int, folds: int) -> np.ndarray:
-    """Divides samples into folds of nearly equal size at random, int `[sample]`.
+def draw_folds(seed: int, samples: int, folds: int) -> Integer[np.ndarray, " sample"]:
+    """Divides samples into folds of nearly equal size at random; returns the fold of each.
 
     The draw depends on the seed alone, not on who is a member: given the folds, each sample's membership is as
     uncertain as before.
@@ -108,12 +109,14 @@ def draw_folds(seed: int, samples: int, folds: int) -> np.ndarray:
     return fold
 
 
-def join_folds(parts: Sequence[np.ndarray], fold: np.ndarray) -> np.ndarray:
+def join_folds(
+    parts: Sequence[Shaped[np.ndarray, "*axes sample"]], fold: Integer[np.ndarray, " sample"]
+) -> Shaped[np.ndarray, "*axes sample"]:
     """Takes each sample from the array of its own fold.
 
     Args:
-        parts: An array `[..., sample]` for each fold, all of one shape.
-        fold: Fold of each sample, int `[sample]`.
+        parts: An array for each fold.
+        fold: Fold of each sample.
 
     >>> join_folds([np.array([1, 2, 3]), np.array([10, 20, 30])], np.array([0, 1, 0]))
     array([ 1, 20,  3])
@@ -124,8 +127,10 @@ def join_folds(parts: Sequence[np.ndarray], fold: np.ndarray) -> np.ndarray:
     return joined
 
 
-def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_size: int) -> np.ndarray:
-    """Draws the batches of one epoch of one model: a permutation of its IN set, int32 `[step, batch]`.
+def batch_order(
+    seed: int, model: int, members: Integer[np.ndarray, " member"], epoch: int, batch_size: int
+) -> Int32[np.ndarray, "step batch"]:
+    """Draws the batches of one epoch of one model: a permutation of its IN set.
 
     The last batch is filled up from the front of the permutation (repeatedly if the IN set is smaller than a batch), so
     that every batch is full and contains only the model's own samples.
@@ -133,7 +138,7 @@ def batch_order(seed: int, model: int, members: np.ndarray, epoch: int, batch_si
     Args:
         seed: Seed of the run.
         model: Number of the model.
-        members: Indices of the model's IN samples, `[member]`, at least one.
+        members: Indices of the model's IN samples, at least one.
         epoch: Number of the epoch, from 0.
         batch_size: Number of samples in a batch.
 

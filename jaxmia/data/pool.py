@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Integer, Shaped
 
 from jaxmia.data.kinds import TOKEN_TYPE, as_stored
 from jaxmia.errors import InputError
@@ -25,9 +26,9 @@ class Pool:
         images: The samples, as the target takes them: images `[sample, height, width, channel]`, uint8 in [0, 255] or
             floats in [0, 1]; or rows of features `[sample, feature]`; or sequences of token ids, int32
             `[sample, position]`. None if only stored matrices are scored.
-        labels: Class labels from 0, int32 `[sample]`.
-        ids: Unique ids, str `[sample]`.
-        membership: int8 `[sample]`: 1 for members, 0 for non-members, -1 for unknown (private samples).
+        labels: Class labels from 0.
+        ids: Unique ids, as text.
+        membership: 1 for members, 0 for non-members, -1 for unknown (private samples).
 
     Raises:
         InputError: An array has the wrong type, shape, length or range, a number is not finite, or an id is repeated.
@@ -37,10 +38,10 @@ class Pool:
     array([ True,  True, False])
     """
 
-    images: np.ndarray | None
-    labels: np.ndarray
-    ids: np.ndarray
-    membership: np.ndarray
+    images: Shaped[np.ndarray, "sample ..."] | None
+    labels: Integer[np.ndarray, " sample"]
+    ids: Shaped[np.ndarray, " sample"]
+    membership: Integer[np.ndarray, " sample"]
 
     def __post_init__(self) -> None:
         arrays = {"labels": self.labels, "ids": self.ids, "membership": self.membership}
@@ -61,8 +62,8 @@ class Pool:
         return len(self.ids)
 
     @property
-    def public(self) -> np.ndarray:
-        """Whether each sample is public, that is, its membership is known; bool `[sample]`."""
+    def public(self) -> Bool[np.ndarray, " sample"]:
+        """Whether each sample is public, that is, its membership is known."""
         return self.membership != UNKNOWN
 
     def images_to(self, purpose: str) -> np.ndarray:
@@ -79,13 +80,13 @@ class Pool:
         """Digest of samples and labels; float images that equal uint8 images have the same digest as those."""
         return digest(as_stored(self.images_to("train on")), self.labels)
 
-    def take(self, chosen: np.ndarray) -> "Pool":
-        """Restricts the pool to the chosen samples, bool or int `[sample]`."""
+    def take(self, chosen: Bool[np.ndarray, " sample"] | Integer[np.ndarray, " chosen"]) -> "Pool":
+        """Restricts the pool to the chosen samples, given by a mask or by indices."""
         images = None if self.images is None else self.images[chosen]
         return Pool(images, self.labels[chosen], self.ids[chosen], self.membership[chosen])
 
-    def hiding(self, chosen: np.ndarray) -> "Pool":
-        """Makes the membership of the chosen samples unknown, bool `[sample]`."""
+    def hiding(self, chosen: Bool[np.ndarray, " sample"]) -> "Pool":
+        """Makes the membership of the chosen samples unknown."""
         return replace(self, membership=np.where(chosen, UNKNOWN, self.membership).astype(np.int8))
 
     def save(self, path: Path) -> None:

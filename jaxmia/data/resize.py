@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Real
 
 
-def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Weights of bilinear resizing along one axis, float32 `[size_out, size_in]`; each row sums to 1.
+def resize_matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "size_out size_in"]:
+    """Weights of bilinear resizing along one axis; each row sums to 1.
 
     The weights form a triangle around the centre of each output pixel. Its half-width is one input pixel when enlarging
     and one *output* pixel when shrinking, which is the antialiasing. At the border the triangle is truncated and
@@ -39,15 +40,17 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
-def resize(images: jax.Array | np.ndarray, size: int) -> jax.Array:
+def resize(
+    images: Real[jax.Array | np.ndarray, "sample height width channel"], size: int
+) -> Float32[jax.Array, "sample rows columns channel"]:
     """Resizes images as torchvision's `Resize(size)` does, in float32 whatever the device's default precision.
 
     Args:
-        images: Images `[sample, height, width, channel]`, uint8 in [0, 255] or floats in [0, 1].
+        images: Images, uint8 in [0, 255] or floats in [0, 1].
         size: Length in pixels of the shorter side after resizing.
 
     Returns:
-        Images `[sample, height, width, channel]`, float32 in [0, 1], never rounded to uint8.
+        Images in [0, 1], never rounded to uint8.
     """
     height, width = resized_shape(images.shape[1], images.shape[2], size)
     pixels = jnp.asarray(images, jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 MIN_PER_SIDE = 20
 """Smallest number of public members, and also of public non-members, on which models are compared."""
@@ -14,27 +15,27 @@ class Likeness:
     """Distances in nats of the models of one recipe from the target and from each other.
 
     Attributes:
-        in_: Distance of each model's margins from the target's on members that it was trained on, `[model]`.
-        out: Distance of each model's margins from the target's on non-members that it was not trained on, `[model]`.
-        peers: Mean distance of each model from the recipe's other models, averaged over IN and OUT, `[model]`.
+        in_: Distance of each model's margins from the target's on members that it was trained on.
+        out: Distance of each model's margins from the target's on non-members that it was not trained on.
+        peers: Mean distance of each model from the recipe's other models, averaged over IN and OUT.
         accuracy_in: Accuracy on IN samples, averaged over models.
         accuracy_out: Accuracy on OUT samples, averaged over models.
     """
 
-    in_: np.ndarray
-    out: np.ndarray
-    peers: np.ndarray
+    in_: Float[np.ndarray, " model"]
+    out: Float[np.ndarray, " model"]
+    peers: Float[np.ndarray, " model"]
     accuracy_in: float
     accuracy_out: float
 
     @property
-    def distances(self) -> np.ndarray:
-        """Distance of each model from the target, averaged over IN and OUT, `[model]`."""
+    def distances(self) -> Float[np.ndarray, " model"]:
+        """Distance of each model from the target, averaged over IN and OUT."""
         return (self.in_ + self.out) / 2
 
     @property
-    def energy_scores(self) -> np.ndarray:
-        """Terms of the target's energy score, `[model]`: each model's distance minus half of that from its peers.
+    def energy_scores(self) -> Float[np.ndarray, " model"]:
+        """Terms of the target's energy score: each model's distance minus half of that from its peers.
 
         The distance alone would favour recipes whose models are all alike and lie between those of others. The expected
         energy score is smallest for the recipe that trained the target (Gneiting and Raftery, 2007). Averaged over
@@ -50,17 +51,20 @@ class Likeness:
 
 
 def likeness(
-    target: np.ndarray, members: np.ndarray, phi: np.ndarray, mask: np.ndarray, correct: np.ndarray
+    target: Float[np.ndarray, " sample"],
+    members: Bool[np.ndarray, " sample"],
+    phi: Float[np.ndarray, "model sample"],
+    mask: Bool[np.ndarray, "model sample"],
+    correct: Bool[np.ndarray, "model sample"],
 ) -> Likeness:
     """Compares models of one recipe with the target, each on the samples on which both were trained or neither was.
 
     Args:
-        target: The target's margins in nats, `[sample]`.
-        members: Whether the target was trained on each sample, bool `[sample]`.
-        phi: The models' margins in nats, `[model, sample]`, of at least two models.
-        mask: Membership masks of the models, bool `[model, sample]`; the more of them agree with `members`, the better
-            the comparison.
-        correct: Whether the models' predictions are correct, bool `[model, sample]`.
+        target: The target's margins in nats.
+        members: Whether the target was trained on each sample.
+        phi: The models' margins in nats, of at least two models.
+        mask: Membership masks of the models; the more they agree with `members`, the better the comparison.
+        correct: Whether the models' predictions are correct.
     """
     phi, same = phi.astype(np.float64), mask == members
     sides = same & members, same & ~members
@@ -80,13 +84,15 @@ def likeness(
     )
 
 
-def mean_gap(one: np.ndarray, other: np.ndarray, chosen: np.ndarray) -> float:
+def mean_gap(
+    one: Float[np.ndarray, " sample"], other: Float[np.ndarray, " sample"], chosen: Bool[np.ndarray, " sample"]
+) -> float:
     """Mean absolute difference of two models' margins on the chosen samples, in nats.
 
     Args:
-        one: Margins `[sample]`.
-        other: Margins `[sample]`.
-        chosen: Samples to compare, bool `[sample]`.
+        one: Margins of one model.
+        other: Margins of the other model.
+        chosen: Whether to compare each sample.
 
     Returns:
         The mean; NaN if there is none to compare or a margin is not finite.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Integer, Shaped
 
 from jaxmia.attacks import Evidence
 from jaxmia.data.masks import Masks, draw_folds
@@ -32,14 +33,14 @@ class Matrices:
         evidence: Margins of the target and the shadows on free samples.
         shadows: All chunks as one, on free samples.
         everyone: All samples, without images.
-        free: Whether each of all samples is free, bool `[sample]`.
+        free: Whether each of all samples is free.
     """
 
     pool: Pool
     evidence: Evidence
     shadows: Chunk
     everyone: Pool
-    free: np.ndarray
+    free: Bool[np.ndarray, " everyone"]
 
     @property
     def pseudo_target_evidence(self) -> Evidence:
@@ -55,8 +56,8 @@ class Matrices:
         first, whole = rounds == 1, self.evidence
         return Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
-    def for_everyone(self, values: np.ndarray) -> np.ndarray:
-        """Expands values of the free samples to all samples, float64 `[sample]`; NaN where a sample is not free."""
+    def for_everyone(self, values: Shaped[np.ndarray, " sample"]) -> Float64[np.ndarray, " everyone"]:
+        """Expands values of the free samples to all samples; NaN where a sample is not free."""
         found = np.full(len(self.everyone), np.nan)
         found[self.free] = values
         return found
@@ -108,15 +109,15 @@ def _refuse_missing(run: RunDir, path: Path) -> None:
     raise InputError(f"{path}: no such file; jaxmia query --out {run.path} with the configuration of the run writes it")
 
 
-def free_samples(pool: Pool, shadows: Chunk) -> np.ndarray:
-    """Whether the membership of each sample was drawn at random, bool `[sample]`, according to the shadows' metadata.
+def free_samples(pool: Pool, shadows: Chunk) -> Bool[np.ndarray, " sample"]:
+    """Whether the membership of each sample was drawn at random, according to the shadows' metadata.
 
     Raises:
         InputError: The shadows' fixed memberships are not those of the pool.
     """
     masks = configured_masks(pool, shadows.metadata)
-    told = ~masks.free
-    if (shadows.mask[:, told] != (masks.fixed[told] == 1)).any():
+    fixed = ~masks.free
+    if (shadows.mask[:, fixed] != (masks.fixed[fixed] == 1)).any():
         known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
         raise InputError(
             f"shadows mask: shadow.known is {known}, but the fixed memberships of these models differ from pool.npz"
@@ -136,13 +137,14 @@ def configured_masks(pool: Pool, metadata: Mapping[str, Any]) -> Masks:
     seed = metadata.get("cache_key", {}).get("seed")
     if type(seed) is not int or not 0 <= seed < 2**32 or known > 1:
         raise InputError(
-            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a share and a seed"
+            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a fraction and a "
+            "seed"
         )
     return Masks.knowing(seed, pool.membership, known)
 
 
-def fold_of_samples(samples: int, shadows: Chunk) -> np.ndarray | None:
-    """Fold of each sample in an informed audit, int `[sample]`, from the shadows' metadata; None for other runs."""
+def fold_of_samples(samples: int, shadows: Chunk) -> Integer[np.ndarray, " sample"] | None:
+    """Fold of each sample in an informed audit, from the shadows' metadata; None for other runs."""
     folds = recorded_number(shadows.metadata, "cache_key", "folds")
     if folds is None:
         return None

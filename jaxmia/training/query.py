@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float32, Int32, Integer, Shaped
 
 from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
@@ -19,7 +20,7 @@ def query(
     views: Sequence[View],
     batch_size: int,
     on_images: Callable[[int], None] = lambda images: None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float32[np.ndarray, "model view sample"], Bool[np.ndarray, "model sample"]]:
     """Queries every model on the whole pool.
 
     Args:
@@ -30,8 +31,7 @@ def query(
         on_images: Called with the number of images of each step, once all steps before it are done.
 
     Returns:
-        Logit margins in nats, float32 `[model, view, sample]`, and whether the prediction in the first view is correct,
-        bool `[model, sample]`.
+        Logit margins in nats, and whether the prediction in the first view is correct.
     """
     samples = len(ensemble.images)
     batches = fixed_batches(samples, batch_size)
@@ -56,23 +56,22 @@ def query(
 
 def query_target(
     logits_of: Callable[[np.ndarray], np.ndarray],
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Shaped[np.ndarray, "sample ..."],
+    labels: Integer[np.ndarray, " sample"],
     views: Sequence[View],
     batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float32[np.ndarray, "view sample"], Bool[np.ndarray, " sample"]]:
     """Queries one model, given as a function, on the whole pool.
 
     Args:
         logits_of: Function from a batch of samples of the pool to float32 logits `[sample, class]`.
         images: Samples of the pool.
-        labels: Labels, int `[sample]`.
+        labels: Labels of the samples.
         views: Views in which each image is queried; the first is the identity.
         batch_size: Number of images in a step.
 
     Returns:
-        Logit margins in nats, float32 `[view, sample]`, and whether the prediction in the first view is correct, bool
-        `[sample]`.
+        Logit margins in nats, and whether the prediction in the first view is correct.
 
     Raises:
         InputError: The results are not logits; see `checked_logits`.
@@ -97,8 +96,8 @@ def _in_view(images: np.ndarray, view: View) -> np.ndarray:
     return np.asarray(kind_of(images).view(jnp.asarray(images), view))
 
 
-def fixed_batches(samples: int, batch_size: int) -> list[np.ndarray]:
-    """Splits the indices of all samples into batches of one size, int32 `[batch]`; the last repeats the last sample.
+def fixed_batches(samples: int, batch_size: int) -> list[Int32[np.ndarray, " batch"]]:
+    """Splits the indices of all samples into batches of one size; the last batch repeats the last sample.
 
     All batches have the same shape, so that one program serves all; in eval mode samples do not affect each other.
     """

@@ -300,5 +300,5 @@ def test_what_was_taken_as_told_needs_a_share_and_a_seed(planted: tuple[Path, np
     for path in (out / "shadows").iterdir():
         arrays = dict(np.load(path))
         np.savez(path, **arrays | {"metadata": np.array(json.dumps({"cache_key": cache_key}))})
-    with pytest.raises(InputError, match=r"shadow.known is .* and seed .*, expected a share and a seed"):
+    with pytest.raises(InputError, match=r"shadow.known is .* and seed .*, expected a fraction and a seed"):
         score(out, AttackConfig(name="margin"))
