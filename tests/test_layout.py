@@ -1,4 +1,4 @@
-"""Which room may import which: arrows run one way, torch stays in `bridge`, the attacks stay plain NumPy."""
+"""The import rules of CONTRIBUTING: packages import only from lower levels, and torch and jax only where allowed."""
 
 import ast
 import subprocess
@@ -27,9 +27,8 @@ LEVELS = (
     {"cli"},
     {"__init__", "__main__"},
 )
-"""Rooms from the bottom up. A room imports only from levels below its own; the public door and `bridge` aside, which
-stand behind functions."""
-LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+"""Packages and top-level modules from the bottom up, each of which imports only from levels below its own."""
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 
 class Import(NamedTuple):
@@ -64,7 +63,7 @@ def _root(module: str) -> str:
 
 
 def violations(path: Path, source: str) -> list[str]:
-    """What the file at `path` (relative to the repository) imports against the rules."""
+    """Imports of the file at `path` (relative to the repository) that break a rule."""
     found = imports(source)
     packages = {entry.package for entry in found}
     wrong = []
@@ -81,9 +80,9 @@ def violations(path: Path, source: str) -> list[str]:
 
 
 def upward(path: Path, source: str) -> list[str]:
-    """Imports of the file at `path` that do not run down, among the rooms of `jaxmia` and `bridge`."""
-    own = room(".".join(path.with_suffix("").parts))
-    found = {room(module) for module in modules(source) if module.partition(".")[0] in ("jaxmia", "bridge")}
+    """Imports of the file at `path` from its own or a higher level, among the parts of `jaxmia` and `bridge`."""
+    own = part_of(".".join(path.with_suffix("").parts))
+    found = {part_of(module) for module in modules(source) if module.partition(".")[0] in ("jaxmia", "bridge")}
     return sorted(f"{own} imports {other}" for other in found - {own} if LEVEL[other] >= LEVEL[own])
 
 
@@ -98,14 +97,14 @@ def modules(source: str) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
-    """The room of a module: the folder or file below `jaxmia`, or `bridge`."""
+def part_of(module: str) -> str:
+    """The package or module directly below `jaxmia` that a module belongs to, or `bridge`."""
     package, *rest = module.split(".")
     return package if package != "jaxmia" else rest[0] if rest and rest[0] in LEVEL else "__init__"
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that reach themselves."""
+    """Modules on an import cycle."""
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
@@ -121,7 +120,7 @@ def circles(graph: dict[str, set[str]]) -> list[str]:
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Which module of `jaxmia` and `bridge` imports which others, inside functions too."""
+    """Modules that each module of `jaxmia` and `bridge` imports, inside functions too."""
     names = {}
     for path in SOURCES:
         relative = path.relative_to(ROOT)
@@ -134,7 +133,7 @@ def import_graph() -> dict[str, set[str]]:
     return graph
 
 
-def test_every_arrow_runs_down():
+def test_packages_import_only_from_lower_levels():
     wrong = [
         f"{path.relative_to(ROOT)}: {line}"
         for path in SOURCES
@@ -153,16 +152,16 @@ def test_every_arrow_runs_down():
         ("jaxmia/data/pool.py", "import bridge.target", "data imports bridge"),
     ],
 )
-def test_an_arrow_that_runs_up_is_found(path: str, source: str, complaint: str):
+def test_an_import_from_a_higher_level_is_found(path: str, source: str, complaint: str):
     assert upward(Path(path), source) == [complaint]
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_there_are_no_import_cycles():
     assert circles(import_graph()) == []
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
 
 
-def test_few_modules_stand_at_the_top():
+def test_few_modules_are_at_the_top():
     top = [path.name for path in (ROOT / "jaxmia").glob("*.py")]
     assert len(top) <= MOST_MODULES_AT_THE_TOP, top
 

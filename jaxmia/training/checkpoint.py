@@ -149,7 +149,7 @@ class Checkpoints:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder; threads of a save that failed may go on writing there for a moment."""
+    """Removes a folder; threads of a failed save may still write there for a moment."""
     for _ in range(_REMOVALS):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

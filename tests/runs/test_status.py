@@ -184,5 +184,5 @@ def test_what_is_saved_of_models_in_training_is_told(run: Path, damage: str | No
     about.write_text('{"cache_key": {}, "models": [2, 5, 6, 7]}' if damage is None else damage)
     status = read_status(run)
     assert status.saved == ([] if damage is not None else [{"models": [5, 6, 7], "step": 25}])
-    line = "saved:   5-7 at step 25; the same command goes on from there"
+    line = "saved:   5-7 at step 25; the same command resumes there"
     assert (line in describe(status)) == (damage is None)

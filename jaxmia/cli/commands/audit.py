@@ -33,7 +33,7 @@ class Audit:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the cost and stop."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print what metrics.json holds instead of tables."""
+    """Print the contents of metrics.json instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs the audit."""

@@ -59,7 +59,7 @@ class Run:
     config: Path | None = None
     """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print what metrics.json holds instead of tables."""
+    """Print the contents of metrics.json instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Runs all stages."""
@@ -141,7 +141,7 @@ class Score:
     config: Path | None = None
     """Configuration file (YAML); by default that of the run, if it has one."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print what metrics.json holds instead of tables."""
+    """Print the contents of metrics.json instead of tables."""
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Scores the samples."""

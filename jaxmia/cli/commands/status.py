@@ -56,7 +56,7 @@ def describe(status: "Status") -> list[str]:
     if status.missing:
         lines.append(f"missing: {ranges(status.missing)}")
     for saved in status.saved:
-        lines.append(f"saved:   {ranges(saved['models'])} at step {saved['step']}; the same command goes on from there")
+        lines.append(f"saved:   {ranges(saved['models'])} at step {saved['step']}; the same command resumes there")
     if status.diverged:
         lines.append(f"diverged: {ranges(status.diverged)}, left out; a lower shadow.learning_rate may help")
     if status.done:
