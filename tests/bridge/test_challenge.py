@@ -234,7 +234,7 @@ def test_files_of_different_image_size_are_refused(write):
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), "text", {"ids": [1]}])
 def test_another_object_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "pub.pt")
-    with pytest.raises(InputError, match=r"pub\.pt: (holds|lacks) .*imgs, labels, membership"):
+    with pytest.raises(InputError, match=r"pub\.pt: (contains|lacks) .*imgs, labels, membership"):
         load_split(tmp_path / "pub.pt", known=True)
 
 
