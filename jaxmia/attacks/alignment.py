@@ -18,13 +18,17 @@ MAX_MISALIGNMENT = 4.0
 """Distance in standard deviations beyond which a target is unlike its shadows, if there are many of them."""
 
 
-def max_misalignment(models: int) -> float:
+def max_misalignment(models: int, figures: int = 2) -> float:
     """`MAX_MISALIGNMENT` for a standard deviation that is estimated from few models, as a quantile of Student's t.
+
+    Args:
+        models: Number of models.
+        figures: Number of figures of which the largest distance is taken; more of them raise the limit (Bonferroni).
 
     >>> [round(max_misalignment(models), 1) for models in (3, 8, 32, 100_000)]
     [125.6, 8.5, 4.6, 4.0]
     """
-    return float(student.isf(norm.sf(MAX_MISALIGNMENT), models - 1)) if models > 1 else np.inf
+    return float(student.isf(norm.sf(MAX_MISALIGNMENT) * 2 / figures, models - 1)) if models > 1 else np.inf
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmia.attacks import Attack, Evidence, lacking, misaligned, misalignment, sample_fits, score_all
+from jaxmia.attacks import Attack, Evidence, lacking, sample_fits, score_all
 from jaxmia.attacks.catalogue import distinct_attacks
 from jaxmia.attacks.record import record_attack
 from jaxmia.config import AttackConfig, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.selection import Selection, configured_attacks, select, select_attack
+from jaxmia.evaluation.unlike import likeness_to_shadows
 from jaxmia.files import save_npz
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
@@ -72,6 +73,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     evaluated = selection or _evaluate_named(chosen, matrices.pseudo_target_evidence, section)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
+    likeness = likeness_to_shadows(matrices.pseudo_target_evidence, matrices.told)
     metrics = RunMetrics(
         attack=chosen.name,
         attack_record=record_attack(chosen),
@@ -83,8 +85,8 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         told=int((~matrices.free).sum()),
         rounds=int(matrices.shadows.extra.get(ROUND, np.ones(1)).max()),
         shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
-        misalignment=misalignment(matrices.pseudo_target_evidence),
-        unlike_shadows=misaligned(matrices.pseudo_target_evidence),
+        misalignment=likeness.distance,
+        unlike_shadows=likeness.unlike,
         matched=matched,
         selection=SelectionSummary.of(selection) if selection else None,
         private=private_estimate(pool, evaluated),

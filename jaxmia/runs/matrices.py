@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, Shaped
+from jaxtyping import Bool, Float64, Integer, Real, Shaped
 
 from jaxmia.attacks import Evidence
 from jaxmia.data.masks import Masks, draw_folds
@@ -34,6 +34,8 @@ class Matrices:
         shadows: All chunks as one, on free samples.
         everyone: All samples, without images.
         free: Whether each of all samples is free.
+        told: Margins in view 0 on the samples of fixed membership, of the target and of the shadows that may serve as
+            pseudo-targets; None if there is no such sample. They cannot be scored, but show how alike the models are.
     """
 
     pool: Pool
@@ -41,6 +43,7 @@ class Matrices:
     shadows: Chunk
     everyone: Pool
     free: Bool[np.ndarray, " everyone"]
+    told: Evidence | None = None
 
     @property
     def pseudo_target_evidence(self) -> Evidence:
@@ -50,11 +53,8 @@ class Matrices:
         of other models trained on a sample would reveal whether a pseudo-target was. Only the masks of the first round
         are independent.
         """
-        rounds = self.shadows.extra.get(ROUND)
-        if rounds is None:
-            return self.evidence
-        first, whole = rounds == 1, self.evidence
-        return Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
+        first, whole = _first_round(self.shadows), self.evidence
+        return whole if first.all() else Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
     def for_everyone(self, values: Shaped[np.ndarray, " sample"]) -> Float64[np.ndarray, " everyone"]:
         """Expands values of the free samples to all samples; NaN where a sample is not free."""
@@ -87,14 +87,28 @@ def read_matrices(out: Path) -> Matrices:
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
     free = free_samples(pool, shadows)
-    everyone = pool
-    if not free.all():
-        pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
+    everyone, told = pool, None
     try:
+        if not free.all():
+            told = _on_told(pool, target, shadows, ~free)
+            pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, fold_of_samples(len(pool), shadows))
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
-    return Matrices(pool, evidence, shadows, everyone, free)
+    return Matrices(pool, evidence, shadows, everyone, free, told)
+
+
+def _on_told(
+    pool: Pool, target: Real[np.ndarray, "view everyone"], shadows: Chunk, told: Bool[np.ndarray, " everyone"]
+) -> Evidence:
+    first = _first_round(shadows)
+    phi, mask = shadows.phi[first, :1][..., told], shadows.mask[first][:, told]
+    return Evidence(target[:1, told], phi, mask, pool.labels[told])
+
+
+def _first_round(shadows: Chunk) -> Bool[np.ndarray, " model"]:
+    """Whether each model was trained in the first round."""
+    return shadows.extra.get(ROUND, np.ones(len(shadows.model))) == 1
 
 
 def _refuse_missing(run: RunDir, path: Path) -> None:

@@ -42,7 +42,7 @@ class SelectionSummary(_Part):
 
     @property
     def aligned(self) -> bool:
-        """Whether the winner is applied with alignment, because the target is unlike its shadows."""
+        """Whether the winner is applied with alignment, because the target's margins are on another scale."""
         return self.chosen != self.candidate
 
     @classmethod
@@ -170,9 +170,9 @@ class RunMetrics(_Part):
     """Number of rounds in which the shadows were trained (`shadow.rounds`)."""
     shadow_accuracy: ShadowAccuracy | None
     misalignment: float | None
-    """Distance of the target's margins from its shadows' in standard deviations (`jaxmia.attacks.misalignment`)."""
+    """Distance of the target's margins from its shadows' in standard deviations (`jaxmia.evaluation.unlike`)."""
     unlike_shadows: bool
-    """Whether this is too far for a target of the shadows' recipe (`jaxmia.attacks.misaligned`)."""
+    """Whether this is too far for a target of the shadows' recipe."""
     matched: bool
     """Whether `jaxmia match` selected the shadows' recipe by the public labels."""
     selection: SelectionSummary | None

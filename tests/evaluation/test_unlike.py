@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from jaxmia.attacks import Evidence, misaligned
+from jaxmia.attacks.alignment import max_misalignment
+from jaxmia.config import AttackConfig
+from jaxmia.data.masks import Masks
+from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.evaluation.unlike import PRIOR, likeness_to_shadows, told_distance
+from jaxmia.pipeline.scoring import score
+from jaxmia.runs.matrices import read_matrices
+from jaxmia.runs.store import Chunk, ScoreStore
+
+
+def alike(models: int, seed: int, samples: int = 300) -> Evidence:
+    """Models of one recipe on samples whose membership is fixed; the first is the target."""
+    rng = np.random.default_rng(seed)
+    members = np.arange(samples) % 3 > 0
+    level, width = rng.normal(0, 0.5, (models + 1, 1)), rng.lognormal(0, 0.1, (models + 1, 1))
+    phi = (
+        rng.normal(2, 2, samples)
+        + members
+        + level
+        + width * rng.gamma(4, 0.2, samples) * rng.normal(size=(models + 1, samples))
+    )
+    return Evidence(phi[:1], phi[1:, None], np.tile(members, (models, 1)), np.zeros(samples, int))
+
+
+def test_the_distance_is_that_of_a_naive_loop():
+    told = alike(6, 0, samples=40)
+    phi, members = np.concatenate([told.target, told.shadows[:, 0]]), told.mask[0]
+    rows = []
+    for model in range(7):
+        others = np.delete(phi, model, axis=0)
+        row = []
+        for side in (members, ~members):
+            variances = others[:, side].var(0, ddof=1)
+            shrunk = (variances * 5 + variances.mean() * PRIOR) / (5 + PRIOR)
+            z = (phi[model, side] - others[:, side].mean(0)) / np.sqrt(shrunk)
+            row += [z.mean(), np.log(np.abs(z).mean())]
+        rows.append(row)
+    own, others = np.array(rows[0]), np.array(rows[1:])
+    naive = np.abs(own - others.mean(0)) / others.std(0, ddof=1) / np.sqrt(1 + 1 / 6)
+    assert told_distance(told) == pytest.approx(naive.max())
+
+
+@pytest.mark.parametrize("models", [3, 8, 32])
+def test_a_target_of_the_recipe_is_hardly_ever_called_unlike_and_seldom_far(models: int):
+    """The chance of a distance is at most that of the largest of four of Student's (Bonferroni)."""
+    distances = np.array([told_distance(alike(models, seed)) for seed in range(300)])
+    assert (distances > max_misalignment(models, figures=4)).sum() <= 1
+    for rate in (0.05, 0.2):
+        far = (distances > student.isf(rate / 8, models - 1)).mean()
+        assert far < rate + 3 * np.sqrt(rate / 300)
+
+
+def test_a_target_that_differs_on_single_samples_is_called_unlike_though_level_and_width_are_the_same():
+    told = alike(16, 1)
+    swapped = told.target.copy()
+    for side in (told.mask[0], ~told.mask[0]):
+        swapped[0, side] = told.target[0, np.flatnonzero(side)[::-1]]
+    other = told.with_target(swapped)
+    assert not misaligned(other)
+    assert likeness_to_shadows(told, other).unlike
+    assert not likeness_to_shadows(told, told).unlike
+
+
+def test_with_few_fixed_samples_level_and_width_are_compared():
+    told = alike(16, 1)
+    far = told.with_target(told.target + 50)
+    few = far.take(np.concatenate([np.flatnonzero(told.mask[0]), np.flatnonzero(~told.mask[0])[:19]]))
+    assert likeness_to_shadows(told, far).unlike
+    assert not likeness_to_shadows(told, few).unlike
+    assert likeness_to_shadows(far, few) == likeness_to_shadows(far, None)
+    assert likeness_to_shadows(far, None).unlike
+    two = Evidence(far.target, far.shadows[:2], far.mask[:2], far.labels)
+    assert likeness_to_shadows(far, two).distance == 0
+
+
+def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    samples, models = 600, 12
+    members = rng.random(samples) < 0.5
+    membership = np.where(np.arange(samples) < 400, members, UNKNOWN).astype(np.int8)
+    masks = Masks.knowing(3, membership, 0.9)
+    mask = masks(range(models))
+    phi = (
+        rng.normal(0, 2, samples)
+        + rng.normal(size=(models + 1, 2, samples))
+        + 1.5 * np.stack([*mask, members])[:, None]
+    )
+    Pool(None, np.zeros(samples, np.int32), np.arange(samples).astype(str), membership).save(tmp_path / "pool.npz")
+    nothing, metadata = np.full(models, np.nan), {"cache_key": {"seed": 3, "shadow": {"known": 0.9}}}
+    chunk = Chunk(np.arange(models), mask, phi[:-1].astype(np.float32), nothing, nothing, {}, metadata)
+    ScoreStore(tmp_path / "shadows").write(chunk)
+
+    np.savez(tmp_path / "target.npz", phi=phi[-1])
+    told = read_matrices(tmp_path).told
+    assert told is not None
+    np.testing.assert_array_equal(told.target, phi[-1, :1][:, ~masks.free])
+    np.testing.assert_array_equal(told.shadows, chunk.phi[:, :1][:, :, ~masks.free])
+    assert (told.mask == members[~masks.free]).all()
+    like = score(tmp_path, AttackConfig(name="calibrated"))
+    assert not like.unlike_shadows
+    assert like.misalignment == told_distance(told)
+
+    order = np.arange(samples)
+    for side in (members, ~members):
+        order[~masks.free & side] = order[~masks.free & side][::-1]
+    np.savez(tmp_path / "target.npz", phi=phi[-1][:, order])
+    unlike = score(tmp_path, AttackConfig(name="calibrated"))
+    assert unlike.unlike_shadows
+    assert unlike.private == like.private
+    assert json.loads((tmp_path / "metrics.json").read_text())["unlike_shadows"]
