@@ -119,8 +119,8 @@ def progress_bar(title: str) -> Iterator[Callable[["ChunkProgress"], None]]:
 def figures_table(figures: "Figures", title: str) -> Table:
     """Table of AUC and TPR at each FPR with 95 % intervals."""
     table = Table(title=title, title_justify="left")
-    for column in ("figure", "value", "95 % interval"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
+    for column in ("metric", "value", "95 % interval"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
     table.add_row("AUC", *_interval(figures.auc))
     for entry in figures.tpr:
         name = f"TPR at {100 * entry.fpr:g} % FPR"
