@@ -3,7 +3,7 @@
 #   make test    the tests
 #   make lint    style and types
 #   make docs    the pages, in site/
-#   make install what the last three need, at once
+#   make install everything that the last three need
 # For another Python: make PYTHON=python3.12 test. For options of pip: make PIP_FLAGS='--no-cache-dir' test.
 
 PYTHON ?= python3

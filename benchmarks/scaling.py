@@ -30,7 +30,7 @@ _WAYS = ("first", "again", "pytorch")
 
 
 def together(count: int) -> Callable[[], object]:
-    """Training of `count` models on half of the samples each, by jaxmia."""
+    """Returns the training of `count` models by jaxmia, each on half of the samples."""
     from jaxmia.api import train_shadows
     from jaxmia.data.pool import Pool
     from jaxmia.training.devices import prepare_devices
@@ -43,7 +43,7 @@ def together(count: int) -> Callable[[], object]:
 
 
 def in_turn(count: int) -> Callable[[], object]:
-    """Training of `count` models one after the other, by PyTorch in this process, in its fastest precision."""
+    """Returns the training of `count` models one after the other by PyTorch, in its fastest precision."""
     from bridge.trainer import train_target
     from jaxmia.models import Network
 
@@ -59,7 +59,7 @@ def in_turn(count: int) -> Callable[[], object]:
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
-    """Images of the demo's size, of noise: what they show does not change the time."""
+    """Images of noise in the demo's size, since their content does not change the time."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (_SAMPLES, 8, 8, 1), dtype=np.uint8), random.integers(0, 10, _SAMPLES, np.int32)
 
@@ -82,7 +82,7 @@ def seconds(way: str, count: int, cache: Path) -> float:
 
 
 def measure(counts: list[int]) -> dict[str, list[float]]:
-    """Seconds of every way and number of models."""
+    """Measures the seconds of each method for each number of models."""
     times: dict[str, list[float]] = {way: [] for way in _WAYS}
     for count in counts:
         with tempfile.TemporaryDirectory() as cache:
@@ -93,7 +93,7 @@ def measure(counts: list[int]) -> dict[str, list[float]]:
 
 
 def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str:
-    """The page of the result."""
+    """Formats the times as a Markdown page."""
     rows = [
         f"| {count} | {first:.1f} | {again:.1f} | {pytorch:.1f} | {pytorch / first:.2f} | {pytorch / again:.2f} |"
         for count, first, again, pytorch in zip(counts, *(times[way] for way in _WAYS), strict=True)
@@ -119,7 +119,7 @@ def table(counts: list[int], times: dict[str, list[float]], origin: dict) -> str
 
 
 def draw(counts: list[int], times: dict[str, list[float]], path: Path) -> None:
-    """A plot of the times."""
+    """Plots the times."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

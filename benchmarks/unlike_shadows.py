@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from benchmarks.study.sets import KNOWN, OWN, REGIMES, SHADOWS, Regime, read, shadows, targets
 from jaxmia.attacks import Evidence, misaligned, misalignment
 from jaxmia.data.masks import Masks
-from jaxmia.evaluation.unlike import likeness_to_shadows, told_distance
+from jaxmia.evaluation.unlike import fixed_distance, likeness_to_shadows
 from jaxmia.files import write_text
 
 RESULTS = Path(__file__).parent / "results/unlike_shadows_cpu.md"
@@ -29,24 +29,24 @@ RATES = (0.05, 0.01)
 METHODS = ("level and width", "sample by sample")
 
 Judged = dict[str, list[tuple[float, bool]]]
-"""Of each method: the chance of a target's distance, and whether it is called unlike."""
+"""For each method: the p-value of each target's distance, and whether the target is called unlike."""
 
 
-def judge(free: Evidence, told: Evidence, judged: Judged) -> None:
-    """Adds a target, the two distances of which are the largest of two figures and of four."""
+def judge(free: Evidence, fixed: Evidence, judged: Judged) -> None:
+    """Adds a target with its two distances, which are the largest of two figures and of four."""
     models = len(free.shadows)
     for method, distance, figures, unlike in (
         (METHODS[0], misalignment(free), 2, misaligned(free)),
-        (METHODS[1], told_distance(told), 4, likeness_to_shadows(free, told).unlike),
+        (METHODS[1], fixed_distance(fixed), 4, likeness_to_shadows(free, fixed).unlike),
     ):
         chance = 2 * figures * float(student.sf(distance, models - 1))
         judged.setdefault(method, []).append((chance, unlike))
 
 
 def judge_regime(out: Path, regime: Regime, count: int) -> tuple[Judged, Judged]:
-    """Judges targets of the own recipe and of similar ones against disjoint groups of shadows.
+    """Judges targets of the shadows' own recipe and of similar ones against disjoint groups of shadows.
 
-    The shadows outside of a group are targets of the own recipe, too.
+    The shadows outside a group are targets of their own recipe, too.
     """
     trained, attacked = read(out, shadows(regime, KNOWN)), read(out, [targets(regime)])
     free = Masks.knowing(regime.seed, trained["membership"], KNOWN).free
@@ -83,7 +83,7 @@ def rows(out: Path, count: int) -> Iterator[str]:
 
 
 def page(out: Path) -> str:
-    """The tables, in Markdown."""
+    """Formats the results as Markdown tables."""
     lines = [
         "# How often a target is called unlike its shadows",
         "",

@@ -171,7 +171,7 @@ class SequentialEnsemble(Ensemble):
 
     @property
     def steps_are_static(self) -> bool:
-        """Whether another number of steps in a call is compiled anew, which PyTorch never does."""
+        """Whether each number of steps in a call is compiled separately; never in PyTorch."""
         return False
 
     def init(self, models: Sequence[int]) -> State:

@@ -13,7 +13,7 @@ MIN_PER_SIDE = 20
 """Smallest number of fixed members, and also of fixed non-members, for a comparison sample by sample."""
 
 PRIOR = 4.0
-"""Degrees of freedom with which the mean variance of all samples enters that of each sample."""
+"""Degrees of freedom of the prior by which each sample's variance is shrunk to the mean variance of all samples."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Likeness:
     """Distance of a target from its shadows.
 
     Attributes:
-        distance: In standard deviations over shadows.
+        distance: Distance in standard deviations over shadows.
         unlike: Whether fewer than about one in 10,000 targets of the shadows' recipe would be as far.
     """
 
@@ -29,22 +29,22 @@ class Likeness:
     unlike: bool
 
 
-def likeness_to_shadows(evidence: Evidence, told: Evidence | None) -> Likeness:
-    """Compares the target with its shadows, by `told_distance` where enough memberships are fixed.
+def likeness_to_shadows(evidence: Evidence, fixed: Evidence | None) -> Likeness:
+    """Compares the target with its shadows, by `fixed_distance` where enough memberships are fixed.
 
     Otherwise the median and width of its margins are compared with theirs (`jaxmia.attacks.misalignment`).
 
     Args:
         evidence: Margins on the samples whose membership is drawn for each shadow.
-        told: Margins on the samples whose membership is fixed; None if there is none.
+        fixed: Margins on the samples whose membership is fixed; None if there is none.
     """
-    if told is None or not len(told.shadows) or _smaller_side(told.mask[0]) < MIN_PER_SIDE:
+    if fixed is None or not len(fixed.shadows) or _smaller_side(fixed.mask[0]) < MIN_PER_SIDE:
         return Likeness(misalignment(evidence), misaligned(evidence))
-    distance, shadows = told_distance(told), _some_shadows(told)
+    distance, shadows = fixed_distance(fixed), _some_shadows(fixed)
     return Likeness(distance, distance > max_misalignment(len(shadows), figures=4))
 
 
-def told_distance(told: Evidence) -> float:
+def fixed_distance(fixed: Evidence) -> float:
     """Distance of the target from its shadows on samples of fixed membership, in standard deviations over shadows.
 
     The margin of each model on each sample is compared with those of all other models, the target among them, in units
@@ -53,20 +53,20 @@ def told_distance(told: Evidence) -> float:
     target from the shadows'. It is 0 with fewer than three shadows.
 
     Args:
-        told: Margins in view 0 on the samples of fixed membership, at least one member and one non-member.
+        fixed: Margins in view 0 on the samples of fixed membership, at least one member and one non-member.
     """
-    shadows = _some_shadows(told)
+    shadows = _some_shadows(fixed)
     if len(shadows) < 3:
         return 0.0
-    figures = _figures(np.concatenate([told.target[:1], shadows]), told.mask[0])
+    figures = _figures(np.concatenate([fixed.target[:1], shadows]), fixed.mask[0])
     own, others = figures[0], figures[1:]
     spread = np.maximum(others.std(0, ddof=1), np.sqrt(FLOOR)) * np.sqrt(1 + 1 / len(others))
     return float((np.abs(own - others.mean(0)) / spread).max())
 
 
-def _some_shadows(told: Evidence) -> Float[np.ndarray, "model sample"]:
+def _some_shadows(fixed: Evidence) -> Float[np.ndarray, "model sample"]:
     """Margins of at most `MAX_SHADOWS` shadows."""
-    return told.shadows[:: -(-len(told.shadows) // MAX_SHADOWS), 0]
+    return fixed.shadows[:: -(-len(fixed.shadows) // MAX_SHADOWS), 0]
 
 
 def _figures(

@@ -73,7 +73,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     evaluated = selection or _evaluate_named(chosen, matrices.pseudo_target_evidence, section)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
-    likeness = likeness_to_shadows(matrices.pseudo_target_evidence, matrices.told)
+    likeness = likeness_to_shadows(matrices.pseudo_target_evidence, matrices.fixed)
     metrics = RunMetrics(
         attack=chosen.name,
         attack_record=record_attack(chosen),

@@ -19,7 +19,7 @@ DELTA = 1e-5
 """The delta at which epsilon is bounded from below."""
 
 UNFAIR = 0.001
-"""Chance of a number of members below which no fair coin decided who is a member, and no bound on epsilon is given."""
+"""P-value of the number of members below which a fair coin is ruled out, so that no bound on epsilon is given."""
 
 TOLD = "told"
 """Entry in `samples.csv` in place of the score of a sample with fixed membership."""

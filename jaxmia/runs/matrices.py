@@ -34,7 +34,7 @@ class Matrices:
         shadows: All chunks as one, on free samples.
         everyone: All samples, without images.
         free: Whether each of all samples is free.
-        told: Margins in view 0 on the samples of fixed membership, of the target and of the shadows that may serve as
+        fixed: Margins in view 0 on the samples of fixed membership, of the target and of the shadows that may serve as
             pseudo-targets; None if there is no such sample. They cannot be scored, but show how alike the models are.
     """
 
@@ -43,7 +43,7 @@ class Matrices:
     shadows: Chunk
     everyone: Pool
     free: Bool[np.ndarray, " everyone"]
-    told: Evidence | None = None
+    fixed: Evidence | None = None
 
     @property
     def pseudo_target_evidence(self) -> Evidence:
@@ -87,23 +87,23 @@ def read_matrices(out: Path) -> Matrices:
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
     free = free_samples(pool, shadows)
-    everyone, told = pool, None
+    everyone, fixed = pool, None
     try:
         if not free.all():
-            told = _on_told(pool, target, shadows, ~free)
+            fixed = _on_fixed(pool, target, shadows, ~free)
             pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, fold_of_samples(len(pool), shadows))
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
-    return Matrices(pool, evidence, shadows, everyone, free, told)
+    return Matrices(pool, evidence, shadows, everyone, free, fixed)
 
 
-def _on_told(
-    pool: Pool, target: Real[np.ndarray, "view everyone"], shadows: Chunk, told: Bool[np.ndarray, " everyone"]
+def _on_fixed(
+    pool: Pool, target: Real[np.ndarray, "view everyone"], shadows: Chunk, fixed: Bool[np.ndarray, " everyone"]
 ) -> Evidence:
     first = _first_round(shadows)
-    phi, mask = shadows.phi[first, :1][..., told], shadows.mask[first][:, told]
-    return Evidence(target[:1, told], phi, mask, pool.labels[told])
+    phi, mask = shadows.phi[first, :1][..., fixed], shadows.mask[first][:, fixed]
+    return Evidence(target[:1, fixed], phi, mask, pool.labels[fixed])
 
 
 def _first_round(shadows: Chunk) -> Bool[np.ndarray, " model"]:

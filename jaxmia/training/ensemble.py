@@ -46,7 +46,7 @@ class Ensemble:
 
     @property
     def steps_are_static(self) -> bool:
-        """Whether `run` compiles anew for another number of steps."""
+        """Whether `run` is compiled separately for each number of steps."""
         return self.programs.steps_are_static
 
     def keys(self, models: Sequence[int]) -> jax.Array:

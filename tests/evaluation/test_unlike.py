@@ -10,7 +10,7 @@ from jaxmia.attacks.alignment import max_misalignment
 from jaxmia.config import AttackConfig
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.evaluation.unlike import PRIOR, likeness_to_shadows, told_distance
+from jaxmia.evaluation.unlike import PRIOR, fixed_distance, likeness_to_shadows
 from jaxmia.pipeline.scoring import score
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.store import Chunk, ScoreStore
@@ -31,8 +31,8 @@ def alike(models: int, seed: int, samples: int = 300) -> Evidence:
 
 
 def test_the_distance_is_that_of_a_naive_loop():
-    told = alike(6, 0, samples=40)
-    phi, members = np.concatenate([told.target, told.shadows[:, 0]]), told.mask[0]
+    fixed = alike(6, 0, samples=40)
+    phi, members = np.concatenate([fixed.target, fixed.shadows[:, 0]]), fixed.mask[0]
     rows = []
     for model in range(7):
         others = np.delete(phi, model, axis=0)
@@ -45,13 +45,13 @@ def test_the_distance_is_that_of_a_naive_loop():
         rows.append(row)
     own, others = np.array(rows[0]), np.array(rows[1:])
     naive = np.abs(own - others.mean(0)) / others.std(0, ddof=1) / np.sqrt(1 + 1 / 6)
-    assert told_distance(told) == pytest.approx(naive.max())
+    assert fixed_distance(fixed) == pytest.approx(naive.max())
 
 
 @pytest.mark.parametrize("models", [3, 8, 32])
 def test_a_target_of_the_recipe_is_hardly_ever_called_unlike_and_seldom_far(models: int):
     """The chance of a distance is at most that of the largest of four of Student's (Bonferroni)."""
-    distances = np.array([told_distance(alike(models, seed)) for seed in range(300)])
+    distances = np.array([fixed_distance(alike(models, seed)) for seed in range(300)])
     assert (distances > max_misalignment(models, figures=4)).sum() <= 1
     for rate in (0.05, 0.2):
         far = (distances > student.isf(rate / 8, models - 1)).mean()
@@ -59,22 +59,22 @@ def test_a_target_of_the_recipe_is_hardly_ever_called_unlike_and_seldom_far(mode
 
 
 def test_a_target_that_differs_on_single_samples_is_called_unlike_though_level_and_width_are_the_same():
-    told = alike(16, 1)
-    swapped = told.target.copy()
-    for side in (told.mask[0], ~told.mask[0]):
-        swapped[0, side] = told.target[0, np.flatnonzero(side)[::-1]]
-    other = told.with_target(swapped)
+    fixed = alike(16, 1)
+    swapped = fixed.target.copy()
+    for side in (fixed.mask[0], ~fixed.mask[0]):
+        swapped[0, side] = fixed.target[0, np.flatnonzero(side)[::-1]]
+    other = fixed.with_target(swapped)
     assert not misaligned(other)
-    assert likeness_to_shadows(told, other).unlike
-    assert not likeness_to_shadows(told, told).unlike
+    assert likeness_to_shadows(fixed, other).unlike
+    assert not likeness_to_shadows(fixed, fixed).unlike
 
 
 def test_with_few_fixed_samples_level_and_width_are_compared():
-    told = alike(16, 1)
-    far = told.with_target(told.target + 50)
-    few = far.take(np.concatenate([np.flatnonzero(told.mask[0]), np.flatnonzero(~told.mask[0])[:19]]))
-    assert likeness_to_shadows(told, far).unlike
-    assert not likeness_to_shadows(told, few).unlike
+    fixed = alike(16, 1)
+    far = fixed.with_target(fixed.target + 50)
+    few = far.take(np.concatenate([np.flatnonzero(fixed.mask[0]), np.flatnonzero(~fixed.mask[0])[:19]]))
+    assert likeness_to_shadows(fixed, far).unlike
+    assert not likeness_to_shadows(fixed, few).unlike
     assert likeness_to_shadows(far, few) == likeness_to_shadows(far, None)
     assert likeness_to_shadows(far, None).unlike
     two = Evidence(far.target, far.shadows[:2], far.mask[:2], far.labels)
@@ -99,14 +99,14 @@ def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path):
     ScoreStore(tmp_path / "shadows").write(chunk)
 
     np.savez(tmp_path / "target.npz", phi=phi[-1])
-    told = read_matrices(tmp_path).told
-    assert told is not None
-    np.testing.assert_array_equal(told.target, phi[-1, :1][:, ~masks.free])
-    np.testing.assert_array_equal(told.shadows, chunk.phi[:, :1][:, :, ~masks.free])
-    assert (told.mask == members[~masks.free]).all()
+    fixed = read_matrices(tmp_path).fixed
+    assert fixed is not None
+    np.testing.assert_array_equal(fixed.target, phi[-1, :1][:, ~masks.free])
+    np.testing.assert_array_equal(fixed.shadows, chunk.phi[:, :1][:, :, ~masks.free])
+    assert (fixed.mask == members[~masks.free]).all()
     like = score(tmp_path, AttackConfig(name="calibrated"))
     assert not like.unlike_shadows
-    assert like.misalignment == told_distance(told)
+    assert like.misalignment == fixed_distance(fixed)
 
     order = np.arange(samples)
     for side in (members, ~members):
