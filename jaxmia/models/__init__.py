@@ -1,6 +1,7 @@
 """Flax NNX networks, each called as `model(images, train=...)`."""
 
-from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv, ensemble_dot
+from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
+from jaxmia.models.dense import ensemble_dense
 from jaxmia.models.layers import Compute
 from jaxmia.models.network import NETWORKS, Network
 from jaxmia.models.norm import ensemble_norm
@@ -14,6 +15,6 @@ __all__ = [
     "Network",
     "TrainableNetwork",
     "ensemble_conv",
-    "ensemble_dot",
+    "ensemble_dense",
     "ensemble_norm",
 ]

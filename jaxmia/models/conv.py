@@ -75,39 +75,6 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
 
 
 @functools.cache
-def ensemble_dot(lowering: Lowering) -> Callable[..., jax.Array]:
-    """Returns a replacement for `lax.dot_general` in dense layers, which uses the C++ kernels for `native`.
-
-    Pass it as `nnx.Linear(dot_general=...)`. Outside `vmap` it is JAX's own product.
-    """
-    if lowering != "native":
-        return lax.dot_general
-    forward = _batched(jnp.matmul, native.dense)
-    input_gradient = _batched(lambda cotangents, weights: cotangents @ weights.T, native.dense_input_gradient)
-    weight_gradient = _batched(lambda inputs, cotangents: inputs.T @ cotangents, native.dense_weight_gradient)
-
-    @jax.custom_vjp
-    def dense(inputs: jax.Array, weights: jax.Array) -> jax.Array:
-        return forward(inputs, weights)
-
-    def save(inputs: jax.Array, weights: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return forward(inputs, weights), (inputs, weights)
-
-    def pull(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs, weights = saved
-        return input_gradient(cotangent, weights), weight_gradient(inputs, cotangent)
-
-    dense.defvjp(save, pull)
-
-    def dot(inputs: jax.Array, weights: jax.Array, dimension_numbers: object, **options: object) -> jax.Array:
-        if dimension_numbers != (((1,), (0,)), ((), ())):
-            raise ValueError(f"Expected a product of two matrices, got dimension_numbers={dimension_numbers}.")
-        return dense(inputs, weights)
-
-    return dot
-
-
-@functools.cache
 def _convolution(lowering: Lowering, window: Window) -> _Product:
     """Returns the convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h', w', d]` for a fixed window."""
     forward = _batched(

@@ -60,7 +60,7 @@ class Network:
 
     @property
     def dense(self) -> bool:
-        """Whether dense layers are computed by `Compute.dot`: only by built-in networks."""
+        """Whether dense layers are computed by `Compute.dense`: only by built-in networks."""
         return self.built_in
 
     @property

@@ -1,16 +1,16 @@
 """Batch normalisation with PyTorch's semantics."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.custom_batching import custom_vmap
 
 from jaxmia.config import Lowering
 from jaxmia.models.native import norm as native
+from jaxmia.models.native.over_models import over_models
 
 Normalise = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 """`batch_normalise` or another implementation of it."""
@@ -79,8 +79,8 @@ def _native(relu: bool, adds: bool, epsilon: float) -> Normalise:
     if adds and not relu:
         raise ValueError("Expected a ReLU after the sum with a shortcut.")
     activation = native.Activation.ADD_RELU if adds else native.Activation.RELU if relu else native.Activation.NONE
-    forward = _over_models(functools.partial(native.forward, activation=activation, epsilon=epsilon))
-    backward = _over_models(functools.partial(native.backward, activation=activation, epsilon=epsilon))
+    forward = over_models(functools.partial(native.forward, activation=activation, epsilon=epsilon))
+    backward = over_models(functools.partial(native.backward, activation=activation, epsilon=epsilon))
 
     @jax.custom_vjp
     def normalise(inputs: jax.Array, shortcut: jax.Array | None, scale: jax.Array, bias: jax.Array) -> Any:
@@ -97,25 +97,6 @@ def _native(relu: bool, adds: bool, epsilon: float) -> Normalise:
 
     normalise.defvjp(save, pull)
     return normalise
-
-
-def _over_models(many: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function of one model, whose rule under `vmap` is `many`, from one with a leading model axis."""
-
-    @custom_vmap
-    def function(*operands: Any) -> Any:
-        results = many(*jax.tree.map(lambda value: value[None], operands))
-        return jax.tree.map(lambda value: value[0], results)
-
-    @function.def_vmap
-    def rule(axis_size: int, batched: Sequence[Any], *operands: Any) -> tuple[Any, Any]:
-        def spread(is_batched: bool, value: jax.Array) -> jax.Array:
-            return value if is_batched else jnp.broadcast_to(value, (axis_size, *value.shape))
-
-        results = many(*jax.tree.map(spread, tuple(batched), operands))
-        return results, jax.tree.map(lambda _: True, results)
-
-    return function
 
 
 class BatchNorm(nnx.Module):

@@ -61,13 +61,15 @@ class MLP(nnx.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Float32 logits `[sample, class]` of images `[sample, height, width, channel]` or rows `[sample, feature]`."""
         outputs = images.reshape(images.shape[0], -1)
+        rectified = self.hidden.activation == "relu" and self.hidden.norm == "none"
         for number in range(1, len(self.hidden.units) + 1):
-            outputs = getattr(self, f"fc{number}")(outputs)
+            outputs = getattr(self, f"fc{number}")(outputs, relu=rectified)
             if self.hidden.norm == "batch":
                 outputs = getattr(self, f"bn{number}")(outputs, train=train)
             if self.hidden.norm == "layer":
                 outputs = getattr(self, f"ln{number}")(outputs)
-            outputs = _ACTIVATIONS[self.hidden.activation](outputs)
+            if not rectified:
+                outputs = _ACTIVATIONS[self.hidden.activation](outputs)
             if self.hidden.dropout:
                 outputs = self.dropout(outputs, deterministic=not train)
         return getattr(self, f"fc{len(self.hidden.units) + 1}")(outputs).astype(jnp.float32)

@@ -30,7 +30,7 @@ class TrainableNetwork(Protocol):
 
     @property
     def dense(self) -> bool:
-        """Whether dense layers are computed by `Compute.dot`."""
+        """Whether dense layers are computed by `Compute.dense`."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dot, ensemble_norm
+from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dense, ensemble_norm
 from jaxmia.training.devices import Device
 from jaxmia.training.trainer import Trainer
 
@@ -34,8 +34,8 @@ class Plan:
         return f"{self.width} at a time, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
     def lower(self, trainer: Trainer) -> Trainer:
-        """Returns the trainer with its convolutions lowered according to this plan."""
-        parts = ensemble_conv(self.lowering), ensemble_norm(self.lowering), ensemble_dot(self.lowering)
+        """Returns the trainer with its layers lowered according to this plan."""
+        parts = ensemble_conv(self.lowering), ensemble_norm(self.lowering), ensemble_dense(self.lowering)
         return replace(trainer, compute=Compute(trainer.compute.dtype, *parts))
 
 

@@ -17,12 +17,10 @@ def _linear(compute: Compute, value: Tensor, weight: Tensor, bias: Tensor | None
     last = value.ndim - 1
     order = (*(axis for axis in value.order if axis != last), last)
     dtype = common_dtype((value.array, weight.array))
-    inputs, weights = stored(value, order).astype(dtype), stored(weight, (1, 0)).astype(dtype)
+    inputs = stored(value, order).astype(dtype)
     rows = inputs.reshape(-1, inputs.shape[-1])
-    outputs = compute.dot(rows, weights, (((1,), (0,)), ((), ()))).reshape(*inputs.shape[:-1], -1)
-    if bias is not None:
-        outputs = outputs + bias.array.astype(dtype).reshape([1] * last + [-1])
-    return Tensor(outputs, order)
+    outputs = compute.dense(rows, stored(weight, (1, 0)), None if bias is None else bias.array)
+    return Tensor(outputs.reshape(*inputs.shape[:-1], -1), order)
 
 
 def _addmm(bias: jax.Array, left: jax.Array, right: jax.Array, beta: float = 1, alpha: float = 1) -> jax.Array:

@@ -22,6 +22,8 @@ _TARGETS = (
     "jaxmia_conv_forward",
     "jaxmia_conv_input_gradient",
     "jaxmia_conv_kernel_gradient",
+    "jaxmia_dense_forward",
+    "jaxmia_dense_backward",
     "jaxmia_norm_forward",
     "jaxmia_norm_backward",
 )

@@ -64,21 +64,6 @@ struct Frame {
   }
 };
 
-// Words that hold the same number of successive samples, `step` numbers apart; those beyond `samples` are zero.
-template <class Arithmetic>
-void Interleave(const typename Arithmetic::Number* first, int64_t step, int64_t samples, int64_t count, float* words) {
-  if constexpr (Arithmetic::kNumbers == 1) {
-    std::memcpy(words, first, count * sizeof(float));
-  } else {
-    uint32_t* to = reinterpret_cast<uint32_t*>(words);
-    if (samples > 1) {
-      for (int64_t i = 0; i < count; ++i) to[i] = first[i] | static_cast<uint32_t>(first[step + i]) << 16;
-    } else {
-      for (int64_t i = 0; i < count; ++i) to[i] = first[i];
-    }
-  }
-}
-
 // Sizes of a window and its weights [rows, run, features], with features padded to whole vectors.
 struct Window {
   int64_t rows, run, pitch, features;

@@ -34,26 +34,6 @@ def kernel_gradient(inputs: jax.Array, cotangents: jax.Array, window: Window, ta
     return _call("kernel_gradient", shape, inputs, cotangents, window)
 
 
-_ONE_TAP: Window = ((1, 1), ((0, 0), (0, 0)))
-
-
-def dense(inputs: jax.Array, weights: jax.Array) -> jax.Array:
-    """Products `[model, n, d]` of `[model, n, c]` and `[model, c, d]`: convolutions of images of one row."""
-    return forward(inputs[:, None, None], weights[:, None, None], _ONE_TAP)[:, 0, 0]
-
-
-def dense_input_gradient(cotangents: jax.Array, weights: jax.Array) -> jax.Array:
-    """Gradient of `dense` with respect to inputs, `[model, n, c]`."""
-    row = (1, cotangents.shape[1])
-    return input_gradient(cotangents[:, None, None], weights[:, None, None], _ONE_TAP, row)[:, 0, 0]
-
-
-def dense_weight_gradient(inputs: jax.Array, cotangents: jax.Array) -> jax.Array:
-    """Gradient of `dense` with respect to weights, `[model, c, d]`."""
-    # Images of one pixel, since pairs of samples are multiplied at once in bfloat16.
-    return kernel_gradient(inputs[:, :, None, None], cotangents[:, :, None, None], _ONE_TAP, (1, 1))[:, 0, 0]
-
-
 def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window) -> jax.Array:
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")

@@ -1,6 +1,7 @@
 // Entry points of the kernels for XLA on CPUs.
 
 #include "convolution.h"
+#include "dense.h"
 #include "norm.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -97,6 +98,32 @@ ffi::Error NormBackwardOf(Array inputs, Array outputs, Array cotangents, Vectors
   });
 }
 
+float* Optional(const Vectors& array) { return array.element_count() ? array.typed_data() : nullptr; }
+
+DenseShape DenseShapeOf(const Array& inputs, int64_t units, bool relu) {
+  const auto sizes = inputs.dimensions();
+  return {sizes[0], sizes[1], sizes[2], units, relu};
+}
+
+ffi::Error DenseForwardOf(Array inputs, Vectors weights, Vectors bias, Result outputs, bool relu) {
+  const DenseShape shape = DenseShapeOf(inputs, weights.dimensions()[2], relu);
+  return For(inputs, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    DenseForward<A>(shape, Numbers<A>(inputs), weights.typed_data(), Optional(bias), Numbers<A>(*outputs));
+  });
+}
+
+ffi::Error DenseBackwardOf(Array inputs, Vectors weights, Array outputs, Array cotangents, Result input_slopes,
+                           ResultVectors weight_slopes, ResultVectors bias_slopes, bool relu) {
+  const DenseShape shape = DenseShapeOf(inputs, weight_slopes->dimensions()[2], relu);
+  return For(inputs, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    DenseBackward<A>(shape, Numbers<A>(inputs), weights.typed_data(), Numbers<A>(outputs), Numbers<A>(cotangents),
+                     input_slopes->element_count() ? Numbers<A>(*input_slopes) : nullptr, weight_slopes->typed_data(),
+                     Optional(*bias_slopes));
+  });
+}
+
 }  // namespace
 }  // namespace jaxmia
 
@@ -121,6 +148,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_norm_backward, jaxmia::NormBackwardOf,
                                   .Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
                                   .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
                                   .Attr<int64_t>("activation").Attr<float>("epsilon"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_dense_forward, jaxmia::DenseForwardOf,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Ret<ffi::AnyBuffer>().Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_dense_backward, jaxmia::DenseBackwardOf,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<jaxmia::Vectors>().Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
+                                  .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>().Attr<bool>("relu"));
 
 extern "C" bool jaxmia_multiplies_bfloat16() {
 #if defined(__AVX512BF16__)

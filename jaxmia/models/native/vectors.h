@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -45,7 +47,54 @@ inline Vector Broadcast(const float* from) {
 
 inline void Store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 
-// Both types of numbers: `Widen` reads `count` of them, at most a vector, as float32, and `Round` writes them.
+// Exchanges rows and columns of a square of words.
+inline void Transpose(Vector (&rows)[kLanes]) {
+#if defined(__AVX512F__)
+  // Exchanges the blocks of `size` off the diagonal within each block of twice the size.
+#pragma GCC unroll 4
+  for (int size = 1; size < kLanes; size *= 2) {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __mmask16 odd = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(size));
+    const __m512i upper = _mm512_mask_add_epi32(lane, odd, lane, _mm512_set1_epi32(kLanes - size));
+    const __m512i lower = _mm512_add_epi32(upper, _mm512_set1_epi32(size));
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row) {
+      if (row & size) continue;
+      const __m512 first = (__m512)rows[row], second = (__m512)rows[row + size];
+      rows[row] = (Vector)_mm512_permutex2var_ps(first, upper, second);
+      rows[row + size] = (Vector)_mm512_permutex2var_ps(first, lower, second);
+    }
+  }
+#else
+  for (int row = 0; row < kLanes; ++row) {
+    for (int column = 0; column < row; ++column) {
+      const float word = rows[row][column];
+      rows[row][column] = rows[column][row];
+      rows[column][row] = word;
+    }
+  }
+#endif
+}
+
+// Words of working memory, zero at first, that begin with a line of the cache.
+class Scratch {
+ public:
+  explicit Scratch(int64_t words) : words_(static_cast<float*>(::operator new(words * sizeof(float), kLine))) {
+    std::memset(words_.get(), 0, words * sizeof(float));
+  }
+
+  float* data() { return words_.get(); }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(float* words) const { ::operator delete(words, kLine); }
+  };
+  std::unique_ptr<float, Free> words_;
+};
+
+// Both types of numbers: `Widen` reads `count` of them, at most a vector, as float32, and `Round` writes them. Of
+// float32 numbers, `Pair` makes words of one or of two vectors, and `Narrow` reads the words of `count` in a row.
 struct Float32 {
   using Number = float;
   static constexpr int kNumbers = 1;
@@ -66,6 +115,10 @@ struct Float32 {
       std::memcpy(to, &value, count * sizeof(Number));
     }
   }
+
+  static Vector Pair(Vector first, Vector) { return first; }
+
+  static Vector Narrow(const float* from, int64_t count) { return Widen(from, count); }
 };
 
 #if defined(__AVX512BF16__)
@@ -95,6 +148,17 @@ struct BFloat16 {
       std::memcpy(to, &rounded, count * sizeof(Number));
     }
   }
+
+  static Vector Pair(Vector first, Vector second) {
+    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)first));
+    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)second));
+    return (Vector)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+  }
+
+  static Vector Narrow(const float* from, int64_t count) {
+    const Vector next = count > kLanes ? Float32::Widen(from + kLanes, count - kLanes) : Vector{};
+    return (Vector)_mm512_cvtne2ps_pbh((__m512)next, (__m512)Float32::Widen(from, count));
+  }
 };
 #endif
 
@@ -102,6 +166,21 @@ struct BFloat16 {
 template <class Arithmetic>
 int64_t Words(int64_t count) {
   return (count + Arithmetic::kNumbers - 1) / Arithmetic::kNumbers;
+}
+
+// Words that hold the same number of successive samples, `step` numbers apart; those beyond `samples` are zero.
+template <class Arithmetic>
+void Interleave(const typename Arithmetic::Number* first, int64_t step, int64_t samples, int64_t count, float* words) {
+  if constexpr (Arithmetic::kNumbers == 1) {
+    std::memcpy(words, first, count * sizeof(float));
+  } else {
+    uint32_t* to = reinterpret_cast<uint32_t*>(words);
+    if (samples > 1) {
+      for (int64_t i = 0; i < count; ++i) to[i] = first[i] | static_cast<uint32_t>(first[step + i]) << 16;
+    } else {
+      for (int64_t i = 0; i < count; ++i) to[i] = first[i];
+    }
+  }
 }
 
 }  // namespace jaxmia

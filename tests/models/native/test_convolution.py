@@ -1,11 +1,9 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmia.models.conv import ensemble_dot
 from jaxmia.models.native import build
 from jaxmia.models.native.convolution import Window, forward, input_gradient, kernel_gradient
 
@@ -93,40 +91,6 @@ def test_random_shapes_strides_and_paddings(dtype):
         )
 
     on()
-
-
-@each_type
-@pytest.mark.parametrize(("samples", "inputs", "units"), [(1, 1, 1), (7, 5, 10), (64, 33, 40), (33, 64, 256)])
-def test_dense_products(samples: int, inputs: int, units: int, dtype):
-    """Products of many models and their gradients, by `lax.dot_general`'s replacement, against float64."""
-    random = np.random.default_rng(0)
-    left, right, slope = (
-        jnp.asarray(random.normal(size=(3, *shape)), dtype)
-        for shape in ((samples, inputs), (inputs, units), (samples, units))
-    )
-
-    def dot(left: jax.Array, right: jax.Array) -> jax.Array:
-        return ensemble_dot("native")(left, right, (((1,), (0,)), ((), ())), precision=None)
-
-    products, pull = jax.vjp(jax.vmap(dot), left, right)
-    exact_left, exact_right, exact_slope = (np.asarray(value, np.float64) for value in (left, right, slope))
-    expected = (
-        exact_left @ exact_right,
-        exact_slope @ exact_right.swapaxes(1, 2),
-        exact_left.swapaxes(1, 2) @ exact_slope,
-    )
-    last_bit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-20
-    for ours, exact in zip((products, *pull(slope)), expected, strict=True):
-        assert ours.dtype == dtype
-        np.testing.assert_allclose(
-            np.asarray(ours, np.float64), exact, rtol=last_bit, atol=2.0**-18 * max(np.abs(exact).max(), 1)
-        )
-    np.testing.assert_allclose(dot(left[0], right[0]), products[0], rtol=last_bit, atol=1e-5)
-
-
-def test_other_products_than_of_two_matrices_are_refused():
-    with pytest.raises(ValueError, match=r"Expected a product of two matrices, got dimension_numbers=.*\(0,\)"):
-        ensemble_dot("native")(jnp.ones((2, 2)), jnp.ones((2, 2)), (((0,), (0,)), ((), ())))
 
 
 def test_without_the_instruction_bfloat16_is_computed_as_float32(monkeypatch):
