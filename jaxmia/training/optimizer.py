@@ -1,12 +1,16 @@
 """Optimizer and learning rate schedule."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmia.config import Recipe
+from jaxmia.config import Lowering, Recipe
+from jaxmia.models.native import sgd
+from jaxmia.models.native.over_models import over_models
 
 
 class Hyper(NamedTuple):
@@ -37,6 +41,61 @@ def make_optimizer(recipe: Recipe, hyper: Hyper, rate: jax.Array | float) -> opt
     if recipe.optimizer == "adamw":
         return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay, optax.scale(-rate))
     return optax.chain(decay, optax.trace(recipe.momentum, nesterov=True), optax.scale(-rate))
+
+
+Update = Callable[..., tuple[Any, Any]]
+"""`update` or another implementation of it."""
+
+
+def update(
+    recipe: Recipe,
+    hyper: Hyper,
+    rate: jax.Array | float,
+    active: jax.Array,
+    gradients: Any,
+    memory: Any,
+    params: Any,
+) -> tuple[Any, Any]:
+    """Takes one step of the recipe's optimizer; returns new weights and optimizer state.
+
+    Args:
+        recipe: Recipe that names the optimizer.
+        hyper: Hyperparameters of the model.
+        rate: Learning rate of the step.
+        active: Whether the step is taken; otherwise weights and state stay as they are.
+        gradients: Gradients, a tree like that of the weights.
+        memory: State of the optimizer.
+        params: Weights.
+    """
+    updates, new_memory = make_optimizer(recipe, hyper, rate).update(gradients, memory, params)
+    new = optax.apply_updates(params, updates), new_memory
+    return jax.tree.map(lambda after, before: jnp.where(active, after, before), new, (params, memory))
+
+
+def ensemble_update(lowering: Lowering) -> Update:
+    """Returns `update`, which for SGD is one call of this package's C++ kernels under the lowering `native`."""
+    return _native_update if lowering == "native" else update
+
+
+def _native_update(
+    recipe: Recipe,
+    hyper: Hyper,
+    rate: jax.Array | float,
+    active: jax.Array,
+    gradients: Any,
+    memory: Any,
+    params: Any,
+) -> tuple[Any, Any]:
+    weights, structure = jax.tree.flatten(params)
+    if recipe.optimizer != "sgd" or any(array.dtype != jnp.float32 for array in weights):
+        return update(recipe, hyper, rate, active, gradients, memory, params)
+    # The only arrays in the state of SGD are the momentum of each weight.
+    momentum, state = jax.tree.flatten(memory)
+    decayed = [recipe.decay_norm_and_bias or decays for decays in jax.tree.leaves(_decayed(params))]
+    step = over_models(functools.partial(sgd.step, momentum=recipe.momentum, decayed=decayed))
+    scalars = jnp.float32(rate), jnp.float32(hyper.weight_decay)
+    weights, momentum = step(*scalars, active, weights, momentum, jax.tree.leaves(gradients))
+    return jax.tree.unflatten(structure, weights), jax.tree.unflatten(state, momentum)
 
 
 def learning_rate(recipe: Recipe, peak: jax.Array | float, step: jax.Array, total: jax.Array) -> jax.Array:

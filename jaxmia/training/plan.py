@@ -5,6 +5,7 @@ from typing import cast
 
 from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dense, ensemble_norm
 from jaxmia.training.devices import Device
+from jaxmia.training.optimizer import ensemble_update
 from jaxmia.training.trainer import Trainer
 
 
@@ -34,9 +35,9 @@ class Plan:
         return f"{self.width} at a time, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
     def lower(self, trainer: Trainer) -> Trainer:
-        """Returns the trainer with its layers lowered according to this plan."""
+        """Returns the trainer with its layers and its optimizer lowered according to this plan."""
         parts = ensemble_conv(self.lowering), ensemble_norm(self.lowering), ensemble_dense(self.lowering)
-        return replace(trainer, compute=Compute(trainer.compute.dtype, *parts))
+        return replace(trainer, compute=Compute(trainer.compute.dtype, *parts), update=ensemble_update(self.lowering))
 
 
 def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:

@@ -17,7 +17,7 @@ from jaxmia.errors import InputError
 from jaxmia.models import NETWORKS, Compute, Network, TrainableNetwork
 from jaxmia.models.small import Hidden
 from jaxmia.training.devices import compute_dtype, device_memory
-from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
+from jaxmia.training.optimizer import Hyper, Update, hyper_of, learning_rate, make_optimizer, update
 
 State = dict[str, Any]
 """Pure dicts `params`, `stats` (batch statistics and other variables), `optimizer`, and `average` if weights are
@@ -37,6 +37,7 @@ class Trainer:
         preprocessing: Preprocessing of images; only its normalisation is used, since the pool is already resized.
         compute: Types and convolution to compute with.
         dtype: Type of the pool's samples.
+        update: Implementation of `update`, the optimizer's step.
     """
 
     network: TrainableNetwork
@@ -44,6 +45,7 @@ class Trainer:
     preprocessing: Preprocessing
     compute: Compute = field(default_factory=Compute)
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
+    update: Update = update
 
     def init(self, key: jax.Array) -> State:
         """Initialises weights, batch statistics and optimizer state of the model with this key."""
@@ -93,15 +95,17 @@ class Trainer:
             jax.random.fold_in(jax.random.fold_in(key, NOISE), step),
         )
         rate = learning_rate(self.recipe, hyper.learning_rate, step, total)
-        optimizer = make_optimizer(self.recipe, hyper, rate)
-        updates, memory = optimizer.update(gradients, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        new: State = {"params": params, "stats": stats, "optimizer": memory}
-        if self.recipe.ema:
-            new["average"] = optax.incremental_update(params, state["average"], 1 - self.recipe.ema)
         active = step < total
-        new = jax.tree.map(lambda after, before: jnp.where(active, after, before), new, state)
-        return new, {"loss": loss, "accuracy": (logits.argmax(-1) == labels[index]).mean(dtype=jnp.float32)}
+        params, memory = self.update(self.recipe, hyper, rate, active, gradients, state["optimizer"], state["params"])
+        rest: State = {"stats": stats}
+        if self.recipe.ema:
+            rest["average"] = optax.incremental_update(params, state["average"], 1 - self.recipe.ema)
+        before = {name: state[name] for name in rest}
+        rest = jax.tree.map(lambda new, old: jnp.where(active, new, old), rest, before)
+        return {"params": params, "optimizer": memory, **rest}, {
+            "loss": loss,
+            "accuracy": (logits.argmax(-1) == labels[index]).mean(dtype=jnp.float32),
+        }
 
     def loss(
         self,

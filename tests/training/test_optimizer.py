@@ -1,12 +1,15 @@
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from jaxmia.config import Recipe
-from jaxmia.training.optimizer import Hyper, hyper_of, learning_rate, make_optimizer
+from jaxmia.models.native import build
+from jaxmia.training.optimizer import Hyper, ensemble_update, hyper_of, learning_rate, make_optimizer
 
 
 def course(total: int, **recipe) -> list[float]:
@@ -112,3 +115,45 @@ def test_adamw_decouples_its_decay(rng: np.random.Generator, everything: bool):
 def test_hyper_holds_what_the_recipe_says():
     recipe = Recipe(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
     assert hyper_of(recipe) == Hyper(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"decay_norm_and_bias": True}, {"momentum": 0.0}, {"optimizer": "adamw"}],
+    ids=["sgd", "all decay", "no momentum", "adamw"],
+)
+def test_the_kernels_take_the_same_steps(rng: np.random.Generator, settings: dict):
+    """Three models with hyperparameters of their own, the last of which has finished."""
+    recipe = Recipe(weight_decay=0.1, **settings)
+    hyper = Hyper(jnp.array([0.1, 0.2, 0.3]), jnp.array([0.0, 0.1, 0.2]), jnp.zeros(3))
+    active = jnp.array([True, True, False])
+
+    def tree() -> dict:
+        return {
+            "fc": {"kernel": jnp.asarray(rng.normal(size=(3, 5, 7)), jnp.float32)},
+            "bias": jnp.asarray(rng.normal(size=(3, 40)), jnp.float32),
+        }
+
+    start, gradients = tree(), [tree() for _ in range(3)]
+    results = []
+    for lowering in ("native", "unrolled"):
+        step = jax.vmap(functools.partial(ensemble_update(lowering), recipe))
+        params = start
+        memory = jax.vmap(make_optimizer(recipe, hyper_of(recipe), 0.0).init)(params)
+        for gradient in gradients:
+            params, memory = jax.jit(step)(hyper, hyper.learning_rate, active, gradient, memory, params)
+        results.append((params, memory))
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    for ours, expected in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(results[0][0]["bias"][2], start["bias"][2])
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+def test_weights_of_other_types_are_left_to_optax():
+    recipe, params = Recipe(), {"kernel": jnp.ones((4, 4), jnp.bfloat16)}
+    memory = make_optimizer(recipe, hyper_of(recipe), 0.0).init(params)
+    new, _ = ensemble_update("native")(recipe, hyper_of(recipe), 0.5, jnp.array(True), params, memory, params)
+    assert new["kernel"].dtype == jnp.bfloat16
+    assert (new["kernel"] < 1).all()

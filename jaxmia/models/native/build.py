@@ -26,6 +26,7 @@ _TARGETS = (
     "jaxmia_dense_backward",
     "jaxmia_norm_forward",
     "jaxmia_norm_backward",
+    "jaxmia_sgd",
 )
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")

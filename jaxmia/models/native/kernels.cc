@@ -3,6 +3,7 @@
 #include "convolution.h"
 #include "dense.h"
 #include "norm.h"
+#include "sgd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -124,6 +125,25 @@ ffi::Error DenseBackwardOf(Array inputs, Vectors weights, Array outputs, Array c
   });
 }
 
+ffi::Error Sgd(Vectors rates, Vectors decays, ffi::Buffer<ffi::PRED> active, ffi::RemainingArgs arrays,
+               ffi::RemainingRets results, float momentum, ffi::Span<const int64_t> decayed) {
+  const size_t count = decayed.size();
+  const int64_t models = rates.element_count();
+  for (size_t i = 0; i < count; ++i) {
+    const auto weights = arrays.get<Vectors>(i), memory = arrays.get<Vectors>(count + i),
+               slopes = arrays.get<Vectors>(2 * count + i);
+    auto new_weights = results.get<Vectors>(i), new_memory = results.get<Vectors>(count + i);
+    if (!weights || !memory || !slopes || !new_weights || !new_memory)
+      return ffi::Error::InvalidArgument("expected float32 weights, momentum and gradients");
+    const int64_t size = weights->element_count() / models;
+    for (int64_t m = 0, at = 0; m < models; ++m, at += size)
+      SgdStep({rates.typed_data()[m], decayed[i] ? decays.typed_data()[m] : 0, momentum, active.typed_data()[m]}, size,
+              weights->typed_data() + at, memory->typed_data() + at, slopes->typed_data() + at,
+              (*new_weights)->typed_data() + at, (*new_memory)->typed_data() + at);
+  }
+  return ffi::Error::Success();
+}
+
 }  // namespace
 }  // namespace jaxmia
 
@@ -156,6 +176,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_dense_backward, jaxmia::DenseBackwardOf,
                               ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<jaxmia::Vectors>().Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
                                   .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>().Attr<bool>("relu"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_sgd, jaxmia::Sgd,
+                              ffi::Ffi::Bind().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>().RemainingArgs().RemainingRets()
+                                  .Attr<float>("momentum").Attr<ffi::Span<const int64_t>>("decayed"));
 
 extern "C" bool jaxmia_multiplies_bfloat16() {
 #if defined(__AVX512BF16__)
