@@ -141,8 +141,8 @@ class SequentialEnsemble(Ensemble):
 
     Args:
         network: Network to train.
-        trainer: How one model trains.
-        plan: How the models run.
+        trainer: Trainer of one model.
+        plan: Plan by which the models are trained.
         seed: Seed of the run.
         images: Samples of the pool.
         labels: Labels of the pool, int `[sample]`.

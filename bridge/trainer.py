@@ -58,7 +58,7 @@ def train_target(
         images: Images, uint8 in [0, 255] or floats in [0, 1], `[sample, height, width, channel]`; or rows of features.
         labels: Labels, int `[sample]`.
         network: Network to train; only the channels of its shape are used, or for an MLP the whole shape.
-        recipe: How it is trained. The last batch of an epoch is filled up from the front of its order.
+        recipe: Recipe of the training. The last batch of an epoch is filled up from the front of its order.
         preprocessing: Preprocessing of samples.
         seed: Seed of initial weights, order and augmentation.
         device: PyTorch's name for the device, on which the samples stay.

@@ -149,8 +149,8 @@ class Recipe(_Section):
     """Network of the shadow models; `target` is the target's own, with which the attack is strongest.
     `package.module:factory` names a network of your own, in Flax or PyTorch."""
     backend: Literal["auto", "jax", "torch"] = "auto"
-    """What trains the shadow models: JAX, many together, or PyTorch (torch), one after another; auto uses PyTorch only
-    for networks that cannot be converted to JAX."""
+    """Framework that trains the shadow models: JAX, many at once, or PyTorch (torch), one after another; auto uses
+    PyTorch only for networks that cannot be converted to JAX."""
     width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)] | None = None
     """Channels of the first stage (cnn, resnets), hidden units (mlp) or widening factor (wideresnet)."""
     depth: Annotated[int, Field(ge=10, le=1000)] = 28

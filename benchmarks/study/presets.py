@@ -28,7 +28,7 @@ class Preset:
         compared: Number of shadows at which recipes are compared.
         replicas: Number of further models of the target's recipe that serve as targets.
         trials: Number of recipes that `match` tries besides the first.
-        ensemble: How shadows are trained together.
+        ensemble: Configuration of the ensemble of shadows.
         bench_widths: Widths at which throughput is measured; empty to measure none.
     """
 

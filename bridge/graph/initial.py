@@ -170,4 +170,4 @@ _MULTIHEAD: dict[str, _Reset] = {
     "in_proj_weight": init.xavier_uniform_,
     "out_proj.bias": init.zeros_,
 }
-"""How `nn.MultiheadAttention` resets its own weights, by the ends of their names."""
+"""Functions by which `nn.MultiheadAttention` resets its own weights, by the ends of their names."""

@@ -199,8 +199,8 @@ def fastest(contenders: Sequence[Contender], rows: Sequence[Row]) -> Contender |
     """The fastest of jaxmia's own contenders; None if none was measured.
 
     Args:
-        contenders: As given to `run`.
-        rows: As `run` returned them.
+        contenders: Contenders, as given to `run`.
+        rows: Rows that `run` returned.
     """
     ours = [
         (row.images_per_second, contender)

@@ -27,7 +27,7 @@ _ENVELOPES = {"while", "call", "conditional", "parameter", "constant", "tuple", 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the time of a training step goes.
+    """Division of the time of a training step.
 
     Attributes:
         name: Name of the method that was profiled.

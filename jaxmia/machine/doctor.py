@@ -32,7 +32,7 @@ class Finding:
         subject: Subject of the check.
         state: `ok`; `note` for a remark; `bad` for a problem that stops runs or wastes the machine.
         text: Description of what was found.
-        remedy: What to do, if anything.
+        remedy: Remedy, if one is needed.
     """
 
     subject: str

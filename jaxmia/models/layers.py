@@ -15,7 +15,7 @@ from jaxmia.models.norm import BatchNorm, Normalise, batch_normalise
 
 @dataclass(frozen=True)
 class Compute:
-    """How a network computes; its weights are always stored as float32.
+    """Types and operators with which a network computes; its weights are always stored as float32.
 
     Attributes:
         dtype: Type of activations, to which weights are cast when they are used.

@@ -39,11 +39,11 @@ _QUERY_COST = 1 / 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What an audit costs.
+    """Cost of an audit.
 
     Attributes:
-        models: Number of shadow models in all.
-        missing: How many of them are still to be trained.
+        models: Total number of shadow models.
+        missing: Number of models that are still to be trained.
         seconds: Estimated time on this machine until all are trained and queried; 0 if none is missing.
     """
 

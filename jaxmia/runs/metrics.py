@@ -24,7 +24,7 @@ class _Part(BaseModel):
 
 
 class SelectionSummary(_Part):
-    """How `auto` selected the attack."""
+    """Selection of the attack by `auto`."""
 
     chosen: str
     """Name of the attack."""
@@ -176,7 +176,7 @@ class RunMetrics(_Part):
     matched: bool
     """Whether `jaxmia match` selected the shadows' recipe by the public labels."""
     selection: SelectionSummary | None
-    """How `auto` selected the attack; None if the attack was named."""
+    """Selection of the attack by `auto`; None if the attack was named."""
     private: PrivateEstimate | None
     """Estimate for the private samples; None if there is none."""
     public: Figures | None

@@ -51,7 +51,7 @@ def make_plan(
 
     Args:
         section: Configured width, convolution and devices.
-        trainer: How one model trains.
+        trainer: Trainer of one model.
         count: Number of models to train.
         samples: Number of samples in the pool, half of which a model sees in an epoch. The measurement is limited to
             about a fifth of the resulting training time.

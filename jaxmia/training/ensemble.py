@@ -18,8 +18,8 @@ class Ensemble:
     """K models trained together on one pool; every array of their state has a leading model axis.
 
     Args:
-        trainer: How one model trains.
-        plan: How the models run together.
+        trainer: Trainer of one model.
+        plan: Plan by which the models are trained together.
         seed: Seed of the run.
         images: Images of the pool, uint8 or float `[sample, height, width, channel]`; moved to the devices once.
         labels: Labels of the pool, int `[sample]`.

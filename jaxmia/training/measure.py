@@ -24,8 +24,8 @@ class StepTimer:
     """Times training steps of an ensemble on random samples.
 
     Args:
-        trainer: How each model trains.
-        plan: How many models train together, and how.
+        trainer: Trainer of one model.
+        plan: Plan of the ensemble.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
@@ -45,7 +45,7 @@ class StepTimer:
 
     @property
     def plan(self) -> Plan:
-        """How many models train together, and how."""
+        """Plan of the ensemble."""
         return self._ensemble.plan
 
     @property

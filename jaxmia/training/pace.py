@@ -1,4 +1,4 @@
-"""How many training steps a call makes."""
+"""Chooses the number of training steps in each call."""
 
 import time
 

@@ -11,11 +11,11 @@ from jaxmia.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Plan:
-    """How an ensemble runs, without effect on the results beyond rounding.
+    """Plan by which an ensemble is trained, without effect on the results beyond rounding.
 
     Attributes:
         width: Number of models trained at once.
-        lowering: How convolutions are lowered.
+        lowering: Lowering of convolutions.
         sequential: Whether the program computes the models one after another.
         devices: Devices over which the models are sharded.
         framework: Framework that trains the models in place of JAX, one after another.

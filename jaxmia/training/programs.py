@@ -32,8 +32,8 @@ class Programs:
     """Programs of an ensemble; every array of its state has a leading model axis.
 
     Args:
-        trainer: How one model trains.
-        plan: How the models run together; they are sharded evenly over its devices.
+        trainer: Trainer of one model.
+        plan: Plan by which the models are trained together; they are sharded evenly over its devices.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:

@@ -31,7 +31,7 @@ class ShadowSetup:
     the same shadow models in each. `shadow_setup` creates it from a pool.
 
     Attributes:
-        recipe: How each model is trained.
+        recipe: Recipe by which each model is trained.
         images: Samples of the pool as the devices hold them: images after resizing, uint8 where that is exact.
         labels: Labels, int32 `[sample]`.
         classes: Number of classes.
@@ -131,7 +131,7 @@ def shadow_setup(
 
     Args:
         pool: Samples with images.
-        recipe: How each model is trained.
+        recipe: Recipe by which each model is trained.
         preprocessing: Preprocessing of images; use the target's own.
         classes: Number of classes of the target.
         views: Views in which each image is queried; the first is the identity.

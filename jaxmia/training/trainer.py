@@ -29,11 +29,11 @@ INIT, AUGMENT, NOISE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Trainer:
-    """How one model trains; it holds no arrays.
+    """Training of one model; it holds no arrays.
 
     Attributes:
         network: Network to train.
-        recipe: How the network is trained.
+        recipe: Recipe by which the network is trained.
         preprocessing: Preprocessing of images; only its normalisation is used, since the pool is already resized.
         compute: Types and convolution to compute with.
         dtype: Type of the pool's samples.

@@ -117,7 +117,7 @@ class Bench:
 
 
 def _profile(contender: "Contender | None") -> "Breakdown | None":
-    """Where the time of a step goes in the fastest of jaxmia's methods."""
+    """Profiles the fastest of jaxmia's methods."""
     from jaxmia.machine.breakdown import profile
     from jaxmia.training.measure import StepTimer
 

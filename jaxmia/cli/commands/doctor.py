@@ -100,7 +100,7 @@ def _files(config: "Config") -> list["Finding"]:
 
 
 def _shadows(config: "Config", target: "Target", samples: "np.ndarray") -> str:
-    """What trains which network on such samples.
+    """Describes the network of the shadows, and how it is trained and queried on such samples.
 
     Raises:
         InputError: They cannot be trained on or queried like this.

@@ -14,7 +14,7 @@ from jaxmia.models.native.build import compute_type, unavailable
 
 
 class Activation(IntEnum):
-    """What follows the normalisation; the numbers are those of the kernels."""
+    """Operation after the normalisation; the numbers are those of the kernels."""
 
     NONE = 0
     RELU = 1
@@ -37,7 +37,7 @@ def forward(
         shortcut: Values to add before the ReLU, for `Activation.ADD_RELU` only.
         scale: Factor after the normalisation.
         bias: Summand after the normalisation.
-        activation: What follows.
+        activation: Operation after the normalisation.
         epsilon: Added to the variance.
     """
     values = _pixels(inputs)
