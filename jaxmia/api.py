@@ -235,12 +235,20 @@ def attack(
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     free = np.arange(len(pool)) if shadows.free is None else np.flatnonzero(shadows.free)
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(free)
-    selection = None if named else select_attack(evidence, section, own)
+    selection = None if named else select_attack(evidence, section, own, _on_fixed(pool, phi, shadows))
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = np.full(len(pool), np.nan)
     scores[free] = score_all(chosen, evidence)
     return AttackResult(pool, scores, chosen.name, selection)
+
+
+def _on_fixed(pool: Pool, phi: NDArray[np.generic], shadows: TrainedShadows) -> Evidence | None:
+    """Margins in view 0 on the samples of fixed membership; None if there is none."""
+    if shadows.free is None or shadows.free.all():
+        return None
+    fixed = ~shadows.free
+    return Evidence(phi[:1, fixed], shadows.phi[:, :1][..., fixed], shadows.mask[:, fixed], pool.labels[fixed])
 
 
 def _attack_of(name: str | Attack) -> Attack | None:

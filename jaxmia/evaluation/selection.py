@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer
 from scipy.stats import rankdata
 
-from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, misaligned, misalignment, score_all, scores_of
+from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, score_all, scores_of
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
+from jaxmia.evaluation.unlike import likeness_to_shadows
 
 TARGETS = 32
 LARGEST_FUSION = 4
@@ -56,7 +57,7 @@ class Selection:
         expected: Mean TPR on held-out pseudo-targets: the attack is selected on one half of them and measured on the
             other, and vice versa. It applies to targets trained as the shadows were.
         expected_error: Standard error of `expected` over pseudo-targets.
-        misalignment: Distance of the target from the shadows in standard deviations (`jaxmia.attacks.misalignment`).
+        misalignment: Distance of the target from the shadows in standard deviations (`jaxmia.evaluation.unlike`).
         aligned: Whether the selected attack is wrapped in `Aligned` because of this distance.
         results: Results of all candidates in their order, fusions last.
     """
@@ -98,6 +99,7 @@ def select(
     *,
     targets: int = TARGETS,
     seed: int = 0,
+    fixed: Evidence | None = None,
 ) -> Selection:
     """Selects the attack with the largest mean TPR at `fpr` on pseudo-targets.
 
@@ -105,15 +107,16 @@ def select(
     paired over pseudo-targets. Equal-weight fusions of the candidates by rank come last and must win by more. The
     pseudo-targets share shadows and samples, whose random choice the standard error does not include.
 
-    If the target is unlike its shadows (`misaligned`), the selected attack is wrapped in `Aligned`. Pseudo-targets
-    cannot show that this is needed, since they resemble each other.
+    If the target is unlike its shadows (`likeness_to_shadows`), the selected attack is wrapped in `Aligned`.
+    Pseudo-targets cannot show that this is needed, since they resemble each other.
 
     Args:
-        evidence: Evidence; the selection uses only its shadows, and `misalignment` its target too.
+        evidence: Evidence; the selection uses only its shadows, and the comparison with these its target too.
         candidates: Attacks to compare, simple ones first.
         fpr: False positive rate.
         targets: Largest number of pseudo-targets (at least 4), which are drawn at random.
         seed: Seed for drawing the pseudo-targets.
+        fixed: Margins in view 0 on samples of fixed membership, on which the target is compared with its shadows.
 
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (so that one reveals the members
@@ -133,7 +136,8 @@ def select(
     attacks = [_attack(usable, fusion) for fusion in everything]
     chosen = attacks[choose(tprs)]
     expected = _expected(trials, tprs[: len(usable)], fpr)
-    aligned = misaligned(evidence) and not isinstance(chosen, Aligned)
+    likeness = likeness_to_shadows(evidence, fixed)
+    aligned = likeness.unlike and not isinstance(chosen, Aligned)
     aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
     return Selection(
         chosen=Aligned(chosen) if aligned else chosen,
@@ -141,7 +145,7 @@ def select(
         targets=len(trials),
         expected=float(expected.mean()),
         expected_error=_std_error(expected),
-        misalignment=misalignment(evidence),
+        misalignment=likeness.distance,
         aligned=aligned,
         results=_results(candidates, attacks, reasons, tprs, aucs),
     )
@@ -344,13 +348,16 @@ def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attac
     return named, candidates
 
 
-def select_attack(evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = ()) -> Selection:
-    """Selects among the standard attacks and the user's own on pseudo-targets.
+def select_attack(
+    evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = (), fixed: Evidence | None = None
+) -> Selection:
+    """Selects among the standard attacks and the user's own on pseudo-targets; `fixed` as in `select`.
 
     Raises:
         InputError: `select` raises it; the message then also lists the attacks that can be named instead.
     """
     try:
-        return select(evidence, [*distinct_attacks(evidence), *own], section.fpr, targets=section.targets)
+        candidates = [*distinct_attacks(evidence), *own]
+        return select(evidence, candidates, section.fpr, targets=section.targets, fixed=fixed)
     except InputError as error:
         raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error

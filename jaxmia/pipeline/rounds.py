@@ -98,7 +98,7 @@ def _chances(out: Path) -> np.ndarray:
     They are rounded, so that shards on different machines draw from equal ones.
     """
     matrices = read_matrices(out)
-    chances = np.round(matrices.for_everyone(membership_chances(matrices.evidence)), 6)
+    chances = np.round(matrices.for_everyone(membership_chances(matrices.evidence, matrices.fixed)), 6)
     return np.where(matrices.free, chances, 0.5)
 
 

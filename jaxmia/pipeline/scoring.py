@@ -49,7 +49,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
     missing = _log_missing(out, matrices.shadows)
-    selection = None if named else select_attack(matrices.pseudo_target_evidence, section, candidates)
+    selection = None if named else select_attack(matrices.pseudo_target_evidence, section, candidates, matrices.fixed)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}

@@ -305,10 +305,7 @@ def _how_chosen(results: Results) -> tuple[str, ...]:
         "column would bias its figure."
     )
     if selection.aligned:
-        text += (
-            " Because the level or spread of the target's logit margins differs from that of its shadows, they were "
-            "first aligned."
-        )
+        text += " Because the target is unlike its shadows, its logit margins were first aligned with theirs."
     return (text,)
 
 

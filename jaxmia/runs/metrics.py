@@ -42,7 +42,7 @@ class SelectionSummary(_Part):
 
     @property
     def aligned(self) -> bool:
-        """Whether the winner is applied with alignment, because the target's margins are on another scale."""
+        """Whether the winner is applied with alignment, because the target is unlike its shadows."""
         return self.chosen != self.candidate
 
     @classmethod

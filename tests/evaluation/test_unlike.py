@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from jaxmia.api import TrainedShadows, attack
 from jaxmia.attacks import Evidence, misaligned
 from jaxmia.attacks.alignment import max_misalignment
 from jaxmia.config import AttackConfig
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
+from jaxmia.evaluation.selection import Selection
 from jaxmia.evaluation.unlike import PRIOR, fixed_distance, likeness_to_shadows
 from jaxmia.pipeline.scoring import score
 from jaxmia.runs.matrices import read_matrices
@@ -104,15 +106,47 @@ def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path):
     np.testing.assert_array_equal(fixed.target, phi[-1, :1][:, ~masks.free])
     np.testing.assert_array_equal(fixed.shadows, chunk.phi[:, :1][:, :, ~masks.free])
     assert (fixed.mask == members[~masks.free]).all()
-    like = score(tmp_path, AttackConfig(name="calibrated"))
-    assert not like.unlike_shadows
+    like = score(tmp_path, AttackConfig(targets=4))
+    assert not like.unlike_shadows and like.selection and not like.selection.aligned
     assert like.misalignment == fixed_distance(fixed)
 
     order = np.arange(samples)
     for side in (members, ~members):
         order[~masks.free & side] = order[~masks.free & side][::-1]
     np.savez(tmp_path / "target.npz", phi=phi[-1][:, order])
-    unlike = score(tmp_path, AttackConfig(name="calibrated"))
+    unlike = score(tmp_path, AttackConfig(targets=4))
     assert unlike.unlike_shadows
     assert unlike.private == like.private
+    assert unlike.selection and like.selection
+    assert (unlike.selection.candidate, unlike.selection.aligned) == (like.selection.chosen, True)
     assert json.loads((tmp_path / "metrics.json").read_text())["unlike_shadows"]
+
+
+def test_from_python_too_a_target_is_judged_on_fixed_samples():
+    rng = np.random.default_rng(0)
+    samples, models = 600, 8
+    truth = rng.random(samples) < 0.5
+    membership = np.where(np.arange(samples) < 400, truth, UNKNOWN).astype(np.int8)
+    masks = Masks.knowing(3, membership, 0.9)
+    mask = masks(range(models))
+    phi = (rng.normal(0, 2, samples) + rng.normal(size=(models + 1, samples)) + np.stack([*mask, truth])).astype(
+        np.float32
+    )
+    rows = np.arange(samples, dtype=np.float32)[:, None]
+    pool = Pool(rows, np.zeros(samples, np.int32), np.arange(samples).astype(str), membership)
+    shadows = TrainedShadows(phi[:-1, None], mask, free=masks.free)
+    order = np.arange(samples)
+    for side in (truth, ~truth):
+        order[~masks.free & side] = order[~masks.free & side][::-1]
+
+    def selection(margins: np.ndarray) -> Selection:
+        def target(samples: np.ndarray) -> np.ndarray:
+            return np.stack([margins[samples[:, 0].astype(int)], np.zeros(len(samples), np.float32)], axis=1)
+
+        found = attack(pool, target, shadows).selection
+        assert found
+        return found
+
+    like, unlike = selection(phi[-1]), selection(phi[-1, order])
+    assert (like.aligned, unlike.aligned) == (False, True)
+    assert unlike.misalignment > 10 > like.misalignment
