@@ -1,5 +1,6 @@
 """Every command in the documents is understood by the program; those that can run here are run, on a tiny challenge."""
 
+import functools
 import re
 import shlex
 import shutil
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import bridge.product
 from bridge.peers import find_peers
 from jaxmia.cli.commands.init import Init
 from jaxmia.cli.main import COMMANDS, main, parse
 from jaxmia.cli.overrides import configure, refuse_overrides
 from jaxmia.config import Config
+from jaxmia.machine import ceiling
 from tests.docs.commands import DOCUMENTS, ROOT, Command, commands_of
 
 ALL = [command for path in DOCUMENTS for command in commands_of(path)]
@@ -132,7 +135,17 @@ def test_each_make_target_exists(line: Command):
 
 
 @pytest.fixture(scope="module")
-def workplace(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick_measurements() -> Iterator[None]:
+    """Training is timed at once, steady or not; the fastest matrix products are measured by the first command alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxmia.training.speed.settle", lambda call: call())
+        for module in (ceiling, bridge.product):
+            patch.setattr(module, "product_flops_per_second", functools.cache(module.product_flops_per_second))
+        yield
+
+
+@pytest.fixture(scope="module")
+def workplace(demo: Path, quick_measurements: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's challenge, a finished run and measurements, under the names that documents use."""
     place = tmp_path_factory.mktemp("workplace")
     for folder in (place, place / "runs/demo"):
