@@ -49,6 +49,11 @@ def _environment(common: str) -> dict[str, str]:
     }
 
 
+def optimised() -> dict[str, str]:
+    """Environment of a process that trains for so long that programs which LLVM optimises save more than they cost."""
+    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=1"}
+
+
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ |= _environment(tempfile.mkdtemp(prefix="jaxmia-cache-"))
 

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from jaxmia.config import Augment
 from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.leaderboard.submission import read_scores_csv
+from tests.conftest import optimised
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -253,7 +253,7 @@ def test_the_examples_run(name: str, demo: Path, tmp_path: Path):
     assert code.count("EnsembleConfig(") == 1
     code = f"from jaxmia import EnsembleConfig\n{code}"
     shutil.copytree(demo, tmp_path / "runs/library")
-    environment = os.environ | {"MPLBACKEND": "agg"}
+    environment = optimised() | {"MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
@@ -278,6 +278,6 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
 )
 def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):
     command = [sys.executable, ROOT / "examples" / name]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env=optimised(), capture_output=True, text=True, check=True)
     assert re.search(printed, done.stdout, re.DOTALL)
     assert list(tmp_path.iterdir()) == []
