@@ -13,6 +13,7 @@ import jax
 from jaxmia.training.measure import StepTimer
 
 KERNELS, NORMALISATION = "jaxmia's kernels: convolutions and products", "jaxmia's kernels: normalisation"
+UPDATE = "jaxmia's kernels: optimizer"
 PRODUCTS, COPIES = "XLA: convolutions and matrix products", "XLA: copies and conversions"
 REST, WAITING = "XLA: elementwise and reductions", "waiting"
 """Kinds of work, and the time in which a device does none."""
@@ -114,7 +115,8 @@ def _kinds(program: str) -> dict[str, str]:
 
 def _kind(name: str, opcode: str, target: str) -> str:
     if target.startswith("jaxmia_"):
-        return NORMALISATION if target.startswith("jaxmia_norm") else KERNELS
+        own = {"jaxmia_norm_forward": NORMALISATION, "jaxmia_norm_backward": NORMALISATION, "jaxmia_sgd": UPDATE}
+        return own.get(target, KERNELS)
     if opcode in {"dot", "convolution"} or re.search("gemm|cublas|cudnn|ynn", f"{name} {target}"):
         return PRODUCTS
     if opcode in {"copy", "transpose", "convert"} or re.fullmatch(r"(copy|convert|bitcast|wrapped|_|\.|\d)+", name):

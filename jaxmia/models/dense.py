@@ -60,9 +60,10 @@ def _native(relu: bool, biased: bool) -> Callable[..., jax.Array]:
         return outputs, (inputs, kept, outputs if relu else None)
 
     def pull(saved: Any, cotangents: Any) -> Any:
+        slopes: Any = cotangents
         if isinstance(cotangents, SymbolicZero):
-            cotangents = jnp.zeros(cotangents.shape, cotangents.dtype)
-        return backward(*saved, cotangents)
+            slopes = jnp.zeros(slopes.shape, slopes.dtype)
+        return backward(*saved, slopes)
 
     layer.defvjp(save, pull, symbolic_zeros=True)
     return layer

@@ -13,6 +13,7 @@ from jaxmia.machine.breakdown import (
     NORMALISATION,
     PRODUCTS,
     REST,
+    UPDATE,
     WAITING,
     Breakdown,
     profile,
@@ -31,6 +32,7 @@ HloModule jit_step
 %body (p: (s32[], f32[2])) -> (s32[], f32[2]) {
   %ffi_call.3 = bf16[2,64,8,8,16]{4,3,2,1,0} custom-call(%a, %b), custom_call_target="jaxmia_conv_forward", api=4
   %ffi_call.4 = (bf16[2,4]{1,0}, f32[2]{0}) custom-call(%a), custom_call_target="jaxmia_norm_backward"
+  %ffi_call.5 = (f32[2]{0}, f32[2]{0}) custom-call(%a, %b), custom_call_target="jaxmia_sgd"
   %cublas.1 = (f32[8,8]{1,0}, s8[9]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm"
   %ynn_fusion = f32[8,8]{1,0} fusion(%a), kind=kCustom
   %dot.2 = f32[8,8]{1,0} dot(%a, %b), lhs_contracting_dims={1}
@@ -46,10 +48,17 @@ ENTRY %main (p: f32[2]) -> f32[2] {
 
 def test_every_instruction_has_its_kind_and_what_encloses_others_none():
     spent = {"ffi_call.3": 4.0, "ffi_call.4": 1.0, "cublas.1": 0.5, "ynn_fusion": 0.25, "dot.2": 0.25}
-    spent |= {"copy.9": 0.5, "wrapped_convert": 0.5, "add_select_fusion.1": 1.0, "while.5": 100.0, "python": 9.0}
+    spent |= {
+        "copy.9": 0.5,
+        "wrapped_convert": 0.5,
+        "add_select_fusion.1": 1.0,
+        "ffi_call.5": 0.6,
+        "while.5": 100.0,
+        "python": 9.0,
+    }
     shares = shares_of(spent, PROGRAM, available=10.0)
     assert shares == pytest.approx(
-        {KERNELS: 0.4, NORMALISATION: 0.1, PRODUCTS: 0.1, COPIES: 0.1, REST: 0.1, WAITING: 0.2}
+        {KERNELS: 0.4, NORMALISATION: 0.1, UPDATE: 0.06, PRODUCTS: 0.1, COPIES: 0.1, REST: 0.1, WAITING: 0.14}
     )
     assert next(iter(shares)) == KERNELS
 

@@ -14,8 +14,9 @@ def forward(inputs: jax.Array, weights: jax.Array, bias: jax.Array | None, *, re
     """Outputs `[model, n, d]` of inputs `[model, n, c]`, weights `[model, c, d]` and a bias `[model, d]`, if any."""
     values = inputs.astype(compute_type(inputs.dtype))
     shift = jnp.zeros(0) if bias is None else bias
-    outputs = jax.ShapeDtypeStruct((*inputs.shape[:2], weights.shape[-1]), values.dtype)
-    return _call("forward", outputs)(values, weights, shift, relu=relu).astype(inputs.dtype)
+    results = (jax.ShapeDtypeStruct((*inputs.shape[:2], weights.shape[-1]), values.dtype),)
+    (outputs,) = _call("forward", results)(values, weights, shift, relu=relu)
+    return outputs.astype(inputs.dtype)
 
 
 def backward(
@@ -57,7 +58,7 @@ def backward(
     )
 
 
-def _call(part: str, results: jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...]):
+def _call(part: str, results: tuple[jax.ShapeDtypeStruct, ...]):
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
     return jax.ffi.ffi_call(f"jaxmia_dense_{part}", results)
