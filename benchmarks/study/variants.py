@@ -1,5 +1,6 @@
 """How strong each way of attacking is, at equal numbers of models: what is told, the views, and what is published."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ import numpy as np
 
 from benchmarks.study.published import PUBLISHED
 from benchmarks.study.sets import KNOWN, OWN, Regime
-from jaxmia.attacks import Aligned, Attack, Evidence, misaligned, scores_of
+from jaxmia.attacks import Aligned, Attack, Evidence, scores_of
 from jaxmia.attacks.catalogue import AUTO, distinct_attacks
 from jaxmia.data.augment import query_views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
+from jaxmia.evaluation.unlike import likeness_to_shadows
 from jaxmia.pipeline.summary import private_estimate
 
 FPR = 0.05
@@ -65,12 +67,22 @@ class Situation:
         pool: Free samples, without images.
         targets: Margins of each target, `[target, view, sample]`.
         members: bool `[target, sample]`.
+        fixed: Of the first target and the shadows in the first view, on the samples whose membership is fixed; None if
+            there is none.
+        fixed_targets: Margins of each target on these samples, `[target, view, sample]`.
     """
 
     evidence: Evidence
     pool: Pool
     targets: np.ndarray
     members: np.ndarray
+    fixed: Evidence | None
+    fixed_targets: np.ndarray
+
+    def against(self, target: int) -> tuple[Evidence, Evidence | None]:
+        """Evidence of a target on the free samples, and on those whose membership is fixed."""
+        fixed = self.fixed and self.fixed.with_target(self.fixed_targets[target])
+        return self.evidence.with_target(self.targets[target]), fixed
 
 
 def situation(shadows: Arrays, targets: Arrays, seed: int, known: float, models: int, views: list[int]) -> Situation:
@@ -87,15 +99,20 @@ def situation(shadows: Arrays, targets: Arrays, seed: int, known: float, models:
     membership = shadows["membership"]
     masks, mask = Masks.knowing(seed, membership, known), shadows["mask"][:models]
     assert np.array_equal(mask, masks(range(models)))
-    chosen = np.flatnonzero(masks.free & mask.any(0) & ~mask.all(0))
-    evidence = Evidence(
-        targets["phi"][0][views][:, chosen],
-        shadows["phi"][:models, views][:, :, chosen],
-        mask[:, chosen],
-        shadows["labels"][chosen],
+    chosen, fixed = np.flatnonzero(masks.free & mask.any(0) & ~mask.all(0)), np.flatnonzero(~masks.free)
+
+    def evidence_on(samples: np.ndarray, views: list[int]) -> Evidence:
+        of_shadows = shadows["phi"][:models, views][:, :, samples]
+        return Evidence(targets["phi"][0][views][:, samples], of_shadows, mask[:, samples], shadows["labels"][samples])
+
+    return Situation(
+        evidence_on(chosen, views),
+        Pool(None, shadows["labels"][chosen], chosen.astype(str), membership[chosen]),
+        targets["phi"][:, views][:, :, chosen],
+        targets["mask"][:, chosen],
+        evidence_on(fixed, [0]) if fixed.size else None,
+        targets["phi"][:, :1, fixed],
     )
-    pool = Pool(None, shadows["labels"][chosen], chosen.astype(str), membership[chosen])
-    return Situation(evidence, pool, targets["phi"][:, views][:, :, chosen], targets["mask"][:, chosen])
 
 
 def measure(one: Situation) -> dict[str, Any]:
@@ -115,31 +132,40 @@ def measure(one: Situation) -> dict[str, Any]:
         "promised": [promised.value, promised.low, promised.high],
         "seconds": seconds,
         "candidates": {result.name: result.tpr for result in selection.results if result.tpr is not None},
-        AUTO: figures_of(one, lambda evidence: _auto(selection, evidence), len(one.targets)),
+        AUTO: figures_of(one, functools.partial(_auto, selection), len(one.targets)),
     }
 
 
 def measure_published(one: Situation) -> dict[str, dict[str, list[float]]]:
     """Figures of the published attacks on the targets of the shadows' own recipe, by name."""
-    return {attack.name: figures_of(one, lambda evidence, attack=attack: attack, OWN) for attack in PUBLISHED}
+    return {attack.name: figures_of(one, lambda *_, attack=attack: attack, OWN) for attack in PUBLISHED}
 
 
-def figures_of(one: Situation, attack_on: Callable[[Evidence], Attack], count: int) -> dict[str, list[float]]:
-    """Figures of an attack on the private samples of the first `count` targets, `[target]` each."""
+def figures_of(
+    one: Situation, attack_on: Callable[[Evidence, Evidence | None], Attack], count: int
+) -> dict[str, list[float]]:
+    """Figures of an attack on the private samples of the first `count` targets, `[target]` each.
+
+    Args:
+        one: Situation.
+        attack_on: The attack by what `Situation.against` returns.
+        count: Number of targets.
+    """
     private = ~one.pool.public
     found: dict[str, list[float]] = {figure: [] for figure in FIGURES}
-    for phi, members in zip(one.targets[:count], one.members[:count], strict=True):
-        evidence = one.evidence.with_target(phi)
-        scores = scores_of(attack_on(evidence), evidence)[private]
+    for target, members in enumerate(one.members[:count]):
+        evidence, fixed = one.against(target)
+        scores = scores_of(attack_on(evidence, fixed), evidence)[private]
         for figure, values in found.items():
             values.append(round(figure_of(scores, members[private], figure), 5))
     return found
 
 
-def _auto(selection: Selection, evidence: Evidence) -> Attack:
+def _auto(selection: Selection, evidence: Evidence, fixed: Evidence | None) -> Attack:
     """What `auto` uses against this target; only whether it is aligned depends on the target."""
     plain = selection.candidate
-    return Aligned(plain) if misaligned(evidence) and not isinstance(plain, Aligned) else plain
+    unlike = likeness_to_shadows(evidence, fixed).unlike
+    return Aligned(plain) if unlike and not isinstance(plain, Aligned) else plain
 
 
 def figure_of(scores: np.ndarray, members: np.ndarray, figure: str) -> float:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ def profile(timer: StepTimer, name: str) -> Breakdown | None:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             elapsed = sum(timer.seconds() for _ in range(calls))
-        (trace,) = Path(folder).rglob("*.xplane.pb")
-        spent = seconds_by_instruction(jax.profiler.ProfileData.from_file(str(trace)))
+        traces = [jax.profiler.ProfileData.from_file(str(path)) for path in Path(folder).rglob("*.xplane.pb")]
+        spent = seconds_by_instruction(traces)
     available = elapsed * len(timer.plan.devices)
     shares = shares_of(spent, timer.program.as_text() or "", available)
     if shares.get(WAITING) == 1:
@@ -65,17 +65,18 @@ def profile(timer: StepTimer, name: str) -> Breakdown | None:
     return Breakdown(name, timer.plan.width, elapsed / (calls * timer.steps), shares)
 
 
-def seconds_by_instruction(data: Any) -> dict[str, float]:
-    """Sums the seconds of a trace's events over threads and streams, by the instruction of the program.
+def seconds_by_instruction(traces: Sequence[Any]) -> dict[str, float]:
+    """Sums the seconds of events over threads and streams, by the instruction of the program.
 
     On a GPU an event is a kernel, whose `hlo_op` names its instruction; on a CPU the event has its name.
 
     Args:
-        data: Trace, a `jax.profiler.ProfileData`.
+        traces: Traces, each a `jax.profiler.ProfileData`.
     """
-    on_gpu = any(plane.name.startswith("/device:GPU") for plane in data.planes)
+    planes = [plane for trace in traces for plane in trace.planes]
+    on_gpu = any(plane.name.startswith("/device:GPU") for plane in planes)
     spent: dict[str, float] = defaultdict(float)
-    for plane in data.planes:
+    for plane in planes:
         if plane.name.startswith("/device:GPU" if on_gpu else "/host:CPU"):
             for line in plane.lines:
                 for event in line.events:

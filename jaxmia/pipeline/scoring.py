@@ -22,6 +22,7 @@ from jaxmia.pipeline.summary import (
     no_bound,
     private_estimate,
     public_figures,
+    unfair_coin,
     write_samples,
 )
 from jaxmia.runs.matrices import ROUND, Matrices, read_matrices
@@ -111,8 +112,10 @@ def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, match
 
     The bound assumes that nothing but the target depends on the memberships of the samples that it is measured on.
     Shadows of other folds are trained with these, so each fold is scored with its own shadows alone, which also select
-    the attack.
+    the attack. The coin is that of all public samples, of which the scored ones are a part.
     """
+    if reason := unfair_coin(matrices.everyone):
+        return no_bound(reason)
     fold = matrices.evidence.fold
     if fold is None:
         return epsilon_bound(matrices.pool, score, matched=matched)

@@ -136,11 +136,8 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     inside, outside = score[pool.membership == 1], score[pool.membership == 0]
     if min(len(inside), len(outside)) < 2:
         return no_bound("there are fewer than two public members or non-members")
-    if binomtest(len(inside), len(inside) + len(outside)).pvalue < UNFAIR:
-        return no_bound(
-            f"{len(inside):,} of {len(inside) + len(outside):,} public samples are members, and the bound assumes that "
-            "a fair coin decided for each of them"
-        )
+    if reason := unfair_coin(pool):
+        return no_bound(reason)
     if matched:
         return no_bound(
             "`jaxmia match` selected the recipe by the public labels, and the bound holds only for scores that do not "
@@ -153,6 +150,17 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     auditor = auditing.CanaryScoreAuditor(inside, outside)
     lower = auditor.epsilon_one_run((1 - LEVEL) / tests, DELTA, threshold_strategy=auditing.Split(seed=0))
     return EpsilonBound(lower=float(lower), delta=DELTA, confidence=LEVEL, reason=None)
+
+
+def unfair_coin(pool: Pool) -> str | None:
+    """Why public members and non-members cannot have been drawn by a fair coin, which a bound on epsilon assumes."""
+    members, public = int((pool.membership == 1).sum()), int(pool.public.sum())
+    if not public or binomtest(members, public).pvalue >= UNFAIR:
+        return None
+    return (
+        f"{members:,} of {public:,} public samples are members, and the bound assumes that a fair coin decided for "
+        "each of them"
+    )
 
 
 def no_bound(reason: str) -> EpsilonBound:

@@ -80,9 +80,12 @@ class Ensemble:
             count = len(index)
             if not self.steps_are_static:
                 index = np.pad(index, ((0, MOST_STEPS - count), (0, 0), (0, 0)))
-            return self.programs.steps(
+            state, metrics = self.programs.steps(
                 state, hyper, keys, self.images, self.labels, index, np.int32(first), total, np.int32(count)
             )
+            if not self.steps_are_static:
+                jax.block_until_ready(metrics)  # so that the time of the call is that of its steps
+            return state, metrics
         metrics = []
         for step, batch in enumerate(index, start=first):
             state, metric = self.programs.step(

@@ -78,9 +78,9 @@ def trace(name: str, *events: tuple[str, float, dict[str, str]]) -> Any:
 
 def test_events_are_summed_over_threads_and_kernels_by_their_instruction():
     host = trace("/host:CPU", ("dot.2", 1.0, {}), ("dot.2", 2.0, {}), ("copy.9", 1.0, {}))
-    assert seconds_by_instruction(SimpleNamespace(planes=[host])) == {"dot.2": 3.0, "copy.9": 1.0}
+    assert seconds_by_instruction([SimpleNamespace(planes=[host])]) == {"dot.2": 3.0, "copy.9": 1.0}
     device = trace("/device:GPU:0", ("sm90_gemm", 1.0, {"hlo_op": "cublas.1"}), ("MemcpyD2D", 2.0, {}))
-    assert seconds_by_instruction(SimpleNamespace(planes=[host, device])) == {"cublas.1": 1.0, "MemcpyD2D": 2.0}
+    assert seconds_by_instruction([SimpleNamespace(planes=[host, device])]) == {"cublas.1": 1.0, "MemcpyD2D": 2.0}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from scipy.special import logit
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
 from jaxmia.cli.display import expectation_lines, vulnerable_table
 from jaxmia.config import AttackConfig
+from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import tpr_at_fpr
@@ -27,6 +28,7 @@ from jaxmia.pipeline.summary import (
 )
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.metrics import RunMetrics
+from jaxmia.runs.store import Chunk, ScoreStore
 
 
 def pool_of(membership: list[int], ids: list[str] | None = None, labels: list[int] | None = None) -> Pool:
@@ -245,6 +247,23 @@ def test_nothing_is_promised_of_twenty_private_samples(planted: tuple[Path, np.n
     Pool(None, pool.labels, pool.ids, membership).save(out / "pool.npz")
     for name in ("auto", "lira-online-global"):
         assert score(out, AttackConfig(name=name, targets=8)).private is None
+
+
+def test_the_coin_is_that_of_all_public_samples_not_of_the_free_ones_alone(tmp_path: Path, rng: np.random.Generator):
+    """There are too few free samples to tell a share of 65 % members from a half."""
+    samples, models = 400, 16
+    membership = np.where(np.arange(samples) < 200, np.arange(samples) < 130, UNKNOWN).astype(np.int8)
+    mask = Masks.knowing(7, membership, 0.9)(range(models))
+    recorded = {"cache_key": {"shadow": {"known": 0.9}, "seed": 7}}
+    phi = rng.normal(size=(models + 1, 1, samples)).astype(np.float32)
+    Pool(None, np.zeros(samples, int), np.arange(samples).astype(str), membership).save(tmp_path / "pool.npz")
+    np.savez(tmp_path / "target.npz", phi=phi[-1])
+    nothing = np.full(models, np.nan)
+    ScoreStore(tmp_path / "shadows").write(Chunk(np.arange(models), mask, phi[:-1], nothing, nothing, {}, recorded))
+    found = score(tmp_path, AttackConfig(name="calibrated"))
+    assert found.told == 180
+    assert found.epsilon.lower is None
+    assert "130 of 200 public samples are members" in str(found.epsilon.reason)
 
 
 def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(planted: tuple[Path, np.ndarray]):

@@ -102,6 +102,7 @@ def test_a_loop_of_another_length_is_the_same_program(pool: Pool, monkeypatch):
     batches = made_batches(trainer, MODELS, len(pool))
     hyper, keys = stacked_hyper(trainer, 3), ensemble.keys(MODELS)
     whole, losses = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 5), 0, batches.total)
+    assert losses["loss"].is_ready(), "the call is over, so that its time is that of its steps"
     state, first = ensemble.run(ensemble.init(MODELS), hyper, keys, batches.block(0, 3), 0, batches.total)
     state, second = ensemble.run(state, hyper, keys, batches.block(3, 2), 3, batches.total)
     assert TRACES == ["step"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from jaxmia.errors import UsageError
+from jaxmia.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from jaxmia.config import Config
@@ -126,7 +126,11 @@ def _profile(contender: "Contender | None") -> "Breakdown | None":
     logger.info(f"profile: {contender.name}, {contender.width} models")
     timer = contender.make()
     assert isinstance(timer, StepTimer)
-    return profile(timer, contender.name)
+    try:
+        return profile(timer, contender.name)
+    except (MemoryError, RuntimeError) as error:
+        logger.warning(f"profile: not available: {one_line(error)}")
+        return None
 
 
 def _peers(trainer: "Trainer", config: "Config") -> list["Contender"]:
