@@ -22,4 +22,4 @@ def test_targets_are_judged_by_both_distances(tmp_path: Path, monkeypatch: pytes
         chances, unlike = zip(*own[method], strict=True)
         assert np.mean(chances) > 0.2
         assert not any(unlike)
-    assert unlike_shadows.page(tmp_path).count("| smoothed |") == 2
+    assert unlike_shadows.page(tmp_path).count("| smoothed |") == 3
