@@ -166,16 +166,18 @@ class Maker:
     Attributes:
         images: npz of photographs, as `benchmarks.make_challenge` reads it.
         out: Folder of the margins.
+        regimes: Regimes whose parts are trained.
     """
 
     images: Path
     out: Path
+    regimes: tuple[Regime, ...] = REGIMES
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[Pool, Ensemble]]:
         """The pool of each regime, and the program that trains all of its models, by its name."""
         found = {}
-        for regime in REGIMES:
+        for regime in self.regimes:
             pool, _ = make_pool(self.images, HALF, HALF, STORED, regime.seed)
             seen, classes = Preprocessing(SIDE, (0.47,), (0.25,)), int(pool.labels.max()) + 1
             setup = shadow_setup(pool, regime.recipe, seen, classes, views=regime.views, seed=regime.seed)

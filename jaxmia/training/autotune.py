@@ -81,6 +81,7 @@ def make_plan(
         "most": most,
         "digits of images": len(str(images)),
         "jax": jax.__version__,
+        "kernels": native.sources_digest(),
     }
     path = cache_folder() / f"plan-{digest(json.dumps(key, sort_keys=True).encode())}.json"
     kept = _kept_plan(path)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,21 @@ import pytest
 from benchmarks.study import known, sets
 from benchmarks.study.known import cells, measured, report
 from benchmarks.study.known_tables import Found
-from benchmarks.study.sets import CHUNK, CURVE, KNOWN, NEAR, OWN, REGIMES, Maker, Regime, parts, read, shadows, targets
+from benchmarks.study.sets import (
+    CHUNK,
+    CURVE,
+    KNOWN,
+    NEAR,
+    OWN,
+    REGIMES,
+    Maker,
+    Part,
+    Regime,
+    parts,
+    read,
+    shadows,
+    targets,
+)
 from benchmarks.study.variants import BOTH, ONE, RANDOM, VARIANTS, VIEWS, figure_of, situation
 from jaxmia.data.masks import DRAWN, Masks
 from jaxmia.evaluation.metrics import tpr_at_fpr
@@ -19,12 +34,17 @@ SAMPLES = 600
 
 def invent(out: Path, regime: Regime, shares: tuple[float, ...]) -> None:
     """Margins in which members stand out, as training would have kept them; the first half of the samples is public."""
-    membership = np.where(np.arange(SAMPLES) < SAMPLES // 2, np.arange(SAMPLES) % 2, DRAWN).astype(np.int8)
-    rng = np.random.default_rng(0)
     many = shadows(regime, 0, 2 * CHUNK)[1:]
-    for part in [targets(regime), *(shadows(regime, share, CHUNK)[0] for share in shares), *many]:
-        mask = Masks.knowing(regime.seed, membership, part.known)(part.models)
-        phi = rng.normal(size=(len(mask), len(regime.views), SAMPLES)).astype(np.float32) + mask[:, None]
+    invent_parts(out, [targets(regime), *(shadows(regime, share, CHUNK)[0] for share in shares), *many])
+
+
+def invent_parts(out: Path, parts: Sequence[Part]) -> None:
+    """Margins of parts, which depend on the numbers of their models alone."""
+    membership = np.where(np.arange(SAMPLES) < SAMPLES // 2, np.arange(SAMPLES) % 2, DRAWN).astype(np.int8)
+    for part in parts:
+        rng = np.random.default_rng(part.models[0])
+        mask = Masks.knowing(part.regime.seed, membership, part.known)(part.models)
+        phi = rng.normal(size=(len(mask), len(part.regime.views), SAMPLES)).astype(np.float32) + mask[:, None]
         arrays = {"phi": phi, "mask": mask, "accuracy": np.full((len(mask), 2), 0.5), "seconds": np.ones(2)}
         save_npz(part.path(out), {**arrays, "labels": np.zeros(SAMPLES, np.int32), "membership": membership})
 
@@ -115,9 +135,8 @@ def test_training_keeps_margins_of_every_model(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sets, "HALF", 40)
     monkeypatch.setattr(sets, "STORED", 14)
     quick = replace(REGIMES[2], recipe=REGIMES[2].recipe.model_copy(update={"epochs": 1}))
-    monkeypatch.setattr(sets, "REGIMES", (quick,))
     part = shadows(quick, 0.5, CHUNK)[0]
-    maker = Maker(tmp_path / "images.npz", tmp_path)
+    maker = Maker(tmp_path / "images.npz", tmp_path, (quick,))
     maker.train(part)
     found = read(tmp_path, [part])
     assert found["phi"].shape == (CHUNK, 2, 80)

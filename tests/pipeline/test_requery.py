@@ -3,6 +3,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -236,7 +237,7 @@ def test_a_view_of_the_pool_is_a_pool(challenge: Path, kept: Path, tmp_path: Pat
     """Asking about flipped images is asking in the flipped view."""
     pool = make_pool()
     assert pool.images is not None
-    flipped = np.asarray(apply_view(pool.images, views(("identity", "hflip"))[1]))  # type: ignore[arg-type]
+    flipped = np.asarray(apply_view(jnp.asarray(pool.images), views(("identity", "hflip"))[1]))
     config = make_challenge(tmp_path / "new", Pool(flipped, pool.labels, pool.ids, pool.membership))
     ask(config, tmp_path / "out", [], kept)
     for name, chunk in all_chunks(tmp_path / "out").items():

@@ -74,6 +74,14 @@ def multiplies_bfloat16() -> bool:
     return supported()
 
 
+@functools.cache
+def sources_digest() -> str:
+    """Digest of the kernels' sources, by which what was compiled from them or measured with them is known again."""
+    sources = sorted([*_FOLDER.glob("*.cc"), *_FOLDER.glob("*.h")])
+    return digest(*(source.read_bytes() for source in sources))
+
+
+@functools.cache
 def _load(compiler: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(_compiled(compiler)))
 
@@ -90,8 +98,7 @@ def _compiled(compiler: str) -> Path:
         subprocess.SubprocessError: The compiler fails.
         OSError, InputError: The cache folder cannot be read or written to.
     """
-    sources = sorted([*_FOLDER.glob("*.cc"), *_FOLDER.glob("*.h")])
-    key = (*(source.read_text() for source in sources), compiler, *_FLAGS, instruction_set(), jax.__version__)
+    key = (sources_digest(), compiler, *_FLAGS, instruction_set(), jax.__version__)
     path = cache_folder() / f"kernels-{digest(chr(0).join(key).encode())}.so"
     if _is_whole(path):
         return path
