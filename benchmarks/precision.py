@@ -15,12 +15,11 @@ import numpy as np
 from benchmarks.study.known import IMAGES
 from benchmarks.study.sets import CHUNK, HALF, KNOWN, OWN, SIDE, Maker, Regime, read, shadows, targets
 from benchmarks.study.strength import mean_of
-from benchmarks.study.tables import TITLES, table
+from benchmarks.study.tables import TITLES, points, table
 from benchmarks.study.variants import BOTH, FIGURES, Arrays, measure, situation
 from jaxmia.attacks.catalogue import AUTO
 from jaxmia.cli.display import show_messages
 from jaxmia.config import Augment, Recipe
-from jaxmia.evaluation.metrics import Estimate
 from jaxmia.files import load_npz, write_text
 from jaxmia.provenance import origin
 from jaxmia.training.devices import prepare_devices
@@ -99,11 +98,7 @@ def page(out: Path) -> str:
 
 def _row(wide: list[np.ndarray], narrow: list[np.ndarray]) -> list[str]:
     gain = mean_of([one - other for one, other in zip(narrow, wide, strict=True)])
-    return [*(f"{100 * np.mean(values):.1f}" for values in (wide, narrow)), _points(gain)]
-
-
-def _points(found: Estimate) -> str:
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return [*(f"{100 * np.mean(values):.1f}" for values in (wide, narrow)), points(gain)]
 
 
 def _seconds(out: Path, regime: Regime) -> float:

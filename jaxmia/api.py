@@ -28,6 +28,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack
+from jaxmia.evaluation.unlike import evidence_on_fixed
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
 from jaxmia.training.logits import check_target
@@ -233,22 +234,15 @@ def attack(
     named, own = _attack_of(name), _own_attacks(candidates)
     seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
-    free = np.arange(len(pool)) if shadows.free is None else np.flatnonzero(shadows.free)
-    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(free)
-    selection = None if named else select_attack(evidence, section, own, _on_fixed(pool, phi, shadows))
+    free = np.ones(len(pool), bool) if shadows.free is None else shadows.free
+    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(np.flatnonzero(free))
+    fixed = evidence_on_fixed(phi, shadows.phi, shadows.mask, pool.labels, free)
+    selection = None if named else select_attack(evidence, section, own, fixed)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = np.full(len(pool), np.nan)
     scores[free] = score_all(chosen, evidence)
     return AttackResult(pool, scores, chosen.name, selection)
-
-
-def _on_fixed(pool: Pool, phi: NDArray[np.generic], shadows: TrainedShadows) -> Evidence | None:
-    """Margins in view 0 on the samples of fixed membership; None if there is none."""
-    if shadows.free is None or shadows.free.all():
-        return None
-    fixed = ~shadows.free
-    return Evidence(phi[:1, fixed], shadows.phi[:, :1][..., fixed], shadows.mask[:, fixed], pool.labels[fixed])
 
 
 def _attack_of(name: str | Attack) -> Attack | None:

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.study.sets import CHUNK, CURVE, HALF, KNOWN, OWN, REGIMES, Regime
 from benchmarks.study.strength import mean_of
-from benchmarks.study.tables import TITLES, table
+from benchmarks.study.tables import TITLES, points, table
 from benchmarks.study.variants import BOTH, FIGURES, ONE, PUBLISHED_WITH, RANDOM, TOLD, VARIANTS, VIEWS, Variant
 from jaxmia.attacks.catalogue import AUTO
-from jaxmia.evaluation.metrics import Estimate
 from jaxmia.files import atomic_write
 
 Cell = dict[str, Any]
@@ -153,13 +152,9 @@ def _main(found: Found, models: int) -> list[str]:
         rows = []
         for name, (one, other) in gains.items():
             groups = [one(regime, models, figure) - other(regime, models, figure) for regime in REGIMES]
-            rows.append([name, *(_points(mean_of([group])) for group in groups), _points(mean_of(groups))])
+            rows.append([name, *(points(mean_of([group])) for group in groups), points(mean_of(groups))])
         lines += [*table(["gain, paired by target", *header], rows), ""]
     return lines
-
-
-def _points(found: Estimate) -> str:
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def _by_count(found: Found, counts: Sequence[int]) -> list[str]:
@@ -180,8 +175,8 @@ def _by_count(found: Found, counts: Sequence[int]) -> list[str]:
     for n in (n for n in counts if 16 <= n < most):
         groups = [found.auto(BOTH)(one, n, FIGURES[0]) - best(one, most, FIGURES[0]) for one in REGIMES]
         lines += [
-            f"Both with {n} shadows against the best published with {most}: {_points(mean_of(groups))} points of TPR",
-            f"at 5 % FPR in the mean; by regime {', '.join(_points(mean_of([group])) for group in groups)}.",
+            f"Both with {n} shadows against the best published with {most}: {points(mean_of(groups))} points of TPR",
+            f"at 5 % FPR in the mean; by regime {', '.join(points(mean_of([group])) for group in groups)}.",
             "",
         ]
     return lines

@@ -17,7 +17,7 @@ from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
-from jaxmia.evaluation.unlike import likeness_to_shadows
+from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.pipeline.summary import private_estimate
 
 FPR = 0.05
@@ -99,19 +99,17 @@ def situation(shadows: Arrays, targets: Arrays, seed: int, known: float, models:
     membership = shadows["membership"]
     masks, mask = Masks.knowing(seed, membership, known), shadows["mask"][:models]
     assert np.array_equal(mask, masks(range(models)))
-    chosen, fixed = np.flatnonzero(masks.free & mask.any(0) & ~mask.all(0)), np.flatnonzero(~masks.free)
-
-    def evidence_on(samples: np.ndarray, views: list[int]) -> Evidence:
-        of_shadows = shadows["phi"][:models, views][:, :, samples]
-        return Evidence(targets["phi"][0][views][:, samples], of_shadows, mask[:, samples], shadows["labels"][samples])
-
+    chosen, labels = np.flatnonzero(masks.free & mask.any(0) & ~mask.all(0)), shadows["labels"]
+    of_shadows = shadows["phi"][:models]
     return Situation(
-        evidence_on(chosen, views),
-        Pool(None, shadows["labels"][chosen], chosen.astype(str), membership[chosen]),
+        Evidence(
+            targets["phi"][0][views][:, chosen], of_shadows[:, views][:, :, chosen], mask[:, chosen], labels[chosen]
+        ),
+        Pool(None, labels[chosen], chosen.astype(str), membership[chosen]),
         targets["phi"][:, views][:, :, chosen],
         targets["mask"][:, chosen],
-        evidence_on(fixed, [0]) if fixed.size else None,
-        targets["phi"][:, :1, fixed],
+        evidence_on_fixed(targets["phi"][0], of_shadows, mask, labels, masks.free),
+        targets["phi"][:, :1, ~masks.free],
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer, Real
 
 from jaxmia.attacks import Evidence, misaligned, misalignment
 from jaxmia.attacks.alignment import MAX_SHADOWS, max_misalignment
@@ -27,6 +27,28 @@ class Likeness:
 
     distance: float
     unlike: bool
+
+
+def evidence_on_fixed(
+    target: Real[np.ndarray, "view sample"],
+    shadows: Real[np.ndarray, "model _ sample"],
+    mask: Bool[np.ndarray, "model sample"],
+    labels: Integer[np.ndarray, " sample"],
+    free: Bool[np.ndarray, " sample"],
+) -> Evidence | None:
+    """Evidence in view 0 on the samples of fixed membership; None if there is none.
+
+    Args:
+        target: Margins of the target on all samples.
+        shadows: Margins of the shadows, of which view 0 alone is used.
+        mask: Membership masks.
+        labels: Labels.
+        free: Whether the membership of each sample is drawn for each shadow.
+    """
+    if free.all():
+        return None
+    fixed = ~free
+    return Evidence(target[:1, fixed], shadows[:, :1][..., fixed], mask[:, fixed], labels[fixed])
 
 
 def likeness_to_shadows(evidence: Evidence, fixed: Evidence | None) -> Likeness:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, read_json
 from jaxmia.machine.units import size
 from jaxmia.provenance import origin
-
-if TYPE_CHECKING:
-    from jaxmia.machine.breakdown import Breakdown
 
 logger = logging.getLogger(__name__)
 
@@ -195,32 +192,9 @@ class _Trial:
         )
 
 
-def fastest(contenders: Sequence[Contender], rows: Sequence[Row]) -> Contender | None:
-    """The fastest of jaxmia's own contenders; None if none was measured.
-
-    Args:
-        contenders: Contenders, as given to `run`.
-        rows: Rows that `run` returned.
-    """
-    ours = [
-        (row.images_per_second, contender)
-        for contender, row in zip(contenders, rows, strict=True)
-        if row.kind == OURS and row.images_per_second
-    ]
-    return max(ours, key=lambda pair: pair[0])[1] if ours else None
-
-
-def describe(
-    rows: Sequence[Row], scale: Scale, subject: dict[str, Any], step: "Breakdown | None" = None
-) -> dict[str, Any]:
-    """Describes a measurement as plain JSON; `step` says where the time of a step goes."""
-    return {
-        "subject": subject,
-        "origin": origin(),
-        "scale": asdict(scale),
-        "rows": [asdict(row) for row in rows],
-        "step": asdict(step) if step else None,
-    }
+def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict[str, Any]:
+    """Describes a measurement as plain JSON."""
+    return {"subject": subject, "origin": origin(), "scale": asdict(scale), "rows": [asdict(row) for row in rows]}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -283,7 +257,7 @@ def products(scale: dict[str, Any]) -> str:
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
     """Sentence with the ratio of jaxmia's fastest to PyTorch's fastest; None if one of them was not measured."""
-    ours, theirs = _fastest(rows, OURS), _fastest(rows, PYTORCH)
+    ours, theirs = fastest(rows, OURS), fastest(rows, PYTORCH)
     if not ours or not theirs:
         return None
     speed, peer = ours["images_per_second"], theirs["images_per_second"]
@@ -293,7 +267,8 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str | None:
     )
 
 
-def _fastest(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+def fastest(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    """The row of the fastest contender of a kind; None if none was measured."""
     measured = [row for row in rows if row["kind"] == kind and row["images_per_second"]]
     return max(measured, key=lambda row: row["images_per_second"], default=None)
 
@@ -323,7 +298,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for name in dict.fromkeys(row["name"] for row in measured if row["kind"] == OURS):
         points = [row for row in measured if row["name"] == name]
         axes.plot([row["width"] for row in points], [row["images_per_second"] for row in points], "o-", label=name)
-    best = (_fastest(measured, PYTORCH), _fastest(measured, OTHER))
+    best = (fastest(measured, PYTORCH), fastest(measured, OTHER))
     for style, row in zip(("--", ":"), best, strict=True):
         if row:
             axes.axhline(row["images_per_second"], color="0.4", linestyle=style, label=row["name"])

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, Real, Shaped
+from jaxtyping import Bool, Float64, Integer, Shaped
 
 from jaxmia.attacks import Evidence
 from jaxmia.data.masks import Masks, draw_folds
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError, printable
+from jaxmia.evaluation.unlike import evidence_on_fixed
 from jaxmia.files import load_npz
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
@@ -87,23 +88,15 @@ def read_matrices(out: Path) -> Matrices:
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
     free = free_samples(pool, shadows)
-    everyone, fixed = pool, None
+    everyone, first = pool, _first_round(shadows)
     try:
+        fixed = evidence_on_fixed(target, shadows.phi[first, :1], shadows.mask[first], pool.labels, free)
         if not free.all():
-            fixed = _on_fixed(pool, target, shadows, ~free)
             pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, fold_of_samples(len(pool), shadows))
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
     return Matrices(pool, evidence, shadows, everyone, free, fixed)
-
-
-def _on_fixed(
-    pool: Pool, target: Real[np.ndarray, "view everyone"], shadows: Chunk, fixed: Bool[np.ndarray, " everyone"]
-) -> Evidence:
-    first = _first_round(shadows)
-    phi, mask = shadows.phi[first, :1][..., fixed], shadows.mask[first][:, fixed]
-    return Evidence(target[:1, fixed], phi, mask, pool.labels[fixed])
 
 
 def _first_round(shadows: Chunk) -> Bool[np.ndarray, " model"]:

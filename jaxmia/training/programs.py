@@ -51,7 +51,7 @@ class Programs:
     def steps_in_one_call(self) -> bool:
         """Whether one call runs many steps; on a CPU XLA's own convolutions are slow in a loop."""
         network = self._trainer.network
-        if self._plan.devices[0].platform != "cpu":
+        if self.steps_are_static:  # on any device but a CPU
             return True
         if isinstance(network, Network) and network.built_in:
             return not network.convolutional or self._plan.lowering in ("native", "matmul")
