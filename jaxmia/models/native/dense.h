@@ -25,13 +25,15 @@ struct DenseShape {
 // Words from row to row: whole vectors, an odd number of them, since rows a power of two apart share few sets of a cache.
 inline int64_t Spaced(int64_t words) { return (RoundUp(words, kLanes) / kLanes | 1) * kLanes; }
 
-// Adds left[row * row_step + d * depth_step] * panel[d] over d, and calls finish(row, vector, sum) for each result.
-template <class Arithmetic, int kGroup, int kRun, int kVectors, typename Finish>
-void PanelTile(const float* left, int64_t row_step, int64_t depth_step, const float* panel, int64_t depth, int64_t row,
-               Finish finish) {
+// Sums over d of left[row * row_step + d * depth_step] * panel[d], for kRows rows. It is not inlined, so that GCC keeps
+// all sums in registers.
+template <class Arithmetic, int kRows, int kVectors>
+[[gnu::noinline]] void SumTile(const float* left, int64_t row_step, int64_t depth_step, const float* panel,
+                               int64_t depth, Vector* sums) {
+  constexpr int kRun = std::min(kRows, 4), kGroup = kRows / kRun;
   const float* from[kGroup];
 #pragma GCC unroll 24
-  for (int g = 0; g < kGroup; ++g) from[g] = left + (row + g * kRun) * row_step;
+  for (int g = 0; g < kGroup; ++g) from[g] = left + g * kRun * row_step;
   Vector sum[kGroup][kRun][kVectors] = {};
   for (int64_t d = 0; d < depth; ++d, panel += kVectors * kLanes) {
     Vector factor[kVectors];
@@ -53,21 +55,24 @@ void PanelTile(const float* left, int64_t row_step, int64_t depth_step, const fl
 #pragma GCC unroll 24
     for (int p = 0; p < kRun; ++p) {
 #pragma GCC unroll 24
-      for (int v = 0; v < kVectors; ++v) finish(row + g * kRun + p, v, sum[g][p][v]);
+      for (int v = 0; v < kVectors; ++v) *sums++ = sum[g][p][v];
     }
   }
 }
 
-// Tiles of `kGroup` runs of `kRun` rows, then of fewer and shorter ones.
-template <class Arithmetic, int kGroup, int kRun, int kVectors, typename Finish>
-void PanelTiles(const float* left, int64_t row_step, int64_t depth_step, const float* panel, int64_t depth, int64_t row,
-                int64_t rows, Finish finish) {
-  for (; row + kGroup * kRun <= rows; row += kGroup * kRun)
-    PanelTile<Arithmetic, kGroup, kRun, kVectors>(left, row_step, depth_step, panel, depth, row, finish);
-  if constexpr (kGroup > 1) {
-    PanelTiles<Arithmetic, kGroup / 2, kRun, kVectors>(left, row_step, depth_step, panel, depth, row, rows, finish);
-  } else if constexpr (kRun > 1) {
-    PanelTiles<Arithmetic, 1, kRun / 2, kVectors>(left, row_step, depth_step, panel, depth, row, rows, finish);
+// Calls finish(row, vector, sum) for the sums of rows from `row` on: tiles of kRows rows, then smaller ones.
+template <class Arithmetic, int kRows, int kVectors, typename Finish>
+void SumTiles(const float* left, int64_t row_step, int64_t depth_step, const float* panel, int64_t depth, int64_t row,
+              int64_t rows, Finish finish) {
+  Vector sums[kRows * kVectors];
+  for (; row + kRows <= rows; row += kRows) {
+    SumTile<Arithmetic, kRows, kVectors>(left + row * row_step, row_step, depth_step, panel, depth, sums);
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v) finish(row + r, v, sums[r * kVectors + v]);
+  }
+  if constexpr (kRows > 1) {
+    constexpr int kFewer = kRows > 4 ? kRows / 8 * 4 : kRows / 2;
+    SumTiles<Arithmetic, kFewer, kVectors>(left, row_step, depth_step, panel, depth, row, rows, finish);
   }
 }
 
@@ -76,16 +81,15 @@ void PanelTiles(const float* left, int64_t row_step, int64_t depth_step, const f
 template <class Arithmetic, typename Pack, typename Finish>
 void Panels(const float* left, int64_t row_step, int64_t depth_step, int64_t rows, int64_t depth, int64_t columns,
             Pack pack, Finish finish) {
-  constexpr int kRun = 4;
   Scratch panel(depth * 2 * kLanes);
   for (int64_t first = 0; first < columns; first += 2 * kLanes) {
     const auto put = [&](int64_t row, int v, Vector sum) { finish(row, first + v * kLanes, sum); };
     if (columns - first > kLanes) {
       pack(first, 2, panel.data());
-      PanelTiles<Arithmetic, kSums / kRun / 2, kRun, 2>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
+      SumTiles<Arithmetic, kSums / 2, 2>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
     } else {
       pack(first, 1, panel.data());
-      PanelTiles<Arithmetic, kSums / kRun, kRun, 1>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
+      SumTiles<Arithmetic, kSums, 1>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
     }
   }
 }

@@ -28,11 +28,13 @@ constexpr int kSums = 24;
 constexpr int kSums = 12;
 #endif
 
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+// Aligned like the types of intrinsics, since GCC copies vectors between types of different alignment.
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
+typedef Vector Unaligned __attribute__((aligned(4)));
 
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-inline Vector Load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+inline Vector Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 
 // A word in every lane. As an integer, since AMD's Zen 4 takes a quarter longer for products of broadcast floats.
 inline Vector Broadcast(const float* from) {
@@ -45,7 +47,7 @@ inline Vector Broadcast(const float* from) {
 #endif
 }
 
-inline void Store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+inline void Store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
 
 // Exchanges rows and columns of a square of words.
 inline void Transpose(Vector (&rows)[kLanes]) {
