@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jaxmia.files import atomic_write
 
@@ -34,9 +35,6 @@ _STYLE: Any = {
     "axes.prop_cycle": "cycler('color', ['#1b1f24'])",
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.03,
     "font.size": 8,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
@@ -57,6 +55,7 @@ _STYLE: Any = {
 }
 WIDTH = 3.4
 HEIGHT = 2.5
+_PADDING = 0.03
 _DPI = 300
 
 
@@ -99,6 +98,8 @@ def draw(name: str, caption: str, paint: Callable[[Axes], None], *, height: floa
     with _styled():
         figure = Figure(figsize=(WIDTH, height))
         paint(figure.add_subplot())
+        # Once for all formats: a figure that has a layout engine is drawn twice and laid out anew for each.
+        ConstrainedLayoutEngine(h_pad=_PADDING, w_pad=_PADDING).execute(figure)
     return Plot(name, caption, figure)
 
 
