@@ -1,3 +1,6 @@
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,14 +45,19 @@ def by_definition(inputs, kernels, cotangents, window: Window) -> tuple[np.ndarr
 def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
     """Compares the three kernels with float64 on operands of `dtype`, allowing for the rounding of sums and results."""
     random = np.random.default_rng(0)
-    inputs, kernels = (jnp.asarray(random.normal(size=shape), dtype) for shape in (inputs_shape, kernels_shape))
-    outputs = forward(inputs, kernels, window)
-    cotangents = jnp.asarray(random.normal(size=outputs.shape), dtype)
-    found = (
-        outputs,
-        input_gradient(cotangents, kernels, window, inputs_shape[2:4]),
-        kernel_gradient(inputs, cotangents, window, kernels_shape[1:3]),
-    )
+    inputs, kernels = (random.normal(size=shape).astype(dtype) for shape in (inputs_shape, kernels_shape))
+    outputs = jax.eval_shape(functools.partial(forward, window=window), inputs, kernels)
+    cotangents = random.normal(size=outputs.shape).astype(dtype)
+
+    @jax.jit
+    def all_three(inputs, kernels, cotangents):
+        return (
+            forward(inputs, kernels, window),
+            input_gradient(cotangents, kernels, window, inputs_shape[2:4]),
+            kernel_gradient(inputs, cotangents, window, kernels_shape[1:3]),
+        )
+
+    found = jax.device_get(all_three(inputs, kernels, cotangents))
     last_bit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-20
     names = ("outputs", "input gradients", "kernel gradients")
     for name, ours, exact in zip(names, found, by_definition(inputs, kernels, cotangents, window), strict=True):
