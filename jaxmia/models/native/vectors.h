@@ -36,6 +36,11 @@ inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) 
 
 inline Vector Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 
+#if defined(__AVX512F__)
+// Mask of the first `count` lanes, of fewer than all.
+inline __mmask16 FirstLanes(int64_t count) { return (1 << count) - 1; }
+#endif
+
 // A word in every lane. As an integer, since AMD's Zen 4 takes a quarter longer for products of broadcast floats.
 inline Vector Broadcast(const float* from) {
 #if defined(__AVX512F__)
@@ -105,17 +110,22 @@ struct Float32 {
 
   static Vector Widen(const Number* from, int64_t count) {
     if (count >= kLanes) return Load(from);
+#if defined(__AVX512F__)
+    return (Vector)_mm512_maskz_loadu_ps(FirstLanes(count), from);
+#else
     Vector value = {};
     std::memcpy(&value, from, count * sizeof(Number));
     return value;
+#endif
   }
 
   static void Round(Number* to, Vector value, int64_t count) {
-    if (count >= kLanes) {
-      Store(to, value);
-    } else {
-      std::memcpy(to, &value, count * sizeof(Number));
-    }
+    if (count >= kLanes) return Store(to, value);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, FirstLanes(count), (__m512)value);
+#else
+    std::memcpy(to, &value, count * sizeof(Number));
+#endif
   }
 
   static Vector Pair(Vector first, Vector) { return first; }
@@ -133,21 +143,17 @@ struct BFloat16 {
   }
 
   static Vector Widen(const Number* from, int64_t count) {
-    __m256i numbers = _mm256_setzero_si256();
-    if (count >= kLanes) {
-      numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    } else {
-      std::memcpy(&numbers, from, count * sizeof(Number));
-    }
+    const __m256i numbers = count >= kLanes ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))
+                                            : _mm256_maskz_loadu_epi16(FirstLanes(count), from);
     return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
   }
 
   static void Round(Number* to, Vector value, int64_t count) {
-    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)value);
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh((__m512)value);
     if (count >= kLanes) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)rounded);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
     } else {
-      std::memcpy(to, &rounded, count * sizeof(Number));
+      _mm256_mask_storeu_epi16(to, FirstLanes(count), rounded);
     }
   }
 
