@@ -29,6 +29,10 @@ _IGNORED = "num_batches_tracked"
 def torch_shapes(network: Network) -> dict[str, Shape]:
     """Name and shape of each entry of the network's `state_dict` in PyTorch, without batch counters."""
     _, state = _abstract(network, None)
+    return _torch_shapes(network, state)
+
+
+def _torch_shapes(network: Network, state: nnx.State) -> dict[str, Shape]:
     return {
         _torch_name(network, path): tuple(leaf.shape[axis] for axis in _to_torch_axes(leaf.ndim))
         for path, leaf in _leaves(state).items()
@@ -87,8 +91,8 @@ def to_nnx(
     Raises:
         InputError: Names or shapes do not match.
     """
-    check_fit(torch_shapes(network), {name: tuple(value.shape) for name, value in weights.items()}, source)
     graph, state = _abstract(network, compute)
+    check_fit(_torch_shapes(network, state), {name: tuple(value.shape) for name, value in weights.items()}, source)
     arrays = {path: _from_torch(weights[_torch_name(network, path)]) for path in _leaves(state)}
     nnx.replace_by_pure_dict(state, unflatten_dict(arrays))
     return nnx.merge(graph, state)
@@ -127,4 +131,4 @@ def _to_torch_axes(ndim: int) -> tuple[int, ...]:
 def _from_torch(value: torch.Tensor | np.ndarray) -> jax.Array:
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
     # A copy, since JAX would otherwise share memory with a module that may still be training.
-    return jnp.array(array.transpose(np.argsort(_to_torch_axes(array.ndim))), jnp.float32, copy=True)
+    return jnp.asarray(np.array(array.transpose(np.argsort(_to_torch_axes(array.ndim))), np.float32, order="C"))

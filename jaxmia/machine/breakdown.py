@@ -54,7 +54,7 @@ def profile(timer: StepTimer, name: str) -> Breakdown | None:
     rate = timer.images_per_second(_SECONDS)
     calls = max(1, round(_SECONDS * rate / timer.images))
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+        with jax.profiler.trace(folder, profiler_options=_without_python()):
             elapsed = sum(timer.seconds() for _ in range(calls))
         traces = [jax.profiler.ProfileData.from_file(str(path)) for path in Path(folder).rglob("*.xplane.pb")]
         spent = seconds_by_instruction(traces)
@@ -63,6 +63,13 @@ def profile(timer: StepTimer, name: str) -> Breakdown | None:
     if shares.get(WAITING) == 1:
         return None
     return Breakdown(name, timer.plan.width, elapsed / (calls * timer.steps), shares)
+
+
+def _without_python() -> jax.profiler.ProfileOptions:
+    """Options of a trace without Python's own calls, which take long to save."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return options
 
 
 def seconds_by_instruction(traces: Sequence[Any]) -> dict[str, float]:

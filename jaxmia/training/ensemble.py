@@ -10,8 +10,10 @@ import numpy as np
 from jaxmia.data.augment import View
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.plan import Plan
-from jaxmia.training.programs import MOST_STEPS, Programs
+from jaxmia.training.programs import MOST_STEPS, programs_of
 from jaxmia.training.trainer import State, Trainer
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 class Ensemble:
@@ -35,7 +37,7 @@ class Ensemble:
     ) -> None:
         self.trainer = trainer
         self.plan = plan
-        self.programs = Programs(trainer, plan)
+        self.programs = programs_of(trainer, plan)
         self._seed = seed
         self.images, self.labels = jax.device_put((images, labels.astype(np.int32)), self.programs.replicated)
 
@@ -51,14 +53,13 @@ class Ensemble:
 
     def keys(self, models: Sequence[int]) -> jax.Array:
         """Random key of each model, `[model]`, which depends only on the seed and the model's number."""
-        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._seed), jnp.asarray(models, jnp.uint32))
+        return _fold_in(jax.random.key(self._seed), np.asarray(models, np.uint32))
 
     def init(self, models: Sequence[int]) -> State:
         """Initialises the states of models, one by one, so that rounding does not depend on how many there are."""
         keys = self.keys(models)
         states = [self.programs.init(keys[i]) for i in range(len(models))]
-        stacked = jax.tree.map(lambda *values: jnp.stack(values), *states)
-        return jax.device_put(stacked, self.programs.sharded)
+        return jax.device_put(self.programs.stack(states), self.programs.sharded)
 
     def run(
         self, state: State, hyper: Hyper, keys: jax.Array, index: np.ndarray, first: int, total: np.ndarray

@@ -1,7 +1,7 @@
 """Programs that train and query many models at once; they hold no arrays, so they can be compiled without data."""
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -62,6 +62,11 @@ class Programs:
     def init(self) -> Callable[[jax.Array], State]:
         """Initialises the state of one model from its key."""
         return jax.jit(self._trainer.init)
+
+    @cached_property
+    def stack(self) -> Callable[[Sequence[State]], State]:
+        """Stacks the states of single models along the model axis."""
+        return jax.jit(lambda states: jax.tree.map(lambda *values: jnp.stack(values), *states))
 
     @cached_property
     def step(self) -> Callable[..., Any]:
@@ -156,6 +161,20 @@ class Programs:
             sharded = tuple(P() if axis is None else P(*[None] * axis, _AXIS) for axis in axes)
             many = jax.shard_map(many, mesh=self._mesh, in_specs=sharded, out_specs=P(_AXIS), check_vma=False)
         return jax.jit(many, donate_argnums=(0,) if donate else ())
+
+
+_shared_programs = lru_cache(maxsize=16)(Programs)
+
+
+def programs_of(trainer: Trainer, plan: Plan) -> Programs:
+    """Programs of an ensemble; arguments as of `Programs`.
+
+    Those of a built-in network are shared by all ensembles with the same trainer and plan, so that a process traces and
+    compiles them once. The code of your own network may have changed meanwhile.
+    """
+    network = trainer.network
+    shared = isinstance(network, Network) and network.built_in
+    return (_shared_programs if shared else Programs)(trainer, plan)
 
 
 def _one_by_one(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:

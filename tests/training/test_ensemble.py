@@ -12,9 +12,10 @@ import pytest
 
 from jaxmia.data.augment import View
 from jaxmia.data.pool import Pool
+from jaxmia.models import Network
 from jaxmia.models.conv import LOWERINGS, Lowering
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.programs import MOST_STEPS
+from jaxmia.training.programs import MOST_STEPS, Programs, programs_of
 from jaxmia.training.trainer import Trainer
 from tests.training.conftest import differences, made_batches, make_trainer, plan, stacked_hyper, take
 
@@ -22,8 +23,11 @@ MODELS = [5, 0, 8]
 
 
 def make(pool: Pool, trainer: Trainer | None = None) -> Ensemble:
+    """An ensemble with programs of its own, which a test may change and whose traces it may count."""
     assert pool.images is not None
-    return Ensemble(trainer or make_trainer(), plan(), 11, pool.images, pool.labels)
+    ensemble = Ensemble(trainer or make_trainer(), plan(), 11, pool.images, pool.labels)
+    ensemble.programs = Programs(ensemble.trainer, ensemble.plan)
+    return ensemble
 
 
 def test_initial_weights_depend_on_seed_and_model_only_bit_for_bit(pool: Pool, ensemble_of):
@@ -170,6 +174,15 @@ def test_each_program_is_traced_once_for_each_shape(pool: Pool):
         ensemble.init([1]), stacked_hyper(trainer, 1), keys[:1], batches.block(0, 1)[:, :1], 0, batches.total[:1]
     )
     assert TRACES.count("step") == 2
+
+
+def test_ensembles_of_equal_trainers_and_plans_share_programs_save_for_own_networks():
+    mlp, wider = make_trainer(architecture="mlp", width=4), make_trainer(architecture="mlp", width=5)
+    own = dataclasses.replace(mlp, network=Network("package.module:factory", (6, 6, 2), 3))
+    assert programs_of(mlp, plan()) is programs_of(make_trainer(architecture="mlp", width=4), plan())
+    assert programs_of(mlp, plan()) is not programs_of(wider, plan())
+    assert programs_of(mlp, plan()) is not programs_of(mlp, plan("sequential"))
+    assert programs_of(own, plan()) is not programs_of(own, plan())
 
 
 @pytest.mark.parametrize("recipe", [{}, {"architecture": "mlp", "width": 16}])
