@@ -22,9 +22,9 @@ from scipy.stats import wasserstein_distance
 from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
 from jaxmia.config import Augment, EnsembleConfig, Recipe
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.files import load_npz, save_npz
 from jaxmia.matching.likeness import likeness
 from jaxmia.matching.trials import lanes_of, programs, train_recipes

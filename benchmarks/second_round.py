@@ -20,9 +20,9 @@ from benchmarks.command import train_or_report
 from benchmarks.make_challenge import make_pool
 from jaxmia.attacks import Adaptive, Attack, Base, Bavaria, Evidence, LiraOnline, score_all
 from jaxmia.config import Augment, EnsembleConfig, Recipe
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.evaluation.chances import membership_chances
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.files import load_npz, save_npz

@@ -23,8 +23,8 @@ from bridge.graph.initial import Draw
 from bridge.graph.program import example_of
 from bridge.trainer import learning_rate, make_optimizer, train_step
 from jaxmia.config import Recipe
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
+from jaxmia.data.views import View
 from jaxmia.errors import InputError, one_line
 from jaxmia.models import Compute
 from jaxmia.training.ensemble import Ensemble

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
 from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe, parse_as
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool, check_arrays
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack

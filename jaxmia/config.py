@@ -276,9 +276,11 @@ class AttackConfig(_Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        from jaxmia.attacks.catalogue import AUTO, describe_unknown  # importing SciPy is slow
+        if name == "auto":
+            return name
+        from jaxmia.attacks.catalogue import describe_unknown  # importing SciPy is slow
 
-        if name != AUTO and (problem := describe_unknown(name)):
+        if problem := describe_unknown(name):
             raise PydanticCustomError("unknown_attack", cast(LiteralString, problem))
         return name
 

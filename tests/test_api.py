@@ -13,8 +13,8 @@ import jaxmia
 from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, audit, train_shadows
 from jaxmia.attacks import Calibrated, Margin
 from jaxmia.config import Augment
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
+from jaxmia.data.views import View
 from jaxmia.leaderboard.submission import read_scores_csv
 from tests.conftest import optimised
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks.make_challenge import make_pool
 from jaxmia.config import Augment, EnsembleConfig, Recipe
-from jaxmia.data.augment import View, query_views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View, query_views
 from jaxmia.files import load_npz, save_npz
 from jaxmia.matching.trials import Lane, _train
 from jaxmia.training.chunk import accuracy

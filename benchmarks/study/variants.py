@@ -12,9 +12,9 @@ from benchmarks.study.published import PUBLISHED
 from benchmarks.study.sets import KNOWN, OWN, Regime
 from jaxmia.attacks import Aligned, Attack, Evidence, scores_of
 from jaxmia.attacks.catalogue import AUTO, distinct_attacks
-from jaxmia.data.augment import query_views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import query_views
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
 from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows

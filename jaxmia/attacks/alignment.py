@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Real
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack
@@ -28,7 +27,7 @@ def max_misalignment(models: int, figures: int = 2) -> float:
     >>> [round(max_misalignment(models), 1) for models in (3, 8, 32, 100_000)]
     [125.6, 8.5, 4.6, 4.0]
     """
-    return float(student.isf(norm.sf(MAX_MISALIGNMENT) * 2 / figures, models - 1)) if models > 1 else np.inf
+    return float(-stdtrit(models - 1, ndtr(-MAX_MISALIGNMENT) * 2 / figures)) if models > 1 else np.inf
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy.stats import rankdata
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.protocol import Attack
+from jaxmia.attacks.ranks import ranks
 from jaxmia.errors import InputError
 
 
 def mean_rank(scores: Sequence[Real[np.ndarray, " sample"]]) -> Float[np.ndarray, " sample"]:
     """Mean rank of each sample over attacks, whose scores are given, in (0, 1]; ties share a rank."""
-    return np.mean([rankdata(score) / len(score) for score in scores], axis=0)
+    return np.mean([ranks(score) / len(score) for score in scores], axis=0)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from jaxmia.attacks.base import check_slope, log_ratios
 from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.ranks import ranks
 from jaxmia.errors import InputError
 
 
@@ -56,4 +56,4 @@ class Rmia:
         beaten = np.sum(
             [np.searchsorted(np.sort(ratio), ratio - np.log(self.gamma), side="left") for ratio in ratios], 0
         )
-        return (beaten + rankdata(ratios.mean(0)) / (samples + 1)) / (views * (samples + 1))
+        return (beaten + ranks(ratios.mean(0)) / (samples + 1)) / (views * (samples + 1))

@@ -6,15 +6,17 @@ with these methods and let `kind_of` return it.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import jax
 import numpy as np
 from jaxtyping import Float, Real, Shaped
 
 from jaxmia.config import Augment, QueryView
-from jaxmia.data.augment import View, apply_view, gather_augmented, query_views
+from jaxmia.data.views import View, query_views
 from jaxmia.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
 
 TOKEN_TYPE = np.dtype(np.int32)
 """Type of token ids; rows of any other type are features."""
@@ -39,11 +41,11 @@ class Kind(Protocol):
     columns: str
     standard: tuple[float, float] | None
 
-    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+    def batch(self, key: "jax.Array", pool: "jax.Array", index: "jax.Array", augment: Augment) -> "jax.Array":
         """Gathers the batch of a training step from the pool, each sample augmented independently."""
         ...
 
-    def view(self, samples: jax.Array, view: View) -> jax.Array:
+    def view(self, samples: "jax.Array", view: View) -> "jax.Array":
         """Applies a view to each sample of a batch."""
         ...
 
@@ -86,12 +88,16 @@ class Images:
     columns = "channels"
     standard: tuple[float, float] | None = (0.5, 0.5)
 
-    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+    def batch(self, key: "jax.Array", pool: "jax.Array", index: "jax.Array", augment: Augment) -> "jax.Array":
         """Gathers and augments images in one step."""
+        from jaxmia.data.augment import gather_augmented  # imports JAX, which most commands do without
+
         return gather_augmented(key, pool, index, crop=augment.crop, flip=augment.flip, dihedral=augment.dihedral)
 
-    def view(self, samples: jax.Array, view: View) -> jax.Array:
+    def view(self, samples: "jax.Array", view: View) -> "jax.Array":
         """Turns, mirrors and shifts images."""
+        from jaxmia.data.augment import apply_view
+
         return apply_view(samples, view)
 
     def query_views(
@@ -101,7 +107,7 @@ class Images:
         augment: Augment,
         shape: tuple[int, ...],
     ) -> tuple[View, ...]:
-        """Views as in `jaxmia.data.augment.query_views`."""
+        """Views as in `jaxmia.data.views.query_views`."""
         return query_views(symmetries, shift, augment, (shape[0], shape[1]))
 
     def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
@@ -124,12 +130,12 @@ class Rows:
     def __init__(self, name: str, columns: str, standard: tuple[float, float] | None) -> None:
         self.name, self.axes, self.columns, self.standard = name, f"[{columns[:-1]}]", columns, standard
 
-    def batch(self, key: jax.Array, pool: jax.Array, index: jax.Array, augment: Augment) -> jax.Array:
+    def batch(self, key: "jax.Array", pool: "jax.Array", index: "jax.Array", augment: Augment) -> "jax.Array":
         """Gathers rows."""
         del key, augment
         return pool[index]
 
-    def view(self, samples: jax.Array, view: View) -> jax.Array:
+    def view(self, samples: "jax.Array", view: View) -> "jax.Array":
         """Returns the rows; `check_views` has rejected every view but the identity."""
         del view
         return samples
@@ -169,7 +175,7 @@ FEATURES = Rows("rows of features", "features", (0.0, 1.0))
 TOKENS = Rows("sequences of token ids", "positions", None)
 
 
-def kind_of(samples: np.ndarray | jax.Array | jax.ShapeDtypeStruct) -> Kind:
+def kind_of(samples: "np.ndarray | jax.Array | jax.ShapeDtypeStruct") -> Kind:
     """Kind of the samples of a pool or a batch.
 
     >>> kind_of(np.zeros((100, 32, 32, 3), np.uint8)).name

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import isotonic_regression
 
 from jaxmia.attacks import Adaptive, Aligned, Evidence
 from jaxmia.evaluation.unlike import likeness_to_shadows
@@ -27,6 +26,8 @@ def membership_chances(evidence: Evidence, fixed: Evidence | None = None) -> Flo
     Raises:
         MissingModels: No sample has both IN and OUT models.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, and only second rounds need it
+
     attack = Adaptive("fisher" if len(evidence.target) > 1 else "mean")
     played = list(evidence.pseudo_targets(range(min(TARGETS, len(evidence.shadows)))))
     scores = np.concatenate([attack(against) for against, _ in played])

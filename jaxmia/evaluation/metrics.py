@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer, Real
-from scipy.stats import beta
-from scipy.stats import t as student
+from scipy.special import betaincinv, stdtrit
 
 from jaxmia.errors import InputError
 
@@ -137,8 +136,8 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     [0.016, 0.113]
     """
     outside = (1 - LEVEL) / 2
-    low = beta.ppf(outside, successes, trials - successes + 1) if successes > 0 else 0.0
-    high = beta.ppf(1 - outside, successes + 1, trials - successes) if successes < trials else 1.0
+    low = betaincinv(successes, trials - successes + 1, outside) if successes > 0 else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - outside) if successes < trials else 1.0
     return float(low), float(high)
 
 
@@ -153,7 +152,7 @@ def next_target(mean: float, spread: float, targets: int, share: float = 1.0) ->
             the whole standard deviation came from sampling. Part of it comes from the targets themselves and does not
             grow, so the interval is conservative.
     """
-    reach = student.ppf((1 + LEVEL) / 2, targets - 1) * spread * np.sqrt(1 / share + 1 / targets)
+    reach = stdtrit(targets - 1, (1 + LEVEL) / 2) * spread * np.sqrt(1 / share + 1 / targets)
     return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 

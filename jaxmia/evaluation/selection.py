@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer
-from scipy.stats import rankdata
 
 from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, score_all, scores_of
 from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
+from jaxmia.attacks.ranks import ranks
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
@@ -244,7 +244,7 @@ def _attack_pseudo_targets(
 
 def _ranks(attack: Attack, evidence: Evidence) -> Float32[np.ndarray, " sample"]:
     """Rank of each sample's score in (0, 1]."""
-    return (rankdata(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
+    return (ranks(scores_of(attack, evidence)) / len(evidence.labels)).astype(np.float32)
 
 
 def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Attack], dict[str, str]]:

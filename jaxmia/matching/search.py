@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxmia.config import Recipe, save_config
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import IMAGES, kind_of
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.matching.likeness import MIN_PER_SIDE, Likeness, likeness

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jaxmia.config import Recipe
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
+from jaxmia.data.views import View
 from jaxmia.training.batches import Batches
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.optimizer import Hyper

@@ -25,7 +25,6 @@ from jaxmia.leaderboard.submission import read_truth
 from jaxmia.pipeline.models import open_pipeline, refuse_other_run, train_and_query, write_joined
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline, ProgressBar, no_progress_bar
-from jaxmia.report import write_report
 from jaxmia.runs.metrics import RunMetrics, Uninformed
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Chunk, ScoreStore
@@ -147,6 +146,8 @@ class Audit:
         metrics = score(self.out, self.config.attack)
         if self.compare:
             metrics = self._compared(metrics)
+        from jaxmia.report import write_report  # imports Matplotlib, which training does without
+
         write_report(self.out, images=self.pool.images)
         return metrics
 

@@ -9,7 +9,6 @@ from jaxmia.pipeline.rounds import train_in_rounds, train_rounds
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.pipeline.stages import ProgressBar, no_progress_bar
-from jaxmia.report import write_report
 from jaxmia.runs.metrics import RunMetrics
 
 
@@ -34,6 +33,8 @@ def run(
     pipeline = open_pipeline(config, out, progress_bar)
     (train_and_query if config.shadow.rounds == 1 else train_in_rounds)(pipeline)
     metrics = score(out, config.attack)
+    from jaxmia.report import write_report  # imports Matplotlib, which training does without
+
     write_report(out, truth=truth, images=pipeline.pool.images)
     return metrics
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmia.config import Config, save_config
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.sources import named_file
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.evaluation.metrics import FPRS, LEVEL, Figures, false_alarms, figures, figures_by_class, next_target
@@ -155,7 +155,7 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
 def unfair_coin(pool: Pool) -> str | None:
     """Why public members and non-members cannot have been drawn by a fair coin, which a bound on epsilon assumes."""
     members, public = int((pool.membership == 1).sum()), int(pool.public.sum())
-    if not public or binomtest(members, public).pvalue >= UNFAIR:
+    if 2 * bdtr(min(members, public - members), public, 0.5) >= UNFAIR:
         return None
     return (
         f"{members:,} of {public:,} public samples are members, and the bound assumes that a fair coin decided for "

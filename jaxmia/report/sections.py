@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
 from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_likeness, paint_rocs
@@ -117,7 +117,7 @@ def show_attacks(results: Results) -> Section:
     title = "Comparison of attacks"
     fpr, chosen = results.metrics.fpr, results.metrics.attack
     selection = results.metrics.selection
-    reach = float(student.ppf((1 + LEVEL) / 2, selection.targets - 1)) if selection else 0.0
+    reach = float(stdtrit(selection.targets - 1, (1 + LEVEL) / 2)) if selection else 0.0
     shadows = {
         row.name: Estimate(row.tpr, row.tpr - reach * row.std_error, row.tpr + reach * row.std_error)
         for row in (selection.results if selection else ())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
 
@@ -44,7 +44,7 @@ def tpr_band(
 
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of two or more values with its Student interval, clipped to [0, 1]."""
-    reach = student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    reach = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(
         float(values.mean()), max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))
     )

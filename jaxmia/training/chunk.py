@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks
+from jaxmia.data.views import View
 from jaxmia.runs.progress import Progress
 from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.data.augment import View
+from jaxmia.data.views import View
 from jaxmia.training.optimizer import Hyper
 from jaxmia.training.plan import Plan
 from jaxmia.training.programs import MOST_STEPS, programs_of

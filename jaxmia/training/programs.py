@@ -11,8 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Lowered
 
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
+from jaxmia.data.views import View
 from jaxmia.models import Network
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.optimizer import hyper_of

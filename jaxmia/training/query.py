@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer, Shaped
 
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import kind_of
+from jaxmia.data.views import View
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.logits import checked_logits
 from jaxmia.training.margin import logit_margin

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from jaxmia.config import EnsembleConfig, Recipe
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import as_stored, kind_of
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.models import TrainableNetwork
 from jaxmia.provenance import digest

@@ -17,8 +17,8 @@ from bridge.trainable import Backend, digest_of, trainable_module, trainable_pro
 from jaxmia.api import train_shadows
 from jaxmia.cli.main import main
 from jaxmia.config import Augment, EnsembleConfig, Recipe, load_config
-from jaxmia.data.augment import View, views
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View, views
 from jaxmia.errors import InputError
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network, TrainableNetwork

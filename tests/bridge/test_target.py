@@ -15,9 +15,9 @@ from bridge.challenge import load_challenge, save_challenge
 from bridge.identify import identify
 from bridge.networks import build
 from bridge.target import load_target, read_weights, save_target
-from jaxmia.data.augment import views
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.models import Network
 from jaxmia.training.query import query_target

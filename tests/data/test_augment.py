@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Augment
-from jaxmia.data.augment import DIHEDRAL, View, apply_view, gather_augmented, query_views, views
+from jaxmia.data.augment import apply_view, gather_augmented
+from jaxmia.data.views import DIHEDRAL, View, query_views, views
 
 NUMPY = {
     "identity": lambda image: image,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Augment
-from jaxmia.data.augment import View
 from jaxmia.data.kinds import FEATURES, IMAGES, TOKENS, as_floats, as_stored, kind_of
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 
 ROWS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)

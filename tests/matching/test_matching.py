@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 from jaxmia.cli.display import match_table
 from jaxmia.cli.main import main
 from jaxmia.config import Augment, Config, MatchConfig, Recipe, load_config, parse_config
-from jaxmia.data.augment import View
 from jaxmia.data.masks import Masks, membership_masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.matching import match
 from jaxmia.matching.likeness import likeness, mean_gap

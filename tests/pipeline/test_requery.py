@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxmia.cli.commands.run import Query, Run, Train
-from jaxmia.data.augment import apply_view, views
+from jaxmia.data.augment import apply_view
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.runs.signals import Interrupted

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.pipeline.worker import Job
 from jaxmia.runs.claims import Claims

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxmia.config import Augment, Recipe
-from jaxmia.data.augment import views
 from jaxmia.data.masks import Masks, membership_masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
+from jaxmia.data.views import views
 from jaxmia.models import Compute, Network
 from jaxmia.training.batches import Batches
 from jaxmia.training.chunk import ShadowTrainer

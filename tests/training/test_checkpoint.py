@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint.experimental import v1 as orbax
 
-from jaxmia.data.augment import views
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk

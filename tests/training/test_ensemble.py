@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import View
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import View
 from jaxmia.models import Network
 from jaxmia.models.conv import LOWERINGS, Lowering
 from jaxmia.training.ensemble import Ensemble

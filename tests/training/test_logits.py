@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import views
+from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.training.logits import checked_logits
 from jaxmia.training.query import query_target

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import View, apply_view
+from jaxmia.data.augment import apply_view
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import View
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.query import query, query_target
 from tests.training.conftest import make_trainer

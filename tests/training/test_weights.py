@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmia.data.augment import View
 from jaxmia.data.pool import Pool
+from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.trainer import State
