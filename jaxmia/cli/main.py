@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import io
 import logging
@@ -189,6 +190,7 @@ def with_all_options(name: str) -> type:
     return made
 
 
+@functools.cache
 def _shown_config() -> type["Config"]:
     """The configuration with `match.augment` as texts of YAML, since tyro omits an empty list of sections."""
     from pydantic import BaseModel, Field, create_model
