@@ -26,7 +26,7 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @functools.cache
-def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
+def ensemble_conv(lowering: Lowering, threads: int = 1) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
     Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution, and so it is inside
@@ -36,6 +36,7 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
             `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix product of patches and
             kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available.
+        threads: Most threads with which the kernels of `native` compute.
     """
 
     def conv(
@@ -69,17 +70,18 @@ def ensemble_conv(lowering: Lowering) -> Callable[..., jax.Array]:
             padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)
         (top, bottom), (left, right) = padding
         window = ((strides[0], strides[1]), ((top, bottom), (left, right)))
-        return _convolution(lowering, window)(inputs, kernel)
+        return _convolution(lowering, window, threads)(inputs, kernel)
 
     return conv
 
 
 @functools.cache
-def _convolution(lowering: Lowering, window: Window) -> _Product:
+def _convolution(lowering: Lowering, window: Window, threads: int) -> _Product:
     """Returns the convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h', w', d]` for a fixed window."""
+    many = functools.partial(native.forward, threads=threads) if lowering == "native" else _FORWARD[lowering]
     forward = _batched(
         functools.partial(_library, window=window),
-        functools.partial(_FORWARD[lowering], window=window),
+        functools.partial(many, window=window),
         # The kernels read copies of the input faster than XLA convolves it on a CPU and moves the models to the front.
         shared_input=None if lowering == "native" else functools.partial(_wide, window=window),
     )
@@ -93,7 +95,7 @@ def _convolution(lowering: Lowering, window: Window) -> _Product:
 
     def pull(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs, kernel = saved
-        input_gradient, kernel_gradient = _gradients(lowering, window, inputs.shape[1:3], kernel.shape[:2])
+        input_gradient, kernel_gradient = _gradients(lowering, window, inputs.shape[1:3], kernel.shape[:2], threads)
         # Without the barrier, XLA's CPU backend fuses the preceding operations into the transpositions that the kernel
         # gradient needs, with poor memory order: this costs a tenth of a training step of a small ResNet.
         return input_gradient(cotangent, kernel), kernel_gradient(*lax.optimization_barrier((inputs, cotangent)))
@@ -104,7 +106,7 @@ def _convolution(lowering: Lowering, window: Window) -> _Product:
 
 @functools.cache
 def _gradients(
-    lowering: Lowering, window: Window, spatial: tuple[int, int], taps: tuple[int, int]
+    lowering: Lowering, window: Window, spatial: tuple[int, int], taps: tuple[int, int], threads: int
 ) -> tuple[_Product, _Product]:
     """Returns the input gradient of `(cotangent, kernel)` and the kernel gradient of `(inputs, cotangent)`."""
 
@@ -122,8 +124,8 @@ def _gradients(
     solos = functools.partial(input_gradient, solo), functools.partial(kernel_gradient, solo)
     if lowering == "native":
         many = (
-            functools.partial(native.input_gradient, window=window, spatial=spatial),
-            functools.partial(native.kernel_gradient, window=window, taps=taps),
+            functools.partial(native.input_gradient, window=window, spatial=spatial, threads=threads),
+            functools.partial(native.kernel_gradient, window=window, taps=taps, threads=threads),
         )
     elif lowering == "matmul":
         product = functools.partial(_patches, window=window)
@@ -201,5 +203,4 @@ _FORWARD: dict[Lowering, Callable[..., jax.Array]] = {
     "grouped": lambda inputs, kernels, window: jax.vmap(functools.partial(_library, window=window))(inputs, kernels),
     "unrolled": lambda inputs, kernels, window: _unroll(functools.partial(_library, window=window))(inputs, kernels),
     "matmul": _patches,
-    "native": native.forward,
 }

@@ -57,12 +57,18 @@ def batch_normalise(
     return _activated(affine(inputs, scale, bias, mean, var, epsilon), shortcut, relu), mean, var
 
 
-def ensemble_norm(lowering: Lowering) -> Normalise:
-    """Returns `batch_normalise`, computed by this package's C++ kernels for the lowering `native`."""
-    return _native_batch_normalise if lowering == "native" else batch_normalise
+def ensemble_norm(lowering: Lowering, threads: int = 1) -> Normalise:
+    """Returns `batch_normalise`, computed by this package's C++ kernels for the lowering `native`.
+
+    Args:
+        lowering: As of `ensemble_conv`.
+        threads: Most threads with which the kernels compute.
+    """
+    return functools.partial(_native_batch_normalise, threads) if lowering == "native" else batch_normalise
 
 
 def _native_batch_normalise(
+    threads: int,
     inputs: jax.Array,
     shortcut: jax.Array | None,
     scale: jax.Array,
@@ -71,16 +77,17 @@ def _native_batch_normalise(
     relu: bool,
     epsilon: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _native(relu, shortcut is not None, epsilon)(inputs, shortcut, scale, bias)
+    return _native(relu, shortcut is not None, epsilon, threads)(inputs, shortcut, scale, bias)
 
 
 @functools.cache
-def _native(relu: bool, adds: bool, epsilon: float) -> Normalise:
+def _native(relu: bool, adds: bool, epsilon: float, threads: int) -> Normalise:
     if adds and not relu:
         raise ValueError("Expected a ReLU after the sum with a shortcut.")
     activation = native.Activation.ADD_RELU if adds else native.Activation.RELU if relu else native.Activation.NONE
-    forward = over_models(functools.partial(native.forward, activation=activation, epsilon=epsilon))
-    backward = over_models(functools.partial(native.backward, activation=activation, epsilon=epsilon))
+    how = {"activation": activation, "epsilon": epsilon, "threads": threads}
+    forward = over_models(functools.partial(native.forward, **how))
+    backward = over_models(functools.partial(native.backward, **how))
 
     @jax.custom_vjp
     def normalise(inputs: jax.Array, shortcut: jax.Array | None, scale: jax.Array, bias: jax.Array) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dense, ensemble_norm
-from jaxmia.training.devices import Device
+from jaxmia.training.devices import Device, core_count
 from jaxmia.training.optimizer import ensemble_update
 from jaxmia.training.trainer import Trainer
 
@@ -34,9 +34,15 @@ class Plan:
         count, device = len(self.devices), self.devices[0].platform
         return f"{self.width} at a time, convolutions {how}, {count} {device} device{'s' if count > 1 else ''}"
 
+    @property
+    def threads(self) -> int:
+        """Threads with which the C++ kernels compute on each device: its share of the cores."""
+        return max(1, core_count() // len(self.devices))
+
     def lower(self, trainer: Trainer) -> Trainer:
         """Returns the trainer with its layers and its optimizer lowered according to this plan."""
-        parts = ensemble_conv(self.lowering), ensemble_norm(self.lowering), ensemble_dense(self.lowering)
+        lowering, threads = self.lowering, self.threads
+        parts = ensemble_conv(lowering, threads), ensemble_norm(lowering, threads), ensemble_dense(lowering)
         return replace(trainer, compute=Compute(trainer.compute.dtype, *parts), update=ensemble_update(self.lowering))
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -9,11 +10,13 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import training_flops_per_image
 from jaxmia.models import Compute, Network
-from jaxmia.training import autotune, devices
+from jaxmia.models.native import build
+from jaxmia.training import autotune, devices, plan
 from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
 from jaxmia.training.measure import StepTimer, attempt, images_per_second, out_of_memory
 from jaxmia.training.plan import plan_of
+from jaxmia.training.programs import Programs
 from jaxmia.training.trainer import Trainer
 from tests.conftest import telling
 
@@ -205,3 +208,19 @@ def test_operations_of_an_mlp_are_three_times_its_weights():
     expected = 2 * (3 * weights - 16 * 4)
     assert training_flops_per_image(trainer()) == pytest.approx(expected, rel=0.6)
     assert training_flops_per_image(trainer()) >= expected
+
+
+@pytest.mark.parametrize(("used", "threads"), [(1, 7), (2, 3), (4, 1), (8, 1)])
+def test_devices_divide_the_cores(used: int, threads: int, monkeypatch):
+    monkeypatch.setattr(plan, "core_count", lambda: 7)
+    assert plan_of(8, "native", tuple(jax.local_devices()) * used).threads == threads
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+def test_all_kernels_of_convolutions_get_the_threads(monkeypatch):
+    monkeypatch.setattr(plan, "core_count", lambda: 7)
+    programs = Programs(trainer("resnet8"), plan_of(1, "native", tuple(jax.local_devices()[:1])))
+    program = programs.lower(1, 8, 1).as_text()
+    calls = re.findall(r"@jaxmia_(?:conv|norm)_.*", program)
+    assert len(calls) > 20
+    assert all("threads = 7" in call for call in calls)

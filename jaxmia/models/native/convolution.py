@@ -1,7 +1,8 @@
 """The three linear parts of a convolution of many models, computed by the C++ kernels on a CPU.
 
 Arrays of bfloat16 are multiplied as such where the processor can, with sums in float32, and else as float32.
-Each raises RuntimeError if the kernels are unavailable.
+`threads` are the most that compute at once; the results do not depend on them. Each raises RuntimeError if the kernels
+are unavailable.
 """
 
 import jax
@@ -13,28 +14,34 @@ Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 """Strides of rows and columns, and their padding as `(before, after)` pairs."""
 
 
-def forward(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
+def forward(inputs: jax.Array, kernels: jax.Array, window: Window, threads: int = 1) -> jax.Array:
     """Outputs `[model, n, h', w', d]` of `[model, n, h, w, c]` and `[model, i, j, c, d]`."""
     spatial = (
         (size + before + after - tap) // stride + 1
         for size, tap, stride, (before, after) in zip(inputs.shape[2:4], kernels.shape[1:3], *window, strict=True)
     )
-    return _call("forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window)
+    return _call("forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window, threads)
 
 
-def input_gradient(cotangents: jax.Array, kernels: jax.Array, window: Window, spatial: tuple[int, int]) -> jax.Array:
+def input_gradient(
+    cotangents: jax.Array, kernels: jax.Array, window: Window, spatial: tuple[int, int], threads: int = 1
+) -> jax.Array:
     """Gradient with respect to inputs of height and width `spatial`, `[model, n, h, w, c]`."""
     shape = (*cotangents.shape[:2], *spatial, kernels.shape[-2])
-    return _call("input_gradient", shape, cotangents, kernels, window)
+    return _call("input_gradient", shape, cotangents, kernels, window, threads)
 
 
-def kernel_gradient(inputs: jax.Array, cotangents: jax.Array, window: Window, taps: tuple[int, int]) -> jax.Array:
+def kernel_gradient(
+    inputs: jax.Array, cotangents: jax.Array, window: Window, taps: tuple[int, int], threads: int = 1
+) -> jax.Array:
     """Gradient with respect to kernels of height and width `taps`, `[model, i, j, c, d]`."""
     shape = (inputs.shape[0], *taps, inputs.shape[-1], cotangents.shape[-1])
-    return _call("kernel_gradient", shape, inputs, cotangents, window)
+    return _call("kernel_gradient", shape, inputs, cotangents, window, threads)
 
 
-def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window) -> jax.Array:
+def _call(
+    part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window, threads: int
+) -> jax.Array:
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
     (down, across), ((top, _), (before, _)) = window
@@ -43,6 +50,7 @@ def _call(part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, 
     result = call(
         left.astype(dtype),
         right.astype(dtype),
+        threads=np.int64(threads),
         down=np.int64(down),
         across=np.int64(across),
         top=np.int64(top),

@@ -20,16 +20,20 @@ namespace {
 // Calls work(arithmetic) for the type of an array's numbers.
 template <typename Work>
 ffi::Error For(const Array& array, Work work) {
-  if (array.element_type() == ffi::DataType::F32) {
-    work(Float32{});
-    return ffi::Error::Success();
-  }
+  try {
+    if (array.element_type() == ffi::DataType::F32) {
+      work(Float32{});
+      return ffi::Error::Success();
+    }
 #if defined(__AVX512BF16__)
-  if (array.element_type() == ffi::DataType::BF16) {
-    work(BFloat16{});
-    return ffi::Error::Success();
-  }
+    if (array.element_type() == ffi::DataType::BF16) {
+      work(BFloat16{});
+      return ffi::Error::Success();
+    }
 #endif
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory for the work of the kernels");
+  }
   return ffi::Error::InvalidArgument("the kernels do not compute in this type on this processor");
 }
 
@@ -45,30 +49,30 @@ Shape ShapeOf(const Array& inputs, const Array& kernels, const Array& outputs, i
           weights[4], out[2], out[3], down,  across, top,        left};
 }
 
-ffi::Error ConvForward(Array inputs, Array kernels, Result outputs, int64_t down, int64_t across, int64_t top,
-                       int64_t left) {
+ffi::Error ConvForward(ffi::ThreadPool pool, Array inputs, Array kernels, Result outputs, int64_t threads, int64_t down,
+                       int64_t across, int64_t top, int64_t left) {
   const Shape shape = ShapeOf(inputs, kernels, *outputs, down, across, top, left);
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    Forward<A>(shape, Numbers<A>(inputs), Numbers<A>(kernels), Numbers<A>(*outputs));
+    Forward<A>({pool, threads}, shape, Numbers<A>(inputs), Numbers<A>(kernels), Numbers<A>(*outputs));
   });
 }
 
-ffi::Error ConvInputGradient(Array cotangents, Array kernels, Result inputs, int64_t down, int64_t across, int64_t top,
-                             int64_t left) {
+ffi::Error ConvInputGradient(ffi::ThreadPool pool, Array cotangents, Array kernels, Result inputs, int64_t threads,
+                             int64_t down, int64_t across, int64_t top, int64_t left) {
   const Shape shape = ShapeOf(*inputs, kernels, cotangents, down, across, top, left);
   return For(cotangents, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    InputGradient<A>(shape, Numbers<A>(cotangents), Numbers<A>(kernels), Numbers<A>(*inputs));
+    InputGradient<A>({pool, threads}, shape, Numbers<A>(cotangents), Numbers<A>(kernels), Numbers<A>(*inputs));
   });
 }
 
-ffi::Error ConvKernelGradient(Array inputs, Array cotangents, Result kernels, int64_t down, int64_t across, int64_t top,
-                              int64_t left) {
+ffi::Error ConvKernelGradient(ffi::ThreadPool pool, Array inputs, Array cotangents, Result kernels, int64_t threads,
+                              int64_t down, int64_t across, int64_t top, int64_t left) {
   const Shape shape = ShapeOf(inputs, *kernels, cotangents, down, across, top, left);
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    KernelGradient<A>(shape, Numbers<A>(inputs), Numbers<A>(cotangents), Numbers<A>(*kernels));
+    KernelGradient<A>({pool, threads}, shape, Numbers<A>(inputs), Numbers<A>(cotangents), Numbers<A>(*kernels));
   });
 }
 
@@ -77,24 +81,26 @@ NormShape NormShapeOf(const Array& inputs) {
   return {sizes[0], sizes[1], sizes[2]};
 }
 
-ffi::Error NormForwardOf(Array inputs, Array shortcuts, Vectors scale, Vectors bias, Result outputs, ResultVectors mean,
-                         ResultVectors variance, int64_t activation, float epsilon) {
+ffi::Error NormForwardOf(ffi::ThreadPool pool, Array inputs, Array shortcuts, Vectors scale, Vectors bias,
+                         Result outputs, ResultVectors mean, ResultVectors variance, int64_t threads,
+                         int64_t activation, float epsilon) {
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    NormForward<A>(NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs), Numbers<A>(shortcuts),
-                   scale.typed_data(), bias.typed_data(), Numbers<A>(*outputs), mean->typed_data(),
-                   variance->typed_data());
+    NormForward<A>({pool, threads}, NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs),
+                   Numbers<A>(shortcuts), scale.typed_data(), bias.typed_data(), Numbers<A>(*outputs),
+                   mean->typed_data(), variance->typed_data());
   });
 }
 
-ffi::Error NormBackwardOf(Array inputs, Array outputs, Array cotangents, Vectors scale, Vectors bias, Vectors mean,
-                          Vectors variance, Result input_slopes, Result shortcut_slopes, ResultVectors scale_slope,
-                          ResultVectors bias_slope, int64_t activation, float epsilon) {
+ffi::Error NormBackwardOf(ffi::ThreadPool pool, Array inputs, Array outputs, Array cotangents, Vectors scale,
+                          Vectors bias, Vectors mean, Vectors variance, Result input_slopes, Result shortcut_slopes,
+                          ResultVectors scale_slope, ResultVectors bias_slope, int64_t threads, int64_t activation,
+                          float epsilon) {
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    NormBackward<A>(NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs), Numbers<A>(outputs),
-                    Numbers<A>(cotangents), scale.typed_data(), bias.typed_data(), mean.typed_data(),
-                    variance.typed_data(), Numbers<A>(*input_slopes), Numbers<A>(*shortcut_slopes),
+    NormBackward<A>({pool, threads}, NormShapeOf(inputs), Activation(activation), epsilon, Numbers<A>(inputs),
+                    Numbers<A>(outputs), Numbers<A>(cotangents), scale.typed_data(), bias.typed_data(),
+                    mean.typed_data(), variance.typed_data(), Numbers<A>(*input_slopes), Numbers<A>(*shortcut_slopes),
                     scale_slope->typed_data(), bias_slope->typed_data());
   });
 }
@@ -149,25 +155,28 @@ ffi::Error Sgd(Vectors rates, Vectors decays, ffi::Buffer<ffi::PRED> active, ffi
 
 #define JAXMIA_CONVOLUTION(symbol, function)                                                                      \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(symbol, jaxmia::function,                                                         \
-                                ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>() \
-                                    .Attr<int64_t>("down").Attr<int64_t>("across").Attr<int64_t>("top").Attr<int64_t>("left"))
+                                ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()                                            \
+                                    .Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()             \
+                                    .Attr<int64_t>("threads").Attr<int64_t>("down").Attr<int64_t>("across")        \
+                                    .Attr<int64_t>("top").Attr<int64_t>("left"))
 
 JAXMIA_CONVOLUTION(jaxmia_conv_forward, ConvForward);
 JAXMIA_CONVOLUTION(jaxmia_conv_input_gradient, ConvInputGradient);
 JAXMIA_CONVOLUTION(jaxmia_conv_kernel_gradient, ConvKernelGradient);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_norm_forward, jaxmia::NormForwardOf,
-                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
                                   .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
                                   .Ret<ffi::AnyBuffer>().Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
-                                  .Attr<int64_t>("activation").Attr<float>("epsilon"));
+                                  .Attr<int64_t>("threads").Attr<int64_t>("activation").Attr<float>("epsilon"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_norm_backward, jaxmia::NormBackwardOf,
-                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
                                   .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
                                   .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
                                   .Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
                                   .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
-                                  .Attr<int64_t>("activation").Attr<float>("epsilon"));
+                                  .Attr<int64_t>("threads").Attr<int64_t>("activation").Attr<float>("epsilon"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_dense_forward, jaxmia::DenseForwardOf,
                               ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()

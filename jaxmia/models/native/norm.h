@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "threads.h"
 #include "vectors.h"
 
 namespace jaxmia {
@@ -18,23 +19,36 @@ enum Activation : int64_t { kNone, kRelu, kAddRelu };
 // Pixels that are summed in float32 before they are added in float64; their numbers stay in the L1 cache.
 constexpr int64_t kNormPixels = 64;
 
+// Numbers that a thread takes at a time, and multiply-adds that take as long as a number's two passes.
+constexpr int64_t kNormNumbers = 1 << 14, kNormWork = 32;
+
 struct NormShape {
   int64_t models, pixels, channels;
 
   int64_t size() const { return pixels * channels; }
+
+  // Pixels that a thread takes at a time, whatever the number of threads, and how often it does.
+  int64_t share() const { return RoundUp(std::max<int64_t>(1, kNormNumbers / channels), kNormPixels); }
+  int64_t shares() const { return (pixels + share() - 1) / share(); }
 };
 
-// Calls work(first pixel, pixels, first channel, channels) for parts of a few pixels and at most a vector of channels;
-// a whole vector is a constant, so that nothing is decided pixel by pixel.
+// Calls work(share, first pixel, pixels, first channel, channels) for parts of a few pixels and at most a vector of
+// channels; a whole vector is a constant, so that nothing is decided pixel by pixel.
 template <typename Work>
-void InParts(const NormShape& shape, Work work) {
-  for (int64_t first = 0; first < shape.pixels; first += kNormPixels) {
-    const int64_t pixels = std::min(kNormPixels, shape.pixels - first);
-    int64_t c = 0;
-    for (; c + kLanes <= shape.channels; c += kLanes)
-      work(first, pixels, c, std::integral_constant<int64_t, kLanes>{});
-    if (c < shape.channels) work(first, pixels, c, shape.channels - c);
-  }
+void InParts(const Threads& threads, const NormShape& shape, Work work) {
+  const int64_t shares = shape.shares();
+  threads.For(kNormWork * shape.size()).Share(shares, [&](auto next) {
+    for (int64_t share; (share = next()) < shares;) {
+      const int64_t end = std::min(shape.pixels, (share + 1) * shape.share());
+      for (int64_t first = share * shape.share(); first < end; first += kNormPixels) {
+        const int64_t pixels = std::min(kNormPixels, end - first);
+        int64_t c = 0;
+        for (; c + kLanes <= shape.channels; c += kLanes)
+          work(share, first, pixels, c, std::integral_constant<int64_t, kLanes>{});
+        if (c < shape.channels) work(share, first, pixels, c, shape.channels - c);
+      }
+    }
+  });
 }
 
 // Calls work(activation) with the activation as a constant.
@@ -56,28 +70,40 @@ struct Padded {
   float& operator[](int64_t channel) { return numbers[channel]; }
 };
 
-// Sums of two quantities over pixels, per channel: work(number of the pixel's first channel, count) returns them.
-struct Sums {
-  std::vector<double> left, right;
+// Sums of two quantities over pixels, per channel: those of each share, which `Total` adds in their order.
+class Sums {
+ public:
+  explicit Sums(const NormShape& shape)
+      : filled_(RoundUp(shape.channels, kLanes)), sums_(shape.shares() * 2 * filled_) {}
 
-  explicit Sums(int64_t channels) : left(RoundUp(channels, kLanes)), right(left.size()) {}
-
-  void Add(int64_t channel, Vector first, Vector second) {
-    Doubles(&left[channel]) += __builtin_convertvector(first, DoubleVector);
-    Doubles(&right[channel]) += __builtin_convertvector(second, DoubleVector);
+  void Add(int64_t share, int64_t channel, Vector first, Vector second) {
+    double* to = &sums_[share * 2 * filled_ + channel];
+    Doubles(to) += __builtin_convertvector(first, DoubleVector);
+    Doubles(to + filled_) += __builtin_convertvector(second, DoubleVector);
   }
+
+  void Total() {
+    for (size_t from = 2 * filled_; from < sums_.size(); from += 2 * filled_)
+      for (int64_t i = 0; i < 2 * filled_; ++i) sums_[i] += sums_[from + i];
+  }
+
+  double first(int64_t channel) const { return sums_[channel]; }
+  double second(int64_t channel) const { return sums_[filled_ + channel]; }
 
  private:
   typedef double DoubleVector __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias));
 
   static DoubleVector& Doubles(double* at) { return *reinterpret_cast<DoubleVector*>(at); }
+
+  int64_t filled_;
+  std::vector<double> sums_;
 };
 
 // Sum of partial sums, which do not wait for each other.
 inline Vector Total(const Vector (&parts)[4]) { return (parts[0] + parts[1]) + (parts[2] + parts[3]); }
 
 template <class Arithmetic>
-void NormForward(const NormShape& shape, Activation activation, float epsilon,
+void NormForward(const Threads& threads, const NormShape& shape, Activation activation, float epsilon,
                  const typename Arithmetic::Number* inputs, const typename Arithmetic::Number* shortcuts,
                  const float* scale, const float* bias, typename Arithmetic::Number* outputs, float* mean,
                  float* variance) {
@@ -91,8 +117,8 @@ void NormForward(const NormShape& shape, Activation activation, float epsilon,
     Padded origin(channels), gain(channels), shift(channels);
     for (int64_t c = 0; c < channels; c += kLanes)
       Store(&origin[c], Arithmetic::Widen(input + c, channels - c));
-    Sums sums(channels);
-    InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+    Sums sums(shape);
+    InParts(threads, shape, [&](int64_t share, int64_t first, int64_t pixels, int64_t c, auto here) {
       const Vector zero = origin.at(c);
       Vector sum[4] = {}, square[4] = {};
       for (int64_t p = 0; p < pixels; ++p) {
@@ -100,17 +126,18 @@ void NormForward(const NormShape& shape, Activation activation, float epsilon,
         sum[p % 4] += distance;
         square[p % 4] += distance * distance;
       }
-      sums.Add(c, Total(sum), Total(square));
+      sums.Add(share, c, Total(sum), Total(square));
     });
+    sums.Total();
     for (int64_t c = 0; c < channels; ++c) {
-      const double distance = sums.left[c] / shape.pixels;
+      const double distance = sums.first(c) / shape.pixels;
       mean[c] = distance + origin[c];
-      variance[c] = std::max(sums.right[c] / shape.pixels - distance * distance, 0.);
+      variance[c] = std::max(sums.second(c) / shape.pixels - distance * distance, 0.);
       gain[c] = scale[m * channels + c] / std::sqrt(variance[c] + epsilon);
       shift[c] = bias[m * channels + c] - mean[c] * gain[c];
     }
     ForActivation(activation, [&](auto follows) {
-      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+      InParts(threads, shape, [&](int64_t, int64_t first, int64_t pixels, int64_t c, auto here) {
         const Vector factor = gain.at(c), offset = shift.at(c);
         for (int64_t p = 0, at = first * channels + c; p < pixels; ++p, at += channels) {
           Vector value = Arithmetic::Widen(input + at, here) * factor + offset;
@@ -126,7 +153,7 @@ void NormForward(const NormShape& shape, Activation activation, float epsilon,
 // Gradients with respect to inputs, shortcuts (for kAddRelu), scale and bias. `outputs` are read for kAddRelu only, and
 // input gradients may take the place of the cotangents.
 template <class Arithmetic>
-void NormBackward(const NormShape& shape, Activation activation, float epsilon,
+void NormBackward(const Threads& threads, const NormShape& shape, Activation activation, float epsilon,
                   const typename Arithmetic::Number* inputs, const typename Arithmetic::Number* outputs,
                   const typename Arithmetic::Number* cotangents, const float* scale, const float* bias,
                   const float* mean, const float* variance, typename Arithmetic::Number* input_slopes,
@@ -149,9 +176,9 @@ void NormBackward(const NormShape& shape, Activation activation, float epsilon,
       const Vector result = follows == kRelu ? value * factor + offset : Arithmetic::Widen(outputs + at, here);
       return result > 0.f ? given : Vector{};
     };
-    Sums sums(channels);
+    Sums sums(shape);
     ForActivation(activation, [&](auto follows) {
-      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+      InParts(threads, shape, [&](int64_t share, int64_t first, int64_t pixels, int64_t c, auto here) {
         const Vector center = middle.at(c), factor = gain.at(c), offset = shift.at(c);
         Vector sum[4] = {}, product[4] = {};
         for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
@@ -161,18 +188,19 @@ void NormBackward(const NormShape& shape, Activation activation, float epsilon,
           sum[p % 4] += given;
           product[p % 4] += given * (value - center);
         }
-        sums.Add(c, Total(sum), Total(product));
+        sums.Add(share, c, Total(sum), Total(product));
       });
     });
+    sums.Total();
     // The gradient is gain * given + slope * input + constant.
     for (int64_t c = 0; c < channels; ++c) {
-      bias_slope[own + c] = sums.left[c];
-      scale_slope[own + c] = sums.right[c] * inverse[c];
+      bias_slope[own + c] = sums.first(c);
+      scale_slope[own + c] = sums.second(c) * inverse[c];
       slope[c] = -gain[c] * inverse[c] * scale_slope[own + c] / shape.pixels;
       constant[c] = -gain[c] * bias_slope[own + c] / shape.pixels - slope[c] * middle[c];
     }
     ForActivation(activation, [&](auto follows) {
-      InParts(shape, [&](int64_t first, int64_t pixels, int64_t c, auto here) {
+      InParts(threads, shape, [&](int64_t, int64_t first, int64_t pixels, int64_t c, auto here) {
         const Vector factor = gain.at(c), offset = shift.at(c), steepness = slope.at(c), summand = constant.at(c);
         for (int64_t p = 0, at = base + first * channels + c; p < pixels; ++p, at += channels) {
           const Vector value = Arithmetic::Widen(inputs + at, here);

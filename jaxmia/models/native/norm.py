@@ -1,7 +1,7 @@
 """Batch normalisation of many models and the activation after it, computed by the C++ kernels on a CPU.
 
 Each function raises RuntimeError if the kernels are unavailable. Arrays are `[model, ..., channel]`, parameters and
-statistics float32 `[model, channel]`.
+statistics float32 `[model, channel]`. `threads` are the most that compute at once; the results do not depend on them.
 """
 
 from enum import IntEnum
@@ -29,6 +29,7 @@ def forward(
     *,
     activation: Activation,
     epsilon: float,
+    threads: int = 1,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises by the statistics of the batch; returns outputs, mean and biased variance.
 
@@ -39,12 +40,14 @@ def forward(
         bias: Summand after the normalisation.
         activation: Operation after the normalisation.
         epsilon: Added to the variance.
+        threads: Most threads that compute at once.
     """
     values = _pixels(inputs)
     added = values if shortcut is None else _pixels(shortcut)
     vectors = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
     call = _call("forward", (jax.ShapeDtypeStruct(values.shape, values.dtype), vectors, vectors))
-    outputs, mean, var = call(values, added, scale, bias, activation=np.int64(activation), epsilon=np.float32(epsilon))
+    how = _attributes(activation, epsilon, threads)
+    outputs, mean, var = call(values, added, scale, bias, **how)
     return outputs.reshape(inputs.shape).astype(inputs.dtype), mean, var
 
 
@@ -59,6 +62,7 @@ def backward(
     *,
     activation: Activation,
     epsilon: float,
+    threads: int = 1,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     """Gradients with respect to inputs, shortcut (None where there was none), scale and bias."""
     values, results, given = _pixels(inputs), _pixels(outputs), _pixels(cotangents)
@@ -66,9 +70,8 @@ def backward(
     added = like if activation == Activation.ADD_RELU else jax.ShapeDtypeStruct((0,), values.dtype)
     vectors = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
     call = _call("backward", (like, added, vectors, vectors))
-    slopes, shortcut, scale_slope, bias_slope = call(
-        values, results, given, scale, bias, mean, var, activation=np.int64(activation), epsilon=np.float32(epsilon)
-    )
+    how = _attributes(activation, epsilon, threads)
+    slopes, shortcut, scale_slope, bias_slope = call(values, results, given, scale, bias, mean, var, **how)
     shaped = [slope.reshape(inputs.shape).astype(inputs.dtype) for slope in (slopes, shortcut) if slope.size]
     return shaped[0], shaped[1] if len(shaped) > 1 else None, scale_slope, bias_slope
 
@@ -76,6 +79,10 @@ def backward(
 def _pixels(array: jax.Array) -> jax.Array:
     """The array as `[model, pixel, channel]`, in a type of the kernels."""
     return array.reshape(len(array), -1, array.shape[-1]).astype(compute_type(array.dtype))
+
+
+def _attributes(activation: Activation, epsilon: float, threads: int) -> dict[str, np.number]:
+    return {"threads": np.int64(threads), "activation": np.int64(activation), "epsilon": np.float32(epsilon)}
 
 
 def _call(part: str, results: tuple[jax.ShapeDtypeStruct, ...]):

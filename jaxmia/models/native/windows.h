@@ -1,0 +1,216 @@
+// The two sums of which convolutions of many models are made, over the padded images of some samples.
+//
+// For each output pixel, a convolution reads `rows` runs of `run` contiguous words from a padded image, since a row of
+// the kernel covers adjacent columns and channels come last. The sums are
+//   product:  out[pixel, f]    = sum over r, q of image[start[pixel] + r * pitch + q] * weights[r, q, f]
+//   moment:   weights[r, q, f] = sum over pixels of image[start[pixel] + r * pitch + q] * cotangent[pixel, f]
+// where a word of bfloat16 holds two numbers that are summed over: two channels in a product, two samples in a moment.
+
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "vectors.h"
+
+namespace jaxmia {
+
+// Pixels of a moment whose words stay in the L1 cache.
+constexpr int64_t kMomentPixels = 128;
+
+// Images [height, width, channels] placed at (top, left) in frames [rows, columns, words] whose rest stays zero; what
+// exceeds the frame is clipped.
+struct Frame {
+  int64_t height, width, channels, rows, columns, top, left, words;
+
+  int64_t size() const { return rows * columns * words; }
+
+  // Calls work(first number in the image, first word in the frame, pixels) for each visible part of a row.
+  template <typename Work>
+  void EachRow(Work work) const {
+    const int64_t first = std::max<int64_t>(0, -left), last = std::min(width, columns - left);
+    if (last <= first) return;
+    for (int64_t y = std::max<int64_t>(0, -top); y < std::min(height, rows - top); ++y)
+      work((y * width + first) * channels, ((y + top) * columns + first + left) * words, last - first);
+  }
+
+  // Fills a frame whose words hold adjacent channels.
+  template <class Arithmetic>
+  void Fill(const typename Arithmetic::Number* image, float* frame) const {
+    EachRow([&](int64_t from, int64_t to, int64_t pixels) {
+      if (channels % Arithmetic::kNumbers == 0) {
+        std::memcpy(frame + to, image + from, pixels * channels * sizeof(*image));
+      } else {
+        for (int64_t x = 0; x < pixels; ++x)
+          std::memcpy(frame + to + x * words, image + from + x * channels, channels * sizeof(*image));
+      }
+    });
+  }
+};
+
+// Sizes of a window and its weights [rows, run, features], with features padded to whole vectors.
+struct Window {
+  int64_t rows, run, pitch, features;
+
+  int64_t filled() const { return RoundUp(features, kLanes); }
+  int64_t size() const { return rows * run * filled(); }
+};
+
+// Pixels that are computed for each sample: rows and columns of them, steps from one window to the next in the padded
+// image, and steps of numbers in the output from one sample, row and pixel to the next.
+struct Pixels {
+  int64_t rows, columns, down, across, sample_step, row_step, pixel_step;
+};
+
+// Runs of output pixels of a row, for a group of samples: offset of their first pixels in the frames and in the output,
+// and from pixel to pixel. The last run of a row overlaps the one before where the row is no multiple.
+struct Runs {
+  std::vector<int64_t> start, place;
+  int64_t a_sample, start_step, place_step;
+
+  Runs(const Frame& frame, const Pixels& pixels, int64_t samples, int64_t length)
+      : a_sample(pixels.rows * ((pixels.columns + length - 1) / length)),
+        start_step(pixels.across * frame.words),
+        place_step(pixels.pixel_step) {
+    for (int64_t n = 0; n < samples; ++n) {
+      for (int64_t y = 0; y < pixels.rows; ++y) {
+        for (int64_t x = 0; x < pixels.columns; x += length) {
+          const int64_t first = std::min(x, pixels.columns - length);
+          start.push_back(n * frame.size() + y * pixels.down * frame.columns * frame.words + first * start_step);
+          place.push_back(n * pixels.sample_step + y * pixels.row_step + first * place_step);
+        }
+      }
+    }
+  }
+};
+
+template <class Arithmetic, int kGroup, int kRun, int kVectors>
+void ProductTile(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t first,
+                 int64_t feature, typename Arithmetic::Number* out) {
+  const int64_t filled = window.filled(), step = runs.start_step;
+  const float* from[kGroup];
+#pragma GCC unroll 24
+  for (int g = 0; g < kGroup; ++g) from[g] = frames + runs.start[first + g];
+  Vector sum[kGroup][kRun][kVectors] = {};
+  const float* weight = weights + feature;
+  for (int64_t r = 0; r < window.rows; ++r) {
+    for (int64_t q = 0; q < window.run; ++q, weight += filled) {
+      Vector factor[kVectors];
+#pragma GCC unroll 24
+      for (int v = 0; v < kVectors; ++v) factor[v] = Load(weight + v * kLanes);
+#pragma GCC unroll 24
+      for (int g = 0; g < kGroup; ++g) {
+#pragma GCC unroll 24
+        for (int p = 0; p < kRun; ++p) {
+          const Vector value = Broadcast(from[g] + q + p * step);
+#pragma GCC unroll 24
+          for (int v = 0; v < kVectors; ++v) Arithmetic::Add(sum[g][p][v], factor[v], value);
+        }
+      }
+    }
+#pragma GCC unroll 24
+    for (int g = 0; g < kGroup; ++g) from[g] += window.pitch;
+  }
+#pragma GCC unroll 24
+  for (int g = 0; g < kGroup; ++g) {
+    typename Arithmetic::Number* to = out + runs.place[first + g] + feature;
+#pragma GCC unroll 24
+    for (int p = 0; p < kRun; ++p) {
+#pragma GCC unroll 24
+      for (int v = 0; v < kVectors; ++v)
+        Arithmetic::Round(to + p * runs.place_step + v * kLanes, sum[g][p][v], window.features - feature - v * kLanes);
+    }
+  }
+}
+
+// Tiles of `kGroup` runs from `first` to `count`, then of fewer.
+template <class Arithmetic, int kGroup, int kRun, int kVectors>
+void ProductTiles(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t first,
+                  int64_t count, int64_t feature, typename Arithmetic::Number* out) {
+  for (; first + kGroup <= count; first += kGroup)
+    ProductTile<Arithmetic, kGroup, kRun, kVectors>(window, frames, weights, runs, first, feature, out);
+  if constexpr (kGroup > 1) {
+    ProductTiles<Arithmetic, kGroup / 2, kRun, kVectors>(window, frames, weights, runs, first, count, feature, out);
+  }
+}
+
+template <class Arithmetic, int kRun>
+void ProductOfRuns(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t count,
+                   typename Arithmetic::Number* out) {
+  constexpr int kGroup = std::min(6, kSums / kRun);
+  int64_t feature = 0;
+  for (; feature + 2 * kLanes <= window.filled(); feature += 2 * kLanes)
+    ProductTiles<Arithmetic, kGroup / 2, kRun, 2>(window, frames, weights, runs, 0, count, feature, out);
+  if (feature < window.filled())
+    ProductTiles<Arithmetic, kGroup, kRun, 1>(window, frames, weights, runs, 0, count, feature, out);
+}
+
+// Length of the runs into which rows of this width are cut.
+inline int64_t RunLength(int64_t width) { return width >= 4 ? 4 : width >= 2 ? 2 : 1; }
+
+template <class Arithmetic>
+void Product(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t length,
+             int64_t count, typename Arithmetic::Number* out) {
+  const auto product = length == 4   ? ProductOfRuns<Arithmetic, 4>
+                       : length == 2 ? ProductOfRuns<Arithmetic, 2>
+                                     : ProductOfRuns<Arithmetic, 1>;
+  product(window, frames, weights, runs, count, out);
+}
+
+template <class Arithmetic, int kNumbers, int kVectors>
+void MomentTile(const Window& window, const float* frames, const float* cotangent, const int64_t* start, int64_t count,
+                int64_t r, int64_t q, int64_t feature, float* weights) {
+  const int64_t filled = window.filled();
+  Vector sum[kNumbers][kVectors] = {};
+  const float* from = frames + r * window.pitch + q;
+  cotangent += feature;
+  for (int64_t p = 0; p < count; ++p, cotangent += filled) {
+    const float* numbers = from + start[p];
+    Vector factor[kVectors];
+#pragma GCC unroll 24
+    for (int v = 0; v < kVectors; ++v) factor[v] = Load(cotangent + v * kLanes);
+#pragma GCC unroll 24
+    for (int n = 0; n < kNumbers; ++n) {
+      const Vector value = Broadcast(numbers + n);
+#pragma GCC unroll 24
+      for (int v = 0; v < kVectors; ++v) Arithmetic::Add(sum[n][v], factor[v], value);
+    }
+  }
+  for (int n = 0; n < kNumbers; ++n) {
+    float* to = weights + n * filled + feature;
+    for (int v = 0; v < kVectors; ++v) Store(to + v * kLanes, Load(to + v * kLanes) + sum[n][v]);
+  }
+}
+
+template <class Arithmetic, int kNumbers, int kVectors>
+void MomentTiles(const Window& window, const float* frames, const float* cotangent, const int64_t* start, int64_t count,
+                 int64_t r, int64_t q, int64_t end, int64_t feature, float* weights) {
+  for (; q + kNumbers <= end; q += kNumbers, weights += kNumbers * window.filled())
+    MomentTile<Arithmetic, kNumbers, kVectors>(window, frames, cotangent, start, count, r, q, feature, weights);
+  if constexpr (kNumbers > 1) {
+    MomentTiles<Arithmetic, kNumbers / 2, kVectors>(window, frames, cotangent, start, count, r, q, end, feature,
+                                                    weights);
+  }
+}
+
+// The moments with the words from `begin` to `end` of a window, counted over its rows, added to their weights.
+template <class Arithmetic>
+void Moment(const Window& window, const float* frames, const float* cotangent, const Runs& pixels, int64_t count,
+            int64_t begin, int64_t end, float* weights) {
+  for (int64_t first = 0; first < count; first += kMomentPixels) {
+    const int64_t here = std::min(kMomentPixels, count - first);
+    const float* slope = cotangent + first * window.filled();
+    const int64_t* start = pixels.start.data() + first;
+    for (int64_t r = begin / window.run; r * window.run < end; ++r) {
+      const int64_t q = std::max<int64_t>(0, begin - r * window.run), last = std::min(window.run, end - r * window.run);
+      float* row = weights + (r * window.run + q - begin) * window.filled();
+      int64_t feature = 0;
+      for (; feature + 2 * kLanes <= window.filled(); feature += 2 * kLanes)
+        MomentTiles<Arithmetic, kSums / 2, 2>(window, frames, slope, start, here, r, q, last, feature, row);
+      if (feature < window.filled())
+        MomentTiles<Arithmetic, kSums, 1>(window, frames, slope, start, here, r, q, last, feature, row);
+    }
+  }
+}
+
+}  // namespace jaxmia
