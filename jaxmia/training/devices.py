@@ -85,14 +85,21 @@ def compute_dtype(shadow: Recipe, device: Device) -> jnp.dtype:
 
 
 def _prefers_bfloat16(shadow: Recipe, device: Device) -> bool:
-    """True on TPUs, on NVIDIA GPUs from compute capability 8.0 (Ampere) on, and for convolutions on CPUs with kernels.
+    """True on TPUs, on NVIDIA GPUs from compute capability 8.0 (Ampere) on, and on CPUs whose kernels multiply it.
 
-    XLA itself computes bfloat16 slowly on CPUs.
+    On CPUs that is for networks whose layers the kernels compute: XLA itself computes bfloat16 slowly there.
     """
     if device.platform == "tpu":
         return True
     if device.platform == "cpu":
-        network = NETWORKS.get(shadow.architecture)
-        return network is not None and network.convolutional and multiplies_bfloat16()
+        return _in_kernels(shadow) and multiplies_bfloat16()
     capability = getattr(device, "compute_capability", None)
     return device.platform in ("gpu", "cuda") and capability is not None and float(capability) >= 8.0
+
+
+def _in_kernels(shadow: Recipe) -> bool:
+    """Whether the CPU kernels compute all hidden layers of a network, with normalisation and activation."""
+    network = NETWORKS.get(shadow.architecture)
+    if network is None:
+        return False
+    return network.convolutional or (shadow.activation == "relu" and shadow.norm != "layer")

@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from jaxmia.pipeline.run import run
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.store import ScoreStore
+from jaxmia.training.devices import compute_dtype
 from tests.challenge import make_challenge, make_pool
 from tests.conftest import Records, telling
 
@@ -75,11 +77,13 @@ def test_the_library_and_the_command_line_get_the_same_shadows_scores_and_figure
 def test_precision_is_part_of_what_tells_models_apart_as_it_was_resolved(tmp_path: Path):
     config, out = challenge(tmp_path), tmp_path / "run"
     run(config, out)
-    assert ScoreStore(out / "shadows").read().metadata["cache_key"]["shadow"]["precision"] == "float32"
-    run(config.model_copy(update={"shadow": config.shadow.model_copy(update={"precision": "float32"})}), out)
-    half = config.shadow.model_copy(update={"precision": "bfloat16"})
-    with pytest.raises(InputError, match=r"shadow\.precision is 'float32' there and 'bfloat16' here"):
-        run(config.model_copy(update={"shadow": half}), out)
+    resolved = str(compute_dtype(config.shadow, jax.devices()[0]))
+    (other,) = {"float32", "bfloat16"} - {resolved}
+    assert ScoreStore(out / "shadows").read().metadata["cache_key"]["shadow"]["precision"] == resolved
+    run(config.model_copy(update={"shadow": config.shadow.model_copy(update={"precision": resolved})}), out)
+    changed = config.shadow.model_copy(update={"precision": other})
+    with pytest.raises(InputError, match=rf"shadow\.precision is '{resolved}' there and '{other}' here"):
+        run(config.model_copy(update={"shadow": changed}), out)
 
 
 def test_the_whole_target_is_queried_in_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

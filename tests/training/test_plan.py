@@ -177,8 +177,12 @@ def test_auto_precision_is_float32_where_bfloat16_is_slow(monkeypatch, multiplie
         platform, compute_capability = "gpu", "9.0"
 
     cpu = jax.devices("cpu")[0]
-    assert compute_dtype(Recipe(architecture="resnet18"), cpu) == ("bfloat16" if multiplies else "float32")
-    assert compute_dtype(Recipe(architecture="mlp"), cpu) == "float32"
+    in_kernels = "bfloat16" if multiplies else "float32"
+    assert compute_dtype(Recipe(architecture="resnet18"), cpu) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp"), cpu) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp", norm="batch"), cpu) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp", norm="layer"), cpu) == "float32"
+    assert compute_dtype(Recipe(architecture="mlp", activation="tanh"), cpu) == "float32"
     assert compute_dtype(Recipe(architecture="package.module:network"), cpu) == "float32"
     assert compute_dtype(Recipe(), Old()) == "float32"
     assert compute_dtype(Recipe(), New()) == "bfloat16"
