@@ -50,10 +50,13 @@ class Batches:
     def block(self, first: int, count: int) -> np.ndarray:
         """Batches of `count` steps starting at step `first`, int32 `[step, model, batch]`."""
         index = np.empty((count, len(self._models), self._batch_size), np.int32)
-        for position in range(len(self._models)):
-            for step in range(count):
-                epoch, row = divmod(first + step, int(self._per_epoch[position]))
-                index[step, position] = self._order(position, epoch)[row]
+        for position, per_epoch in enumerate(self._per_epoch):
+            done = 0
+            while done < count:
+                epoch, row = divmod(first + done, int(per_epoch))
+                rows = self._order(position, epoch)[row : row + count - done]
+                index[done : done + len(rows), position] = rows
+                done += len(rows)
         return index
 
     def _order(self, position: int, epoch: int) -> np.ndarray:
