@@ -14,7 +14,6 @@ from torch import nn
 
 from bridge.graph import ConvertedNetwork, convert_module
 from bridge.graph.initial import tensors_of
-from bridge.graph.tensor import stored, tensor
 from jaxmia.models import Compute
 from tests.bridge.graph import zoo
 
@@ -67,8 +66,7 @@ class Pair:
         """Arrays of the network with their axes in PyTorch's order."""
         back = {}
         for name, array in arrays.items():
-            order = self.network._order(name, array.ndim)
-            back[name] = np.asarray(stored(tensor(array), [order.index(axis) for axis in range(array.ndim)]))
+            back[name] = array.transpose(np.argsort(self.network._order(name, array.ndim)))
         return back
 
     def in_torch(self, seed: int = 0) -> tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]:

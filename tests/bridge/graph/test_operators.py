@@ -1,5 +1,6 @@
 """Each operator against PyTorch's own, on inputs whose axes are stored in PyTorch's order and channels last."""
 
+import functools
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from bridge.graph.operators import COMPUTED, PURE, RANDOM
-from bridge.graph.tensor import Tensor, channels_last, plain, stored, tensor
+from bridge.graph.tensor import Tensor, channels_last, plain, tensor
 from jaxmia.models import Compute
 from tests.bridge.graph.cases import CASES, image, numbers
 
@@ -22,16 +23,32 @@ def in_jax(value, order=None) -> Any:
     """Arguments of PyTorch as the operators take them, tensors of rank three and more stored in another order."""
     if isinstance(value, torch.Tensor):
         array = value.numpy()
-        laid = tensor(jnp.asarray(array.astype(np.int32) if array.dtype == np.int64 else array))
-        if order and value.ndim >= 3:
-            wanted = order(value.ndim)
-            return Tensor(stored(laid, wanted), tuple(wanted))
-        return laid
+        axes = tuple(order(value.ndim) if order and value.ndim >= 3 else range(value.ndim))
+        return Tensor((array.astype(np.int32) if array.dtype == np.int64 else array).transpose(axes), axes)
     if isinstance(value, torch.dtype):
         return jnp.dtype({torch.float32: "float32", torch.int64: "int32", torch.bool: "bool"}[value])
     if isinstance(value, list | tuple):
         return type(value)(in_jax(part, order) for part in value)
     return value
+
+
+def compiled(function, arguments, **options):
+    """What a function of tensors gives, as one program of their arrays: arrays in PyTorch's order of axes."""
+    parts, structure = jax.tree.flatten(arguments, is_leaf=is_tensor)
+
+    @jax.jit
+    def program(arrays):
+        given = [
+            part if array is None else Tensor(array, part.order) for part, array in zip(parts, arrays, strict=True)
+        ]
+        result = function(*structure.unflatten(given), **options)
+        return jax.tree.map(lambda part: plain(part) if is_tensor(part) else part, result, is_leaf=is_tensor)
+
+    return program([part.array if is_tensor(part) else None for part in parts])
+
+
+def is_tensor(value) -> bool:
+    return isinstance(value, Tensor)
 
 
 def compare(ours, theirs, tolerance=2e-5):
@@ -40,8 +57,6 @@ def compare(ours, theirs, tolerance=2e-5):
             if one is not None:
                 compare(one, other, tolerance)
         return
-    if isinstance(ours, Tensor):
-        ours = plain(ours)
     theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
     assert np.shape(ours) == np.shape(theirs)
     assert np.asarray(ours).dtype.kind == np.asarray(theirs).dtype.kind
@@ -66,8 +81,8 @@ def theirs(name):
 def test_operator(case, order):
     name, arguments, *options = case
     options = options[0] if options else {}
-    result = named(name, PURE)(*in_jax(arguments, order), **{key: in_jax(value) for key, value in options.items()})
-    compare(result, theirs(name)(*arguments, **options))
+    in_ours = {key: in_jax(value) for key, value in options.items()}
+    compare(compiled(named(name, PURE), in_jax(arguments, order), **in_ours), theirs(name)(*arguments, **options))
 
 
 def test_every_operator_of_the_table_has_a_case():
@@ -118,12 +133,16 @@ def test_convolution(case, bias):
     laid = [in_jax(value) for value in inputs]
     wanted = [value.requires_grad_() if value is not None else None for value in inputs]
     expected = ATEN.convolution(*wanted, *rest)
-    compare(ours(*laid), expected)
     expected.square().sum().backward()
-    arrays = [value.array for value in laid if value is not None]
-    gradients = jax.grad(lambda arrays: jnp.square(ours(*map(tensor, arrays), *[None] * (3 - len(arrays)))).sum())(
-        arrays
-    )
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradients_and_outputs(arrays):
+        outputs = ours(*map(tensor, arrays), *[None] * (3 - len(arrays)))
+        return jnp.square(outputs).sum(), outputs
+
+    gradients, outputs = gradients_and_outputs([value.array for value in laid if value is not None])
+    compare(outputs, expected)
     for gradient, value in zip(gradients, inputs, strict=False):
         compare(gradient, value.grad, tolerance=2e-4)
 
@@ -132,8 +151,9 @@ def test_convolution(case, bias):
 @pytest.mark.parametrize("shape", [(9,), (3, 9), (2, 6, 7, 9)], ids=str)
 def test_dense_layer(shape, order):
     arguments = (numbers(*shape), numbers(5, 9, seed=1), numbers(5, seed=2))
-    compare(COMPUTED["linear"](Compute(), *in_jax(arguments, order)), ATEN.linear(*arguments))
-    compare(COMPUTED["linear"](Compute(), *in_jax(arguments[:2], order)), ATEN.linear(*arguments[:2]))
+    linear = functools.partial(COMPUTED["linear"], Compute())
+    compare(compiled(linear, in_jax(arguments, order)), ATEN.linear(*arguments))
+    compare(compiled(linear, in_jax(arguments[:2], order)), ATEN.linear(*arguments[:2]))
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (4, 6, 3, 5)])
@@ -143,19 +163,19 @@ def test_batch_normalisation(shape, affine):
     weight, bias = (numbers(6, seed=1), numbers(6, seed=2)) if affine else (None, None)
     mean, var = numbers(6, seed=3), numbers(6, seed=4, positive=True)
     arguments = (inputs, weight, bias, mean, var)
-    ours = COMPUTED["_native_batch_norm_legit_functional"](
-        Compute(), *in_jax(arguments, channels_last), True, 0.2, 1e-4
-    )
+    functional = functools.partial(COMPUTED["_native_batch_norm_legit_functional"], Compute())
+    ours = compiled(functional, in_jax((*arguments, True, 0.2, 1e-4), channels_last))
     compare(ours, ATEN._native_batch_norm_legit_functional(*arguments, True, 0.2, 1e-4))
-    ours = PURE["_native_batch_norm_legit_no_training"](*in_jax(arguments), 0.2, 1e-4)
+    ours = compiled(PURE["_native_batch_norm_legit_no_training"], in_jax((*arguments, 0.2, 1e-4)))
     compare(ours[0], ATEN._native_batch_norm_legit_no_training(*arguments, 0.2, 1e-4)[0])
-    ours = COMPUTED["_native_batch_norm_legit.no_stats"](Compute(), *in_jax(arguments[:3]), True, 0.2, 1e-4)
+    no_stats = functools.partial(COMPUTED["_native_batch_norm_legit.no_stats"], Compute())
+    ours = compiled(no_stats, in_jax((*arguments[:3], True, 0.2, 1e-4)))
     compare(ours[0], ATEN._native_batch_norm_legit.no_stats(*arguments[:3], True, 0.2, 1e-4)[0])
 
 
 def test_root_mean_square_normalisation():
     inputs, weight = image(), numbers(9, seed=1)
-    ours = PURE["_fused_rms_norm"](*in_jax((inputs, [9], weight), channels_last), 1e-5)
+    ours = compiled(PURE["_fused_rms_norm"], in_jax((inputs, [9], weight, 1e-5), channels_last))
     compare(ours[0], torch.nn.functional.rms_norm(inputs, [9], weight, 1e-5))
 
 
@@ -177,13 +197,15 @@ def test_attention(options):
         keys, values = keys[:, :, :5], values[:, :, :5]
     mask = options.get("attn_mask")
     rest = {key: value for key, value in options.items() if key != "attn_mask"}
-    ours = RANDOM["scaled_dot_product_attention"](KEY, *in_jax((query, keys, values, mask)), **rest)
+    attention = functools.partial(RANDOM["scaled_dot_product_attention"], KEY)
+    ours = compiled(attention, in_jax((query, keys, values, mask)), **rest)
     compare(ours, ATEN.scaled_dot_product_attention(query, keys, values, mask, 0.0, **rest))
 
 
 def test_attention_of_groups_of_queries():
     query, keys, values = image(2, 4, 5, 4), image(2, 2, 7, 4, seed=1), image(2, 2, 7, 6, seed=2)
-    ours = RANDOM["scaled_dot_product_attention"](KEY, *in_jax((query, keys, values)), enable_gqa=True)
+    attention = functools.partial(RANDOM["scaled_dot_product_attention"], KEY)
+    ours = compiled(attention, in_jax((query, keys, values)), enable_gqa=True)
     compare(ours, ATEN.scaled_dot_product_attention(query, keys, values, enable_gqa=True))
 
 
@@ -205,8 +227,8 @@ def test_attention_of_groups_of_queries():
 )
 def test_random_numbers(name, arguments, mean, std):
     def drawn(key):
-        result = RANDOM[name](key, *in_jax(arguments))
-        return np.asarray(plain(result[0] if isinstance(result, list) else result))
+        result = compiled(functools.partial(RANDOM[name], key), in_jax(arguments))
+        return np.asarray(result[0] if isinstance(result, list) else result)
 
     values = drawn(KEY)
     assert values.mean() == pytest.approx(mean, abs=5 * std / np.sqrt(values.size) + 1e-6)
@@ -239,7 +261,7 @@ def test_gradients_at_corners_are_those_of_pytorch(name, arguments):
             result = named(name, PURE)(tensor(array), *arguments)
             return plain(result[0] if isinstance(result, list) else result).sum()
 
-        compare(jax.grad(ours)(jnp.asarray(values[0].numpy())), value.grad)
+        compare(jax.jit(jax.grad(ours))(values[0].numpy()), value.grad)
 
 
 def test_embedding_gives_no_gradient_to_the_padding_row():

@@ -1,5 +1,7 @@
 """Networks of all kinds in JAX against themselves in PyTorch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,20 +16,26 @@ from tests.bridge.graph.conftest import IMAGE, ROW, WORDS, Pair, pair, seeded
 KEY = jax.random.key(0)
 
 
+def evaluated(both: Pair, batch: np.ndarray, compute: Compute):
+    """Logits and statistics in evaluation."""
+    apply = jax.jit(functools.partial(both.network.apply, compute=compute, train=False))
+    return jax.device_get(apply(*both.init(), batch, KEY))
+
+
 def test_logits_in_evaluation(both: Pair):
     torch.manual_seed(0)
     expected = type(both.module)().eval()(both.inputs).detach().numpy()
-    params, stats = both.init()
-    logits, after = both.network.apply(params, stats, jnp.asarray(both.batch), KEY, Compute(), train=False)
+    _, stats = both.init()
+    logits, after = evaluated(both, both.batch, Compute())
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    assert after == stats
+    jax.tree.map(np.testing.assert_array_equal, after, stats)
 
 
 def test_loss_gradients_and_statistics_of_a_training_step(both: Pair):
     expected, gradients, buffers = both.in_torch()
     (loss, stats), ours = jax.jit(both.step)(*both.init(), KEY)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    ours, stats = both.named(ours), both.named(stats)
+    ours, stats = (both.named(jax.device_get(arrays)) for arrays in (ours, stats))
     assert set(ours) == set(gradients)
     # A bias before a normalisation has no gradient but rounding.
     floor = 1e-5 * max(float(value.abs().max()) for value in gradients.values())
@@ -42,13 +50,13 @@ def test_loss_gradients_and_statistics_of_a_training_step(both: Pair):
 
 def test_member_of_an_ensemble_equals_that_model_alone(both: Pair):
     starts = [both.init(seed) for seed in (0, 1, 2)]
-    stacked = jax.tree.map(lambda *values: jnp.stack(values), *starts)
+    stacked = jax.tree.map(lambda *values: np.stack(values), *starts)
     keys = jax.random.split(KEY, 3)
-    (losses, stats), gradients = jax.jit(jax.vmap(both.step))(*stacked, keys)
+    (losses, stats), gradients = jax.device_get(jax.jit(jax.vmap(both.step))(*stacked, keys))
     assert len({float(loss) for loss in losses}) == 3
-    (loss, own_stats), own = jax.jit(both.step)(*starts[1], keys[1])
+    (loss, own_stats), own = jax.device_get(jax.jit(both.step)(*starts[1], keys[1]))
     assert float(losses[1]) == pytest.approx(float(loss), rel=1e-5)
-    largest = max(float(jnp.abs(value).max()) for value in own.values())
+    largest = max(float(np.abs(value).max()) for value in own.values())
     for name, value in own.items():
         np.testing.assert_allclose(gradients[name][1], value, rtol=1e-3, atol=1e-5 * largest, err_msg=name)
     for name, value in own_stats.items():
@@ -60,7 +68,7 @@ def test_member_of_an_ensemble_equals_that_model_alone(both: Pair):
 def test_every_lowering_gives_the_same(name: str, lowering):
     both = pair(name)
     batch = jnp.asarray(both.batch)
-    stacked = jax.tree.map(lambda *values: jnp.stack(values), *(both.init(seed) for seed in (0, 1)))
+    stacked = jax.tree.map(lambda *values: np.stack(values), *(both.init(seed) for seed in (0, 1)))
 
     def logits(compute):
         return jax.jit(jax.vmap(lambda p, s: both.network.apply(p, s, batch, KEY, compute, train=False)[0]))(*stacked)
@@ -104,11 +112,8 @@ def test_random_drops_have_the_distribution_of_pytorch(factory, shape):
 
 def test_half_precision_stays_close():
     both = pair("vit")
-    params, stats = both.init()
-    batch = jnp.asarray(both.batch)
-    half = Compute(jnp.dtype(jnp.bfloat16))
-    exact, _ = both.network.apply(params, stats, batch, KEY, Compute(), train=False)
-    rough, _ = both.network.apply(params, stats, batch.astype(jnp.bfloat16), KEY, half, train=False)
+    exact, _ = evaluated(both, both.batch, Compute())
+    rough, _ = evaluated(both, both.batch.astype(jnp.bfloat16), Compute(jnp.dtype(jnp.bfloat16)))
     assert rough.dtype == jnp.float32
     assert not np.array_equal(rough, exact)
     np.testing.assert_allclose(rough, exact, rtol=0, atol=0.05 * np.abs(exact).max())
