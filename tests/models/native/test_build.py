@@ -36,8 +36,10 @@ def use_compiler(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def quick_compiler(tmp_path, monkeypatch):
-    """Copies what was compiled before, instead of seconds of compiling."""
-    use_compiler(f'cp {COMPILED[0]} "$output"', tmp_path, monkeypatch)
+    """Copies what was compiled before, instead of seconds of compiling; returns a file with a line for each call."""
+    calls = tmp_path / "calls"
+    use_compiler(f'echo "$output" >> {calls}; cp {COMPILED[0]} "$output"', tmp_path, monkeypatch)
+    return calls
 
 
 def test_without_a_compiler(fresh, monkeypatch):
@@ -59,12 +61,13 @@ def test_a_damaged_library_is_told(fresh, tmp_path, monkeypatch):
 
 @needs_kernels
 @pytest.mark.slow
-def test_the_library_is_compiled_once(fresh):
+def test_the_library_is_compiled_once(fresh, quick_compiler):
     assert load_anew().stdout == "None\n"
     (library,) = fresh.iterdir()
     made = library.stat().st_mtime_ns
     assert load_anew().stdout == "None\n"
     assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
+    assert len(quick_compiler.read_text().splitlines()) == 1
 
 
 @needs_kernels
