@@ -122,6 +122,7 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.second(torch.tanh(self.first(images.flatten(1))))))
 
 
+@functools.cache
 def network(factory: Any, backend: Backend = "auto") -> TrainableNetwork:
     return trainable_module(factory(), (6, 6, 1), draw=by_factory(factory), source="net", backend=backend)
 
