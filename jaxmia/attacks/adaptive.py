@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import digamma, polygamma
+from jaxtyping import Float, Integer
+from scipy.special import digamma
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.gap import fit_gap, log_sum_exp
 from jaxmia.attacks.protocol import check_choice
 from jaxmia.attacks.signal import VIEWS, Fit, Views, signals
 from jaxmia.attacks.student import log_student
-from jaxmia.attacks.variance import FLOOR, fit_spread
+from jaxmia.attacks.variance import FLOOR, fit_spread, trigamma_of_half
 
 STRATUM = 500
 STRATA = 10
@@ -63,8 +63,15 @@ class Adaptive:
         in_, out = evidence.sides
         if not ((in_.count > 0) & (out.count > 0)).any():
             in_, out = evidence.in_, evidence.out
-        found = signals(evidence, self.views, in_, out)
-        return np.mean([_score(*_one(found, index)) for index in range(len(found[0]))], axis=0)
+        phi, in_, out = signals(evidence, self.views, in_, out)
+        scores = np.empty(phi.shape)
+        for signal, margins in enumerate(phi):
+            strata = evidence.of_shadows(
+                (self, signal), lambda signal=signal: _fit_strata(_one(in_, signal), _one(out, signal))
+            )
+            for stratum in strata:
+                scores[signal, stratum.samples] = stratum.score(margins[stratum.samples])
+        return scores.mean(0)
 
 
 @dataclass(frozen=True)
@@ -76,27 +83,72 @@ class Scale:
     dof: Float[np.ndarray, " sample"]
 
 
-def _one(found: tuple[np.ndarray, Fit, Fit], index: int) -> tuple[np.ndarray, Fit, Fit]:
-    """Selects one signal of the target and of both fits, so that arrays become `[sample]`."""
-    phi, in_, out = found
-    one = [Fit(fit.count, fit.mean[index], fit.sum_sq[index]) for fit in (in_, out)]
-    return phi[index], one[0], one[1]
+def _one(fit: Fit, signal: int) -> Fit:
+    """Selects one signal of a fit, so that arrays become `[sample]`."""
+    return Fit(fit.count, fit.mean[signal], fit.sum_sq[signal])
 
 
-def _score(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
+def _fit_strata(in_: Fit, out: Fit) -> list["Stratum"]:
     pooled_mean = (in_.count * in_.mean + out.count * out.mean) / (in_.count + out.count)
-    strata = int(np.clip(len(phi) // STRATUM, 1, STRATA))
-    scores = np.empty(len(phi))
-    for stratum in np.array_split(np.argsort(pooled_mean, kind="stable"), strata):
-        part = [Fit(fit.count[stratum], fit.mean[stratum], fit.sum_sq[stratum]) for fit in (in_, out)]
-        scores[stratum] = _score_stratum(phi[stratum], *part)
-    return scores
+    strata = int(np.clip(len(pooled_mean) // STRATUM, 1, STRATA))
+    return [
+        _fit_stratum(samples, *(Fit(fit.count[samples], fit.mean[samples], fit.sum_sq[samples]) for fit in (in_, out)))
+        for samples in np.array_split(np.argsort(pooled_mean, kind="stable"), strata)
+    ]
 
 
-def _score_stratum(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
+@dataclass(frozen=True)
+class Stratum:
+    """Samples of similar mean margin, with what their shadows tell about the target's margins.
+
+    Margins are in standard deviations from the OUT mean, or from the IN mean where there is no OUT model.
+
+    Attributes:
+        samples: Indices of the samples.
+        origin: Where the margins are counted from, in nats.
+        scale: Variances.
+        total: Precision of IN and OUT means together.
+        in_share: The share of it that is the IN models'.
+        out_center: OUT mean, for each component of the gap's prior.
+        log_weight: Log-weight of each component.
+        gap: Mean gap in each component.
+        uncertain: Variance of the gap in each component.
+    """
+
+    samples: Integer[np.ndarray, " sample"]
+    origin: Float[np.ndarray, " sample"]
+    scale: Scale
+    total: Float[np.ndarray, " sample"]
+    in_share: Float[np.ndarray, " sample"]
+    out_center: Float[np.ndarray, "component sample"]
+    log_weight: Float[np.ndarray, "component sample"]
+    gap: Float[np.ndarray, "component sample"]
+    uncertain: Float[np.ndarray, "component sample"]
+
+    def score(self, phi: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
+        """Scores of the target's margins, in nats."""
+        x = (phi - self.origin) / np.sqrt(self.scale.variance)
+        predictives = [
+            (
+                self._log_predictive(x, self.out_center + self.gap, self.scale.multiple, 1 - self.in_share, tail),
+                self._log_predictive(x, self.out_center, 1.0, self.in_share, tail),
+            )
+            for tail in TAILS
+        ]
+        member, non_member = max(predictives, key=lambda pair: np.logaddexp(*pair).sum())
+        return member - non_member
+
+    def _log_predictive(
+        self, x: np.ndarray, center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray, tail: float
+    ) -> np.ndarray:
+        own = noise * (1 if np.isinf(tail) else (tail - 2) / tail)
+        variance = own + 1 / self.total + lever**2 * self.uncertain
+        return log_sum_exp(self.log_weight + log_student(x, center, variance, np.minimum(self.scale.dof, tail)))
+
+
+def _fit_stratum(samples: Integer[np.ndarray, " sample"], in_: Fit, out: Fit) -> Stratum:
     scale = fit_scale(in_, out)
     spread = np.sqrt(scale.variance)
-    # everything below is in standard deviations from the OUT mean, or from the IN mean where there is no OUT model
     has_in, has_out = in_.count > 0, out.count > 0
     origin = np.where(has_out, out.mean, in_.mean)
     out_mean = np.where(has_out, out.mean - origin, 0) / spread
@@ -109,22 +161,7 @@ def _score_stratum(phi: Float[np.ndarray, " sample"], in_: Fit, out: Fit) -> Flo
     log_weight, gap, uncertain = prior.posterior(in_mean - out_mean, precision)
     in_share = in_precision / total
     out_center = (1 - in_share) * out_mean + in_share * (in_mean - gap)
-    x = (phi - origin) / spread
-
-    def log_predictive(center: np.ndarray, noise: np.ndarray | float, lever: np.ndarray, tail: float) -> np.ndarray:
-        own = noise * (1 if np.isinf(tail) else (tail - 2) / tail)
-        variance = own + 1 / total + lever**2 * uncertain
-        return log_sum_exp(log_weight + log_student(x, center, variance, np.minimum(scale.dof, tail)))
-
-    predictives = [
-        (
-            log_predictive(out_center + gap, scale.multiple, 1 - in_share, tail),
-            log_predictive(out_center, 1.0, in_share, tail),
-        )
-        for tail in TAILS
-    ]
-    member, non_member = max(predictives, key=lambda pair: np.logaddexp(*pair).sum())
-    return member - non_member
+    return Stratum(samples, origin, scale, total, in_share, out_center, log_weight, gap, uncertain)
 
 
 def fit_scale(in_: Fit, out: Fit) -> Scale:
@@ -144,7 +181,7 @@ def _multiple(in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:
     half_in, half_out = np.maximum(in_.dof, 1) / 2, np.maximum(out.dof, 1) / 2
     log_ratio = np.zeros(len(measured))
     log_ratio[measured] = _log_variance(in_, half_in)[measured] - _log_variance(out, half_out)[measured]
-    noise = polygamma(1, half_in) + polygamma(1, half_out)
+    noise = trigamma_of_half(2 * half_in) + trigamma_of_half(2 * half_out)
     precision = measured / noise
     typical = np.average(log_ratio, weights=precision)
     real = max(0.0, float(np.average((log_ratio - typical) ** 2 - noise, weights=precision)))

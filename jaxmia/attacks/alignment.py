@@ -51,7 +51,14 @@ def scale_of(phi: Real[np.ndarray, "*model view sample"]) -> Scale:
 
 def scale_of_shadows(evidence: Evidence) -> Scale:
     """Scales of at most `MAX_SHADOWS` shadows."""
-    return scale_of(evidence.shadows[:: -(-len(evidence.shadows) // MAX_SHADOWS)])
+    rows = np.reshape(evidence.of_each_shadow("scale", _median_and_width), (-1, 2, len(evidence.target)))
+    some = rows[:: -(-len(rows) // MAX_SHADOWS)]
+    return Scale(some[:, 0], some[:, 1])
+
+
+def _median_and_width(phi: Float[np.ndarray, "view sample"]) -> Float64[np.ndarray, "2 view"]:
+    scale = scale_of(phi)
+    return np.stack([scale.median, scale.width])
 
 
 def misalignment(evidence: Evidence) -> float:

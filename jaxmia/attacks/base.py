@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.attacks.moments import log_probability
+from jaxmia.attacks.moments import Moments, log_probability, moments
 from jaxmia.attacks.protocol import check_choice
 from jaxmia.attacks.signal import VIEWS, Views, weights
 from jaxmia.errors import InputError
@@ -27,22 +27,24 @@ def log_ratios(
     Raises:
         InputError: A sample has no OUT model or, with `offline` None, no IN model.
     """
-    softened = evidence if (views, temperature) == ("each", 1) else _softened(evidence, views, temperature)
-    out = softened.out.log_mean_p
+    mapping = weights(evidence, views) / temperature
+    in_, out = evidence.sides
+    if (views, temperature) != ("each", 1):
+        in_, out = evidence.of_shadows(("softened", views, temperature), lambda: _softened(evidence, mapping))
+    out = evidence.complete(out, "OUT").log_mean_p
     if offline is None:
-        log_mean = np.logaddexp(softened.in_.log_mean_p, out) - np.log(2)
+        log_mean = np.logaddexp(evidence.complete(in_, "IN").log_mean_p, out) - np.log(2)
     elif offline == 1:
         log_mean = out
     else:
         log_mean = np.logaddexp(np.log1p(offline) + out, np.log1p(-offline)) - np.log(2)
-    return log_probability(softened.target) - log_mean
+    return log_probability(mapping @ evidence.target) - log_mean
 
 
-def _softened(evidence: Evidence, views: Views, temperature: float) -> Evidence:
-    """The evidence whose views are the signals, divided by the temperature."""
-    mapping = weights(evidence, views) / temperature
+def _softened(evidence: Evidence, mapping: Float[np.ndarray, "signal view"]) -> tuple[Moments, Moments]:
+    """IN and OUT moments of the signals of the shadows."""
     shadows = np.stack([mapping @ phi for phi in evidence.shadows.astype(np.float64, copy=False)])
-    return Evidence(mapping @ evidence.target, shadows, evidence.mask, evidence.labels)
+    return moments(shadows, evidence.mask)
 
 
 def check_slope(offline: float | None) -> None:

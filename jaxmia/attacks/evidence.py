@@ -1,14 +1,17 @@
 """The input of every attack: margins of the target and the shadows, and membership masks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Real
 
 from jaxmia.attacks.moments import Moments, moments
 from jaxmia.errors import InputError, MissingModels
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Evidence:
         Raises:
             MissingModels: A sample has no IN model.
         """
-        return self._complete(self.sides[0], "IN")
+        return self.complete(self.sides[0], "IN")
 
     @property
     def out(self) -> Moments:
@@ -62,12 +65,45 @@ class Evidence:
         Raises:
             MissingModels: A sample has no OUT model.
         """
-        return self._complete(self.sides[1], "OUT")
+        return self.complete(self.sides[1], "OUT")
 
     @cached_property
     def sides(self) -> tuple[Moments, Moments]:
         """IN and OUT moments of every sample; `count` is 0 where a sample has no such models."""
         return moments(self.shadows, self.mask)
+
+    def of_shadows(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Computes what follows from the shadows alone, or returns it if an attack has computed it already.
+
+        Attacks share it, also on evidence that `with_target` derives.
+
+        Args:
+            key: What is computed, with all parameters.
+            compute: Computes it from the shadows, masks and labels.
+        """
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
+
+    def of_each_shadow(
+        self, key: Hashable, compute: Callable[[Float[np.ndarray, "view sample"]], np.ndarray]
+    ) -> np.ndarray:
+        """Computes an array from the margins of each shadow, `[model, ...]`, and keeps it as `of_shadows` does.
+
+        A pseudo-target's evidence takes it from the whole, unless samples are left out.
+        """
+        whole, left_out = self._whole
+        rows = whole.of_shadows(key, lambda: np.array([compute(phi) for phi in whole.shadows]))
+        return np.delete(rows, left_out, axis=0)
+
+    @cached_property
+    def _whole(self) -> tuple["Evidence", Sequence[int]]:
+        """The evidence from which a pseudo-target was taken, and the models that this one lacks."""
+        return self, ()
+
+    @cached_property
+    def _computed(self) -> dict[Hashable, Any]:
+        return {}
 
     def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", Bool[np.ndarray, " kept"]]]:
         """Uses each of the given shadows in turn as a pseudo-target, with all others as its shadows.
@@ -91,11 +127,14 @@ class Evidence:
                 np.delete(self.mask, model, axis=0),
                 self.labels,
             )
+            others.__dict__["_whole"] = self, (model,)
             yield others._with_moments(sides).take(kept), self.mask[model, kept]
 
     def with_target(self, target: Real[np.ndarray, "view sample"]) -> "Evidence":
         """Returns the evidence with other margins of the target."""
-        return Evidence(target, self.shadows, self.mask, self.labels, self.fold)._with_moments(self.sides)
+        other = Evidence(target, self.shadows, self.mask, self.labels, self.fold)._with_moments(self.sides)
+        other.__dict__["_computed"] = self._computed
+        return other
 
     def by_fold(self) -> list["Evidence"]:
         """Splits the evidence by fold, so that each row is one model; without folds it is the only element."""
@@ -128,7 +167,12 @@ class Evidence:
         self.__dict__["sides"] = sides
         return self
 
-    def _complete(self, side: Moments, name: str) -> Moments:
+    def complete(self, side: Moments, name: str) -> Moments:
+        """Returns the moments of one side, `IN` or `OUT`.
+
+        Raises:
+            MissingModels: A sample has no such model.
+        """
         empty = np.flatnonzero(side.count == 0)
         if len(empty):
             raise MissingModels(
@@ -162,8 +206,7 @@ def _check_finite(name: str, axes: tuple[str, ...], phi: np.ndarray) -> None:
     if phi.dtype.kind != "f":
         raise InputError(f"{name}: is {phi.dtype}, expected float32 or float64")
     for index, part in enumerate(phi):  # one model or view at a time keeps the temporary small
-        bad = np.argwhere(~np.isfinite(part))
-        if len(bad):
-            position = (index, *bad[0])
+        if not np.isfinite(part).all():
+            position = (index, *np.argwhere(~np.isfinite(part))[0])
             where = ", ".join(f"{axis} {place}" for axis, place in zip(axes, position, strict=True))
             raise InputError(f"{name}: {where} is {phi[position]}, expected a finite number")

@@ -44,7 +44,7 @@ def weights(evidence: Evidence, views: Views) -> Float[np.ndarray, "signal view"
     if views == "mean":
         return np.full((1, count), 1 / count)
     if views == "fisher":
-        return _fisher(*evidence.sides)[None]
+        return evidence.of_shadows("fisher", lambda: _fisher(*evidence.sides)[None])
     return np.eye(1, count)
 
 

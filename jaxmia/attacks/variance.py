@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, zeta
 
 from jaxmia.attacks.signal import Fit
 
@@ -56,7 +56,7 @@ def fit_spread(sum_sq: Float[np.ndarray, "signal sample"], dof: Float[np.ndarray
 
     Args:
         sum_sq: Sums of squared deviations.
-        dof: Degrees of freedom of each.
+        dof: Degrees of freedom of each, whole numbers.
     """
     fits = [_fit_one(row, dof) for row in sum_sq]
     return Spread(np.array([[scale] for scale, _ in fits]), np.array([[prior] for _, prior in fits]))
@@ -68,19 +68,24 @@ def _fit_one(sum_sq: Float[np.ndarray, " sample"], dof: Float[np.ndarray, " samp
         return float(pooled(sum_sq[None], dof)[0, 0]), np.inf
     half = dof[used] / 2
     logs = np.log(sum_sq[used] / dof[used]) - digamma(half) + np.log(half)
-    excess = logs.var(ddof=1) - polygamma(1, half).mean()
+    excess = logs.var(ddof=1) - trigamma_of_half(dof[used]).mean()
     if excess <= 0:
         return float(pooled(sum_sq[None], dof)[0, 0]), np.inf
     half_prior = inverse_trigamma(float(excess))
     return float(np.exp(logs.mean() + digamma(half_prior) - np.log(half_prior))), 2 * half_prior
 
 
+def trigamma_of_half(dof: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
+    """`psi'(dof / 2)` of whole numbers above 0. It is slow to compute, and few of them are distinct."""
+    return zeta(2, np.arange(1, dof.max() + 1) / 2)[dof.astype(np.intp) - 1]
+
+
 def inverse_trigamma(value: float) -> float:
     """The `x > 0` with `psi'(x) = value > 0`, by Newton's method on `1 / psi'`, which is nearly linear."""
     x = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        trigamma = float(zeta(2, x))
+        step = trigamma * (1 - trigamma / value) / (-2 * float(zeta(3, x)))
         x += step
         if abs(step) < 1e-10 * x:
             break

@@ -289,7 +289,7 @@ def _counts(
     """Distinct scores in descending order, with their numbers of members and non-members."""
     scores, members = _checked(scores, members)
     _some_of_both(members)
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ordered = scores[order]
     first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     hits = np.add.reduceat(members[order].astype(np.int64), first)

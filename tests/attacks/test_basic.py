@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import polygamma
 from scipy.stats import norm
 
 from jaxmia.attacks.calibrated import Calibrated
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.lira import LiraOffline, LiraOnline
 from jaxmia.attacks.threshold import Confidence, Loss, Margin
-from jaxmia.attacks.variance import fit_spread, inverse_trigamma
+from jaxmia.attacks.variance import fit_spread, inverse_trigamma, trigamma_of_half
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from tests.attacks import naive
@@ -178,6 +179,11 @@ def test_equal_variances_shrink_all_the_way_to_the_global_one():
 def test_inverse_trigamma_inverts(x):
     series = sum(1 / (x + k) ** 2 for k in range(200_000)) + 1 / (x + 200_000)
     assert inverse_trigamma(series) == pytest.approx(x, rel=1e-6)
+
+
+def test_trigamma_of_half_degrees_of_freedom_is_that_of_scipy():
+    dof = np.random.default_rng(0).integers(1, 40, 100).astype(float)
+    np.testing.assert_array_equal(trigamma_of_half(dof), polygamma(1, dof / 2))
 
 
 def hard_evidence(models, seed, samples=4000):

@@ -6,6 +6,7 @@ import pytest
 from jaxmia.attacks import LiraOnline
 from jaxmia.attacks import evidence as evidence_module
 from jaxmia.attacks import moments as moments_module
+from jaxmia.attacks.catalogue import standard_attacks
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import log_probability, moments
 from jaxmia.errors import InputError
@@ -163,3 +164,18 @@ def test_folds_of_another_type_or_length_are_refused():
     whole = naive.random_evidence()
     with pytest.raises(InputError, match=r"fold: is float64 of shape \(2,\), expected \d+ integers"):
         Evidence(whole.target, whole.shadows, whole.mask, whole.labels, np.zeros(2))
+
+
+@pytest.mark.parametrize("models", [20, 70])
+def test_what_attacks_share_equals_what_each_computes_alone(models: int):
+    """Also after a pseudo-target's evidence took it from the whole, and on another target."""
+    rng = np.random.default_rng(models)
+    shadows = rng.normal(size=(models, 2, 700)) + np.arange(models)[:, None, None] / 10
+    whole = Evidence(rng.normal(size=(2, 700)), shadows, rng.random((models, 700)) < 0.5, rng.integers(0, 3, 700))
+    everything = standard_attacks()
+    played = [against for against, _ in whole.pseudo_targets([3, 4])]
+    for shared in (whole, *played, played[1].with_target(whole.target * 2 + 1)):
+        for attack in (*everything, *reversed(everything)):
+            alone = Evidence(shared.target, shared.shadows, shared.mask, shared.labels)
+            alone.__dict__["sides"] = shared.sides  # merged in another order than computed afresh
+            np.testing.assert_array_equal(attack(shared), attack(alone), err_msg=attack.name)
