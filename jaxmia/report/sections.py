@@ -11,7 +11,7 @@ from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
 from jaxmia.report.section import Section, Table, format_estimate
-from jaxmia.report.uncertainty import mean_of, tpr_band
+from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
 from jaxmia.report.vulnerable import are_pictures, most_and_least_vulnerable, paint_gallery
 from jaxmia.runs.matrices import Matrices
 from jaxmia.runs.store import Chunk
@@ -34,9 +34,7 @@ def show_roc(results: Results, steps: Sequence[Step]) -> Section:
     fprs = np.geomspace(1 / min(smallest), 1, 120)
     curves = []
     if steps:
-        tprs = np.array(
-            [[e.value for e in tpr_band(t.scores, t.members, fprs, replicates=2)] for t in steps[-1].trials]
-        )
+        tprs = np.array([tpr_curve(trial.scores, trial.members, fprs) for trial in steps[-1].trials])
         curves.append(("pseudo-targets", OTHER, [mean_of(values) for values in tprs.T]))
     colours = {"public samples": OUT, "private samples": IN}
     curves += [(name, colours[name], tpr_band(*known, fprs)) for name, known in _known_by_name(results).items()]

@@ -42,6 +42,14 @@ def tpr_band(
     return found
 
 
+def tpr_curve(scores: np.ndarray, members: np.ndarray, fprs: Iterable[float]) -> np.ndarray:
+    """TPR at each FPR, `[fpr]`, without the intervals of `tpr_band`; its arguments are the same."""
+    alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
+    allowed = np.array([false_alarms(fpr, len(alarms)) for fpr in fprs])
+    within = _share_above(hits, alarms[np.minimum(allowed, len(alarms) - 1)])
+    return np.where(allowed < len(alarms), within, 1.0)
+
+
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of two or more values with its Student interval, clipped to [0, 1]."""
     reach = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from jaxmia.evaluation.metrics import next_target, tpr_at_fpr
-from jaxmia.report.uncertainty import mean_of, tpr_band
+from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
 
 
 def test_the_figure_is_the_one_of_the_metrics_with_ties_and_any_limit(rng: np.random.Generator):
@@ -50,3 +50,11 @@ def test_the_interval_of_a_mean_is_students(rng: np.random.Generator):
     low, high = stats.t.interval(0.95, 8, values.mean(), stats.sem(values))
     estimate = mean_of(values)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((values.mean(), low, high))
+
+
+def test_a_curve_has_the_values_of_the_band():
+    rng = np.random.default_rng(3)
+    members = rng.random(300) < 0.4
+    scores, fprs = np.round(rng.normal(size=300) + members, 1), [0.006, 0.05, 0.3, 1.0]
+    band = tpr_band(scores, members, fprs, replicates=2)
+    np.testing.assert_array_equal(tpr_curve(scores, members, fprs), [estimate.value for estimate in band])
