@@ -18,8 +18,6 @@ PRODUCTS, COPIES = "XLA: convolutions and matrix products", "XLA: copies and con
 REST, WAITING = "XLA: elementwise and reductions", "waiting"
 """Kinds of work, and the time in which a device does none."""
 
-_SECONDS = 1.0
-
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(?P<name>\S+) = .*?[\])}] (?P<opcode>[a-z][\w-]*)\(")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _ENVELOPES = {"while", "call", "conditional", "parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
@@ -43,16 +41,17 @@ class Breakdown:
     shares: dict[str, float]
 
 
-def profile(timer: StepTimer, name: str) -> Breakdown | None:
-    """Profiles about a second of training in steady state; None if the profiler sees nothing of it.
+def profile(timer: StepTimer, name: str, seconds: float = 1.0) -> Breakdown | None:
+    """Profiles training in steady state; None if the profiler sees nothing of it.
 
     Args:
         timer: Training to profile.
         name: Name of the method.
+        seconds: Approximate duration of the training that is profiled.
     """
     timer.warm_up()
-    rate = timer.images_per_second(_SECONDS)
-    calls = max(1, round(_SECONDS * rate / timer.images))
+    rate = timer.images_per_second(seconds)
+    calls = max(1, round(seconds * rate / timer.images))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=_without_python()):
             elapsed = sum(timer.seconds() for _ in range(calls))

@@ -85,7 +85,7 @@ class Bench:
         }
         result = describe(rows, scale, subject)
         if best := fastest(result["rows"], OURS):
-            result["step"] = _profile(contenders[result["rows"].index(best)])
+            result["step"] = _profile(contenders[result["rows"].index(best)], self.seconds)
         if self.out:
             write_text(self.out / "bench.json", json.dumps(result, indent=2) + "\n")
             write_text(self.out / "bench.md", page(result))
@@ -117,7 +117,7 @@ class Bench:
         return contenders
 
 
-def _profile(contender: "Contender") -> dict[str, Any] | None:
+def _profile(contender: "Contender", seconds: float) -> dict[str, Any] | None:
     """Profiles one of jaxmia's methods, as plain JSON; None if that is not possible."""
     from jaxmia.machine.breakdown import profile
     from jaxmia.training.measure import StepTimer
@@ -126,7 +126,7 @@ def _profile(contender: "Contender") -> dict[str, Any] | None:
     timer = contender.make()
     assert isinstance(timer, StepTimer)
     try:
-        found = profile(timer, contender.name)
+        found = profile(timer, contender.name, seconds)
     except (MemoryError, RuntimeError) as error:
         logger.warning(f"profile: not available: {one_line(error)}")
         return None
