@@ -34,6 +34,9 @@ _CASES = (
     ("augmented", 6302, {"epochs": 40, "augment": Augment(crop=1, flip=True)}),
     ("smoothed", 6303, {"epochs": 15, "label_smoothing": 0.08, "augment": Augment(flip=True)}),
     ("overfitted", 6304, {"epochs": 30}),
+    ("64 units", 6305, {"epochs": 40, "width": 64}),
+    ("batch norm, dropout", 6306, {"epochs": 20, "norm": "batch", "dropout": 0.2}),
+    ("AdamW", 6307, {"epochs": 12, "optimizer": "adamw", "learning_rate": 0.001}),
 )
 
 
@@ -69,8 +72,8 @@ def page(out: Path) -> str:
     lines = [
         "# MLPs in bfloat16 on a CPU: is the attack weaker?",
         "",
-        f"MLPs of 256 units on photographs of {SIDE} x {SIDE} pixels, {HALF:,} public and {HALF:,} private. In each of",
-        f"four regimes {OWN} targets, trained in float32, are attacked by `auto` with {SHADOWS} shadows of their",
+        f"MLPs of 256 units (or 64) on photographs of {SIDE} x {SIDE} pixels, {HALF:,} public and {HALF:,} private. In",
+        f"each regime {OWN} targets, trained in float32, are attacked by `auto` with {SHADOWS} shadows of their",
         "recipe, trained in float32 or in bfloat16 with the same masks and initial weights. Figures of the private",
         "samples in percent, and the difference in points, paired by target, with 95 % intervals (Student's, over",
         "targets).",
