@@ -240,7 +240,7 @@ def _step_lines(step: dict[str, Any] | None) -> list[str]:
     return [
         "## Where a step's time goes",
         "",
-        f"{step['name']}, {step['width']} models: {1000 * step['step_seconds']:.3g} ms a step, profiled in steady state;",
+        f"{step['name']}, {step['width']} models: {1000 * step['step_seconds']:.3g} ms a step in steady state;",
         "shares of the time of all devices together.",
         "",
         "| work | share |",
