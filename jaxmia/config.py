@@ -199,7 +199,7 @@ class Recipe(_Section):
     augment: Augment = Augment()
     """Random augmentation of each training image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations; auto selects bfloat16 where the device is faster with it."""
+    """Type of activations; auto selects bfloat16 where the device is faster with it, and float32 for tables."""
 
     @model_validator(mode="after")
     def _layers_of_mlp(self) -> "Recipe":
@@ -233,7 +233,7 @@ class EnsembleConfig(_Section):
     conv: Lowering | Literal["sequential", "auto"] = "auto"
     """How the convolutions of models trained at once are computed; auto measures which is fastest."""
     devices: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
-    """Number of local devices over which the models are sharded."""
+    """Number of local devices over which the models are sharded; on a CPU, one device can use several cores."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 600.0
     """Seconds between checkpoints during training; 0 saves a checkpoint only when the run is stopped."""
     keep_weights: bool = False

@@ -51,9 +51,9 @@ def scale_of(phi: Real[np.ndarray, "*model view sample"]) -> Scale:
 
 def scale_of_shadows(evidence: Evidence) -> Scale:
     """Scales of at most `MAX_SHADOWS` shadows."""
-    rows = np.reshape(evidence.of_each_shadow("scale", _median_and_width), (-1, 2, len(evidence.target)))
-    some = rows[:: -(-len(rows) // MAX_SHADOWS)]
-    return Scale(some[:, 0], some[:, 1])
+    every = max(1, -(-len(evidence.shadows) // MAX_SHADOWS))
+    rows = np.reshape(evidence.of_each_shadow("scale", _median_and_width, every=every), (-1, 2, len(evidence.target)))
+    return Scale(rows[:, 0], rows[:, 1])
 
 
 def _median_and_width(phi: Float[np.ndarray, "view sample"]) -> Float64[np.ndarray, "2 view"]:

@@ -86,20 +86,21 @@ class Evidence:
         return self._computed[key]
 
     def of_each_shadow(
-        self, key: Hashable, compute: Callable[[Float[np.ndarray, "view sample"]], np.ndarray]
+        self, key: Hashable, compute: Callable[[Float[np.ndarray, "view sample"]], np.ndarray], *, every: int = 1
     ) -> np.ndarray:
         """Computes an array from the margins of each shadow, `[model, ...]`, and keeps it as `of_shadows` does.
 
         A pseudo-target's evidence takes it from the whole, unless samples are left out.
-        """
-        whole, left_out = self._whole
-        rows = whole.of_shadows(key, lambda: np.array([compute(phi) for phi in whole.shadows]))
-        return np.delete(rows, left_out, axis=0)
 
-    @cached_property
-    def _whole(self) -> tuple["Evidence", Sequence[int]]:
-        """The evidence from which a pseudo-target was taken, and the models that this one lacks."""
-        return self, ()
+        Args:
+            key: What is computed, with all parameters.
+            compute: Computes it from the margins of one shadow.
+            every: Step from one shadow to the next.
+        """
+        # A pseudo-target's evidence has the evidence from which it was taken, and the models that it lacks of it.
+        whole, left_out = self.__dict__.get("_whole", (self, ()))
+        models = np.delete(np.arange(len(whole.shadows)), left_out)[::every]
+        return np.array([whole.of_shadows((key, model), lambda m=model: compute(whole.shadows[m])) for model in models])
 
     @cached_property
     def _computed(self) -> dict[Hashable, Any]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.config import EnsembleConfig, Recipe
+from jaxmia.data.kinds import FEATURES, Kind
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
 from jaxmia.models import NETWORKS
@@ -77,11 +78,15 @@ def device_memory(device: Device) -> int | None:
     return available_memory() if limit is None and device.platform == "cpu" else limit
 
 
-def compute_dtype(shadow: Recipe, device: Device) -> jnp.dtype:
-    """The configured dtype, float32 or bfloat16; `auto` selects bfloat16 where the device is faster with it."""
+def compute_dtype(shadow: Recipe, device: Device, kind: Kind) -> jnp.dtype:
+    """The configured dtype, float32 or bfloat16; `auto` selects bfloat16 where the device is faster with it.
+
+    It leaves features in float32, since bfloat16 would make nearby values of a column equal.
+    """
     if shadow.precision != "auto":
         return jnp.dtype(shadow.precision)
-    return jnp.dtype(jnp.bfloat16 if _prefers_bfloat16(shadow, device) else jnp.float32)
+    narrow = kind is not FEATURES and _prefers_bfloat16(shadow, device)
+    return jnp.dtype(jnp.bfloat16 if narrow else jnp.float32)
 
 
 def _prefers_bfloat16(shadow: Recipe, device: Device) -> bool:
@@ -98,7 +103,7 @@ def _prefers_bfloat16(shadow: Recipe, device: Device) -> bool:
 
 
 def _in_kernels(shadow: Recipe) -> bool:
-    """Whether the CPU kernels compute all hidden layers of a network, with normalisation and activation."""
+    """Whether the CPU kernels compute all hidden layers of a network, but for what XLA is fast in with bfloat16."""
     network = NETWORKS.get(shadow.architecture)
     if network is None:
         return False

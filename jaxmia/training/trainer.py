@@ -180,7 +180,7 @@ def make_trainer(
         network or fitting_network(recipe, shape, classes, kind),
         recipe,
         preprocessing,
-        Compute(compute_dtype(recipe, device)),
+        Compute(compute_dtype(recipe, device, kind)),
         np.dtype(dtype),
     )
     if network is None and (recipe.width or recipe.hidden):

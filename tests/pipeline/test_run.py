@@ -12,6 +12,7 @@ from bridge.target import save_target
 from jaxmia.api import attack, train_shadows
 from jaxmia.attacks import Evidence
 from jaxmia.config import Config, EnsembleConfig, load_config
+from jaxmia.data.kinds import IMAGES
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
@@ -77,7 +78,7 @@ def test_the_library_and_the_command_line_get_the_same_shadows_scores_and_figure
 def test_precision_is_part_of_what_tells_models_apart_as_it_was_resolved(tmp_path: Path):
     config, out = challenge(tmp_path), tmp_path / "run"
     run(config, out)
-    resolved = str(compute_dtype(config.shadow, jax.devices()[0]))
+    resolved = str(compute_dtype(config.shadow, jax.devices()[0], IMAGES))
     (other,) = {"float32", "bfloat16"} - {resolved}
     assert ScoreStore(out / "shadows").read().metadata["cache_key"]["shadow"]["precision"] == resolved
     run(config.model_copy(update={"shadow": config.shadow.model_copy(update={"precision": resolved})}), out)

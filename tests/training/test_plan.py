@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from jaxmia.config import EnsembleConfig, Recipe
+from jaxmia.data.kinds import FEATURES, IMAGES
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import training_flops_per_image
@@ -178,15 +179,18 @@ def test_auto_precision_is_float32_where_bfloat16_is_slow(monkeypatch, multiplie
 
     cpu = jax.devices("cpu")[0]
     in_kernels = "bfloat16" if multiplies else "float32"
-    assert compute_dtype(Recipe(architecture="resnet18"), cpu) == in_kernels
-    assert compute_dtype(Recipe(architecture="mlp"), cpu) == in_kernels
-    assert compute_dtype(Recipe(architecture="mlp", norm="batch"), cpu) == in_kernels
-    assert compute_dtype(Recipe(architecture="mlp", norm="layer"), cpu) == "float32"
-    assert compute_dtype(Recipe(architecture="mlp", activation="tanh"), cpu) == "float32"
-    assert compute_dtype(Recipe(architecture="package.module:network"), cpu) == "float32"
-    assert compute_dtype(Recipe(), Old()) == "float32"
-    assert compute_dtype(Recipe(), New()) == "bfloat16"
-    assert compute_dtype(Recipe(precision="bfloat16"), Old()) == "bfloat16"
+    assert compute_dtype(Recipe(architecture="resnet18"), cpu, IMAGES) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp"), cpu, IMAGES) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp", norm="batch"), cpu, IMAGES) == in_kernels
+    assert compute_dtype(Recipe(architecture="mlp", norm="layer"), cpu, IMAGES) == "float32"
+    assert compute_dtype(Recipe(architecture="mlp", activation="tanh"), cpu, IMAGES) == "float32"
+    assert compute_dtype(Recipe(architecture="package.module:network"), cpu, IMAGES) == "float32"
+    assert compute_dtype(Recipe(), Old(), IMAGES) == "float32"
+    assert compute_dtype(Recipe(), New(), IMAGES) == "bfloat16"
+    assert compute_dtype(Recipe(precision="bfloat16"), Old(), IMAGES) == "bfloat16"
+    assert compute_dtype(Recipe(architecture="mlp"), cpu, FEATURES) == "float32"
+    assert compute_dtype(Recipe(architecture="mlp"), New(), FEATURES) == "float32"
+    assert compute_dtype(Recipe(architecture="mlp", precision="bfloat16"), cpu, FEATURES) == "bfloat16"
 
 
 def test_only_a_lack_of_memory_is_forgiven():

@@ -31,6 +31,7 @@ template <class Arithmetic, int kRows, int kVectors>
 [[gnu::noinline]] void SumTile(const float* left, int64_t row_step, int64_t depth_step, const float* panel,
                                int64_t depth, Vector* sums) {
   constexpr int kRun = std::min(kRows, 4), kGroup = kRows / kRun;
+  static_assert(kRows % kRun == 0);
   const float* from[kGroup];
 #pragma GCC unroll 24
   for (int g = 0; g < kGroup; ++g) from[g] = left + g * kRun * row_step;
@@ -86,7 +87,7 @@ void Panels(const float* left, int64_t row_step, int64_t depth_step, int64_t row
     const auto put = [&](int64_t row, int v, Vector sum) { finish(row, first + v * kLanes, sum); };
     if (columns - first > kLanes) {
       pack(first, 2, panel.data());
-      SumTiles<Arithmetic, kSums / 2, 2>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
+      SumTiles<Arithmetic, kSums / 8 * 4, 2>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
     } else {
       pack(first, 1, panel.data());
       SumTiles<Arithmetic, kSums, 1>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);

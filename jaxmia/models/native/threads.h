@@ -45,7 +45,11 @@ class Threads {
       }
       --shared->working;
     };
-    for (int64_t thread = 1; thread < shared->threads(); ++thread) pool_.Schedule([join, thread] { join(thread); });
+    try {
+      for (int64_t thread = 1; thread < shared->threads(); ++thread) pool_.Schedule([join, thread] { join(thread); });
+    } catch (...) {
+      shared->Fail(std::current_exception());
+    }
     join(0);
     while (shared->working > 0) std::this_thread::yield();
     if (shared->error) std::rethrow_exception(shared->error);

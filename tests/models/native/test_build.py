@@ -1,11 +1,13 @@
 import functools
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxmia.files import cache_folder
@@ -41,6 +43,16 @@ def quick_compiler(tmp_path, monkeypatch):
     calls = tmp_path / "calls"
     use_compiler(f'echo "$output" >> {calls}; cp {COMPILED[0]} "$output"', tmp_path, monkeypatch)
     return calls
+
+
+@needs_kernels
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="processors of another kind")
+@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_the_kernels_are_valid_for_processors_with_fewer_instructions(machine: str):
+    compiler = os.environ.get("CXX", "c++")
+    command = [compiler, "-std=c++17", f"-march={machine}", "-fsyntax-only", f"-I{jax.ffi.include_dir()}"]
+    result = subprocess.run([*command, str(build._SOURCE)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_without_a_compiler(fresh, monkeypatch):
