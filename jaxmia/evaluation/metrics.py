@@ -141,6 +141,15 @@ def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def student_quantile(count: int) -> float:
+    """Half the width of the interval for the mean of `count` values, in standard errors, by Student's distribution.
+
+    >>> round(student_quantile(16), 2)
+    2.13
+    """
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2))
+
+
 def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
     """Student's 95 % prediction interval for the figure of one more target of the same kind.
 
@@ -152,7 +161,7 @@ def next_target(mean: float, spread: float, targets: int, share: float = 1.0) ->
             the whole standard deviation came from sampling. Part of it comes from the targets themselves and does not
             grow, so the interval is conservative.
     """
-    reach = stdtrit(targets - 1, (1 + LEVEL) / 2) * spread * np.sqrt(1 / share + 1 / targets)
+    reach = student_quantile(targets) * spread * np.sqrt(1 / share + 1 / targets)
     return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 

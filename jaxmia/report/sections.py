@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
+from jaxmia.evaluation.metrics import Estimate, false_alarms, student_quantile
 from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_likeness, paint_rocs
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
@@ -115,7 +114,7 @@ def show_attacks(results: Results) -> Section:
     title = "Comparison of attacks"
     fpr, chosen = results.metrics.fpr, results.metrics.attack
     selection = results.metrics.selection
-    reach = float(stdtrit(selection.targets - 1, (1 + LEVEL) / 2)) if selection else 0.0
+    reach = student_quantile(selection.targets) if selection else 0.0
     shadows = {
         row.name: Estimate(row.tpr, row.tpr - reach * row.std_error, row.tpr + reach * row.std_error)
         for row in (selection.results if selection else ())

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.special import stdtrit
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms
+from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms, student_quantile
 
 REPLICATES = 4000
 
@@ -52,7 +51,7 @@ def tpr_curve(scores: np.ndarray, members: np.ndarray, fprs: Iterable[float]) ->
 
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of two or more values with its Student interval, clipped to [0, 1]."""
-    reach = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    reach = student_quantile(len(values)) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(
         float(values.mean()), max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))
     )
