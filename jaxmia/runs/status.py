@@ -41,6 +41,8 @@ class Status:
         images_per_second: Speed of all running jobs, or of the stored chunks if there are none; None if unknown.
         seconds_left: Time until all models are trained at that speed; None if unknown.
         fused: Directories of the runs that were fused into this one; empty for other runs.
+        rounds: Progress of each round that has begun of a run in two rounds whose models are not joined yet; all else
+            is then empty.
     """
 
     count: int | None
@@ -57,6 +59,7 @@ class Status:
     images_per_second: float | None
     seconds_left: float | None
     fused: list[str]
+    rounds: list["Status"]
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain JSON."""
@@ -71,8 +74,13 @@ def read_status(out: Path) -> Status:
     """
     if not out.is_dir():
         raise InputError(f"{out}: no such folder")
+    return _read(out, 0)
+
+
+def _read(out: Path, first: int) -> Status:
+    """Progress of the models of a run directory, which are numbered from `first` on."""
     config = RunDir(out).config
-    count = load_config(config).shadow.count if config.exists() else None
+    end = load_config(config).shadow.count if config.exists() else None
     store = ScoreStore(RunDir(out).shadows)
     entries = store.index()
     done = {model for entry in entries for model in entry.models}
@@ -80,14 +88,14 @@ def read_status(out: Path) -> Status:
     others = claims.others()
     running = {model for claim in others for model in claim.models} - done
     diverged = {model for entry in entries for model in entry.diverged} - done
-    missing = set(range(count or 0)) - done - running - diverged
+    missing = set(range(first, end or 0)) - done - running - diverged
     training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
     speed = sum(training) or _past_speed(entries)
     left = _images_left(entries, others, len(missing))
     inside, outside = _of_scored(out, entries, *store.counts())
     readable = {entry.path for entry in entries}
     return Status(
-        count=count,
+        count=None if end is None else end - first,
         done=sorted(done),
         running=sorted(running),
         missing=sorted(missing),
@@ -101,7 +109,15 @@ def read_status(out: Path) -> Status:
         images_per_second=speed,
         seconds_left=left / speed if speed and left is not None else None,
         fused=[] if config.exists() or entries else _fused(out),
+        rounds=[] if entries else _rounds(out),
     )
+
+
+def _rounds(out: Path) -> list[Status]:
+    found: list[Status] = []
+    for folder in sorted(RunDir(out).rounds.glob("[12]")):
+        found.append(_read(folder, sum(before.count or 0 for before in found)))
+    return found
 
 
 def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmia.attacks import Evidence
+from jaxmia.cli.commands.status import describe
 from jaxmia.config import AttackConfig, Config, load_config, parse_config
 from jaxmia.data.masks import membership_masks
 from jaxmia.data.pool import UNKNOWN, Pool
@@ -17,6 +18,7 @@ from jaxmia.pipeline.shard import Shard
 from jaxmia.report import write_report
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.status import read_status
 from jaxmia.runs.store import Chunk, ScoreStore
 from tests.challenge import make_challenge, make_pool
 from tests.conftest import Records, make_chunk, telling
@@ -110,11 +112,18 @@ def test_shards_train_the_first_round_and_then_the_second(done: Path, config: Co
     train(config, out, shard=Shard(0, 2))
     assert telling(records, "round 1 of 2", "1, 3, 5, 7", "are missing")
     assert not (RunDir(out).rounds / "2").exists()
+    lines = describe(read_status(out))
+    assert lines[:2] == ["round 1 of 2: done:    5 of 9 models", "round 1 of 2: missing: 1, 3, 5, 7"]
     train(config, out, shard=Shard(1, 2))
+    first, second = read_status(out).rounds
+    assert (first.done, first.missing) == (list(range(9)), [])
+    assert (second.count, second.done, second.missing) == (8, [10, 12, 14, 16], [9, 11, 13, 15])
     assert len(ScoreStore(RunDir(out).rounds / "2" / "shadows").models()) == 4
     with pytest.raises(InputError, match="no such file"):
         score(out, config.attack)
     run(config, out)
+    status = read_status(out)
+    assert (status.count, status.done, status.rounds) == (17, list(range(17)), [])
     found, expected = (ScoreStore(RunDir(path).shadows).read() for path in (out, done))
     np.testing.assert_array_equal(found.model, expected.model)
     np.testing.assert_array_equal(found.mask, expected.mask)

@@ -46,6 +46,8 @@ def describe(status: "Status") -> list[str]:
 
     if status.fused:
         return [f"fused:   scores of {', '.join(status.fused)}; this run trains no models"]
+    if status.rounds:
+        return [f"round {number} of 2: {line}" for number, one in enumerate(status.rounds, 1) for line in describe(one)]
     of = f" of {status.count}" if status.count is not None else ""
     lines = [f"done:    {len(status.done)}{of} models"]
     for job in status.jobs:
