@@ -28,7 +28,7 @@ from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
 from jaxmia.evaluation.selection import Selection, select_attack
-from jaxmia.evaluation.unlike import evidence_on_fixed
+from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
 from jaxmia.training.logits import check_target
@@ -236,8 +236,10 @@ def attack(
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     free = np.ones(len(pool), bool) if shadows.free is None else shadows.free
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(np.flatnonzero(free))
-    fixed = evidence_on_fixed(phi, shadows.phi, shadows.mask, pool.labels, free)
-    selection = None if named else select_attack(evidence, section, own, fixed)
+    selection = None
+    if named is None:
+        fixed = evidence_on_fixed(phi, shadows.phi, shadows.mask, pool.labels, free)
+        selection = select_attack(evidence, section, own, likeness_to_shadows(evidence, fixed))
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = np.full(len(pool), np.nan)

@@ -15,7 +15,7 @@ from jaxmia.attacks.ranks import ranks
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
-from jaxmia.evaluation.unlike import likeness_to_shadows
+from jaxmia.evaluation.unlike import Likeness, likeness_to_shadows
 
 TARGETS = 32
 LARGEST_FUSION = 4
@@ -99,7 +99,7 @@ def select(
     *,
     targets: int = TARGETS,
     seed: int = 0,
-    fixed: Evidence | None = None,
+    likeness: Likeness | None = None,
 ) -> Selection:
     """Selects the attack with the largest mean TPR at `fpr` on pseudo-targets.
 
@@ -107,7 +107,7 @@ def select(
     paired over pseudo-targets. Equal-weight fusions of the candidates by rank come last and must win by more. The
     pseudo-targets share shadows and samples, whose random choice the standard error does not include.
 
-    If the target is unlike its shadows (`likeness_to_shadows`), the selected attack is wrapped in `Aligned`.
+    If the target is unlike its shadows, the selected attack is wrapped in `Aligned`.
     Pseudo-targets cannot show that this is needed, since they resemble each other.
 
     Args:
@@ -116,7 +116,7 @@ def select(
         fpr: False positive rate.
         targets: Largest number of pseudo-targets (at least 4), which are drawn at random.
         seed: Seed for drawing the pseudo-targets.
-        fixed: Margins in view 0 on samples of fixed membership, on which the target is compared with its shadows.
+        likeness: Comparison of the target with its shadows; by default `likeness_to_shadows` on the evidence alone.
 
     Raises:
         InputError: There are fewer than four shadows, their masks depend on each other (so that one reveals the members
@@ -136,7 +136,7 @@ def select(
     attacks = [_attack(usable, fusion) for fusion in everything]
     chosen = attacks[choose(tprs)]
     expected = _expected(trials, tprs[: len(usable)], fpr)
-    likeness = likeness_to_shadows(evidence, fixed)
+    likeness = likeness or likeness_to_shadows(evidence, None)
     aligned = likeness.unlike and not isinstance(chosen, Aligned)
     aucs = [float(np.mean([auc(trial.fused(fusion), trial.members) for trial in trials])) for fusion in everything]
     return Selection(
@@ -349,15 +349,15 @@ def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attac
 
 
 def select_attack(
-    evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = (), fixed: Evidence | None = None
+    evidence: Evidence, section: AttackConfig, own: Sequence[Attack] = (), likeness: Likeness | None = None
 ) -> Selection:
-    """Selects among the standard attacks and the user's own on pseudo-targets; `fixed` as in `select`.
+    """Selects among the standard attacks and the user's own on pseudo-targets; `likeness` as in `select`.
 
     Raises:
         InputError: `select` raises it; the message then also lists the attacks that can be named instead.
     """
     try:
         candidates = [*distinct_attacks(evidence), *own]
-        return select(evidence, candidates, section.fpr, targets=section.targets, fixed=fixed)
+        return select(evidence, candidates, section.fpr, targets=section.targets, likeness=likeness)
     except InputError as error:
         raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error

@@ -12,7 +12,7 @@ from jaxmia.config import AttackConfig, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError, MissingModels
 from jaxmia.evaluation.selection import Selection, configured_attacks, select, select_attack
-from jaxmia.evaluation.unlike import likeness_to_shadows
+from jaxmia.evaluation.unlike import Likeness, likeness_to_shadows
 from jaxmia.files import save_npz
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
@@ -50,7 +50,9 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     named, candidates = configured_attacks(section)
     matrices = read_matrices(out)
     missing = _log_missing(out, matrices.shadows)
-    selection = None if named else select_attack(matrices.pseudo_target_evidence, section, candidates, matrices.fixed)
+    comparable = matrices.pseudo_target_evidence
+    likeness = likeness_to_shadows(comparable, matrices.fixed)
+    selection = None if named else select_attack(comparable, section, candidates, likeness)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}
@@ -71,10 +73,9 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     for_all, all_fits = ({name: matrices.for_everyone(found[name]) for name in found} for found in (scores, fits))
     save_npz(RunDir(out).scores, for_all)
     write_samples(RunDir(out).samples, matrices.everyone, for_all[chosen.name], all_fits, for_all)
-    evaluated = selection or _evaluate_named(chosen, matrices.pseudo_target_evidence, section)
+    evaluated = selection or _evaluate_named(chosen, comparable, section, likeness)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
-    likeness = likeness_to_shadows(matrices.pseudo_target_evidence, matrices.fixed)
     metrics = RunMetrics(
         attack=chosen.name,
         attack_record=record_attack(chosen),
@@ -137,10 +138,10 @@ def is_matched(out: Path) -> bool:
     return config.exists() and load_config(config).matched
 
 
-def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig) -> Selection | None:
+def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig, likeness: Likeness) -> Selection | None:
     """Evaluates a named attack on shadow models as pseudo-targets; None if there are too few."""
     try:
-        return select(evidence, [attack], section.fpr, targets=section.targets)
+        return select(evidence, [attack], section.fpr, targets=section.targets, likeness=likeness)
     except InputError:
         return None
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -83,7 +84,10 @@ def test_with_few_fixed_samples_level_and_width_are_compared():
     assert likeness_to_shadows(far, two).distance == 0
 
 
-def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path):
+def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compare = Mock(wraps=fixed_distance)
+    monkeypatch.setattr("jaxmia.evaluation.unlike.fixed_distance", compare)
+    monkeypatch.setattr("jaxmia.evaluation.unlike.misalignment", Mock(side_effect=AssertionError))
     rng = np.random.default_rng(0)
     samples, models = 600, 12
     members = rng.random(samples) < 0.5
@@ -109,6 +113,9 @@ def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path):
     like = score(tmp_path, AttackConfig(targets=4))
     assert not like.unlike_shadows and like.selection and not like.selection.aligned
     assert like.misalignment == fixed_distance(fixed)
+    assert compare.call_count == 1
+    score(tmp_path, AttackConfig(name="margin", targets=4))
+    assert compare.call_count == 2
 
     order = np.arange(samples)
     for side in (members, ~members):
