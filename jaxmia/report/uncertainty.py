@@ -1,6 +1,6 @@
 """Bootstrap and Student intervals for the report."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,12 @@ REPLICATES = 4000
 
 
 def tpr_band(
-    scores: np.ndarray, members: np.ndarray, fprs: Iterable[float], *, replicates: int = REPLICATES, seed: int = 0
+    scores: np.ndarray,
+    members: np.ndarray,
+    fprs: Sequence[float] | np.ndarray,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
 ) -> list[Estimate]:
     """TPR at each FPR with the interval of the stratified bootstrap, which also moves the threshold.
 
@@ -26,9 +31,9 @@ def tpr_band(
         seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
-    alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
+    alarms, hits = _sorted_by_kind(scores, members)
     found = []
-    for fpr in fprs:
+    for fpr, value in zip(fprs, _tprs(alarms, hits, fprs), strict=True):
         allowed = false_alarms(fpr, len(alarms))
         if allowed >= len(alarms):
             found.append(Estimate(1.0, 1.0, 1.0))
@@ -37,16 +42,13 @@ def tpr_band(
         thresholds = alarms[np.minimum((place * len(alarms)).astype(int), len(alarms) - 1)]
         drawn = rng.binomial(len(hits), _share_above(hits, thresholds)) / len(hits)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found.append(Estimate(float(_share_above(hits, alarms[allowed])), float(low), float(high)))
+        found.append(Estimate(float(value), float(low), float(high)))
     return found
 
 
-def tpr_curve(scores: np.ndarray, members: np.ndarray, fprs: Iterable[float]) -> np.ndarray:
+def tpr_curve(scores: np.ndarray, members: np.ndarray, fprs: Sequence[float] | np.ndarray) -> np.ndarray:
     """TPR at each FPR, `[fpr]`, without the intervals of `tpr_band`; its arguments are the same."""
-    alarms, hits = np.sort(scores[~members])[::-1], np.sort(scores[members])
-    allowed = np.array([false_alarms(fpr, len(alarms)) for fpr in fprs])
-    within = _share_above(hits, alarms[np.minimum(allowed, len(alarms) - 1)])
-    return np.where(allowed < len(alarms), within, 1.0)
+    return _tprs(*_sorted_by_kind(scores, members), fprs)
 
 
 def mean_of(values: np.ndarray) -> Estimate:
@@ -55,6 +57,18 @@ def mean_of(values: np.ndarray) -> Estimate:
     return Estimate(
         float(values.mean()), max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))
     )
+
+
+def _sorted_by_kind(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of non-members, highest first, and of members, lowest first."""
+    return np.sort(scores[~members])[::-1], np.sort(scores[members])
+
+
+def _tprs(alarms: np.ndarray, hits: np.ndarray, fprs: Sequence[float] | np.ndarray) -> np.ndarray:
+    """TPR at each FPR, `[fpr]`, of scores sorted by kind."""
+    allowed = np.array([false_alarms(fpr, len(alarms)) for fpr in fprs])
+    within = _share_above(hits, alarms[np.minimum(allowed, len(alarms) - 1)])
+    return np.where(allowed < len(alarms), within, 1.0)
 
 
 def _share_above(ordered: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
