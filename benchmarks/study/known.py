@@ -1,10 +1,10 @@
-"""What attacks gain from the memberships that are told, and from views, on real images; held against published ones.
+"""What attacks gain from fixed memberships and from views on real images, compared with published attacks.
 
     python -m benchmarks.study.known train --out runs/known --images images.npz
     python -m benchmarks.study.known report --out runs/known
 
-`train` makes the margins that are missing, those that are needed most first; stop it at any time, the same command
-again goes on. `report` attacks with what is there and writes `study_known_cpu.json`, `.md` and `.png` in
+`train` makes the margins that are missing, the most needed first; it can be stopped at any time, and the same command
+resumes. `report` attacks with what is there and writes `study_known_cpu.json`, `.md` and `.png` in
 `benchmarks/results`.
 """
 
@@ -82,7 +82,7 @@ def measured(out: Path, regime: Regime, variant: Variant, count: int) -> Cell | 
     columns = variant.columns(regime)
     kept = out / "measured" / f"{_stamp(out, [*used, against], columns, count)}.json"
     if not kept.exists():
-        logger.info(f"{regime.name}: {variant.known:g} told, {len(columns)} views, {count} shadows")
+        logger.info(f"{regime.name}: {variant.known:g} fixed, {len(columns)} views, {count} shadows")
         one = situation(read(out, used), read(out, [against]), regime.seed, variant.known, count, columns)
         only_published = count > SHADOWS or (variant == ONE and len(columns) > 1)
         found = {} if only_published else measure(one)
@@ -98,18 +98,18 @@ def _stamp(out: Path, used: list[Part], columns: list[int], count: int) -> str:
 
 
 def report(out: Path, path: Path) -> None:
-    """Measures what can be measured, and writes the page, its figures and its pictures."""
+    """Measures what can be measured, and writes the page, its figures and its plots."""
     found = [cell for regime in REGIMES for wanted in cells(regime) if (cell := measured(out, regime, *wanted))]
     accuracy = {regime.name: read(out, [targets(regime)])["accuracy"].tolist() for regime in REGIMES}
-    seconds = {regime.name: _quickest(out, regime) for regime in REGIMES}
+    seconds = {regime.name: _fastest(out, regime) for regime in REGIMES}
     result = {"origin": origin(), "accuracy": accuracy, "seconds": seconds, "cells": found}
     write_text(path.with_suffix(".json"), json.dumps(result) + "\n")
     write_text(path.with_suffix(".md"), page(result))
     draw(result, path.with_suffix(".png"))
 
 
-def _quickest(out: Path, regime: Regime) -> list[float]:
-    """Seconds of training and of queries of the parts that took least."""
+def _fastest(out: Path, regime: Regime) -> list[float]:
+    """Seconds of training and of queries of the fastest parts."""
     made = [path for share in (0.0, KNOWN) for part in shadows(regime, share) if (path := part.path(out)).exists()]
     return np.min([load_npz(path)["seconds"] for path in made], axis=0).tolist()
 

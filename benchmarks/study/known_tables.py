@@ -1,4 +1,4 @@
-"""The page and the picture of a study of what is known of a target."""
+"""The page and the plot of a study of what is known of a target."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.study.sets import CHUNK, CURVE, HALF, KNOWN, OWN, REGIMES, Regime
 from benchmarks.study.strength import mean_of
 from benchmarks.study.tables import TITLES, points, table
-from benchmarks.study.variants import BOTH, FIGURES, ONE, PUBLISHED_WITH, RANDOM, TOLD, VARIANTS, VIEWS, Variant
+from benchmarks.study.variants import BOTH, FIGURES, FIXED, ONE, PUBLISHED_WITH, RANDOM, VARIANTS, VIEWS, Variant
 from jaxmia.attacks.catalogue import AUTO
 from jaxmia.files import atomic_write
 
@@ -73,33 +73,33 @@ def page(result: dict[str, Any]) -> str:
     found, made = Found(result["cells"]), result["origin"]
     counts = found.complete((*VARIANTS, ONE))
     lines = [
-        "# What told memberships and views gain",
+        "# What fixed memberships and views gain",
         "",
         f"Photographs at 12x12, {HALF:,} public and {HALF:,} private in each of four regimes, each with a draw of its",
-        "own; `cnn` of width 16. Half of the public samples are members, and that is *told*. In every regime",
+        "own; `cnn` of width 16. Half of the public samples are members; which ones is known. In every regime",
         f"{OWN} targets are trained by the shadows' own recipe, on the public members and on a random half of the",
-        "private samples, another for each; as many more by recipes near it. All were trained by jaxmia, as the",
-        "shadows. They share shadows and photographs, so the intervals (Student's, 95 %, over targets) hold the chance",
-        "in targets, not in those. Every figure is of the private samples. No seed, recipe or draw of photographs was",
-        "used before this study.",
+        "private samples, another for each; as many more by recipes near it. All were trained by jaxmia, like the",
+        "shadows. They share shadows and photographs, so the intervals (Student's, 95 %, over targets) include the",
+        "variation between targets, but not that of shadows and photographs. All figures are on private samples. No",
+        "seed, recipe or draw of photographs was used before this study.",
         "",
-        f"*Told* shadows take {100 * KNOWN:.0f} % of the public half as told (`shadow.known`); otherwise all masks are",
-        "random. *Two views* are the image and its mirror image; `query.views: auto` takes 18 where training crops and",
-        "flips, two where it flips, one elsewhere. Fewer shadows are the first of the same set. Bars are standard",
-        "errors.",
+        f"With *fixed memberships* every shadow is trained on the members among {100 * KNOWN:.0f} % of the public",
+        "half, and on none of the non-members among them (`shadow.known`); otherwise all masks are random. *Two views*",
+        "are the image and its mirror image; `query.views: auto` takes 18 where training crops and flips, two where it",
+        "flips, one elsewhere. Fewer shadows are the first of the same set. Bars are standard errors.",
         "",
         f"Made by `python -m benchmarks.study.known` at commit {made['commit']} on {made['device']},",
         f"JAX {made['jax']}, NumPy {made['numpy']}. [Figures](study_known_cpu.json) of every target. Figures are in",
         "percent, differences in points.",
         "",
-        "![TPR by number of shadows in each regime; what was promised and what was reached](study_known_cpu.png)",
+        "![TPR by number of shadows in each regime; predicted and measured TPR](study_known_cpu.png)",
         "",
         *_regimes(result),
         *_main(found, counts[-1]),
         *_by_count(found, counts),
         *_curve(found),
         *_published(found, counts[-1]),
-        *_promises(found),
+        *_predictions(found),
         *_cost(result, found),
     ]
     return "\n".join(lines) + "\n"
@@ -129,17 +129,17 @@ def _main(found: Found, models: int) -> list[str]:
         "best published, random masks, any views": many,
     }
     gains = {
-        "told alone": (found.auto(TOLD), found.auto(RANDOM)),
+        "fixed memberships alone": (found.auto(FIXED), found.auto(RANDOM)),
         "views by auto alone": (found.auto(VIEWS), found.auto(RANDOM)),
         "both": (found.auto(BOTH), found.auto(RANDOM)),
-        "told, given the views": (found.auto(BOTH), found.auto(VIEWS)),
+        "fixed memberships, given the views": (found.auto(BOTH), found.auto(VIEWS)),
         "both, against the best published, one or two views": (found.auto(BOTH), few),
         "both, against the best published, any views": (found.auto(BOTH), many),
     }
     lines = [
         f"## With {models} shadows",
         "",
-        "The best published attack is the one with the largest mean on these very targets, which flatters it.",
+        "The best published attack is the one with the largest mean on these very targets, which favours it.",
         "",
     ]
     header = [*(regime.name for regime in REGIMES), "mean"]
@@ -185,10 +185,10 @@ def _by_count(found: Found, counts: Sequence[int]) -> list[str]:
 def _curve(found: Found) -> list[str]:
     shares = sorted({0.0, KNOWN, *CURVE})
     lines = [
-        "## The share that is told",
+        "## The share that is fixed",
         "",
         f"`auto` with {CHUNK} shadows and views by `auto`. More is better on targets 1 to {TUNED.stop}, on which the",
-        f"share was chosen, and on targets {TUNED.stop + 1} to {OWN}, which had no part in that. Where all is told,",
+        f"share was chosen, and on targets {TUNED.stop + 1} to {OWN}, which had no part in that. Where all are fixed,",
         "no public sample is left to be measured on: the default is the largest share below.",
         "",
     ]
@@ -218,7 +218,7 @@ def _published(found: Found, models: int) -> list[str]:
         f"## Every published attack, random masks, {models} shadows",
         "",
         "TPR at 5 % FPR with one view or two. LiRA as published is the authors' program, with one variance for all or",
-        "each sample's; LeakPro's form stands apart. `base-online` is BASE, temperature 2 its form in LeakPro.",
+        "each sample's; LeakPro's form is listed separately. `base-online` is BASE, temperature 2 its form in LeakPro.",
         "",
         *table(["attack, views", *(regime.name for regime in REGIMES)], listed),
         "",
@@ -226,35 +226,35 @@ def _published(found: Found, models: int) -> list[str]:
 
 
 def outcomes(found: Found, variant: Variant, targets: slice) -> np.ndarray:
-    """Promised TPR, its interval and what was reached, `[4, case]`, over regimes, numbers of shadows and targets."""
+    """Predicted TPR, its interval and the measured TPR, `[4, case]`, over regimes, numbers of shadows and targets."""
     rows = [
-        (*cell["promised"], reached)
+        (*cell["promised"], measured)
         for regime in REGIMES
         for models in found.complete(VARIANTS)
         if models >= CHUNK and (cell := found.cell(regime, variant, models))
-        for reached in cell[AUTO][FIGURES[0]][targets]
+        for measured in cell[AUTO][FIGURES[0]][targets]
     ]
     return np.array(rows).T
 
 
-def _promises(found: Found) -> list[str]:
+def _predictions(found: Found) -> list[str]:
     rows = []
     for variant in VARIANTS:
         for name, targets in (("the shadows' own", slice(0, OWN)), ("near it", slice(OWN, None))):
-            promised, low, high, reached = outcomes(found, variant, targets)
-            inside = ((low <= reached) & (reached <= high)).mean()
-            below = (reached < low).mean()
+            predicted, low, high, measured = outcomes(found, variant, targets)
+            inside = ((low <= measured) & (measured <= high)).mean()
+            below = (measured < low).mean()
             rows.append(
-                [variant.name, name, len(reached), _pair(promised.mean(), reached.mean()), _pair(inside, below)]
+                [variant.name, name, len(measured), _pair(predicted.mean(), measured.mean()), _pair(inside, below)]
             )
     return [
-        "## Promised and reached",
+        "## Predicted and measured",
         "",
-        "TPR at 5 % FPR that a run promises for the private samples, with its 95 % interval for one target, and what",
-        "`auto` reached; 16 shadows and more. Cases of one regime share shadows and are no independent evidence.",
+        "TPR at 5 % FPR that a run predicts for the private samples, with its 95 % interval for one target, and that",
+        "of `auto`; 16 shadows and more. Cases of one regime share shadows, so they are not independent.",
         "",
         *table(
-            ["variant", "recipe of the targets", "cases", "promised, reached", "in the interval, below it"],
+            ["variant", "recipe of the targets", "cases", "predicted, measured", "in the interval, below it"],
             rows,
         ),
         "",
@@ -272,9 +272,9 @@ def _cost(result: dict[str, Any], found: Found) -> list[str]:
     return [
         "## Cost",
         "",
-        f"Seconds of {CHUNK} shadows: training and queries of the quickest {CHUNK} in the study, the choice of the",
-        "attack as it came; other work ran beside most of it. Fixing memberships costs nothing: as many samples, as",
-        "many steps.",
+        f"Seconds of {CHUNK} shadows: training and queries of the fastest {CHUNK} in the study, and the selection of",
+        "the attack as timed once; other work ran at the same time as most of it. Fixing memberships costs nothing:",
+        "the samples and steps are as many.",
         "",
         *table(
             ["regime", "training", "query, two views", "query, views by auto", "`auto`, two views", "`auto`, both"],
@@ -284,13 +284,13 @@ def _cost(result: dict[str, Any], found: Found) -> list[str]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """TPR by number of shadows in every regime, and what was promised against what was reached."""
+    """TPR by number of shadows in every regime, and predicted against measured TPR."""
     found = Found(result["cells"])
     counts = found.complete((*VARIANTS, ONE))
     published_counts = found.complete(PUBLISHED_WITH)
     rows = {
-        "auto, told, views by auto": (found.auto(BOTH), counts),
-        "auto, told, two views": (found.auto(TOLD), counts),
+        "auto, fixed memberships, views by auto": (found.auto(BOTH), counts),
+        "auto, fixed memberships, two views": (found.auto(FIXED), counts),
         "auto, random masks, two views": (found.auto(RANDOM), counts),
         "best published, any views": (found.published(*PUBLISHED_WITH), published_counts),
     }
@@ -305,12 +305,18 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.set(title=regime.name, xlabel="shadows", xticks=published_counts, xticklabels=published_counts)
     panels[0].set_ylabel("TPR at 5 % FPR (%)")
     for name, targets, marker in (("own recipe", slice(0, OWN), "o"), ("near it", slice(OWN, None), "x")):
-        promised, low, high, reached = 100 * outcomes(found, BOTH, targets)
+        predicted, low, high, reached = 100 * outcomes(found, BOTH, targets)
         calibration.errorbar(
-            reached, promised, [promised - low, high - promised], fmt=marker, markersize=3, elinewidth=0.3, label=name
+            reached,
+            predicted,
+            [predicted - low, high - predicted],
+            fmt=marker,
+            markersize=3,
+            elinewidth=0.3,
+            label=name,
         )
     calibration.plot([0, 100], [0, 100], color="black", linewidth=0.6)
-    calibration.set(title="promises", xlabel="reached (%)", ylabel="promised (%)", xscale="log", yscale="log")
+    calibration.set(title="predictions", xlabel="measured (%)", ylabel="predicted (%)", xscale="log", yscale="log")
     calibration.set(xlim=(5, 100), ylim=(3, 100))
     calibration.legend(frameon=False, fontsize=7)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)

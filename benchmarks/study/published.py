@@ -1,4 +1,4 @@
-"""The attacks to be stronger than, in the forms that their sources compute.
+"""The published attacks that this project is compared with, as their sources compute them.
 
 BASE at temperatures 1 and 2 (as published, and as LeakPro softens it) and both forms of BaVarIA are the catalogue's.
 """
@@ -12,7 +12,7 @@ from jaxmia.attacks.lira import log_normal
 from jaxmia.attacks.moments import log_probability
 
 TINY = 1e-30
-"""Added to spreads by the authors of LiRA, so that a single model on a side divides by no zero."""
+"""Added to spreads by the authors of LiRA, so that a single model on a side causes no division by zero."""
 
 LEAKPRO_OWN = 64
 """Shadows from which LeakPro takes each sample's own spread."""
@@ -56,7 +56,7 @@ class LiraPublished:
 class LiraLeakPro:
     """LiRA online as LeakPro computes it: means, and the spread of all raw margins of a side for that side.
 
-    From 64 shadows on each sample has its own spread a side. Log-ratios are averaged over the views.
+    From 64 shadows on each sample has its own spread on each side. Log-ratios are averaged over the views.
     """
 
     name: str = "LiRA of LeakPro"
@@ -116,7 +116,7 @@ PUBLISHED: tuple[Attack, ...] = (
     Bavaria("normal"),
     Bavaria("student"),
 )
-"""All that this project is held against."""
+"""Published attacks with which this project is compared."""
 
 
 def _sides(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +126,6 @@ def _sides(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _median(side: np.ndarray) -> np.ndarray:
-    """Median over the models that are no NaN, `[view, sample]`; much faster than `np.nanmedian` on few models."""
+    """Median over the models that are not NaN, `[view, sample]`; much faster than `np.nanmedian` on few models."""
     ordered, count = np.sort(side, axis=0), np.isfinite(side).sum(0, keepdims=True)
     return np.mean([np.take_along_axis(ordered, middle, 0)[0] for middle in ((count - 1) // 2, count // 2)], axis=0)

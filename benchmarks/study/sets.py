@@ -35,14 +35,14 @@ QUERY = 480
 """Images in a query step."""
 
 CHUNK = 16
-"""Shadows trained together; larger numbers of shadows are chunks more."""
+"""Shadows trained together; larger numbers of shadows take more chunks."""
 
 SHADOWS = 64
 RANDOM_SHADOWS = 128
 """Shadows with random masks; beyond `SHADOWS` only the published attacks use them."""
 
 KNOWN = 0.9
-"""Share that is told in the comparison with random masks."""
+"""Share of the known memberships that is fixed in the comparison with random masks."""
 
 CURVE = (0.25, 0.5, 0.75, 1.0)
 """Further shares."""
@@ -108,11 +108,11 @@ class Part:
     """Models that are trained together and kept in one file.
 
     Attributes:
-        regime: Of which.
-        name: Of the file.
-        known: Share of the public half that they take as told.
-        models: Their numbers.
-        recipes: How each is trained.
+        regime: Regime of the models.
+        name: Part of the file's name.
+        known: Share of the public half whose membership is fixed in their masks.
+        models: Numbers of the models.
+        recipes: Recipe of each model.
     """
 
     regime: Regime
@@ -127,7 +127,7 @@ class Part:
 
 
 def shadows(regime: Regime, known: float, models: int = SHADOWS) -> list[Part]:
-    """The first `models` shadows that take a share of the public half as told."""
+    """The first `models` shadows, with the memberships of a share of the public half fixed."""
     return [
         Part(regime, f"known-{known:g}", known, list(range(first, first + CHUNK)), [regime.recipe] * CHUNK)
         for first in range(0, models, CHUNK)

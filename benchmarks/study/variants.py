@@ -1,4 +1,4 @@
-"""How strong each way of attacking is, at equal numbers of models: what is told, the views, and what is published."""
+"""How strong each way of attacking is, at equal numbers of models: fixed memberships, views, and published attacks."""
 
 import functools
 import time
@@ -32,8 +32,8 @@ class Variant:
     """A way to attack.
 
     Attributes:
-        name: In the tables.
-        known: Share of the public half that every shadow takes as told.
+        name: Name in the tables.
+        known: Share of the public half whose membership is fixed in all shadows.
         views: `two` (the identity and its mirror image), those that `auto` takes from the recipe, or `one`.
     """
 
@@ -48,10 +48,12 @@ class Variant:
         return list(range(count))
 
 
-RANDOM, TOLD = Variant("random masks, two views", 0, "two"), Variant("told, two views", KNOWN, "two")
-VIEWS, BOTH = Variant("random masks, views by auto", 0, "auto"), Variant("told, views by auto", KNOWN, "auto")
+RANDOM = Variant("random masks, two views", 0, "two")
+FIXED = Variant("fixed memberships, two views", KNOWN, "two")
+VIEWS = Variant("random masks, views by auto", 0, "auto")
+BOTH = Variant("fixed memberships, views by auto", KNOWN, "auto")
 ONE = Variant("random masks, one view", 0, "one")
-VARIANTS = (RANDOM, TOLD, VIEWS, BOTH)
+VARIANTS = (RANDOM, FIXED, VIEWS, BOTH)
 PUBLISHED_WITH = (ONE, RANDOM, VIEWS)
 """Variants that published attacks are measured in: random masks, with any views."""
 
@@ -63,12 +65,12 @@ class Situation:
     Samples that chance left without an IN or without an OUT model are left out: with eight shadows one in 128.
 
     Attributes:
-        evidence: Of the first target.
+        evidence: Evidence of the first target.
         pool: Free samples, without images.
         targets: Margins of each target, `[target, view, sample]`.
-        members: bool `[target, sample]`.
-        fixed: Of the first target and the shadows in the first view, on the samples whose membership is fixed; None if
-            there is none.
+        members: Whether each sample is a member of each target, bool `[target, sample]`.
+        fixed: Margins of the first target and the shadows in the first view, on the samples whose membership is fixed;
+            None if there is none.
         fixed_targets: Margins of each target on these samples, `[target, view, sample]`.
     """
 
@@ -90,10 +92,10 @@ def situation(shadows: Arrays, targets: Arrays, seed: int, known: float, models:
 
     Args:
         shadows: Margins of the shadows.
-        targets: Of models that were trained on the public members and a random half of the rest.
-        seed: Of the shadows' masks.
-        known: Share of the public half that the shadows took as told.
-        models: How many shadows.
+        targets: Margins of models that were trained on the public members and a random half of the rest.
+        seed: Seed of the shadows' masks.
+        known: Share of the public half whose membership is fixed in the shadows.
+        models: Number of shadows.
         views: Columns of the views to use.
     """
     membership = shadows["membership"]
