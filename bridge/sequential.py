@@ -4,10 +4,7 @@ They use the same masks, batches, augmentation, initial weights and schedule as 
 as well, so that the code around the training is the same for both.
 """
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -18,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bridge.bound import Bound, as_array, copied, tensors_of, write_back
 from bridge.graph.convert import in_torch
 from bridge.graph.initial import Draw
 from bridge.graph.program import example_of
@@ -83,7 +81,7 @@ class SequentialNetwork:
         values = self.draw(int(jax.random.bits(key, (), jnp.uint32)))
         module = self.modes(True)
         trained = {name for name, value in module.named_parameters() if value.requires_grad}
-        arrays = {name: _as_array(values.get(name, value)) for name, value in _tensors(module).items()}
+        arrays = {name: as_array(values.get(name, value)) for name, value in tensors_of(module).items()}
         return (
             {name: array for name, array in arrays.items() if name in trained},
             {name: array for name, array in arrays.items() if name not in trained},
@@ -118,12 +116,12 @@ def sequential_network(
     """
     batch = example_of(in_torch(shape), torch.int64 if integers else torch.float32, _SAMPLES)
     try:
-        tried = _copied(modes(True))
+        tried = copied(modes(True))
         before = _shapes(tried)
         with torch.random.fork_rng(devices=[]):
             tried(batch).sum().backward()
         with torch.no_grad():
-            logits = _copied(modes(False))(batch)
+            logits = copied(modes(False))(batch)
     except Exception as error:  # the user's own code, which can raise anything
         raise InputError(f"{source}: cannot train on samples of {shape}: {one_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != _SAMPLES:
@@ -161,7 +159,7 @@ class SequentialEnsemble(Ensemble):
         self._network = network
         self._recipe = trainer.recipe.model_copy(update={"precision": str(trainer.compute.dtype)})
         self._targets = torch.tensor(labels, dtype=torch.long)
-        self._trained, self._queried = (_Bound(network.modes(mode), network.device) for mode in (True, False))
+        self._trained, self._queried = (Bound(network.modes(mode), network.device) for mode in (True, False))
         self._optimizers: dict[Recipe, torch.optim.Optimizer] = {}
 
     @property
@@ -253,7 +251,7 @@ class SequentialEnsemble(Ensemble):
                 losses.append(loss)
                 hits.append((logits.argmax(1) == labels).float().mean())
         for name, mean in average.items():
-            _write_back(state["average"][name], mean)
+            write_back(state["average"][name], mean)
         return _filled(losses, len(index)), _filled(hits, len(index))
 
     def _recipe_of(self, hyper: Hyper, place: int) -> Recipe:
@@ -291,89 +289,8 @@ class SequentialEnsemble(Ensemble):
         return batch if batch.is_floating_point() else batch.long()
 
 
-class _Bound:
-    """A module that takes the weights of one model after another, sharing memory with their arrays if possible.
-
-    Args:
-        module: Module, which is copied.
-        device: Device to compute on.
-    """
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.module = _copied(module).to(device)
-        self.parameters = dict(self.module.named_parameters())
-        self._device = device
-        self._dtypes = {name: value.dtype for name, value in _tensors(self.module).items()}
-        owners = {id(value): name for name, value in self.module.named_buffers()}
-        self._buffers = [
-            (owners[id(value)], self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-            for name, value in self.module.named_buffers(remove_duplicate=False)
-        ]
-        """Name of each buffer in the state, its module, and its name there; some buffers are shared."""
-
-    def use(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Uses these parameters and buffers."""
-        tensors = {name: self.tensor(array, self._dtypes[name]) for name, array in arrays.items()}
-        for name, parameter in self.parameters.items():
-            parameter.data = tensors[name]
-        for name, owner, key in self._buffers:
-            owner._buffers[key] = tensors[name]
-
-    @contextmanager
-    def to(self, arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Uses these parameters and buffers within the block; the arrays contain their new values afterwards."""
-        self.use(arrays)
-        yield
-        for name, parameter in self.parameters.items():
-            _write_back(arrays[name], parameter.detach())
-        for name, owner, key in self._buffers:
-            _write_back(arrays[name], owner._buffers[key])
-
-    @contextmanager
-    def with_state(self, optimizer: torch.optim.Optimizer, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-        """Uses this optimizer state, arrays by kind and parameter, within the block, and updates it."""
-        tensors = {
-            kind: {
-                name: self.tensor(array, None if kind == "step" else self._dtypes[name])
-                for name, array in arrays.items()
-            }
-            for kind, arrays in memory.items()
-        }
-        for name, parameter in self.parameters.items():
-            own = {kind: values[name] for kind, values in tensors.items() if name in values}
-            if own:
-                optimizer.state[parameter] = own
-        yield
-        for kind, arrays in memory.items():
-            for name, array in arrays.items():
-                _write_back(array, tensors[kind][name])
-        # Otherwise each recipe's optimizer would keep the memory of its last model.
-        optimizer.state.clear()
-
-    def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Converts an array to a tensor on the device, sharing memory if device and type allow."""
-        return torch.from_numpy(array).to(self._device, dtype)
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """Copies a module, without the warnings of PyTorch's own code for exported programs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return copy.deepcopy(module)
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
 def _shapes(module: nn.Module) -> set[tuple[str, torch.Size]]:
-    return {(name, value.shape) for name, value in _tensors(module).items()}
-
-
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    """A copy of a tensor's values in its own type, or in float32 for bfloat16, which NumPy does not have."""
-    value = tensor.detach().cpu()
-    return (value.float() if value.dtype is torch.bfloat16 else value).numpy().copy()
+    return {(name, value.shape) for name, value in tensors_of(module).items()}
 
 
 def _memory(recipe: Recipe, params: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -396,12 +313,6 @@ def _filled(values: list[torch.Tensor], steps: int) -> np.ndarray:
         filled[:] = made.mean().item()
         filled[: len(values)] = made.float().cpu().numpy()
     return filled
-
-
-def _write_back(array: np.ndarray, tensor: torch.Tensor | None) -> None:
-    """Copies a tensor to its array unless they share memory."""
-    if tensor is not None and tensor.data_ptr() != array.ctypes.data:
-        array[...] = _as_array(tensor)
 
 
 @jax.jit
