@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
-from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe, parse_as
+from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool, check_arrays
@@ -32,6 +32,7 @@ from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
 from jaxmia.training.logits import check_target
+from jaxmia.validation import parse_as
 
 if TYPE_CHECKING:
     from jaxmia.models import TrainableNetwork

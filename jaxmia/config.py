@@ -1,11 +1,9 @@
 """Typed configuration: sections, fields, defaults and bounds."""
 
-import difflib
 import re
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, LiteralString, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, LiteralString, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -13,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -23,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from jaxmia.errors import InputError
 from jaxmia.files import read_yaml, write_text
 from jaxmia.plugins import is_plugin
+from jaxmia.validation import parse_as
 
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
@@ -32,20 +30,10 @@ Norm = Literal["none", "batch", "layer"]
 Lowering = Literal["grouped", "unrolled", "matmul", "native"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_UNION_BRANCHES = ("literal", "constrained", "function-", "int", "str", "float")
-_PLAINLY = {
-    "tuple_type": "must be a list, as in [1, 2]",
-    "too_short": "must not be empty",
-    "model_type": "must be a mapping of fields to values",
-    "path_type": "must be a path",
-    "invalid_key": "must be text to be a key",
-}
-"""Messages for error types that pydantic describes in terms of Python types."""
 
 _MAX_EPOCHS = 100_000
 _MAX_WIDTH = 16_384
 
-Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -370,70 +358,6 @@ def parse_config(content: Mapping[str, Any], source: str) -> Config:
     return parse_as(Config, content, source)
 
 
-def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Validates a mapping as an instance of any pydantic model, as `parse_config` does for `Config`.
-
-    Args:
-        kind: Model class to validate against.
-        content: Mapping of fields, nested as in the model.
-        source: Origin of the content, such as a file name, for error messages.
-
-    Raises:
-        InputError: The content is invalid; the message has one line for each problem.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise InputError("\n".join(_describe_errors(error, kind, source))) from error
-
-
-def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str) -> list[str]:
-    """Formats one line for each problem: file, field, value and what is allowed."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        if problem["type"] == "extra_forbidden":
-            *sections, key = location
-            name = ".".join([*sections, key if key.isidentifier() else _shown(key)])
-            lines.setdefault(name, f"{source}: {name}: unknown key{_suggestion(location, kind)}")
-            continue
-        # pydantic appends "[key]" to the location of a key of the wrong type.
-        named = (part for part in location if part != "[key]" and not part.startswith(_UNION_BRANCHES))
-        field = ".".join(part if part.isprintable() else _shown(part) for part in named)
-        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        message = message.replace("String should", "must")
-        message = _PLAINLY.get(problem["type"], message)
-        if problem["type"] == "missing":
-            lines.setdefault(field, f"{source}: {field}: is missing")
-        elif problem["type"] == "value_error":
-            lines.setdefault(field, f"{source}: {field}.{message}" if field else f"{source}: {message}")
-        elif field in lines:
-            lines[field] += f", or {message}"
-        else:
-            lines[field] = f"{source}: {field}: {_shown(problem['input'])} {message}"
-    return list(lines.values())
-
-
-def _shown(value: Any) -> str:
-    """Formats a value in one short line, however large or deeply nested it is."""
-    brief = reprlib.Repr()
-    brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
-    try:
-        return brief.repr(value)
-    except ValueError:  # Python refuses to format integers of more than a few thousand digits
-        return "a number with too many digits to show"
-
-
 def save_config(config: Config, path: Path) -> None:
     """Writes every field, defaults included, as YAML that `load_config` reads back to an equal configuration."""
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
-def _suggestion(location: list[str], section: type[BaseModel]) -> str:
-    for part in location[:-1]:
-        if not part.isdecimal():  # an index into a list of sections
-            kind: Any = section.model_fields[part].annotation
-            section = get_args(kind)[0] if get_origin(kind) is tuple else kind
-    names = list(section.model_fields)
-    close = difflib.get_close_matches(location[-1], names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; allowed are {', '.join(names)}"

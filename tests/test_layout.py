@@ -15,7 +15,7 @@ MOST_MODULES_AT_THE_TOP = 10
 
 LEVELS = (
     {"errors", "_version"},
-    {"plugins"},
+    {"plugins", "validation"},
     {"files", "provenance", "attacks"},
     {"config"},
     {"data", "models", "evaluation", "cluster"},

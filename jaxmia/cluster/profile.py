@@ -5,8 +5,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from jaxmia.config import parse_as
 from jaxmia.files import read_yaml
+from jaxmia.validation import parse_as
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s\"'$`;&|<>]+$")]

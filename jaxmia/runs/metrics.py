@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.record import AttackRecord
-from jaxmia.config import Share, parse_as
+from jaxmia.config import Share
 from jaxmia.evaluation.metrics import Estimate, Figures
 from jaxmia.evaluation.selection import CandidateResult, Selection
 from jaxmia.files import read_json, write_text
 from jaxmia.runs.rundir import RunDir
+from jaxmia.validation import parse_as
 
 _MAX_COUNT = 2**40
 Rate = Annotated[float, Field(gt=0, lt=1)]

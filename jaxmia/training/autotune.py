@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import BaseModel, Field
 
-from jaxmia.config import EnsembleConfig, parse_as
+from jaxmia.config import EnsembleConfig
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder, read_json, write_text
 from jaxmia.models import Network
@@ -22,6 +22,7 @@ from jaxmia.training.ensemble import ForeignNetwork
 from jaxmia.training.measure import StepTimer, attempt, images_per_second
 from jaxmia.training.plan import Plan, plan_of
 from jaxmia.training.trainer import Trainer
+from jaxmia.validation import parse_as
 
 logger = logging.getLogger(__name__)
 

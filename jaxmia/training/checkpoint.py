@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from pydantic import BaseModel, Field
 
-from jaxmia.config import parse_as
 from jaxmia.errors import InputError, one_line
 from jaxmia.files import most_unpacked, read_bounded, write_text
 from jaxmia.runs.store import describe_difference
 from jaxmia.training.arrays import pick
+from jaxmia.validation import parse_as
 
 logger = logging.getLogger(__name__)
 

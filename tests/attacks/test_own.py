@@ -9,9 +9,10 @@ import pytest
 from jaxmia.attacks import Calibrated, Evidence, Margin, check_attack, score_all, scores_of
 from jaxmia.attacks.catalogue import named_attack, own_attack
 from jaxmia.attacks.record import rebuild_attack, record_attack
-from jaxmia.config import AttackConfig, parse_as
+from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import configured_attacks, select, select_attack
+from jaxmia.validation import parse_as
 from tests.attacks import naive
 from tests.evaluation.test_selection import scripted
 
