@@ -152,6 +152,8 @@ def _check_samples(samples: np.ndarray) -> None:
         raise InputError(
             f"pool: rows of {samples.dtype} may be features or token ids; give features as float32, token ids as int32"
         )
+    if 0 in samples.shape[1:]:
+        raise InputError(f"pool: images have shape {list(samples.shape)}, expected at least one number for each sample")
     _check_numbers(samples)
 
 

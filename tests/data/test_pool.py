@@ -85,6 +85,8 @@ def test_arrays_of_another_kind_are_refused():
     )
     with pytest.raises(InputError, match=r"pool: images have shape \[2, 3, 4\], expected \[sample, height, width"):
         Pool(images, labels, ids, membership)
+    with pytest.raises(InputError, match=r"pool: images have shape \[2, 0, 3, 1\], expected at least one number"):
+        Pool(np.zeros((2, 0, 3, 1), np.uint8), labels, ids, membership)
     with pytest.raises(InputError, match=r"pool: rows of int64 may be features or token ids; give features as float32"):
         Pool(images[0].astype(np.int64)[:2], labels, ids, membership)
     with pytest.raises(InputError, match="pool: labels is a list, expected a NumPy array"):

@@ -5,7 +5,10 @@ Arrays of bfloat16 are multiplied as such where the processor can, with sums in 
 are unavailable.
 """
 
+import math
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmia.models.native.build import compute_type, unavailable
@@ -17,7 +20,7 @@ Window = tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 def forward(inputs: jax.Array, kernels: jax.Array, window: Window, threads: int = 1) -> jax.Array:
     """Outputs `[model, n, h', w', d]` of `[model, n, h, w, c]` and `[model, i, j, c, d]`."""
     spatial = (
-        (size + before + after - tap) // stride + 1
+        max(0, (size + before + after - tap) // stride + 1)
         for size, tap, stride, (before, after) in zip(inputs.shape[2:4], kernels.shape[1:3], *window, strict=True)
     )
     return _call("forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window, threads)
@@ -44,6 +47,8 @@ def _call(
 ) -> jax.Array:
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
+    if not (left.size and right.size and math.prod(shape)):
+        return jnp.zeros(shape, left.dtype)  # sums over nothing, for which the kernels would divide by zero
     (down, across), ((top, _), (before, _)) = window
     dtype = compute_type(left.dtype)
     call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, dtype))

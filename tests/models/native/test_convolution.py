@@ -63,7 +63,7 @@ def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
     for name, ours, exact in zip(names, found, by_definition(inputs, kernels, cotangents, window), strict=True):
         assert ours.dtype == dtype, name
         assert ours.shape == exact.shape, name
-        scale = max(np.abs(exact).max(), 1)
+        scale = np.abs(exact).max(initial=1)
         np.testing.assert_allclose(
             np.asarray(ours, np.float64), exact, rtol=last_bit, atol=2.0**-18 * scale, err_msg=name
         )
@@ -75,6 +75,17 @@ def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
 def test_every_vector_width(channels: int, features: int, dtype):
     """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
     check((2, 67, 9, 8, channels), (2, 3, 2, channels, features), ((1, 2), ((1, 1), (0, 1))), dtype)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_image_that_is_smaller_than_the_kernel_leaves_no_pixels(size: int):
+    check((2, 4, size, size, 3), (2, 3, 3, 3, 8), ((1, 1), ((0, 0), (0, 0))), jnp.float32)
+
+
+def test_sums_over_no_samples_and_no_channels_are_zero():
+    window = (1, 1), ((1, 1), (1, 1))
+    check((2, 0, 4, 4, 3), (2, 3, 3, 3, 8), window, jnp.float32)
+    check((2, 4, 4, 4, 0), (2, 3, 3, 0, 8), window, jnp.float32)
 
 
 @each_type
