@@ -8,6 +8,9 @@ import torch
 
 from jaxmia.training.speed import SIZES, PeerError, fastest
 
+_SECONDS = 0.3
+"""Time for the products of each size. On a processor without bfloat16 a large one takes PyTorch minutes."""
+
 
 def product_flops_per_second(device: str) -> dict[str, float]:
     """Floating-point operations per second by precision, measured in a separate process.
@@ -24,19 +27,21 @@ def product_flops_per_second(device: str) -> dict[str, float]:
 
 
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Highest rate of square matrix products over several sizes."""
-
-    def one(size: int) -> float:
+    """Highest rate of square matrix products over several sizes, up to the first that takes longer than `_SECONDS`."""
+    highest = 0.0
+    for size in SIZES["cpu" if device.type == "cpu" else "gpu"]:
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
-        def multiply() -> None:
+        def multiply(left: torch.Tensor = left, right: torch.Tensor = right) -> None:
             torch.matmul(left, right)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-        return 2 * size**3 / fastest(multiply)
-
-    return max(map(one, SIZES["cpu" if device.type == "cpu" else "gpu"]))
+        seconds = fastest(multiply, _SECONDS)
+        highest = max(highest, 2 * size**3 / seconds)
+        if seconds > _SECONDS:
+            break
+    return highest
 
 
 if __name__ == "__main__":
