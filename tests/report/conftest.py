@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,15 @@ def change_metrics(out: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """The run that `run` copies; it is read only."""
+    out = tmp_path_factory.mktemp("scored") / "run"
+    return out, make_run(out, 1.5)
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[Path, np.ndarray]:
+def run(scored: tuple[Path, np.ndarray], tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A scored run without configuration, images or records, and who is a member."""
-    return tmp_path / "run", make_run(tmp_path / "run", 1.5)
+    out, members = scored
+    return shutil.copytree(out, tmp_path / "run"), members

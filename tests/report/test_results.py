@@ -12,7 +12,7 @@ from jaxmia.evaluation.metrics import figures
 from jaxmia.files import load_npz
 from jaxmia.report.results import Results, read_results, target_margin
 from jaxmia.runs.matrices import Matrices
-from tests.report.conftest import PUBLIC, change_metrics, make_run, write_truth
+from tests.report.conftest import PUBLIC, change_metrics, write_truth
 
 
 def test_a_truth_of_no_private_samples_is_refused(run: tuple[Path, np.ndarray], tmp_path: Path):
@@ -39,18 +39,18 @@ def matrices_of(results: Results) -> Matrices:
     return results.matrices
 
 
-def test_the_targets_margin_is_put_on_scale_only_where_the_attack_does_so(tmp_path: Path):
-    make_run(tmp_path, 1.5)
-    results = read_results(tmp_path)
+def test_the_targets_margin_is_put_on_scale_only_where_the_attack_does_so(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    results = read_results(out)
     np.testing.assert_array_equal(
-        target_margin(matrices_of(results), results.attack), load_npz(tmp_path / "target.npz")["phi"][0]
+        target_margin(matrices_of(results), results.attack), load_npz(out / "target.npz")["phi"][0]
     )
-    target = load_npz(tmp_path / "target.npz")["phi"]
-    np.savez(tmp_path / "target.npz", phi=target * 2 + 30)
-    scores = load_npz(tmp_path / "scores.npz")
-    np.savez(tmp_path / "scores.npz", **scores, **{"margin-aligned": scores["margin"]})
-    change_metrics(tmp_path, attack="margin-aligned", attack_record=asdict(record_attack(Aligned(Margin()))))
-    results = read_results(tmp_path)
+    target = load_npz(out / "target.npz")["phi"]
+    np.savez(out / "target.npz", phi=target * 2 + 30)
+    scores = load_npz(out / "scores.npz")
+    np.savez(out / "scores.npz", **scores, **{"margin-aligned": scores["margin"]})
+    change_metrics(out, attack="margin-aligned", attack_record=asdict(record_attack(Aligned(Margin()))))
+    results = read_results(out)
     assert results.attack == Aligned(Margin())
     shifted = target_margin(matrices_of(results), results.attack)
     assert np.corrcoef(shifted, target[0])[0, 1] == pytest.approx(1)

@@ -28,14 +28,14 @@ def test_the_page_promises_what_metrics_json_promises(run: tuple[Path, np.ndarra
 
 
 @pytest.mark.parametrize("name", ["auto", "lira-online-global"])
-def test_what_metrics_json_withholds_is_not_promised(tmp_path: Path, name: str):
+def test_what_metrics_json_withholds_is_not_promised(run: tuple[Path, np.ndarray], name: str):
     """Twenty private samples are ten non-members or so, of which 5 % is no false alarm."""
-    members = make_run(tmp_path, 1.5)
-    pool = Pool.load(tmp_path / "pool.npz")
+    out, members = run
+    pool = Pool.load(out / "pool.npz")
     membership = np.where(np.arange(len(members)) < len(members) - 20, members, UNKNOWN).astype(np.int8)
-    Pool(None, pool.labels, pool.ids, membership).save(tmp_path / "pool.npz")
-    assert score(tmp_path, AttackConfig(name=name)).private is None
-    verdict = verdict_of(tmp_path)
+    Pool(None, pool.labels, pool.ids, membership).save(out / "pool.npz")
+    assert score(out, AttackConfig(name=name)).private is None
+    verdict = verdict_of(out)
     assert [figure.name for figure in verdict.figures] == ["public"]
     assert any(
         "There is no estimate for the private samples: there are too few of them (20)" in line
