@@ -10,6 +10,7 @@
 
 #include "threads.h"
 #include "windows.h"
+#include "winograd.h"
 
 namespace jaxmia {
 
@@ -26,6 +27,16 @@ struct Shape {
   int64_t kernel() const { return tall * wide * channels * features; }
   int64_t output() const { return rows * columns * features; }
   int64_t products() const { return models * samples * rows * columns * kernel(); }
+
+  // Whether minimal filtering of the outputs is faster than their definition.
+  template <class Arithmetic>
+  bool Minimal() const {
+    return tall == kTaps && wide == kTaps && down == 1 && across == 1 &&
+           Pays<Arithmetic>(samples, rows, columns, channels, features);
+  }
+
+  Tiling images() const { return {samples, height, width, channels}; }
+  Tiling results() const { return {samples, rows, columns, features}; }
 };
 
 // Weights of one tap: words [channels, filled] of numbers at from[channel * down + feature * across], where channels or
@@ -91,6 +102,9 @@ void Products(Threads threads, int64_t models, int64_t samples, const Frame& fra
 template <class Arithmetic>
 void Forward(const Threads& threads, const Shape& shape, const typename Arithmetic::Number* inputs,
              const typename Arithmetic::Number* kernels, typename Arithmetic::Number* outputs) {
+  if (shape.Minimal<Arithmetic>())
+    return MinimalProducts<Arithmetic>(threads.For(shape.products()), shape.models, shape.images(), shape.results(),
+                                       -shape.top, -shape.left, false, inputs, kernels, outputs);
   const int64_t words = Words<Arithmetic>(shape.channels), features = shape.features;
   const Frame frame{shape.height, shape.width, shape.channels, (shape.rows - 1) * shape.down + shape.tall,
                     (shape.columns - 1) * shape.across + shape.wide, shape.top, shape.left, words};
@@ -110,6 +124,9 @@ void Forward(const Threads& threads, const Shape& shape, const typename Arithmet
 template <class Arithmetic>
 void KernelGradient(const Threads& all, const Shape& shape, const typename Arithmetic::Number* inputs,
                     const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
+  if (shape.Minimal<Arithmetic>())
+    return MinimalKernelGradient<Arithmetic>(all.For(shape.products()), shape.models, shape.images(), shape.results(),
+                                             -shape.top, -shape.left, inputs, cotangents, kernels);
   constexpr int kNumbers = Arithmetic::kNumbers;
   const int64_t samples = shape.samples, channels = shape.channels, area = shape.rows * shape.columns;
   const Frame frame{shape.height, shape.width, channels, (shape.rows - 1) * shape.down + shape.tall,
@@ -169,6 +186,10 @@ struct Taps {
 template <class Arithmetic>
 void InputGradient(const Threads& all, const Shape& shape, const typename Arithmetic::Number* cotangents,
                    const typename Arithmetic::Number* kernels, typename Arithmetic::Number* inputs) {
+  if (shape.Minimal<Arithmetic>())
+    return MinimalProducts<Arithmetic>(all.For(shape.products()), shape.models, shape.results(), shape.images(),
+                                       shape.top - kTaps + 1, shape.left - kTaps + 1, true, cotangents, kernels,
+                                       inputs);
   const int64_t channels = shape.channels, features = shape.features, words = Words<Arithmetic>(features);
   Threads threads = all.For(shape.products() / (shape.down * shape.across));
   if (shape.tall < shape.down || shape.wide < shape.across) {  // some positions are reached by no tap

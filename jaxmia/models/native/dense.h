@@ -22,9 +22,6 @@ struct DenseShape {
   bool relu;
 };
 
-// Words from row to row: whole vectors, an odd number of them, since rows a power of two apart share few sets of a cache.
-inline int64_t Spaced(int64_t words) { return (RoundUp(words, kLanes) / kLanes | 1) * kLanes; }
-
 // Sums over d of left[row * row_step + d * depth_step] * panel[d], for kRows rows. It is not inlined, so that GCC keeps
 // all sums in registers.
 template <class Arithmetic, int kRows, int kVectors>

@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -33,6 +33,9 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), may_ali
 typedef Vector Unaligned __attribute__((aligned(4)));
 
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Words from row to row: whole vectors, an odd number of them, since rows a power of two apart share few sets of a cache.
+inline int64_t Spaced(int64_t words) { return (RoundUp(words, kLanes) / kLanes | 1) * kLanes; }
 
 inline Vector Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 
@@ -106,7 +109,16 @@ struct Float32 {
   using Number = float;
   static constexpr int kNumbers = 1;
 
-  static void Add(Vector& sum, Vector left, Vector right) { sum += left * right; }
+  // By name, since GCC computes some sums of products without fused multiply-adds, which round differently.
+  static void Add(Vector& sum, Vector left, Vector right) {
+#if defined(__AVX512F__)
+    sum = (Vector)_mm512_fmadd_ps((__m512)left, (__m512)right, (__m512)sum);
+#elif defined(__AVX__) && defined(__FMA__)
+    sum = (Vector)_mm256_fmadd_ps((__m256)left, (__m256)right, (__m256)sum);
+#else
+    sum += left * right;
+#endif
+  }
 
   static Vector Widen(const Number* from, int64_t count) {
     if (count >= kLanes) return Load(from);

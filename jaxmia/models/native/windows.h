@@ -111,15 +111,23 @@ void ProductTile(const Window& window, const float* frames, const float* weights
 #pragma GCC unroll 24
     for (int g = 0; g < kGroup; ++g) from[g] += window.pitch;
   }
+  const auto write = [&](auto left) {
 #pragma GCC unroll 24
-  for (int g = 0; g < kGroup; ++g) {
-    typename Arithmetic::Number* to = out + runs.place[first + g] + feature;
+    for (int g = 0; g < kGroup; ++g) {
+      typename Arithmetic::Number* to = out + runs.place[first + g] + feature;
 #pragma GCC unroll 24
-    for (int p = 0; p < kRun; ++p) {
+      for (int p = 0; p < kRun; ++p) {
 #pragma GCC unroll 24
-      for (int v = 0; v < kVectors; ++v)
-        Arithmetic::Round(to + p * runs.place_step + v * kLanes, sum[g][p][v], window.features - feature - v * kLanes);
+        for (int v = 0; v < kVectors; ++v)
+          Arithmetic::Round(to + p * runs.place_step + v * kLanes, sum[g][p][v], left(v));
+      }
     }
+  };
+  const int64_t left = window.features - feature;
+  if (left >= kVectors * kLanes) {
+    write([](int) { return kLanes; });
+  } else {
+    write([&](int v) { return left - v * kLanes; });
   }
 }
 
@@ -146,7 +154,7 @@ void ProductOfRuns(const Window& window, const float* frames, const float* weigh
 }
 
 // Length of the runs into which rows of this width are cut.
-inline int64_t RunLength(int64_t width) { return width >= 4 ? 4 : width >= 2 ? 2 : 1; }
+inline int64_t RunLength(int64_t width) { return kSums >= 24 && width >= 4 ? 4 : width >= 2 ? 2 : 1; }
 
 template <class Arithmetic>
 void Product(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t length,

@@ -42,7 +42,7 @@ def by_definition(inputs, kernels, cotangents, window: Window) -> tuple[np.ndarr
     return np.asarray(outputs), padded[:, :, top : top + height, left : left + width], kernel_slopes
 
 
-def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
+def check(inputs_shape, kernels_shape, window: Window, dtype, rounding: float = 2.0**-18) -> None:
     """Compares the three kernels with float64 on operands of `dtype`, allowing for the rounding of sums and results."""
     random = np.random.default_rng(0)
     inputs, kernels = (random.normal(size=shape).astype(dtype) for shape in (inputs_shape, kernels_shape))
@@ -65,7 +65,7 @@ def check(inputs_shape, kernels_shape, window: Window, dtype) -> None:
         assert ours.shape == exact.shape, name
         scale = np.abs(exact).max(initial=1)
         np.testing.assert_allclose(
-            np.asarray(ours, np.float64), exact, rtol=last_bit, atol=2.0**-18 * scale, err_msg=name
+            np.asarray(ours, np.float64), exact, rtol=last_bit, atol=rounding * scale, err_msg=name
         )
 
 
@@ -110,6 +110,31 @@ def test_random_shapes_strides_and_paddings(dtype):
         )
 
     on()
+
+
+@each_type
+def test_minimal_filtering_of_random_images_and_paddings(dtype):
+    """Three by three taps, stride one, and enough samples and channels for minimal filtering to be the faster way."""
+    pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+    @given(
+        models=st.integers(1, 2),
+        samples=st.integers(8, 12),
+        size=st.tuples(st.integers(8, 21), st.integers(8, 21)),
+        padding=st.tuples(pair, pair),
+        channels=st.integers(24, 70),
+        features=st.integers(24, 70),
+    )
+    @settings(max_examples=12)
+    def on(models, samples, size, padding, channels, features) -> None:
+        check((models, samples, *size, channels), (models, 3, 3, channels, features), ((1, 1), padding), dtype)
+
+    on()
+
+
+def test_minimal_filtering_in_several_blocks_of_features():
+    """Of sums of 4,500 products, twice as much rounding is allowed as elsewhere."""
+    check((1, 32, 8, 8, 500), (1, 3, 3, 500, 250), ((1, 1), ((1, 1), (1, 1))), jnp.float32, rounding=2.0**-17)
 
 
 def test_without_the_instruction_bfloat16_is_computed_as_float32(monkeypatch):

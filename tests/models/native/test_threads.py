@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxmia.models.native import build
@@ -53,6 +53,7 @@ def test_convolutions_are_the_same_with_any_number_of_threads(threads: int, dtyp
         channels=st.integers(24, 30),
         features=st.integers(36, 50),
     )
+    @example(models=2, samples=61, kernel=(3, 3), strides=(1, 1), channels=27, features=70)  # minimal filtering
     @settings(max_examples=6)
     def on(models, samples, kernel, strides, channels, features) -> None:
         inputs = random((models, samples, 16, 17, channels), dtype)

@@ -1,0 +1,325 @@
+// Convolutions of three by three taps and stride one, by minimal filtering (Winograd 1980; Lavin and Gray 2016).
+//
+// An image is cut into tiles of 4 x 4 outputs, which depend on patches of 6 x 6 inputs. Patches, taps and tiles are
+// evaluated as polynomials, row by row and column by column, at six points, where a convolution is a product of values:
+//   value of an output[t, f] = sum over c of value of a patch[t, c] * value of the taps[c, f]     at each of the points
+// That is 36 multiply-adds for a tile, an input channel and a feature, of 144 that its definition has. The kernel
+// gradient sums the products of patches and cotangents at each point over all tiles. The points 0, 3/4, -3/4, 3/2,
+// -3/2 and infinity keep rounding small: about five times that of the definition, in float32, which is what values are.
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "threads.h"
+#include "windows.h"
+
+namespace jaxmia {
+
+constexpr int kTaps = 3, kTile = 4, kPatch = kTile + kTaps - 1, kPoints = kPatch * kPatch;
+// Squares of the points' absolute values, besides 0 and infinity.
+constexpr float kNear = .75f, kFar = 1.5f, kNear2 = kNear * kNear, kFar2 = kFar * kFar;
+// Products of the differences of a point to the others.
+constexpr float kAtZero = kNear2 * kFar2, kAtNear = 2 * kNear2 * (kNear2 - kFar2), kAtFar = 2 * kFar2 * (kFar2 - kNear2);
+
+// Words of the values that a thread works on at a time: those of taps, and those of patches.
+constexpr int64_t kTapWords = 1 << 22, kPatchWords = 1 << 16, kLeastTiles = 32;
+
+template <size_t kSize>
+using Line = std::array<Vector, kSize>;
+
+// The five transforms along an axis. Those of patches and taps give values at points; that of outputs takes values to
+// numbers; those of the kernel gradient, of cotangents and of sums, are the transposes of outputs' and taps'.
+struct PatchValues {
+  Line<6> operator()(const Line<6>& in) const {
+    const Vector near_even = in[4] - kFar2 * in[2], near_odd = kNear * (in[3] - kFar2 * in[1]);
+    const Vector far_even = in[4] - kNear2 * in[2], far_odd = kFar * (in[3] - kNear2 * in[1]);
+    return {kAtZero * in[0] - (kNear2 + kFar2) * in[2] + in[4],
+            near_even + near_odd,
+            near_even - near_odd,
+            far_even + far_odd,
+            far_even - far_odd,
+            kAtZero * in[1] - (kNear2 + kFar2) * in[3] + in[5]};
+  }
+};
+
+struct TapValues {
+  Line<6> operator()(const Line<3>& in) const {
+    const Vector near_even = (in[0] + kNear2 * in[2]) * (1 / kAtNear), near_odd = in[1] * (kNear / kAtNear);
+    const Vector far_even = (in[0] + kFar2 * in[2]) * (1 / kAtFar), far_odd = in[1] * (kFar / kAtFar);
+    return {in[0] * (1 / kAtZero), near_even + near_odd, near_even - near_odd,
+            far_even + far_odd,    far_even - far_odd,   in[2]};
+  }
+};
+
+struct Outputs {
+  Line<4> operator()(const Line<6>& in) const {
+    const Vector near_even = in[1] + in[2], near_odd = kNear * (in[1] - in[2]);
+    const Vector far_even = in[3] + in[4], far_odd = kFar * (in[3] - in[4]);
+    return {in[0] + near_even + far_even, near_odd + far_odd, kNear2 * near_even + kFar2 * far_even,
+            kNear2 * near_odd + kFar2 * far_odd + in[5]};
+  }
+};
+
+struct CotangentValues {
+  Line<6> operator()(const Line<4>& in) const {
+    const Vector near_even = in[0] + kNear2 * in[2], near_odd = kNear * (in[1] + kNear2 * in[3]);
+    const Vector far_even = in[0] + kFar2 * in[2], far_odd = kFar * (in[1] + kFar2 * in[3]);
+    return {in[0], near_even + near_odd, near_even - near_odd, far_even + far_odd, far_even - far_odd, in[3]};
+  }
+};
+
+struct TapSums {
+  Line<3> operator()(const Line<6>& in) const {
+    const Vector near_even = (in[1] + in[2]) * (1 / kAtNear), near_odd = (in[1] - in[2]) * (kNear / kAtNear);
+    const Vector far_even = (in[3] + in[4]) * (1 / kAtFar), far_odd = (in[3] - in[4]) * (kFar / kAtFar);
+    return {in[0] * (1 / kAtZero) + near_even + far_even, near_odd + far_odd,
+            kNear2 * near_even + kFar2 * far_even + in[5]};
+  }
+};
+
+// Transforms both axes of a square whose vectors are read(i, j), and calls write(i, j, vector) with the result.
+template <int kFrom, int kTo, class Transform, typename Read, typename Write>
+inline void Both(Transform transform, Read read, Write write) {
+  Line<kFrom> half[kTo];
+#pragma GCC unroll 6
+  for (int j = 0; j < kFrom; ++j) {
+    Line<kFrom> column;
+#pragma GCC unroll 6
+    for (int i = 0; i < kFrom; ++i) column[i] = read(i, j);
+    const Line<kTo> done = transform(column);
+#pragma GCC unroll 6
+    for (int i = 0; i < kTo; ++i) half[i][j] = done[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < kTo; ++i) {
+    const Line<kTo> done = transform(half[i]);
+#pragma GCC unroll 6
+    for (int j = 0; j < kTo; ++j) write(i, j, done[j]);
+  }
+}
+
+// Values [point, panel, row, column] of words. Points are an odd number of the cache's lines apart, as they are written at
+// once and those a power of two apart would share a set of the cache.
+struct Values {
+  int64_t rows, panel, apart;
+
+  Values(int64_t rows, int64_t columns, int64_t panel)
+      : rows(rows), panel(panel), apart(RoundUp(rows * RoundUp(columns, panel), 32) + 16) {}
+
+  int64_t size() const { return kPoints * apart; }
+
+  int64_t At(int64_t row, int64_t column) const { return (column / panel * rows + row) * panel + column % panel; }
+};
+
+// Images [samples, height, width, channels], cut into tiles.
+struct Tiling {
+  int64_t samples, height, width, channels, down = (height + kTile - 1) / kTile, across = (width + kTile - 1) / kTile;
+
+  int64_t tiles() const { return samples * down * across; }
+  int64_t size() const { return samples * height * width * channels; }
+
+  // Calls work(i, j, number of the pixel) for those of kSize x kSize pixels that are in an image, from (top, left)
+  // of a tile on.
+  template <int kSize, typename Work>
+  void EachPixel(int64_t tile, int64_t top, int64_t left, Work work) const {
+    const int64_t sample = tile / (down * across);
+    const int64_t first_row = tile / across % down * kTile + top, first_column = tile % across * kTile + left;
+    for (int i = 0; i < kSize; ++i) {
+      const int64_t y = first_row + i;
+      if (y < 0 || y >= height) continue;
+      for (int j = 0; j < kSize; ++j) {
+        const int64_t x = first_column + j;
+        if (x >= 0 && x < width) work(i, j, (sample * height + y) * width + x);
+      }
+    }
+  }
+};
+
+// The values of `count` channels of the squares at (top, left) of the tiles from `begin` to `end`.
+template <class Arithmetic, int kSize, class Transform>
+void Evaluate(const Tiling& images, const typename Arithmetic::Number* numbers, int64_t count, int64_t begin,
+              int64_t end, int64_t top, int64_t left, Transform transform, const Values& values, float* to) {
+  const std::vector<typename Arithmetic::Number> zeros(count);
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const typename Arithmetic::Number* from[kSize][kSize];
+    std::fill_n(from[0], kSize * kSize, zeros.data());
+    images.EachPixel<kSize>(tile, top, left,
+                            [&](int i, int j, int64_t pixel) { from[i][j] = numbers + pixel * images.channels; });
+    const auto evaluate = [&](int64_t c, int64_t lanes) {
+      float* first = to + values.At(tile - begin, c);
+      Both<kSize, kPatch>(
+          transform, [&](int i, int j) { return Arithmetic::Widen(from[i][j] + c, lanes); },
+          [&](int i, int j, Vector value) { Store(first + (i * kPatch + j) * values.apart, value); });
+    };
+    int64_t c = 0;
+    for (; c + kLanes <= count; c += kLanes) evaluate(c, kLanes);
+    if (c < count) evaluate(c, count - c);
+  }
+}
+
+// The values of the taps of kernels [tap, row, column] for outputs from `begin` to `end`, which are columns; or, where
+// they are `turned` for the input gradient, rows.
+template <class Arithmetic>
+void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int64_t columns, bool turned, int64_t begin,
+                  int64_t end, const Values& values, float* to) {
+  constexpr int kCount = kTaps * kTaps;
+  const int64_t inputs = turned ? columns : rows;
+  for (int64_t input = 0; input < inputs; input += kLanes) {
+    for (int64_t output = begin; output < end; output += kLanes) {
+      const int64_t row = turned ? output : input, column = turned ? input : output;
+      Vector taps[kCount][kLanes];
+      for (int tap = 0; tap < kCount; ++tap) {
+        const auto* from = kernels + ((turned ? kCount - 1 - tap : tap) * rows + row) * columns + column;
+        for (int k = 0; k < kLanes; ++k)
+          taps[tap][k] = row + k < rows ? Arithmetic::Widen(from + k * columns, columns - column) : Vector{};
+        if (turned) Transpose(taps[tap]);
+      }
+      for (int k = 0; k < std::min<int64_t>(kLanes, inputs - input); ++k) {
+        float* first = to + values.At(input + k, output - begin);
+        Both<kTaps, kPatch>(
+            TapValues{}, [&](int i, int j) { return taps[i * kTaps + j][k]; },
+            [&](int i, int j, Vector value) { Store(first + (i * kPatch + j) * values.apart, value); });
+      }
+    }
+  }
+}
+
+// Features in panels of two vectors, of which a thread works on a block at a time.
+struct Blocks {
+  int64_t features, panel, panels, count;
+
+  Blocks(int64_t inputs, int64_t features, int64_t threads)
+      : features(features), panel(std::min<int64_t>(2 * kLanes, RoundUp(features, kLanes))) {
+    const int64_t all = (features + panel - 1) / panel;
+    const int64_t most = std::max<int64_t>(kTapWords / (kPoints * inputs * panel), 1);
+    count = std::max((all + most - 1) / most, std::min(threads, all));
+    panels = (all + count - 1) / count;
+    count = (all + panels - 1) / panels;
+  }
+
+  int64_t begin(int64_t block) const { return block * panels * panel; }
+  int64_t size(int64_t block) const { return std::min(panels * panel, features - begin(block)); }
+};
+
+// Tiles in a row of which products are sums.
+constexpr int kRun = 6;
+
+inline int64_t GroupOfTiles(int64_t channels, int64_t features, int64_t tiles) {
+  return std::clamp<int64_t>(kPatchWords / (kPoints * (channels + features)), std::min<int64_t>(tiles, kLeastTiles), tiles);
+}
+
+// Outputs of all models of images whose patches begin (top, left) pixels from the tiles that they give.
+template <class Arithmetic>
+void MinimalProducts(Threads threads, int64_t models, const Tiling& images, const Tiling& outputs, int64_t top,
+                     int64_t left, bool turned, const typename Arithmetic::Number* numbers,
+                     const typename Arithmetic::Number* kernels, typename Arithmetic::Number* results) {
+  const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
+  const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
+  const Blocks blocks(channels, features, 1);
+  const int64_t most = GroupOfTiles(channels, blocks.size(0), tiles);
+  const int64_t groups = std::min(tiles, RoundUp((tiles + most - 1) / most, threads.count()));
+  const int64_t rows = RoundUp((tiles + groups - 1) / groups, kRun), parts = models * blocks.count * groups;
+  const Values taps(channels, blocks.size(0), blocks.panel), made(rows, blocks.size(0), blocks.panel);
+  const Values seen(rows, Spaced(channels), Spaced(channels));
+  const Runs runs({1, rows, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1, kRun);
+  const Window window{1, channels, 0, blocks.panel};
+  threads.Share(parts, [&](auto next) {
+    Scratch tap(taps.size()), patch(seen.size()), sum(made.size());
+    for (int64_t part, packed = -1; (part = next()) < parts;) {
+      const int64_t model = part / groups / blocks.count, block = part / groups % blocks.count;
+      const int64_t feature = blocks.begin(block), count = blocks.size(block);
+      const int64_t begin = part % groups * tiles / groups, end = (part % groups + 1) * tiles / groups;
+      if (part / groups != packed) {
+        packed = part / groups;
+        EvaluateTaps<Arithmetic>(kernels + model * kTaps * kTaps * channels * features, turned ? features : channels,
+                                 turned ? channels : features, turned, feature, feature + count, taps, tap.data());
+      }
+      Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size(), channels, begin, end, top, left,
+                                   PatchValues{}, seen, patch.data());
+      for (int64_t point = 0; point < kPoints; ++point) {
+        for (int64_t column = 0; column < count; column += blocks.panel)
+          ProductOfRuns<Float32, kRun>(window, patch.data() + point * seen.apart,
+                                       tap.data() + point * taps.apart + taps.At(0, column), runs,
+                                       (end - begin + kRun - 1) / kRun,
+                                       sum.data() + point * made.apart + made.At(0, column));
+      }
+      typename Arithmetic::Number* to = results + model * outputs.size() + feature;
+      for (int64_t tile = begin; tile < end; ++tile) {
+        for (int64_t f = 0; f < count; f += kLanes) {
+          const float* first = sum.data() + made.At(tile - begin, f);
+          Vector square[kTile][kTile];
+          Both<kPatch, kTile>(
+              Outputs{}, [&](int i, int j) { return Load(first + (i * kPatch + j) * made.apart); },
+              [&](int i, int j, Vector value) { square[i][j] = value; });
+          outputs.EachPixel<kTile>(tile, 0, 0, [&](int i, int j, int64_t pixel) {
+            Arithmetic::Round(to + pixel * features + f, square[i][j], count - f);
+          });
+        }
+      }
+    }
+  });
+}
+
+// Each thread computes some features, adding up the tiles in the same order as one thread alone.
+template <class Arithmetic>
+void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images, const Tiling& outputs, int64_t top,
+                           int64_t left, const typename Arithmetic::Number* numbers,
+                           const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
+  const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
+  const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
+  const Blocks blocks(channels, features, threads.count());
+  const int64_t group = std::min(tiles, kMomentPixels), parts = models * blocks.count;
+  const Values sums(channels, blocks.size(0), blocks.panel), slopes(group, blocks.size(0), blocks.panel);
+  const Values seen(group, Spaced(channels), Spaced(channels));
+  const Runs runs({1, group, channels, 1, group, 0, 0, seen.panel}, {1, group, 1, 1}, 1, 1);
+  const Window window{1, channels, 0, blocks.panel};
+  threads.Share(parts, [&](auto next) {
+    Scratch sum(sums.size()), patch(seen.size()), slope(slopes.size());
+    for (int64_t part; (part = next()) < parts;) {
+      const int64_t model = part / blocks.count, feature = blocks.begin(part % blocks.count);
+      const int64_t count = blocks.size(part % blocks.count);
+      std::fill_n(sum.data(), sums.size(), 0);
+      for (int64_t begin = 0; begin < tiles; begin += group) {
+        const int64_t end = std::min(begin + group, tiles);
+        Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size(), channels, begin, end, top, left,
+                                     PatchValues{}, seen, patch.data());
+        Evaluate<Arithmetic, kTile>(outputs, cotangents + model * outputs.size() + feature, count, begin, end, 0, 0,
+                                    CotangentValues{}, slopes, slope.data());
+        for (int64_t point = 0; point < kPoints; ++point) {
+          for (int64_t column = 0; column < count; column += blocks.panel)
+            Moment<Float32>(window, patch.data() + point * seen.apart,
+                            slope.data() + point * slopes.apart + slopes.At(0, column), runs, end - begin, 0, channels,
+                            sum.data() + point * sums.apart + sums.At(0, column));
+        }
+      }
+      typename Arithmetic::Number* to = kernels + model * kTaps * kTaps * channels * features + feature;
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t f = 0; f < count; f += kLanes) {
+          const float* first = sum.data() + sums.At(c, f);
+          Both<kPatch, kTaps>(
+              TapSums{}, [&](int i, int j) { return Load(first + (i * kPatch + j) * sums.apart); },
+              [&](int i, int j, Vector value) {
+                Arithmetic::Round(to + ((i * kTaps + j) * channels + c) * features + f, value, count - f);
+              });
+        }
+      }
+    }
+  });
+}
+
+// Whether minimal filtering is faster by a fifth at least: its products, and the transforms, whose vectors take as long as
+// so many products, measured with AVX2.
+template <class Arithmetic>
+bool Pays(int64_t samples, int64_t rows, int64_t columns, int64_t channels, int64_t features) {
+  constexpr int64_t kPatchCost = 550, kTapCost = 800;
+  const int64_t inputs = RoundUp(channels, kLanes), outputs = RoundUp(features, kLanes);
+  const int64_t tiles = samples * ((rows + kTile - 1) / kTile) * ((columns + kTile - 1) / kTile);
+  const int64_t definition = samples * rows * columns * kTaps * kTaps * channels * outputs / Arithmetic::kNumbers;
+  const int64_t transforms = tiles * kPatchCost * (inputs + outputs) + kTapCost * channels * outputs;
+  return (tiles * kPoints * channels * outputs + transforms) * 5 / 4 < definition;
+}
+
+}  // namespace jaxmia
