@@ -70,7 +70,8 @@ class Row:
         low: Slowest repeat.
         high: Fastest repeat.
         models_per_hour: Models per hour, each with `samples` IN samples and `epochs` passes.
-        share_of_ceiling: Fraction of the fastest matrix product measured in that precision.
+        share_of_ceiling: Fraction of the fastest matrix product measured in that precision; above 1 where convolutions
+            are computed with fewer operations than their definition has.
         compile_seconds: One-time compilation time in seconds.
         bytes: Memory of training, with states and pool; None if unknown.
         peak_bytes: Peak device memory of the process so far; None if the device does not report it.
@@ -96,7 +97,7 @@ class Scale:
     """Constants from which figures are computed.
 
     Attributes:
-        flops_per_image: Floating-point operations of training on one image.
+        flops_per_image: Floating-point operations of training on one image, by the definition of its layers.
         ceilings: Floating-point operations per second of the fastest matrix product on this device, by precision.
         model_images: Number of images to train one model.
     """
@@ -222,7 +223,8 @@ def page(result: dict[str, Any]) -> str:
             f"range of {subject['repeats']} repeats of {subject['seconds']:g} s or more, in turns, one way at a time, "
             "each in steady state before its clock starts; each peer in processes of its own.",
             f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}. The fastest matrix products reach "
-            f"{products(result['scale'])}; shares are of these.",
+            f"{products(result['scale'])}; shares are of these, with the operations of convolutions counted by their "
+            "definition, of which minimal filtering does about a quarter.",
             "",
             "| how | models | images/s | range | share of ceiling | compiling | memory |",
             "| --- | --- | --- | --- | --- | --- | --- |",
