@@ -26,6 +26,7 @@ _QUICK_COMPILATION = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_experimental_ynn_fusion_type=-reduce",  # as `prepare_devices` sets it
 )
 
 

@@ -21,6 +21,7 @@ Device: TypeAlias = Any
 """A `jax.Device`, which type checkers do not accept as a type."""
 
 _MOST_CPU_DEVICES = 8
+_SUMS_BY_XLA_ITSELF = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -32,6 +33,7 @@ def prepare_devices() -> None:
     Freed memory stays with the process.
     """
     _keep_freed_memory()
+    _avoid_crashing_sums()
     if getattr(jax.config, "jax_num_cpu_devices", -1) == -1 and "host_platform_device_count" not in os.environ.get(
         "XLA_FLAGS", ""
     ):
@@ -40,6 +42,17 @@ def prepare_devices() -> None:
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         # Programs compiled for one CPU may not run on another that shares the home directory.
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"xla-{digest(processor().encode())}"))
+
+
+def _avoid_crashing_sums() -> None:
+    """Makes XLA compute sums itself.
+
+    YNNPACK, which computes them since jaxlib 0.10.2, ends the process with a segmentation fault on some CPUs where
+    arrays have seven or more axes (https://github.com/jax-ml/jax/issues/40412).
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ >= (0, 10, 2) and "ynn_fusion_type" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_SUMS_BY_XLA_ITSELF}".strip()
 
 
 def _keep_freed_memory() -> None:

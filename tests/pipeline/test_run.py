@@ -37,7 +37,6 @@ def challenge(folder: Path, **section) -> Config:
         folder,
         challenge=section,
         shadow={"architecture": section.get("architecture", "mlp"), "width": 4, "epochs": 2, "batch_size": 8},
-        query={"batch_size": 32},
         seed=3,
     )
     if section:

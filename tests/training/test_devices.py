@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -27,6 +28,23 @@ def test_freed_memory_is_used_again_without_page_faults():
     """64 MiB are 16,384 pages, or 32 huge ones."""
     told = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
     assert int(told.stdout) < 16
+
+
+MANY_AXES = """
+import jax, jax.numpy as jnp
+from jaxmia.training.devices import prepare_devices
+
+prepare_devices()
+left = jnp.ones((3, 1, 2, 2, 8, 8, 8))
+print(jax.jit(lambda left, right: jnp.sum(left * right, axis=3))(left, left).sum())
+"""
+
+
+def test_sums_over_arrays_of_many_axes_do_not_crash():
+    """XLA's YNNPACK did on some CPUs."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    found = subprocess.run([sys.executable, "-c", MANY_AXES], env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "6144.0\n")
 
 
 @pytest.mark.parametrize(
