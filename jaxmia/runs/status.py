@@ -109,7 +109,7 @@ def _read(out: Path, first: int) -> Status:
         images_per_second=speed,
         seconds_left=left / speed if speed and left is not None else None,
         fused=[] if config.exists() or entries else _fused(out),
-        rounds=[] if entries else _rounds(out),
+        rounds=[] if store.paths() else _rounds(out),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.data.kinds import FEATURES, Kind
@@ -48,10 +49,12 @@ def _avoid_crashing_sums() -> None:
     """Makes XLA compute sums itself.
 
     YNNPACK, which computes them since jaxlib 0.10.2, ends the process with a segmentation fault on some CPUs where
-    arrays have seven or more axes (https://github.com/jax-ml/jax/issues/40412).
+    arrays have seven or more axes (https://github.com/jax-ml/jax/issues/40412). `XLA_FLAGS` may also name a file of
+    flags, to which none can be added.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__ >= (0, 10, 2) and "ynn_fusion_type" not in flags:
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    settable = jaxlib.version.__version_info__ >= (0, 10, 2) and "ynn_fusion_type" not in flags
+    if settable and (not flags or flags.startswith("-")):
         os.environ["XLA_FLAGS"] = f"{flags} {_SUMS_BY_XLA_ITSELF}".strip()
 
 

@@ -31,20 +31,29 @@ def test_freed_memory_is_used_again_without_page_faults():
 
 
 MANY_AXES = """
-import jax, jax.numpy as jnp
+import os, jax, jax.numpy as jnp
 from jaxmia.training.devices import prepare_devices
 
 prepare_devices()
 left = jnp.ones((3, 1, 2, 2, 8, 8, 8))
-print(jax.jit(lambda left, right: jnp.sum(left * right, axis=3))(left, left).sum())
+print(jax.jit(lambda left, right: jnp.sum(left * right, axis=3))(left, left).sum(), os.environ["XLA_FLAGS"])
 """
 
 
-def test_sums_over_arrays_of_many_axes_do_not_crash():
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        (None, "--xla_cpu_experimental_ynn_fusion_type=-reduce"),
+        ("--xla_cpu_use_xnnpack=false", "--xla_cpu_use_xnnpack=false --xla_cpu_experimental_ynn_fusion_type=-reduce"),
+        ("--xla_cpu_experimental_ynn_fusion_type=", "--xla_cpu_experimental_ynn_fusion_type="),
+    ],
+)
+def test_sums_over_arrays_of_many_axes_do_not_crash(given: str | None, then: str):
     """XLA's YNNPACK did on some CPUs."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"XLA_FLAGS": given} if given else {}
     found = subprocess.run([sys.executable, "-c", MANY_AXES], env=environment, capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (0, "6144.0\n")
+    assert (found.returncode, found.stdout) == (0, f"6144.0 {then}\n")
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,8 @@ struct Shape {
   int64_t output() const { return rows * columns * features; }
   int64_t products() const { return models * samples * rows * columns * kernel(); }
 
-  // Whether minimal filtering of the outputs is faster than their definition.
-  template <class Arithmetic>
-  bool Minimal() const {
-    return tall == kTaps && wide == kTaps && down == 1 && across == 1 &&
-           Pays<Arithmetic>(samples, rows, columns, channels, features);
-  }
+  // Whether minimal filtering applies: three by three taps, stride one.
+  bool Filters() const { return tall == kTaps && wide == kTaps && down == 1 && across == 1; }
 
   Tiling images() const { return {samples, height, width, channels}; }
   Tiling results() const { return {samples, rows, columns, features}; }
@@ -102,7 +98,7 @@ void Products(Threads threads, int64_t models, int64_t samples, const Frame& fra
 template <class Arithmetic>
 void Forward(const Threads& threads, const Shape& shape, const typename Arithmetic::Number* inputs,
              const typename Arithmetic::Number* kernels, typename Arithmetic::Number* outputs) {
-  if (shape.Minimal<Arithmetic>())
+  if (shape.Filters() && Pays<Arithmetic>(shape.results(), shape.channels))
     return MinimalProducts<Arithmetic>(threads.For(shape.products()), shape.models, shape.images(), shape.results(),
                                        -shape.top, -shape.left, false, inputs, kernels, outputs);
   const int64_t words = Words<Arithmetic>(shape.channels), features = shape.features;
@@ -124,7 +120,7 @@ void Forward(const Threads& threads, const Shape& shape, const typename Arithmet
 template <class Arithmetic>
 void KernelGradient(const Threads& all, const Shape& shape, const typename Arithmetic::Number* inputs,
                     const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
-  if (shape.Minimal<Arithmetic>())
+  if (shape.Filters() && Pays<Arithmetic>(shape.results(), shape.channels))
     return MinimalKernelGradient<Arithmetic>(all.For(shape.products()), shape.models, shape.images(), shape.results(),
                                              -shape.top, -shape.left, inputs, cotangents, kernels);
   constexpr int kNumbers = Arithmetic::kNumbers;
@@ -186,7 +182,7 @@ struct Taps {
 template <class Arithmetic>
 void InputGradient(const Threads& all, const Shape& shape, const typename Arithmetic::Number* cotangents,
                    const typename Arithmetic::Number* kernels, typename Arithmetic::Number* inputs) {
-  if (shape.Minimal<Arithmetic>())
+  if (shape.Filters() && Pays<Arithmetic>(shape.images(), shape.features))
     return MinimalProducts<Arithmetic>(all.For(shape.products()), shape.models, shape.results(), shape.images(),
                                        shape.top - kTaps + 1, shape.left - kTaps + 1, true, cotangents, kernels,
                                        inputs);

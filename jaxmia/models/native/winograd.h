@@ -5,7 +5,7 @@
 //   value of an output[t, f] = sum over c of value of a patch[t, c] * value of the taps[c, f]     at each of the points
 // That is 36 multiply-adds for a tile, an input channel and a feature, of 144 that its definition has. The kernel
 // gradient sums the products of patches and cotangents at each point over all tiles. The points 0, 3/4, -3/4, 3/2,
-// -3/2 and infinity keep rounding small: about five times that of the definition, in float32, which is what values are.
+// -3/2 and infinity keep rounding small, and values are float32.
 
 #pragma once
 
@@ -24,7 +24,7 @@ constexpr float kNear = .75f, kFar = 1.5f, kNear2 = kNear * kNear, kFar2 = kFar 
 // Products of the differences of a point to the others.
 constexpr float kAtZero = kNear2 * kFar2, kAtNear = 2 * kNear2 * (kNear2 - kFar2), kAtFar = 2 * kFar2 * (kFar2 - kNear2);
 
-// Words of the values that a thread works on at a time: those of taps, and those of patches.
+// Words of the values that a thread works on at a time: those of taps, and, unless so few tiles have more, of patches.
 constexpr int64_t kTapWords = 1 << 22, kPatchWords = 1 << 16, kLeastTiles = 32;
 
 template <size_t kSize>
@@ -191,11 +191,11 @@ void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int6
 struct Blocks {
   int64_t features, panel, panels, count;
 
-  Blocks(int64_t inputs, int64_t features, int64_t threads)
+  Blocks(int64_t inputs, int64_t features)
       : features(features), panel(std::min<int64_t>(2 * kLanes, RoundUp(features, kLanes))) {
     const int64_t all = (features + panel - 1) / panel;
     const int64_t most = std::max<int64_t>(kTapWords / (kPoints * inputs * panel), 1);
-    count = std::max((all + most - 1) / most, std::min(threads, all));
+    count = (all + most - 1) / most;
     panels = (all + count - 1) / count;
     count = (all + panels - 1) / panels;
   }
@@ -218,7 +218,7 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
                      const typename Arithmetic::Number* kernels, typename Arithmetic::Number* results) {
   const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
   const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
-  const Blocks blocks(channels, features, 1);
+  const Blocks blocks(channels, features);
   const int64_t most = GroupOfTiles(channels, blocks.size(0), tiles);
   const int64_t groups = std::min(tiles, RoundUp((tiles + most - 1) / most, threads.count()));
   const int64_t rows = RoundUp((tiles + groups - 1) / groups, kRun), parts = models * blocks.count * groups;
@@ -263,46 +263,51 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
   });
 }
 
-// Each thread computes some features, adding up the tiles in the same order as one thread alone.
+// Each thread computes some features or channels, adding up the tiles in the same order as one thread alone.
 template <class Arithmetic>
 void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images, const Tiling& outputs, int64_t top,
                            int64_t left, const typename Arithmetic::Number* numbers,
                            const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
   const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
   const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
-  const Blocks blocks(channels, features, threads.count());
-  const int64_t group = std::min(tiles, kMomentPixels), parts = models * blocks.count;
-  const Values sums(channels, blocks.size(0), blocks.panel), slopes(group, blocks.size(0), blocks.panel);
-  const Values seen(group, Spaced(channels), Spaced(channels));
-  const Runs runs({1, group, channels, 1, group, 0, 0, seen.panel}, {1, group, 1, 1}, 1, 1);
-  const Window window{1, channels, 0, blocks.panel};
+  const Blocks blocks(channels, features);
+  const int64_t vectors = RoundUp(channels, kLanes) / kLanes, shared = models * blocks.count;
+  const int64_t slices = std::min(vectors, (threads.count() + shared - 1) / shared), parts = shared * slices;
+  const int64_t most = (vectors + slices - 1) / slices * kLanes;
+  const int64_t group = std::min(tiles, kMomentPixels);
+  const Values sums(most, blocks.size(0), blocks.panel), slopes(group, blocks.size(0), blocks.panel);
+  const Values seen(group, Spaced(most), Spaced(most));
+  const Runs runs({1, group, most, 1, group, 0, 0, seen.panel}, {1, group, 1, 1}, 1, 1);
   threads.Share(parts, [&](auto next) {
     Scratch sum(sums.size()), patch(seen.size()), slope(slopes.size());
     for (int64_t part; (part = next()) < parts;) {
-      const int64_t model = part / blocks.count, feature = blocks.begin(part % blocks.count);
-      const int64_t count = blocks.size(part % blocks.count);
+      const int64_t model = part / slices / blocks.count, block = part / slices % blocks.count;
+      const int64_t feature = blocks.begin(block), count = blocks.size(block);
+      const int64_t channel = part % slices * vectors / slices * kLanes;
+      const int64_t width = std::min((part % slices + 1) * vectors / slices * kLanes, channels) - channel;
+      const Window window{1, width, 0, blocks.panel};
       std::fill_n(sum.data(), sums.size(), 0);
       for (int64_t begin = 0; begin < tiles; begin += group) {
         const int64_t end = std::min(begin + group, tiles);
-        Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size(), channels, begin, end, top, left,
+        Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size() + channel, width, begin, end, top, left,
                                      PatchValues{}, seen, patch.data());
         Evaluate<Arithmetic, kTile>(outputs, cotangents + model * outputs.size() + feature, count, begin, end, 0, 0,
                                     CotangentValues{}, slopes, slope.data());
         for (int64_t point = 0; point < kPoints; ++point) {
           for (int64_t column = 0; column < count; column += blocks.panel)
             Moment<Float32>(window, patch.data() + point * seen.apart,
-                            slope.data() + point * slopes.apart + slopes.At(0, column), runs, end - begin, 0, channels,
+                            slope.data() + point * slopes.apart + slopes.At(0, column), runs, end - begin, 0, width,
                             sum.data() + point * sums.apart + sums.At(0, column));
         }
       }
       typename Arithmetic::Number* to = kernels + model * kTaps * kTaps * channels * features + feature;
-      for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t c = 0; c < width; ++c) {
         for (int64_t f = 0; f < count; f += kLanes) {
           const float* first = sum.data() + sums.At(c, f);
           Both<kPatch, kTaps>(
               TapSums{}, [&](int i, int j) { return Load(first + (i * kPatch + j) * sums.apart); },
               [&](int i, int j, Vector value) {
-                Arithmetic::Round(to + ((i * kTaps + j) * channels + c) * features + f, value, count - f);
+                Arithmetic::Round(to + ((i * kTaps + j) * channels + channel + c) * features + f, value, count - f);
               });
         }
       }
@@ -310,16 +315,17 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
   });
 }
 
-// Whether minimal filtering is faster by a fifth at least: its products, and the transforms, whose vectors take as long as
-// so many products, measured with AVX2.
+// Whether minimal filtering of such outputs is faster by a fifth at least: its products, and the transforms, whose
+// vectors take as long as so many products, measured with AVX2.
 template <class Arithmetic>
-bool Pays(int64_t samples, int64_t rows, int64_t columns, int64_t channels, int64_t features) {
+bool Pays(const Tiling& outputs, int64_t inputs) {
   constexpr int64_t kPatchCost = 550, kTapCost = 800;
-  const int64_t inputs = RoundUp(channels, kLanes), outputs = RoundUp(features, kLanes);
-  const int64_t tiles = samples * ((rows + kTile - 1) / kTile) * ((columns + kTile - 1) / kTile);
-  const int64_t definition = samples * rows * columns * kTaps * kTaps * channels * outputs / Arithmetic::kNumbers;
-  const int64_t transforms = tiles * kPatchCost * (inputs + outputs) + kTapCost * channels * outputs;
-  return (tiles * kPoints * channels * outputs + transforms) * 5 / 4 < definition;
+  const int64_t features = RoundUp(outputs.channels, kLanes), tiles = outputs.tiles();
+  const int64_t computed = features == kLanes ? kLanes : RoundUp(features, 2 * kLanes);
+  const int64_t pixels = outputs.samples * outputs.height * outputs.width;
+  const int64_t definition = pixels * kTaps * kTaps * inputs * features / Arithmetic::kNumbers;
+  const int64_t transforms = tiles * kPatchCost * (RoundUp(inputs, kLanes) + features) + kTapCost * inputs * features;
+  return (tiles * kPoints * inputs * computed + transforms) * 5 / 4 < definition;
 }
 
 }  // namespace jaxmia

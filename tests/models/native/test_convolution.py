@@ -132,6 +132,10 @@ def test_minimal_filtering_of_random_images_and_paddings(dtype):
     on()
 
 
+def test_minimal_filtering_of_so_many_channels_that_it_pays_in_bfloat16():
+    check((2, 40, 8, 8, 130), (2, 3, 3, 130, 150), ((1, 1), ((1, 1), (1, 1))), jnp.bfloat16)
+
+
 def test_minimal_filtering_in_several_blocks_of_features():
     """Of sums of 4,500 products, twice as much rounding is allowed as elsewhere."""
     check((1, 32, 8, 8, 500), (1, 3, 3, 500, 250), ((1, 1), ((1, 1), (1, 1))), jnp.float32, rounding=2.0**-17)

@@ -54,6 +54,7 @@ def test_convolutions_are_the_same_with_any_number_of_threads(threads: int, dtyp
         features=st.integers(36, 50),
     )
     @example(models=2, samples=61, kernel=(3, 3), strides=(1, 1), channels=27, features=70)  # minimal filtering
+    @example(models=1, samples=60, kernel=(3, 3), strides=(1, 1), channels=130, features=150)  # in bfloat16, too
     @settings(max_examples=6)
     def on(models, samples, kernel, strides, channels, features) -> None:
         inputs = random((models, samples, 16, 17, channels), dtype)
