@@ -20,6 +20,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def without_onednn():
+    """With AVX2, oneDNN in PyTorch 2.13 overwrites memory in the gradients of convolutions of four channels."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    yield
+    torch.backends.mkldnn.enabled = before
+
+
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes keyword arguments as the attributes of a pickled `__main__.MembershipDataset`."""
