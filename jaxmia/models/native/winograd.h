@@ -19,7 +19,7 @@
 namespace jaxmia {
 
 constexpr int kTaps = 3, kTile = 4, kPatch = kTile + kTaps - 1, kPoints = kPatch * kPatch;
-// Squares of the points' absolute values, besides 0 and infinity.
+// Absolute values of the points besides 0 and infinity, and their squares.
 constexpr float kNear = .75f, kFar = 1.5f, kNear2 = kNear * kNear, kFar2 = kFar * kFar;
 // Products of the differences of a point to the others.
 constexpr float kAtZero = kNear2 * kFar2, kAtNear = 2 * kNear2 * (kNear2 - kFar2), kAtFar = 2 * kFar2 * (kFar2 - kNear2);
@@ -112,6 +112,9 @@ struct Values {
   int64_t size() const { return kPoints * apart; }
 
   int64_t At(int64_t row, int64_t column) const { return (column / panel * rows + row) * panel + column % panel; }
+
+  // Distance of the value at point (i, j) from that at the first point.
+  int64_t Point(int i, int j) const { return (i * kPatch + j) * apart; }
 };
 
 // Images [samples, height, width, channels], cut into tiles.
@@ -152,7 +155,7 @@ void Evaluate(const Tiling& images, const typename Arithmetic::Number* numbers, 
       float* first = to + values.At(tile - begin, c);
       Both<kSize, kPatch>(
           transform, [&](int i, int j) { return Arithmetic::Widen(from[i][j] + c, lanes); },
-          [&](int i, int j, Vector value) { Store(first + (i * kPatch + j) * values.apart, value); });
+          [&](int i, int j, Vector value) { Store(first + values.Point(i, j), value); });
     };
     int64_t c = 0;
     for (; c + kLanes <= count; c += kLanes) evaluate(c, kLanes);
@@ -181,7 +184,7 @@ void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int6
         float* first = to + values.At(input + k, output - begin);
         Both<kTaps, kPatch>(
             TapValues{}, [&](int i, int j) { return taps[i * kTaps + j][k]; },
-            [&](int i, int j, Vector value) { Store(first + (i * kPatch + j) * values.apart, value); });
+            [&](int i, int j, Vector value) { Store(first + values.Point(i, j), value); });
       }
     }
   }
@@ -205,7 +208,7 @@ struct Blocks {
 };
 
 // Tiles in a row of which products are sums.
-constexpr int kRun = 6;
+constexpr int kRunOfTiles = 6;
 
 inline int64_t GroupOfTiles(int64_t channels, int64_t features, int64_t tiles) {
   return std::clamp<int64_t>(kPatchWords / (kPoints * (channels + features)), std::min<int64_t>(tiles, kLeastTiles), tiles);
@@ -221,10 +224,10 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
   const Blocks blocks(channels, features);
   const int64_t most = GroupOfTiles(channels, blocks.size(0), tiles);
   const int64_t groups = std::min(tiles, RoundUp((tiles + most - 1) / most, threads.count()));
-  const int64_t rows = RoundUp((tiles + groups - 1) / groups, kRun), parts = models * blocks.count * groups;
+  const int64_t rows = RoundUp((tiles + groups - 1) / groups, kRunOfTiles), parts = models * blocks.count * groups;
   const Values taps(channels, blocks.size(0), blocks.panel), made(rows, blocks.size(0), blocks.panel);
   const Values seen(rows, Spaced(channels), Spaced(channels));
-  const Runs runs({1, rows, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1, kRun);
+  const Runs runs({1, rows, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1, kRunOfTiles);
   const Window window{1, channels, 0, blocks.panel};
   threads.Share(parts, [&](auto next) {
     Scratch tap(taps.size()), patch(seen.size()), sum(made.size());
@@ -241,9 +244,9 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
                                    PatchValues{}, seen, patch.data());
       for (int64_t point = 0; point < kPoints; ++point) {
         for (int64_t column = 0; column < count; column += blocks.panel)
-          ProductOfRuns<Float32, kRun>(window, patch.data() + point * seen.apart,
+          ProductOfRuns<Float32, kRunOfTiles>(window, patch.data() + point * seen.apart,
                                        tap.data() + point * taps.apart + taps.At(0, column), runs,
-                                       (end - begin + kRun - 1) / kRun,
+                                       (end - begin + kRunOfTiles - 1) / kRunOfTiles,
                                        sum.data() + point * made.apart + made.At(0, column));
       }
       typename Arithmetic::Number* to = results + model * outputs.size() + feature;
@@ -252,7 +255,7 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
           const float* first = sum.data() + made.At(tile - begin, f);
           Vector square[kTile][kTile];
           Both<kPatch, kTile>(
-              Outputs{}, [&](int i, int j) { return Load(first + (i * kPatch + j) * made.apart); },
+              Outputs{}, [&](int i, int j) { return Load(first + made.Point(i, j)); },
               [&](int i, int j, Vector value) { square[i][j] = value; });
           outputs.EachPixel<kTile>(tile, 0, 0, [&](int i, int j, int64_t pixel) {
             Arithmetic::Round(to + pixel * features + f, square[i][j], count - f);
@@ -279,14 +282,14 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
   const Values seen(group, Spaced(most), Spaced(most));
   const Runs runs({1, group, most, 1, group, 0, 0, seen.panel}, {1, group, 1, 1}, 1, 1);
   threads.Share(parts, [&](auto next) {
-    Scratch sum(sums.size()), patch(seen.size()), slope(slopes.size());
+    Scratch patch(seen.size()), slope(slopes.size());
     for (int64_t part; (part = next()) < parts;) {
       const int64_t model = part / slices / blocks.count, block = part / slices % blocks.count;
       const int64_t feature = blocks.begin(block), count = blocks.size(block);
       const int64_t channel = part % slices * vectors / slices * kLanes;
       const int64_t width = std::min((part % slices + 1) * vectors / slices * kLanes, channels) - channel;
       const Window window{1, width, 0, blocks.panel};
-      std::fill_n(sum.data(), sums.size(), 0);
+      Scratch sum(sums.size());
       for (int64_t begin = 0; begin < tiles; begin += group) {
         const int64_t end = std::min(begin + group, tiles);
         Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size() + channel, width, begin, end, top, left,
@@ -305,7 +308,7 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
         for (int64_t f = 0; f < count; f += kLanes) {
           const float* first = sum.data() + sums.At(c, f);
           Both<kPatch, kTaps>(
-              TapSums{}, [&](int i, int j) { return Load(first + (i * kPatch + j) * sums.apart); },
+              TapSums{}, [&](int i, int j) { return Load(first + sums.Point(i, j)); },
               [&](int i, int j, Vector value) {
                 Arithmetic::Round(to + ((i * kTaps + j) * channels + channel + c) * features + f, value, count - f);
               });

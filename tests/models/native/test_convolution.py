@@ -13,6 +13,8 @@ from jaxmia.models.native.convolution import Window, forward, input_gradient, ke
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 
 each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
+paddings = st.tuples(pair, pair)
 
 
 def taps(inputs: np.ndarray, window: Window, tall: int, wide: int, rows: int, columns: int):
@@ -90,15 +92,13 @@ def test_sums_over_no_samples_and_no_channels_are_zero():
 
 @each_type
 def test_random_shapes_strides_and_paddings(dtype):
-    pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
-
     @given(
         models=st.integers(1, 2),
         samples=st.integers(1, 5),
         size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
         kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
         strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        padding=st.tuples(pair, pair),
+        padding=paddings,
         channels=st.integers(1, 5),
         features=st.integers(1, 35),
     )
@@ -115,13 +115,12 @@ def test_random_shapes_strides_and_paddings(dtype):
 @each_type
 def test_minimal_filtering_of_random_images_and_paddings(dtype):
     """Three by three taps, stride one, and enough samples and channels for minimal filtering to be the faster way."""
-    pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
     @given(
         models=st.integers(1, 2),
         samples=st.integers(8, 12),
         size=st.tuples(st.integers(8, 21), st.integers(8, 21)),
-        padding=st.tuples(pair, pair),
+        padding=paddings,
         channels=st.integers(24, 70),
         features=st.integers(24, 70),
     )
