@@ -33,8 +33,8 @@ def tpr_band(
     rng = np.random.default_rng(seed)
     alarms, hits = _sorted_by_kind(scores, members)
     found = []
-    for fpr, value in zip(fprs, _tprs(alarms, hits, fprs), strict=True):
-        allowed = false_alarms(fpr, len(alarms))
+    allowances = _allowed(alarms, fprs)
+    for allowed, value in zip(allowances, _tprs(alarms, hits, allowances), strict=True):
         if allowed >= len(alarms):
             found.append(Estimate(1.0, 1.0, 1.0))
             continue
@@ -48,7 +48,8 @@ def tpr_band(
 
 def tpr_curve(scores: np.ndarray, members: np.ndarray, fprs: Sequence[float] | np.ndarray) -> np.ndarray:
     """TPR at each FPR, `[fpr]`, without the intervals of `tpr_band`; its arguments are the same."""
-    return _tprs(*_sorted_by_kind(scores, members), fprs)
+    alarms, hits = _sorted_by_kind(scores, members)
+    return _tprs(alarms, hits, _allowed(alarms, fprs))
 
 
 def mean_of(values: np.ndarray) -> Estimate:
@@ -64,9 +65,13 @@ def _sorted_by_kind(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray
     return np.sort(scores[~members])[::-1], np.sort(scores[members])
 
 
-def _tprs(alarms: np.ndarray, hits: np.ndarray, fprs: Sequence[float] | np.ndarray) -> np.ndarray:
-    """TPR at each FPR, `[fpr]`, of scores sorted by kind."""
-    allowed = np.array([false_alarms(fpr, len(alarms)) for fpr in fprs])
+def _allowed(alarms: np.ndarray, fprs: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Number of false alarms that each FPR allows, `[fpr]`."""
+    return np.array([false_alarms(fpr, len(alarms)) for fpr in fprs])
+
+
+def _tprs(alarms: np.ndarray, hits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """TPR for each number of allowed false alarms, `[fpr]`, of scores sorted by kind."""
     within = _share_above(hits, alarms[np.minimum(allowed, len(alarms) - 1)])
     return np.where(allowed < len(alarms), within, 1.0)
 
