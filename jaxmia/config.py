@@ -87,7 +87,8 @@ class ChallengeConfig(_Section):
     backend: Literal["jax", "torch"] = "jax"
     """Query the target converted to JAX (jax) or in PyTorch itself (torch)."""
     classes: Annotated[int, Field(ge=2)] | None = None
-    """Number of classes; by default read from the target's weights or the labels."""
+    """Number of classes; by default read from the target's weights, or from a query where they do not
+    show it."""
     image_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Side in pixels to which images are resized (bilinear, antialiased); by default images keep their size."""
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None

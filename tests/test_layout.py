@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(p for folder in ("jaxmia", "bridge", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
-MAY_USE_BRIDGE = ("pipeline", "machine", "cli")
+MAY_USE_BRIDGE = ("pipeline", "cli")
 MOST_MODULES_AT_THE_TOP = 10
 
 LEVELS = (

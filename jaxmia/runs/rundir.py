@@ -23,7 +23,7 @@ class RunDir:
         report: HTML report.
         figures: Folder of the report's figures.
         tables: Tables of the report in LaTeX.
-        trials: Folder of the models trained by `jaxmia match`, one file per recipe.
+        trials: Folder of the margins of the models trained by `jaxmia match`, one file per recipe.
         match: Comparison of the recipes.
         matched: Configuration with the best recipe.
         rounds: Folder of the runs of both rounds, if there are two.
