@@ -1,9 +1,9 @@
 """The input of every attack: margins of the target and the shadows, and membership masks."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Real
@@ -12,6 +12,13 @@ from jaxmia.attacks.moments import Moments, moments
 from jaxmia.errors import InputError, MissingModels
 
 Value = TypeVar("Value")
+
+
+class _Origin(NamedTuple):
+    """The evidence of which a shadow became a pseudo-target, and that shadow."""
+
+    evidence: "Evidence"
+    model: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,9 @@ class Evidence:
     mask: Bool[np.ndarray, "model sample"]
     labels: Integer[np.ndarray, " sample"]
     fold: Integer[np.ndarray, " sample"] | None = None
+    _sides: tuple[Moments, Moments] | None = field(default=None, kw_only=True, repr=False)
+    _computed: dict[Hashable, Any] = field(default_factory=dict, kw_only=True, repr=False)
+    _origin: _Origin | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         target = np.asarray(self.target)
@@ -70,7 +80,7 @@ class Evidence:
     @cached_property
     def sides(self) -> tuple[Moments, Moments]:
         """IN and OUT moments of every sample; `count` is 0 where a sample has no such models."""
-        return moments(self.shadows, self.mask)
+        return self._sides or moments(self.shadows, self.mask)
 
     def of_shadows(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Computes what follows from the shadows alone, or returns it if an attack has computed it already.
@@ -97,14 +107,9 @@ class Evidence:
             compute: Computes it from the margins of one shadow.
             every: Step from one shadow to the next.
         """
-        # A pseudo-target's evidence has the evidence from which it was taken, and the models that it lacks of it.
-        whole, left_out = self.__dict__.get("_whole", (self, ()))
+        whole, left_out = (self._origin.evidence, [self._origin.model]) if self._origin else (self, [])
         models = np.delete(np.arange(len(whole.shadows)), left_out)[::every]
         return np.array([whole.of_shadows((key, model), lambda m=model: compute(whole.shadows[m])) for model in models])
-
-    @cached_property
-    def _computed(self) -> dict[Hashable, Any]:
-        return {}
 
     def pseudo_targets(self, models: Sequence[int]) -> Iterator[tuple["Evidence", Bool[np.ndarray, " kept"]]]:
         """Uses each of the given shadows in turn as a pseudo-target, with all others as its shadows.
@@ -127,22 +132,21 @@ class Evidence:
                 np.delete(self.shadows, model, axis=0),
                 np.delete(self.mask, model, axis=0),
                 self.labels,
+                _sides=sides,
+                _origin=_Origin(self, model),
             )
-            others.__dict__["_whole"] = self, (model,)
-            yield others._with_moments(sides).take(kept), self.mask[model, kept]
+            yield others.take(kept), self.mask[model, kept]
 
     def with_target(self, target: Real[np.ndarray, "view sample"]) -> "Evidence":
         """Returns the evidence with other margins of the target."""
-        other = Evidence(target, self.shadows, self.mask, self.labels, self.fold)._with_moments(self.sides)
-        other.__dict__["_computed"] = self._computed
-        return other
+        return replace(self, target=target, _sides=self.sides)
 
     def by_fold(self) -> list["Evidence"]:
         """Splits the evidence by fold, so that each row is one model; without folds it is the only element."""
         if self.fold is None:
             return [self]
         parts = [self.take(np.flatnonzero(self.fold == fold)) for fold in np.unique(self.fold)]
-        return [Evidence(part.target, part.shadows, part.mask, part.labels)._with_moments(part.sides) for part in parts]
+        return [Evidence(part.target, part.shadows, part.mask, part.labels, _sides=part.sides) for part in parts]
 
     def take(self, samples: Integer[np.ndarray, " taken"]) -> "Evidence":
         """Restricts the evidence to the samples of the given indices, in their order.
@@ -161,12 +165,8 @@ class Evidence:
             self.mask[:, samples],
             self.labels[samples],
             None if self.fold is None else self.fold[samples],
-        )._with_moments((in_.take(samples), out.take(samples)))
-
-    def _with_moments(self, sides: tuple[Moments, Moments]) -> "Evidence":
-        """Sets the moments, which then need not be computed, and returns itself."""
-        self.__dict__["sides"] = sides
-        return self
+            _sides=(in_.take(samples), out.take(samples)),
+        )
 
     def complete(self, side: Moments, name: str) -> Moments:
         """Returns the moments of one side, `IN` or `OUT`.

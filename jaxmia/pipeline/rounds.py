@@ -69,7 +69,7 @@ def train_rounds(pipeline: Pipeline, shard: Shard) -> tuple[Pipeline, Pipeline] 
         )
         return None
     masks = replace(first.setup.masks, chance=_chances(first.out))
-    second.__dict__["setup"] = replace(first.setup, masks=masks)
+    second = second.with_setup(replace(first.setup, masks=masks))
     train_and_query(second, replace(shard, first=half))
     return first, second
 

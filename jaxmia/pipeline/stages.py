@@ -60,16 +60,23 @@ class Pipeline:
     config: Config
     out: Path
     progress_bar: ProgressBar = field(default=no_progress_bar)
+    _pool: Pool | None = field(default=None, kw_only=True, repr=False)
+    _target: "Target | None" = field(default=None, kw_only=True, repr=False)
+    _setup: "ShadowSetup | None" = field(default=None, kw_only=True, repr=False)
 
     def attacking(self, pool: Pool, config: Config, out: Path, progress_bar: ProgressBar) -> "Pipeline":
         """Creates the stages of another run against the same target, on the given pool instead of the challenge's."""
-        other = Pipeline(config, out, progress_bar)
-        other.__dict__.update(pool=pool, target=self.target)
-        return other
+        return Pipeline(config, out, progress_bar, _pool=pool, _target=self.target)
+
+    def with_setup(self, setup: "ShadowSetup") -> "Pipeline":
+        """Creates the same stages with another setup of the shadow models."""
+        return replace(self, _pool=self.pool, _target=self.target, _setup=setup)
 
     @cached_property
     def pool(self) -> Pool:
         """Public and private samples of the challenge."""
+        if self._pool is not None:
+            return self._pool
         from bridge.open import open_pool
 
         pool = open_pool(self.config.challenge, self.target.classes)
@@ -80,6 +87,8 @@ class Pipeline:
     @cached_property
     def target(self) -> "Target":
         """The model under attack."""
+        if self._target is not None:
+            return self._target
         from bridge.open import open_target
 
         return open_target(self.config.challenge)
@@ -93,6 +102,8 @@ class Pipeline:
     @cached_property
     def setup(self) -> "ShadowSetup":
         """Setup of the shadow models of this run."""
+        if self._setup is not None:
+            return self._setup
         from bridge.shadows import shadow_network
         from jaxmia.training.setup import shadow_setup
 

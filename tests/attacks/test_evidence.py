@@ -178,6 +178,6 @@ def test_what_attacks_share_equals_what_each_computes_alone(models: int):
     assert (len(played[0].labels) < len(whole.labels)) == (models == 8), "few models leave samples out"
     for shared in (whole, *played, played[1].with_target(played[1].target * 2 + 1)):
         for attack in (*everything, *reversed(everything)):
-            alone = Evidence(shared.target, shared.shadows, shared.mask, shared.labels)
-            alone.__dict__["sides"] = shared.sides  # merged in another order than computed afresh
+            # Moments are merged in another order than computed afresh.
+            alone = Evidence(shared.target, shared.shadows, shared.mask, shared.labels, _sides=shared.sides)
             np.testing.assert_array_equal(attack(shared), attack(alone), err_msg=attack.name)

@@ -3,7 +3,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -245,8 +245,8 @@ class Offline(Pipeline):
 
 
 def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Config, out: Path) -> Pipeline:
-    pipeline = Offline(config, out)
-    pipeline.__dict__.update(pool=pool, target=SimpleNamespace(classes=10, preprocessing=PREPROCESSING))
+    known = SimpleNamespace(classes=10, preprocessing=PREPROCESSING)
+    pipeline = Offline(config, out, _pool=pool, _target=cast(Any, known))
     np.savez(out / "target.npz", phi=target[0], correct=target[1])
     return pipeline
 
