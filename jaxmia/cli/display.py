@@ -222,6 +222,8 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
             f"private samples: expected TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR "
             f"({expected.low:.4f} - {expected.high:.4f}), if the target was trained as its shadows were"
         )
+    elif metrics.no_estimate:
+        lines.append(f"private samples: no estimate: {metrics.no_estimate}")
     if metrics.unlike_shadows:
         lines.append(
             f"target unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations from "

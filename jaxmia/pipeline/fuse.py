@@ -16,6 +16,7 @@ from jaxmia.runs.metrics import FamilySummary, RunMetrics
 from jaxmia.runs.rundir import RunDir
 
 FUSION = "family-fusion"
+_NO_ESTIMATE = "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         matched=matched,
         selection=None,
         private=None,
+        no_estimate=None if pool.public.all() else _NO_ESTIMATE,
         public=public,
         public_by_class=figures_of_classes(pool, fused, fpr) if public else None,
         epsilon=epsilon_bound(pool, fused, matched=matched),

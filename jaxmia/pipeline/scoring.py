@@ -26,7 +26,14 @@ from jaxmia.pipeline.summary import (
     write_samples,
 )
 from jaxmia.runs.matrices import ROUND, Matrices, read_matrices
-from jaxmia.runs.metrics import AuditSummary, EpsilonBound, RunMetrics, SelectionSummary, ShadowAccuracy
+from jaxmia.runs.metrics import (
+    AuditSummary,
+    EpsilonBound,
+    PrivateEstimate,
+    RunMetrics,
+    SelectionSummary,
+    ShadowAccuracy,
+)
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.status import enough, missing_models, ranges
 from jaxmia.runs.store import Chunk
@@ -74,6 +81,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     save_npz(RunDir(out).scores, for_all)
     write_samples(RunDir(out).samples, matrices.everyone, for_all[chosen.name], all_fits, for_all)
     evaluated = selection or _evaluate_named(chosen, comparable, section, likeness)
+    private, no_estimate = _estimate(pool, evaluated)
     public = public_figures(pool, own, section.fpr)
     matched = is_matched(out)
     metrics = RunMetrics(
@@ -91,7 +99,8 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         unlike_shadows=likeness.unlike,
         matched=matched,
         selection=SelectionSummary.of(selection) if selection else None,
-        private=private_estimate(pool, evaluated),
+        private=private,
+        no_estimate=no_estimate,
         public=public,
         public_by_class=figures_of_classes(pool, own, section.fpr) if public else None,
         epsilon=_epsilon(matrices, own, section, matched),
@@ -138,12 +147,23 @@ def is_matched(out: Path) -> bool:
     return config.exists() and load_config(config).matched
 
 
-def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig, likeness: Likeness) -> Selection | None:
-    """Evaluates a named attack on shadow models as pseudo-targets; None if there are too few."""
+def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig, likeness: Likeness) -> Selection | str:
+    """Evaluates a named attack on shadow models as pseudo-targets; returns the reason if that is impossible."""
     try:
         return select(evidence, [attack], section.fpr, targets=section.targets, likeness=likeness)
-    except InputError:
-        return None
+    except InputError as error:
+        return str(error)
+
+
+def _estimate(pool: Pool, evaluated: Selection | str) -> tuple[PrivateEstimate | None, str | None]:
+    """The estimate for the private samples and, where there are such samples but no estimate, the reason."""
+    private = int((~pool.public).sum())
+    if not private:
+        return None, None
+    if isinstance(evaluated, str):
+        return None, evaluated
+    found = private_estimate(pool, evaluated)
+    return found, None if found else f"there are too few of them ({private:,})"
 
 
 def _log_missing(out: Path, shadows: Chunk) -> list[int]:

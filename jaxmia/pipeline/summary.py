@@ -96,15 +96,15 @@ def figures_of_classes(pool: Pool, score: np.ndarray, fpr: float) -> dict[str, F
     return {str(label): entry for label, entry in found.items()}
 
 
-def private_estimate(pool: Pool, selection: Selection | None) -> PrivateEstimate | None:
+def private_estimate(pool: Pool, selection: Selection) -> PrivateEstimate | None:
     """Estimates the TPR on the private samples, with its 95 % prediction interval.
 
     The estimate is the TPR against one more shadow model as the target, on as many samples. It therefore assumes that
-    the target was trained as the shadow models were. It is None if there were no pseudo-targets, or if half of the
-    private samples, taken as non-members, are too few for a single false positive.
+    the target was trained as the shadow models were. It is None if half of the private samples, taken as
+    non-members, are too few for a single false positive.
     """
     private = int((~pool.public).sum())
-    if selection is None or false_alarms(selection.fpr, private // 2) < 1:
+    if false_alarms(selection.fpr, private // 2) < 1:
         return None
     spread = selection.expected_error * np.sqrt(selection.targets)
     found = next_target(selection.expected, spread, selection.targets, private / len(pool))

@@ -161,13 +161,8 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
             remarks.append(
                 "The public figure is above the expected one: the shadows' recipe differs from the target's."
             )
-    if metrics.private is None and (private := int((~results.pool.public).sum())):
-        why = (
-            "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
-            if metrics.families
-            else f"there are too few of them ({private:,}), or no shadow could serve as a pseudo-target"
-        )
-        remarks.append(f"There is no estimate for the private samples: {why}.")
+    if metrics.no_estimate:
+        remarks.append(f"There is no estimate for the private samples: {metrics.no_estimate}.")
     return remarks
 
 

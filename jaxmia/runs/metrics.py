@@ -180,6 +180,8 @@ class RunMetrics(_Part):
     """Selection of the attack by `auto`; None if the attack was named."""
     private: PrivateEstimate | None
     """Estimate for the private samples; None if there is none."""
+    no_estimate: str | None = None
+    """Reason why there are private samples but no estimate for them."""
     public: Figures | None
     """Figures on the public samples; None without public members and non-members."""
     public_by_class: dict[str, Figures | None] | None

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from jaxmia.attacks import Calibrated, LiraOnline
 from jaxmia.attacks.catalogue import distinct_attacks, named_attack, standard_attacks
 from jaxmia.attacks.record import AttackRecord, rebuild_attack
 from jaxmia.cli.commands.run import Score
-from jaxmia.cli.display import progress_bar
+from jaxmia.cli.display import expectation_lines, progress_bar
 from jaxmia.config import AttackConfig, parse_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
@@ -21,6 +22,8 @@ from jaxmia.leaderboard.submission import read_scores_csv, to_unit_interval, val
 from jaxmia.pipeline.scoring import public_figures, score
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.report import write_report
+from jaxmia.report.results import read_results
+from jaxmia.report.verdict import reach_verdict
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import ScoreStore
@@ -251,6 +254,43 @@ def test_an_own_attack_scores_a_run_is_recorded_and_reported(
     metrics = score(out, AttackConfig(candidates=(path,)))
     assert "excess" in [row.name for row in metrics.selection.results]
     assert "excess" in load_npz(out / "scores.npz")
+
+
+def test_why_a_named_attack_has_no_estimate_is_said(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    assert score(out, AttackConfig(name="calibrated")).no_estimate is None
+    chunks = ScoreStore(out / "shadows").read()
+    shutil.rmtree(out / "shadows")
+    ScoreStore(out / "shadows").write(replace(chunks, mask=np.roll(np.repeat(chunks.mask[::2], 2, axis=0), 1, axis=0)))
+    metrics = score(out, AttackConfig(name="calibrated"))
+    assert metrics.private is None
+    assert re.search(r"models \d+ and \d+ have masks that correlate by 1\.00", str(metrics.no_estimate))
+    assert f"private samples: no estimate: {metrics.no_estimate}" in expectation_lines(metrics)
+    remarks = reach_verdict(read_results(out, None)).remarks
+    assert f"There is no estimate for the private samples: {metrics.no_estimate}." in remarks
+
+
+OFTEN_NAN = """
+import numpy as np
+
+
+class OftenNaN:
+    name = "often-nan"
+
+    def __call__(self, evidence):
+        return np.full(len(evidence.labels), np.nan if len(evidence.shadows) < 24 else 0.0)
+"""
+
+
+def test_an_own_attack_that_fails_on_pseudo_targets_is_not_said_to_have_too_few(
+    planted: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, _ = planted
+    (tmp_path / "jaxmia_often_nan.py").write_text(OFTEN_NAN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    metrics = score(out, AttackConfig(name="jaxmia_often_nan:OftenNaN"))
+    assert "often-nan" in str(metrics.no_estimate)
 
 
 def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_path: Path):
