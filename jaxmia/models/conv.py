@@ -16,12 +16,14 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jaxmia.config import Lowering
+from jaxmia.models.groups import in_groups, is_depthwise, native_depthwise, shifted_sum
 from jaxmia.models.native import convolution as native
 from jaxmia.models.native.convolution import Window
 
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: _NHWC, 3: ("NDHWC", "DHWIO", "NDHWC")}
 _Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -29,13 +31,15 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 def ensemble_conv(lowering: Lowering, threads: int = 1) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    Pass it as `nnx.Conv(conv_general_dilated=...)`. Outside `vmap` it is JAX's own convolution, and so it is inside
-    `vmap` for what no lowering supports: dilation, groups, other than two spatial dimensions, `preferred_element_type`.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Groups are convolved one after another, and channels that each
+    have a kernel of their own as a sum of shifted inputs. It is JAX's own convolution outside `vmap`, and inside for
+    what no lowering supports: dilated inputs, three spatial dimensions, `preferred_element_type`.
 
     Args:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
             `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix product of patches and
-            kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available.
+            kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available,
+            for one kernel per channel too.
         threads: Most threads with which the kernels of `native` compute.
     """
 
@@ -45,34 +49,64 @@ def ensemble_conv(lowering: Lowering, threads: int = 1) -> Callable[..., jax.Arr
         strides: Sequence[int],
         padding: str | Sequence[tuple[int, int]],
         *,
-        lhs_dilation: Sequence[int] = (1, 1),
-        rhs_dilation: Sequence[int] = (1, 1),
+        lhs_dilation: Sequence[int] = (),
+        rhs_dilation: Sequence[int] = (),
         dimension_numbers: Any = None,
         feature_group_count: int = 1,
         preferred_element_type: Any = None,
         **options: Any,
     ) -> jax.Array:
-        undilated = {*lhs_dilation, *rhs_dilation} == {1}
-        if not undilated or feature_group_count != 1 or preferred_element_type is not None or inputs.ndim != 4:
+        axes = inputs.ndim - 2
+        dilation = rhs_dilation or (1,) * axes
+        supported = axes in (1, 2) or (axes == 3 and is_depthwise(inputs, kernel, feature_group_count))
+        if not supported or {*lhs_dilation} - {1} or preferred_element_type is not None:
             return lax.conv_general_dilated(
                 inputs,
                 kernel,
                 strides,
                 padding,
-                lhs_dilation=lhs_dilation,
-                rhs_dilation=rhs_dilation,
-                dimension_numbers=dimension_numbers or _NHWC,
+                lhs_dilation=lhs_dilation or (1,) * axes,
+                rhs_dilation=dilation,
+                dimension_numbers=dimension_numbers or _LAYOUTS[axes],
                 feature_group_count=feature_group_count,
                 preferred_element_type=preferred_element_type,
                 **options,
             )
         if isinstance(padding, str):
-            padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)
-        (top, bottom), (left, right) = padding
-        window = ((strides[0], strides[1]), ((top, bottom), (left, right)))
-        return _convolution(lowering, window, threads)(inputs, kernel)
+            reach = [gap * (size - 1) + 1 for gap, size in zip(dilation, kernel.shape[:-2], strict=True)]
+            padding = lax.padtype_to_pads(inputs.shape[1:-1], reach, strides, padding)
+        return _grouped(lowering, threads, inputs, kernel, strides, padding, dilation, feature_group_count)
 
     return conv
+
+
+def _grouped(
+    lowering: Lowering,
+    threads: int,
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+) -> jax.Array:
+    if inputs.ndim == 3:  # as images of one row
+        strides, padding, dilation = (1, *strides), ((0, 0), *padding), (1, *dilation)
+        return _grouped(lowering, threads, inputs[:, None], kernel[None], strides, padding, dilation, groups)[:, 0]
+    depthwise = is_depthwise(inputs, kernel, groups)
+    if depthwise and (lowering != "native" or inputs.ndim == 5):
+        return shifted_sum(inputs, kernel, strides, padding, dilation)
+    (top, bottom), (left, right) = padding
+    window = ((strides[0], strides[1]), ((top, bottom), (left, right)))
+    if depthwise:
+        return native_depthwise(window, (dilation[0], dilation[1]), threads)(inputs, kernel)
+    return in_groups(_convolution(lowering, window, threads), inputs, _spread(kernel, dilation), groups)
+
+
+def _spread(kernel: jax.Array, dilation: Sequence[int]) -> jax.Array:
+    """Inserts zeros between the taps of a kernel, which is then equivalent to the dilated one."""
+    gaps = [(0, 0, gap - 1) for gap in dilation]
+    return lax.pad(kernel, jnp.zeros((), kernel.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
 
 
 @functools.cache

@@ -39,8 +39,10 @@ def cases(draw) -> Case:
     return (models, batch, *size, channels), (models, *taps, channels, features), strides, padding
 
 
-def plain(inputs, kernel, strides, padding):
-    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def plain(inputs, kernel, strides, padding, **options):
+    axes = "DHW"[-len(strides) :]
+    layout = f"N{axes}C", f"{axes}IO", f"N{axes}C"
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=layout, **options)
 
 
 def operands(case: Case, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
@@ -74,7 +76,7 @@ def expected_of(case: Case, kind: str) -> dict[str, np.ndarray]:
 
 def assert_alike(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
     for name, value in expected.items():
-        scale = max(np.abs(value).max(), 1)
+        scale = np.abs(value).max(initial=1)
         np.testing.assert_allclose(found[name], value, atol=tolerance * scale, rtol=0, err_msg=name)
 
 
@@ -172,6 +174,40 @@ def test_flax_modules_take_it(lowering: Lowering):
     assert np.abs(expected[0] - expected[1]).max() > 0.1
 
 
+GROUPED = {
+    "depthwise": (((3, 2, 9, 8, 6), (3, 3, 2, 1, 6), (2, 1), ((1, 1), (0, 2))), 6, (1, 2)),
+    "depthwise without outputs": (((3, 2, 2, 2, 6), (3, 3, 3, 1, 6), (2, 2), ((0, 0), (0, 0))), 6, (1, 1)),
+    "depthwise, two outputs a channel": (((3, 2, 6, 6, 4), (3, 3, 3, 1, 8), (1, 1), ((1, 1), (1, 1))), 4, (1, 1)),
+    "depthwise rows": (((3, 2, 11, 6), (3, 3, 1, 6), (2,), ((1, 2),)), 6, (2,)),
+    "depthwise volumes": (((3, 2, 4, 5, 4, 6), (3, 2, 2, 3, 1, 6), (1, 2, 1), ((1, 1), (0, 0), (1, 0))), 6, (1, 1, 1)),
+    "groups": (((3, 2, 7, 6, 8), (3, 3, 3, 4, 6), (1, 2), ((1, 1), (1, 1))), 2, (2, 1)),
+    "rows": (((3, 2, 9, 4), (3, 3, 4, 5), (2,), ((1, 1),)), 1, (1,)),
+    "dilated": (((3, 2, 8, 8, 4), (3, 3, 3, 4, 5), (2, 1), ((2, 2), (1, 3))), 1, (2, 3)),
+}
+"""Shapes, groups and dilation of convolutions of groups, of rows and volumes, and dilated ones."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", GROUPED)
+@each_lowering
+def test_groups_rows_volumes_and_dilation_are_plain_vmap(lowering: Lowering, name: str, kind: str):
+    case, groups, dilation = GROUPED[name]
+    options = {"feature_group_count": groups, "rhs_dilation": dilation}
+    found, expected = (
+        evaluate(functools.partial(conv, **options), case, kind) for conv in (ensemble_conv(lowering), plain)
+    )
+    assert_alike(found, expected, 1e-5)
+
+
+@each_lowering
+def test_depthwise_without_vmap_and_with_named_padding(lowering: Lowering):
+    inputs, kernel = (value[0] for value in operands(((1, 2, 9, 8, 6), (1, 3, 5, 1, 6), (2, 1), ((0, 0), (0, 0)))))
+    for padding in ("SAME", "VALID"):
+        how = {"strides": (2, 1), "padding": padding, "rhs_dilation": (2, 1), "feature_group_count": 6}
+        found = ensemble_conv(lowering)(inputs, kernel, **how)
+        np.testing.assert_allclose(found, plain(inputs, kernel, **how), atol=1e-5)
+
+
 @each_lowering
 @pytest.mark.parametrize(
     "options",
@@ -179,16 +215,18 @@ def test_flax_modules_take_it(lowering: Lowering):
         {"kernel_dilation": (1, 2)},
         {"input_dilation": (2, 1), "padding": ((1, 1), (1, 1))},
         {"feature_group_count": 2},
+        {"feature_group_count": 4, "out_features": 4},
         {"preferred_element_type": jnp.float32},
         {"kernel_size": 3},
     ],
-    ids=lambda options: next(iter(options)),
+    ids=lambda options: "depthwise" if "out_features" in options else next(iter(options)),
 )
-def test_what_no_lowering_supports_is_jax_s_own_convolution(lowering: Lowering, options: dict):
-    """Under `vmap` too, where each model has its own kernel."""
+def test_flax_modules_take_every_option(lowering: Lowering, options: dict):
+    """Under `vmap`, where each model has its own kernel."""
 
     def build(key: jax.Array, **changes) -> nnx.Conv:
-        return nnx.Conv(4, 6, **{"kernel_size": (3, 3), **options, **changes}, rngs=nnx.Rngs(key))
+        defaults = {"in_features": 4, "out_features": 6, "kernel_size": (3, 3)}
+        return nnx.Conv(**{**defaults, **options, **changes}, rngs=nnx.Rngs(key))
 
     keys = jax.random.split(jax.random.key(0), 3)
     graph, _ = nnx.split(build(keys[0], conv_general_dilated=ensemble_conv(lowering)))

@@ -253,30 +253,30 @@ void DepthwiseInputGradient(const Threads& threads, const DepthwiseShape& shape,
                            inputs, shape.input());
 }
 
-// Adds products with the slopes, summed over a pass, for `kTaps` taps and one vector of a period, of numbers and slopes
+// Adds products with the slopes, summed over a pass, for `kCount` taps and one vector of a period, of numbers and slopes
 // that both begin with it.
-template <int kTaps>
+template <int kCount>
 void AddSlopes(const Pass& pass, int64_t tap, const float* numbers, const float* slopes, float* sums) {
-  const float* from[kTaps];
-  for (int t = 0; t < kTaps; ++t) from[t] = numbers + pass.offsets[tap + t];
-  Vector sum[kTaps] = {};
+  const float* from[kCount];
+  for (int t = 0; t < kCount; ++t) from[t] = numbers + pass.offsets[tap + t];
+  Vector sum[kCount] = {};
   for (int64_t at = 0; at < pass.size(); ++at) {
     const int64_t start = pass.starts[at];
     const Vector slope = Load(slopes + pass.outputs[at]);
 #pragma GCC unroll 9
-    for (int t = 0; t < kTaps; ++t) Float32::Add(sum[t], Load(from[t] + start), slope);
+    for (int t = 0; t < kCount; ++t) Float32::Add(sum[t], Load(from[t] + start), slope);
   }
-  for (int t = 0; t < kTaps; ++t) Store(sums + t * kLanes, Load(sums + t * kLanes) + sum[t]);
+  for (int t = 0; t < kCount; ++t) Store(sums + t * kLanes, Load(sums + t * kLanes) + sum[t]);
 }
 
-// The same for up to kTaps taps.
-template <int kTaps = kSlopes>
+// The same for up to kCount taps.
+template <int kCount = kSlopes>
 void AddSlopesOf(int64_t count, const Pass& pass, int64_t tap, const float* numbers, const float* slopes,
                  float* sums) {
-  if constexpr (kTaps > 1) {
-    if (count < kTaps) return AddSlopesOf<kTaps - 1>(count, pass, tap, numbers, slopes, sums);
+  if constexpr (kCount > 1) {
+    if (count < kCount) return AddSlopesOf<kCount - 1>(count, pass, tap, numbers, slopes, sums);
   }
-  AddSlopes<kTaps>(pass, tap, numbers, slopes, sums);
+  AddSlopes<kCount>(pass, tap, numbers, slopes, sums);
 }
 
 // Shares of the samples are summed apart, whatever the number of threads, and then added in their order.
