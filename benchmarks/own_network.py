@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.make_challenge import read_images
 from bridge.shadows import from_factory
-from jaxmia.api import TrainedShadows, train_shadows
+from jaxmia import TrainedShadows, train_shadows
 from jaxmia.attacks import Evidence
 from jaxmia.attacks.catalogue import named_attack
 from jaxmia.attacks.incomplete import score_all

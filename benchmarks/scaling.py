@@ -33,13 +33,15 @@ def together(count: int) -> Callable[[], object]:
     """Returns the training of `count` models by jaxmia, each on half of the samples."""
     from jaxmia.api import train_shadows
     from jaxmia.data.pool import Pool
+    from jaxmia.data.preprocessing import Preprocessing
     from jaxmia.training.devices import prepare_devices
 
     images, labels = made_up()
     prepare_devices()
     names = np.arange(len(images)).astype(np.str_)
     pool = Pool(images, labels, names, np.full(len(images), -1, np.int8))
-    return lambda: train_shadows(pool, _RECIPE.model_copy(update={"count": count}), symmetries=("identity",))
+    recipe, preprocessing, classes = _RECIPE.model_copy(update={"count": count}), Preprocessing(), int(labels.max()) + 1
+    return lambda: train_shadows(pool, recipe, preprocessing, classes, symmetries=("identity",))
 
 
 def in_turn(count: int) -> Callable[[], object]:

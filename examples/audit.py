@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from jaxmia import Pool, Recipe, audit
+from jaxmia import Pool, Preprocessing, Recipe, audit
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
     pool = Pool(images, labels, np.arange(1200).astype(str), members.astype(np.int8))
     recipe = Recipe(architecture="mlp", width=64, count=32, epochs=40, batch_size=64)
-    result = audit(pool, target, recipe, folds=2)
+    result = audit(pool, target, recipe, Preprocessing(), folds=2)
     auc = result.figures.auc
     print(f"{result.attack}: AUC {auc.value:.3f}, 95 % interval {auc.low:.3f} to {auc.high:.3f}")
     for limit in result.figures.tpr:

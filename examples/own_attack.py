@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from jaxmia import Pool, Recipe, attack, train_shadows
+from jaxmia import Pool, Preprocessing, Recipe, attack, train_shadows
 from jaxmia.attacks import Evidence
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         return model.predict_log_proba(images.reshape(-1, 64)).astype(np.float32)
 
     recipe = Recipe(architecture="mlp", width=64, count=32, epochs=40, batch_size=64)
-    shadows = train_shadows(pool, recipe, symmetries=("identity",))
+    shadows = train_shadows(pool, recipe, Preprocessing(), 10, symmetries=("identity",))
     for name, candidates in ((OutRank(), ()), ("auto", ()), ("auto", (OutRank(),))):
         result = attack(pool, target, shadows, name, candidates=candidates)
         auc = result.figures.auc

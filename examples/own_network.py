@@ -6,7 +6,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from jaxmia import Pool, Recipe, attack, train_shadows
+from jaxmia import Pool, Preprocessing, Recipe, attack, train_shadows
 
 
 class TanhNet(nnx.Module):
@@ -43,7 +43,8 @@ def main() -> None:
     # From the command line: --shadow.architecture own_network:TanhNet
     for architecture in ("own_network:TanhNet", "mlp"):
         recipe = Recipe(architecture=architecture, width=64, count=32, epochs=40, batch_size=64)
-        result = attack(pool, target, train_shadows(pool, recipe, symmetries=("identity",)))
+        shadows = train_shadows(pool, recipe, Preprocessing(), 10, symmetries=("identity",))
+        result = attack(pool, target, shadows)
         auc = result.figures.auc
         print(f"{architecture}: AUC {auc.value:.3f}, 95 % interval {auc.low:.3f} to {auc.high:.3f}")
 

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 from jaxmia._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from jaxmia.api import AttackResult, TrainedShadows, attack, audit, train_shadows
+    from jaxmia.api import AttackResult, attack, audit, train_shadows
     from jaxmia.config import EnsembleConfig, Recipe
     from jaxmia.data.pool import Pool
+    from jaxmia.data.preprocessing import Preprocessing
     from jaxmia.errors import InputError
+    from jaxmia.training.shadows import TrainedShadows
 
 __all__ = [
     "AttackResult",
     "EnsembleConfig",
     "InputError",
     "Pool",
+    "Preprocessing",
     "Recipe",
     "TrainedShadows",
     "attack",
@@ -24,7 +27,14 @@ __all__ = [
     "train_shadows",
 ]
 
-_HOME = {"EnsembleConfig": "config", "InputError": "errors", "Pool": "data.pool", "Recipe": "config"}
+_HOME = {
+    "EnsembleConfig": "config",
+    "InputError": "errors",
+    "Pool": "data.pool",
+    "Preprocessing": "data.preprocessing",
+    "Recipe": "config",
+    "TrainedShadows": "training.shadows",
+}
 
 
 def __getattr__(name: str) -> object:

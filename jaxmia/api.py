@@ -9,67 +9,41 @@ Example:
     result.submit("submission.csv")
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
 from jaxmia.attacks.catalogue import AUTO, named_attack
-from jaxmia.config import AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe
+from jaxmia.config import MAX_SEED, AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
-from jaxmia.data.pool import Pool, check_arrays
+from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
-from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
-from jaxmia.evaluation.selection import Selection, select_attack
+from jaxmia.evaluation.selection import Selection, check_enough, select_attack
 from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
-from jaxmia.training.logits import check_target
-from jaxmia.validation import parse_as
+from jaxmia.training.logits import check_target, checked_logits
+from jaxmia.training.shadows import TrainedShadows
+from jaxmia.validation import check_instance, check_integer, parse_as
 
 if TYPE_CHECKING:
     from jaxmia.models import TrainableNetwork
 
+logger = logging.getLogger(__name__)
+
 _QUERY_BATCH = 512
+_MAX_CLASSES = 2**31 - 1  # labels are int32
 
-
-@dataclass(frozen=True)
-class TrainedShadows:
-    """Logit margins of trained shadow models on every sample of a pool.
-
-    Attributes:
-        phi: Logit margins in nats, float32 `[model, view, sample]`.
-        mask: Whether each model was trained on each sample, bool `[model, sample]`.
-        views: Views in which each image was queried.
-        preprocessing: Preprocessing of the shadow models; the target is queried on images of the same size.
-        fold: Fold of each sample, int `[sample]`, if each row joins a model of every fold (`audit`); None otherwise.
-        free: Whether the membership of a sample was drawn for each model, bool `[sample]`; None if all were. The
-            memberships of the other samples are fixed (`Recipe.known`), so these cannot be scored.
-
-    Raises:
-        InputError: `phi` or `mask` is not an array, or a view is not a `View`.
-    """
-
-    phi: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    views: tuple[View, ...] = (View(),)
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    fold: NDArray[np.integer[Any]] | None = None
-    free: NDArray[np.bool_] | None = None
-
-    def __post_init__(self) -> None:
-        check_arrays("shadows", {"phi": self.phi, "mask": self.mask})
-        views: list[object] = list(self.views)
-        for view in views:
-            if not isinstance(view, View):
-                raise InputError(f"shadows: views holds {view!r}, expected a View, such as View('hflip')")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -135,8 +109,10 @@ def train_shadows(
     Args:
         pool: Samples to train on and query, with images.
         recipe: How each shadow model is trained; by default 64 ResNet-18.
-        preprocessing: Preprocessing of images; use the target's own (`bridge.target.Target.preprocessing`).
-        classes: Number of classes of the target; by default that of the labels.
+        preprocessing: Preprocessing of images; use the target's own (`bridge.target.Target.preprocessing`). By default
+            that of `Preprocessing()`.
+        classes: Number of classes of the target (`bridge.target.Target.classes`); by default that of the labels. A
+            warning is logged if either is not given, since shadows that differ from the target attack it less well.
         symmetries: Symmetries of the image in which each sample is queried; the first is `identity`. `auto` selects
             those of the recipe's augmentation, and only the identity for inputs that are not images.
         shift: If above 0, each view is also queried shifted by this many pixels in each of the eight directions. `auto`
@@ -148,38 +124,44 @@ def train_shadows(
         on_progress: Called with the progress after each epoch and each query step.
 
     Raises:
-        InputError: The pool has no images, a symmetry is unknown, a recipe or view would rotate images that are not
-            square, a label is out of range, mean or std does not match the number of channels, or more devices are
-            requested than exist.
+        InputError: An argument has the wrong type or is out of range, the pool has no images, a symmetry is unknown, a
+            recipe or view would rotate images that are not square, a label is out of range, mean or std does not match
+            the number of channels, or more devices are requested than exist.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
     >>> pool = Pool(images, np.arange(20, dtype=np.int32) % 2, np.arange(20).astype(str), np.full(20, -1, np.int8))
     >>> recipe = Recipe(architecture="mlp", width=4, count=3, epochs=1, batch_size=8)
     >>> together = EnsembleConfig(width=3, conv="unrolled", devices=1)
-    >>> shadows = train_shadows(pool, recipe, ensemble=together)
+    >>> shadows = train_shadows(pool, recipe, Preprocessing(), 2, ensemble=together)
     >>> shadows.phi.shape, shadows.mask.shape
     ((3, 1, 20), (3, 20))
     """
+    from jaxmia.models import TrainableNetwork
     from jaxmia.training.devices import prepare_devices
     from jaxmia.training.setup import shadow_setup
 
+    check_instance(pool, Pool, "pool")
+    recipe, ensemble = _given(recipe, Recipe(), "recipe"), _given(ensemble, EnsembleConfig(), "ensemble")
+    seed = check_integer(seed, "seed", 0, MAX_SEED)
+    if network is not None:
+        check_instance(network, TrainableNetwork, "network")
     prepare_devices()
-    recipe = recipe or Recipe()
     if recipe.rounds > 1:
         raise InputError(f"rounds: {recipe.rounds} needs the target's scores between the rounds; use `jaxmia run`")
     samples = pool.images_to("train on")
     query = parse_as(QueryConfig, {"views": symmetries, "shift": shift}, "symmetries and shift")
+    preprocessing, classes = _given_or_warn(pool, preprocessing, classes)
     shown = kind_of(samples).query_views(query.views, query.shift, recipe.augment, samples.shape[1:])
     setup = shadow_setup(
         pool,
         recipe,
-        preprocessing or Preprocessing(),
-        classes or int(pool.labels.max(initial=0)) + 1,
+        preprocessing,
+        classes,
         views=shown,
         seed=seed,
         network=network,
     )
-    trainer = setup.shadow_trainer(setup.plan(ensemble or EnsembleConfig(), recipe.count))
+    trainer = setup.shadow_trainer(setup.plan(ensemble, recipe.count))
     chunks = list(replace(trainer, on_progress=on_progress).train(range(recipe.count)))
     if not any(chunk.model.size for chunk in chunks):
         raise InputError(f"shadows: all {recipe.count} diverged; lower learning_rate ({recipe.learning_rate:g})")
@@ -190,6 +172,26 @@ def train_shadows(
         setup.preprocessing,
         free=setup.masks.free,
     )
+
+
+def _given(value: object, default: Value, name: str) -> Value:
+    """Returns an argument after checking that it is of the type of its default; the default in place of None."""
+    return default if value is None else check_instance(value, type(default), name)
+
+
+def _given_or_warn(pool: Pool, preprocessing: Preprocessing | None, classes: int | None) -> tuple[Preprocessing, int]:
+    """Preprocessing and number of classes as given; logs a warning where a default may differ from the target's."""
+    kind = kind_of(pool.images_to("train on"))
+    if preprocessing is None and kind.standard is not None:
+        mean, std = kind.standard
+        logger.warning(
+            f"preprocessing: not given, so {kind.name} are normalised by mean {mean:g} and standard deviation {std:g}; "
+            "pass the target's own, such as target.preprocessing or Preprocessing(mean=..., std=...)"
+        )
+    if classes is None:
+        classes = int(pool.labels.max(initial=0)) + 1
+        logger.warning(f"classes: not given, so {classes} as in the labels; pass the target's, such as target.classes")
+    return _given(preprocessing, Preprocessing(), "preprocessing"), check_integer(classes, "classes", 1, _MAX_CLASSES)
 
 
 def attack(
@@ -215,14 +217,15 @@ def attack(
         candidates: Your own attacks that `auto` considers besides the standard ones.
 
     Raises:
-        InputError: The target cannot be called, the name is unknown, an object given as an attack is not one, `fpr` is
-            not between 0 and 1, or the shadow models are too few for the attack or belong to another pool.
+        InputError: An argument has the wrong type, the target cannot be called, the name is unknown, an object given as
+            an attack is not one, `fpr` is not between 0 and 1, or the shadow models are too few for the attack or
+            belong to another pool.
 
     >>> pool = Pool(
     ...     np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array(["a", "b"]), np.array([1, -1], np.int8)
     ... )
     >>> phi = np.array([[[0.5, 1.0]], [[3.0, 1.5]]], np.float32)
-    >>> shadows = TrainedShadows(phi, np.array([[False, False], [True, True]]), (View(),), Preprocessing())
+    >>> shadows = TrainedShadows(phi, np.array([[False, False], [True, True]]))
     >>> def target(images):
     ...     return np.array([[2.5, 0.0], [0.5, 0.0]], np.float32)
     >>> attack(pool, target, shadows, "margin").scores
@@ -230,7 +233,9 @@ def attack(
     """
     from jaxmia.training.query import query_target
 
-    images = pool.images_to("query")
+    images = check_instance(pool, Pool, "pool").images_to("query")
+    if (samples := check_instance(shadows, TrainedShadows, "shadows").mask.shape[1]) != len(pool):
+        raise InputError(f"shadows: were queried on {samples} samples, but the pool has {len(pool)}")
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
     named, own = _attack_of(name), _own_attacks(candidates)
     seen = shadows.preprocessing.resized(images)
@@ -287,8 +292,8 @@ def audit(
         pool: Samples with images, each of known membership.
         target: The model under audit, as in `attack`.
         recipe: How each shadow model is trained; best as the target was. Its `known` has no effect.
-        preprocessing: Preprocessing of images; use the target's own.
-        classes: Number of classes of the target; by default that of the labels.
+        preprocessing: Preprocessing of images, as in `train_shadows`; use the target's own.
+        classes: Number of classes of the target; by default as many as it returns.
         folds: Number of folds, at least 2.
         name: Attack or its name, as in `attack`.
         fpr: False positive rate at which the attack maximises the true positive rate.
@@ -299,16 +304,28 @@ def audit(
         on_progress: Called with the progress of each fold.
 
     Raises:
-        InputError: The target cannot be called, a membership is unknown, there are fewer than two folds or more folds
-            than samples, or `train_shadows` or `attack` raises it.
+        InputError: The target cannot be called or does not return logits, a membership is unknown, there are fewer than
+            two folds or more folds than samples, or `train_shadows` or `attack` raises it. Whatever can be checked
+            before training is.
     """
+    from jaxmia.training.devices import prepare_devices
+
+    check_instance(pool, Pool, "pool")
     check_target(target)
     chosen = _attack_of(name) or AUTO
+    recipe = _given(recipe, Recipe(), "recipe")
+    if chosen == AUTO:
+        check_enough(recipe.count)
+    parse_as(AttackConfig, {"fpr": fpr}, "attack")
+    seed = check_integer(seed, "seed", 0, MAX_SEED)
     if not pool.public.all():
         raise InputError(f"pool: the membership of {int((~pool.public).sum())} samples is unknown; an audit needs all")
-    if not 2 <= folds <= len(pool):
-        raise InputError(f"folds: {folds} is not between 2 and {len(pool)}, the number of samples")
-    informed = (recipe or Recipe()).model_copy(update={"known": 1.0})
+    folds = check_integer(folds, "folds", 2, len(pool))
+    prepare_devices()
+    batch = _given(preprocessing, Preprocessing(), "preprocessing").resized(pool.images_to("query")[:_QUERY_BATCH])
+    logits = checked_logits(target, int(pool.labels.max()) + 1)(batch)
+    preprocessing, classes = _given_or_warn(pool, preprocessing, logits.shape[1] if classes is None else classes)
+    informed = recipe.model_copy(update={"known": 1.0})
     fold = draw_folds(seed, len(pool), folds)
     parts = [
         train_shadows(

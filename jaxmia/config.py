@@ -34,6 +34,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 _MAX_EPOCHS = 100_000
 _MAX_WIDTH = 16_384
 
+MAX_SEED = 2**32 - 1
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -69,7 +71,8 @@ class _Section(BaseModel):
         """Wraps a scalar given for a list, so that `--query.views identity` and `mean: 0.5` mean what they say."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         listed = any(get_origin(kind) is tuple for kind in (annotation, *map(_unwrapped, get_args(annotation))))
-        return (value,) if listed and isinstance(value, str | int | float) else value
+        single = isinstance(value, str | int | float) and not isinstance(value, bool)
+        return (value,) if listed and single else value
 
 
 class ChallengeConfig(_Section):
@@ -320,7 +323,7 @@ class Config(_Section):
     """Search space of `jaxmia match`."""
     matched: bool = False
     """Set by `jaxmia match` in the configuration that it writes: public labels selected the shadow section."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=MAX_SEED + 1)] = 0
     """Random seed of membership masks, initial weights, batch order and augmentation."""
 
 

@@ -1,6 +1,7 @@
-"""Validation of mappings by pydantic models, with one line for each problem."""
+"""Validation of mappings by pydantic models, and of arguments given in Python, with one line for each problem."""
 
 import difflib
+import operator
 import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
@@ -20,6 +21,7 @@ _PLAINLY = {
 """Messages for error types that pydantic describes in terms of Python types."""
 
 Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
 
 
 def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
@@ -39,10 +41,44 @@ def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Mode
         raise InputError("\n".join(_describe_errors(error, kind, source))) from error
 
 
+def check_instance(value: object, kind: type[Value], name: str) -> Value:
+    """Checks that an argument is an instance of a class, and returns it.
+
+    Raises:
+        InputError: It is not.
+
+    >>> check_instance({"count": 3}, BaseModel, "recipe")
+    Traceback (most recent call last):
+    jaxmia.errors.InputError: recipe: is a dict, expected BaseModel
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name}: is a {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def check_integer(value: object, name: str, least: int, most: int) -> int:
+    """Checks that an argument is an integer, of Python or NumPy, from `least` to `most`, and returns it as an `int`.
+
+    Raises:
+        InputError: It is not.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        raise InputError(f"{name}: {_shown(value)} is not an integer from {least} to {most}")
+    return number
+
+
 def _describe_errors(error: ValidationError, kind: type[BaseModel], source: str) -> list[str]:
     """Formats one line for each problem: file, field, value and what is allowed."""
     lines: dict[str, str] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    with_elements = {problem["loc"][:-1] for problem in problems}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in with_elements:
+            continue  # pydantic counts only the valid elements of a list; the others have lines of their own
         location = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
             *sections, key = location

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import jaxmia
-from jaxmia import EnsembleConfig, InputError, Pool, Recipe, TrainedShadows, attack, audit, train_shadows
+from jaxmia import EnsembleConfig, InputError, Pool, Preprocessing, Recipe, TrainedShadows, attack, audit, train_shadows
 from jaxmia.attacks import Calibrated, Margin
 from jaxmia.config import Augment
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.data.views import View
 from jaxmia.leaderboard.submission import read_scores_csv
-from tests.conftest import optimised
+from tests.conftest import Records, optimised, telling
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -75,7 +75,6 @@ def test_own_attacks_take_part_in_auto_and_what_is_none_is_refused(pool: Pool):
 
 def test_a_target_or_attacks_of_another_kind_are_refused_before_anything_is_trained(pool: Pool):
     from bridge.target import Target
-    from jaxmia.data.preprocessing import Preprocessing
 
     known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
     shadows = TrainedShadows(np.zeros((4, 1, len(pool)), np.float32), np.zeros((4, len(pool)), bool))
@@ -129,8 +128,130 @@ def test_shadows_made_elsewhere_are_arrays_in_views(pool: Pool):
     phi, mask = np.zeros((4, 1, len(pool)), np.float32), np.zeros((4, len(pool)), bool)
     with pytest.raises(InputError, match=r"^shadows: phi is a list, expected a NumPy array$"):
         TrainedShadows(phi.tolist(), mask)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^shadows: views holds 'hflip', expected a View, such as View\('hflip'\)$"):
+    with pytest.raises(InputError, match=r"^shadows: views: is a str, expected View$"):
         TrainedShadows(phi, mask, ("hflip",))  # type: ignore[arg-type]
+
+
+def some_shadows(samples: int, **changed: object) -> TrainedShadows:
+    """Four models in one view, with some fields changed."""
+    given: dict[str, object] = {"phi": np.zeros((4, 1, samples), np.float32), "mask": np.zeros((4, samples), bool)}
+    return TrainedShadows(**(given | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        (
+            {"phi": np.zeros((4, 40), np.float32)},
+            r"phi is float32 of shape \[4, 40\], expected floats \[model, view, samp",
+        ),
+        (
+            {"phi": np.zeros((4, 2, 40), np.float32)},
+            r"phi is .*\[4, 2, 40\], expected floats .* with model 4, view 1, sam",
+        ),
+        ({"phi": np.zeros((4, 1, 40), int)}, r"phi is int64 of shape \[4, 1, 40\], expected floats"),
+        ({"mask": np.zeros((4, 40))}, r"mask is float64 of shape \[4, 40\], expected booleans \[model, sample\]"),
+        ({"mask": np.zeros((3, 40), bool)}, r"mask is .*\[3, 40\], expected .* with model 4, sample 40"),
+        ({"free": np.ones(39, bool)}, r"free is bool of shape \[39\], expected booleans \[sample\] with sample 40"),
+        ({"free": np.ones(40)}, r"free is float64 of shape \[40\], expected booleans"),
+        ({"free": [True] * 40}, "free is a list, expected a NumPy array"),
+        ({"fold": [0] * 40}, "fold is a list, expected a NumPy array"),
+        ({"fold": np.zeros(40)}, r"fold is float64 of shape \[40\], expected integers \[sample\] with sample 40"),
+        ({"fold": np.zeros((40, 1), int)}, r"fold is int64 of shape \[40, 1\], expected integers \[sample\]"),
+        ({"preprocessing": (0.5, 0.5)}, "preprocessing: is a tuple, expected Preprocessing"),
+        ({"preprocessing": None}, "preprocessing: is a NoneType, expected Preprocessing"),
+        ({"views": None}, "views: is a NoneType, expected Sequence"),
+    ],
+)
+def test_shadows_whose_fields_do_not_fit_are_refused(changed: dict[str, object], complaint: str):
+    with pytest.raises(InputError, match=f"^shadows: {complaint}"):
+        some_shadows(40, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"pool": "pub.pt"}, "pool: is a str, expected Pool"),
+        ({"recipe": {"count": 3}}, "recipe: is a dict, expected Recipe"),
+        ({"preprocessing": (0.5, 0.5)}, "preprocessing: is a tuple, expected Preprocessing"),
+        ({"classes": 2.5}, "classes: 2.5 is not an integer from 1 to 2147483647"),
+        ({"classes": 0}, "classes: 0 is not an integer from 1"),
+        ({"classes": True}, "classes: True is not an integer from 1"),
+        ({"ensemble": {"width": 2}}, "ensemble: is a dict, expected EnsembleConfig"),
+        ({"seed": 1.5}, "seed: 1.5 is not an integer from 0 to 4294967295"),
+        ({"seed": -1}, "seed: -1 is not an integer from 0"),
+        ({"seed": 2**32}, "seed: 4294967296 is not an integer from 0"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_trained(pool: Pool, changed: dict[str, object], complaint: str):
+    known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
+    given = {"recipe": RECIPE, "ensemble": BY_HAND} | changed
+    with pytest.raises(InputError, match=f"^{complaint}"):
+        train_shadows(**{"pool": pool, **given})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"^{complaint}"):
+        audit(**{"pool": known, "target": untrained, **given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"fpr": 1}, "attack: fpr: 1 must be less than 1"),
+        ({"fpr": "low"}, "attack: fpr: 'low' must be a valid number"),
+        ({"folds": 2.5}, "folds: 2.5 is not an integer from 2 to 40"),
+        ({"recipe": Recipe(count=3)}, "shadows: 3 models, expected at least 4"),
+        ({"target": lambda images: untrained(images)[:, :1]}, "target: returned 1 classes, the labels have 3"),
+        ({"target": lambda images: untrained(images)[1:]}, r"target: returned an array of \[39, 3\] for 40 images"),
+    ],
+)
+def test_an_audit_checks_what_it_can_before_it_trains(
+    pool: Pool, changed: dict[str, object], complaint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jaxmia.api.train_shadows", unasked)
+    known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
+    with pytest.raises(InputError, match=f"^{complaint}"):
+        audit(**{"pool": known, "target": untrained, **changed})  # type: ignore[arg-type]
+
+
+def test_an_attack_takes_shadows_of_its_own_pool(pool: Pool):
+    with pytest.raises(InputError, match=r"^shadows: were queried on 39 samples, but the pool has 40$"):
+        attack(pool, unasked, some_shadows(39), "margin")
+    with pytest.raises(InputError, match=r"^shadows: is a tuple, expected TrainedShadows$"):
+        attack(pool, unasked, (1, 2), "margin")  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers(pool: Pool):
+    recipe = RECIPE.model_copy(update={"count": 2, "epochs": 1})
+    seed, classes = np.int64(4), pool.labels.max() + 1
+    shadows = train_shadows(pool, recipe, Preprocessing(), classes, ensemble=BY_HAND, seed=seed)  # type: ignore[arg-type]
+    again = train_shadows(pool, recipe, Preprocessing(), int(classes), ensemble=BY_HAND, seed=4)
+    np.testing.assert_array_equal(shadows.phi, again.phi)
+
+
+def test_what_is_assumed_about_the_target_is_told(pool: Pool, records: Records):
+    recipe = RECIPE.model_copy(update={"count": 2, "epochs": 1})
+    train_shadows(pool, recipe, Preprocessing(), 3, ensemble=BY_HAND)
+    assert not telling(records, "not given")
+    train_shadows(pool, recipe, ensemble=BY_HAND)
+    assert telling(records, "preprocessing: not given, so images are normalised by mean 0.5") == ["WARNING"]
+    assert telling(records, "classes: not given, so 3 as in the labels") == ["WARNING"]
+
+
+def test_an_audit_trains_with_as_many_classes_as_the_target_has(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
+    wanted = []
+
+    def stopped(pool: Pool, recipe: Recipe, preprocessing: Preprocessing, classes: int, **others: object):
+        wanted.append(classes)
+        raise InputError("stopped")
+
+    def wide(images: np.ndarray) -> np.ndarray:
+        return np.pad(untrained(images), ((0, 0), (0, 4)))
+
+    monkeypatch.setattr("jaxmia.api.train_shadows", stopped)
+    for classes in (None, 5):
+        with pytest.raises(InputError, match="stopped"):
+            audit(known, wide, RECIPE, Preprocessing(), classes)
+    assert wanted == [7, 5]
 
 
 def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp_path: Path):
@@ -218,7 +339,7 @@ def test_an_audit_compares_each_sample_with_models_that_know_all_memberships_but
     assert result.figures.members == 20
     with pytest.raises(InputError, match="the membership of 10 samples is unknown; an audit needs all"):
         audit(pool, unasked)
-    with pytest.raises(InputError, match="folds: 1 is not between 2 and 40"):
+    with pytest.raises(InputError, match="folds: 1 is not an integer from 2 to 40"):
         audit(known, unasked, folds=1)
 
 

@@ -120,6 +120,8 @@ def test_every_error_is_told_at_once():
         ("query: {views: [auto, auto]}", "query.views: ['auto', 'auto'] must begin with identity"),
         ("query: {views: [identity, flip]}", "query.views.1: 'flip' must be 'identity', 'hflip', "),
         ("challenge: {mean: []}", "challenge.mean: [] must not be empty"),
+        ("challenge: {mean: yes}", "challenge.mean: True must not be true or false (nor yes, no, on, off)"),
+        ("challenge: {std: [0]}", "challenge.std.0: 0 must be greater than 0"),
         ("challenge: {mean: {red: 1}}", "challenge.mean: {'red': 1} must be a list, as in [1, 2]"),
         ("challenge: {std: [0.1, 0]}", "challenge.std.1: 0 must be greater than 0"),
         ("challenge: {public: 3}", "challenge.public: 3 must be a path"),

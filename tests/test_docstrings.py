@@ -17,6 +17,7 @@ import jaxmia.leaderboard
 MODULES = [
     "jaxmia.api",
     "jaxmia.config",
+    "jaxmia.validation",
     *(
         f"{package.__name__}.{module.name}"
         for package in (jaxmia.attacks, jaxmia.data, jaxmia.evaluation, jaxmia.leaderboard)

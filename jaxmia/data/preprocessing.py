@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmia.config import ChallengeConfig
 from jaxmia.data.kinds import IMAGES, Kind, kind_of
 from jaxmia.data.resize import resize, resized_shape
 from jaxmia.errors import InputError
+from jaxmia.validation import parse_as
 
 _IMAGES_AT_ONCE = 1024
 
@@ -25,11 +27,20 @@ class Preprocessing:
         mean: Mean of each channel or column; a single number applies to all. None is 0.5 for images and 0 for features.
         std: Standard deviation of each channel or column; a single number applies to all. None is 0.5 for images and 1
             for features.
+
+    Raises:
+        InputError: A field is not what the configuration allows as `challenge.image_size`, `mean` or `std`.
     """
 
     size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = {"image_size": self.size, "mean": self.mean, "std": self.std}
+        read = parse_as(ChallengeConfig, given, "preprocessing")
+        for name, value in (("size", read.image_size), ("mean", read.mean), ("std", read.std)):
+            object.__setattr__(self, name, value)  # a list is now a tuple, and a number a tuple of one
 
     def check(self, samples: np.ndarray | jax.ShapeDtypeStruct) -> None:
         """Checks that samples can be resized and normalised like this.

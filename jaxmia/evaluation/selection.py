@@ -196,6 +196,16 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
         )
 
 
+def check_enough(models: int) -> None:
+    """Checks that there are enough shadow models to select an attack.
+
+    Raises:
+        InputError: There are fewer than four.
+    """
+    if models < 4:
+        raise InputError(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
+
+
 def _check_names(candidates: Sequence[Attack]) -> None:
     names = [attack.name for attack in candidates]
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -205,8 +215,7 @@ def _check_names(candidates: Sequence[Attack]) -> None:
 def _draw(evidence: Evidence, fpr: float, targets: int, rng: np.random.Generator) -> Integer[np.ndarray, " target"]:
     """Indices of the pseudo-targets, ascending."""
     models = len(evidence.shadows)
-    if models < 4:
-        raise InputError(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
+    check_enough(models)
     if targets < 4:
         raise InputError(f"attack.targets: {targets} is fewer than 4")
     if not 0 < fpr < 1:

@@ -1,6 +1,6 @@
 """The protocol of networks that can be trained."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -10,6 +10,7 @@ Arrays = dict[str, Any]
 """A tree of arrays, as nested dicts."""
 
 
+@runtime_checkable
 class TrainableNetwork(Protocol):
     """A network as pure functions of arrays, which `jit`, `vmap` and `grad` take."""
 

@@ -81,6 +81,32 @@ def test_preprocessing_that_does_not_fit_is_refused(preprocessing: Preprocessing
         preprocessing.check(samples)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": 0}, "image_size: 0 must be greater than or equal to 1"),
+        ({"size": 2.5}, "image_size: 2.5 must be a valid integer"),
+        ({"mean": ()}, r"mean: \(\) must not be empty"),
+        ({"mean": "grey"}, "mean.0: 'grey' must be a valid number"),
+        ({"mean": (np.nan,)}, "mean.0: nan must be a finite number"),
+        ({"mean": True}, "mean: True must not be true or false"),
+        ({"std": (0.5, 0.0)}, "std.1: 0.0 must be greater than 0"),
+        ({"std": (-1,)}, "std.0: -1 must be greater than 0"),
+        ({"std": np.array([0.0])}, "std.0: .*0.0.* must be greater than 0"),
+    ],
+)
+def test_preprocessing_is_held_to_the_rules_of_the_configuration(fields: dict, message: str):
+    with pytest.raises(InputError, match=rf"^preprocessing: {message}[^\n]*$"):
+        Preprocessing(**fields)
+
+
+def test_means_may_be_lists_arrays_or_one_number():
+    expected = Preprocessing(mean=(0.5, 0.25), std=(0.5,))
+    assert Preprocessing(mean=[0.5, 0.25], std=0.5) == expected  # type: ignore[arg-type]
+    assert Preprocessing(mean=np.array([0.5, 0.25]), std=np.array([0.5])) == expected  # type: ignore[arg-type]
+    assert hash(Preprocessing(mean=[0.5, 0.25], std=0.5)) == hash(expected)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_images_are_stored_as_levels_where_that_is_exact(dtype):
     levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from jaxmia.api import TrainedShadows, attack
+from jaxmia.api import attack
 from jaxmia.attacks import Evidence, misaligned
 from jaxmia.attacks.alignment import max_misalignment
 from jaxmia.config import AttackConfig
@@ -17,6 +17,7 @@ from jaxmia.evaluation.unlike import PRIOR, fixed_distance, likeness_to_shadows
 from jaxmia.pipeline.scoring import score
 from jaxmia.runs.matrices import read_matrices
 from jaxmia.runs.store import Chunk, ScoreStore
+from jaxmia.training.shadows import TrainedShadows
 
 
 def alike(models: int, seed: int, samples: int = 300) -> Evidence:
