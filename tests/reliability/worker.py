@@ -2,6 +2,7 @@
 
 import faulthandler
 import functools
+import gc
 import json
 import os
 import resource
@@ -128,6 +129,7 @@ class _Countdown:
 
 def run(order: Order) -> None:
     """Does it, in a process of its own, and exits as `jaxmia train` does."""
+    gc.freeze()  # looking through what was imported before the fork would copy its memory
     descriptor = os.open(order.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 2)
     faulthandler.enable(sys.stderr)
