@@ -8,17 +8,28 @@ from jaxmia.data.scaling import standardised
 from jaxmia.data.sources import named_file
 
 
-def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
+def open_pool(
+    challenge: ChallengeConfig, classes: int | None = None, *, scaled_as: ChallengeConfig | None = None
+) -> Pool:
     """Loads the public and private samples.
 
     Args:
         challenge: Section with the files and the classes that they may contain.
         classes: Number of classes, if known from the target.
+        scaled_as: Section with the samples whose statistics scale the features (`challenge.scaling: pool`); by default
+            the same.
 
     Raises:
         InputError: A file is not configured or does not exist, or `load_challenge` rejects it.
     """
-    pool = load_challenge(
+    pool = _read_pool(challenge, classes)
+    if challenge.scaling != "pool":
+        return pool
+    return standardised(pool, _read_pool(scaled_as) if scaled_as else pool)
+
+
+def _read_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
+    return load_challenge(
         named_file(challenge, "public"),
         named_file(challenge, "private"),
         classes=challenge.dataset_classes,
@@ -26,7 +37,6 @@ def open_pool(challenge: ChallengeConfig, classes: int | None = None) -> Pool:
         num_classes=classes,
         one_hot=challenge.one_hot,
     )
-    return standardised(pool) if challenge.scaling == "pool" else pool
 
 
 def open_public(challenge: ChallengeConfig, classes: int | None = None) -> Pool:

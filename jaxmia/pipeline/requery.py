@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import load_config
+from jaxmia.config import ChallengeConfig, load_config
 from jaxmia.data.kinds import IMAGES, as_floats, kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
@@ -122,6 +122,11 @@ class Requery:
             self._refuse_samples(entry)
 
     def _refuse_samples(self, entry: Entry) -> None:
+        scaling, trained = self.pipeline.config.challenge.scaling, self._trained_challenge.scaling
+        if scaling != trained:
+            raise InputError(
+                f"challenge.scaling: {scaling}, but the models of {entry.path} were trained with {trained}; use that"
+            )
         before, now = (pool.images_to("query") for pool in (self._trained_pool, self.pipeline.pool))
         if self._trained_pool.digest() != entry.metadata["cache_key"].get("pool"):
             raise InputError(
@@ -187,7 +192,11 @@ class Requery:
     def _trained_pool(self) -> Pool:
         from bridge.open import open_pool
 
-        return open_pool(load_config(RunDir(self.source).config).challenge)
+        return open_pool(self._trained_challenge)
+
+    @cached_property
+    def _trained_challenge(self) -> ChallengeConfig:
+        return load_config(RunDir(self.source).config).challenge
 
 
 def _keys(pool: Pool) -> Iterator[str]:

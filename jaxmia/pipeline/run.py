@@ -1,8 +1,9 @@
 """Runs the whole pipeline from the challenge's files to a submission and a report."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from jaxmia.config import Config
+from jaxmia.config import Config, load_config
 from jaxmia.errors import InputError
 from jaxmia.pipeline.models import open_pipeline, prepare_run_dir, train_and_query
 from jaxmia.pipeline.rounds import train_in_rounds, train_rounds
@@ -10,6 +11,7 @@ from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.pipeline.stages import ProgressBar, no_progress_bar
 from jaxmia.runs.metrics import RunMetrics
+from jaxmia.runs.rundir import RunDir
 
 
 def run(
@@ -101,6 +103,8 @@ def query(
             "`jaxmia train`, which also query the target"
         )
     pipeline = open_pipeline(config, out, progress_bar)
+    if shadows and config.challenge.scaling == "pool":
+        pipeline = replace(pipeline, scaled_as=load_config(RunDir(shadows).config).challenge)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
     with pipeline.begun():
         pipeline.query()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmia.config import Config, save_config
+from jaxmia.config import ChallengeConfig, Config, save_config
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.sources import named_file
@@ -55,11 +55,13 @@ class Pipeline:
         config: Configuration of the run.
         out: Run directory.
         progress_bar: Shows progress.
+        scaled_as: Challenge whose samples scale the features (`challenge.scaling: pool`); by default that of the run.
     """
 
     config: Config
     out: Path
     progress_bar: ProgressBar = field(default=no_progress_bar)
+    scaled_as: ChallengeConfig | None = field(default=None, kw_only=True)
     _pool: Pool | None = field(default=None, kw_only=True, repr=False)
     _target: "Target | None" = field(default=None, kw_only=True, repr=False)
     _setup: "ShadowSetup | None" = field(default=None, kw_only=True, repr=False)
@@ -79,7 +81,7 @@ class Pipeline:
             return self._pool
         from bridge.open import open_pool
 
-        pool = open_pool(self.config.challenge, self.target.classes)
+        pool = open_pool(self.config.challenge, self.target.classes, scaled_as=self.scaled_as)
         public, members = int(pool.public.sum()), int((pool.membership == 1).sum())
         logger.info(f"pool: {public} public samples ({members} members), {len(pool) - public} private")
         return pool

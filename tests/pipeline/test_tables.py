@@ -17,7 +17,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.models import Network
 from jaxmia.models.small import Hidden
-from jaxmia.pipeline.run import run
+from jaxmia.pipeline.run import query, run
 from jaxmia.runs.store import ScoreStore
 
 HIDDEN = Hidden((12, 8), norm="batch")
@@ -70,6 +70,32 @@ def test_a_table_goes_from_its_files_to_the_report(tmp_path: Path, suffix: str):
     np.testing.assert_array_equal(stored.mask, shadows.mask)
     np.testing.assert_array_equal(stored.phi, shadows.phi)
     assert attack(pool, target.query, shadows, "margin").scores.shape == (80,)
+
+
+def test_other_samples_are_scaled_as_those_that_kept_shadows_were_trained_on(tmp_path: Path):
+    """Of the private samples a half is replaced by others of a hundred times the spread."""
+    config = challenge(tmp_path, scaling="pool", classes=3)
+    ensemble = config.ensemble.model_copy(update={"keep_weights": True})
+    recipe = config.shadow.model_copy(update={"known": 0.0})
+    config = config.model_copy(update={"shadow": recipe, "ensemble": ensemble})
+    run(config, tmp_path / "kept")
+    pool, rng = make_rows(), np.random.default_rng(1)
+    rows = pool.images_to("query").copy()
+    rows[60:] = rng.normal(0, 100, (20, 5))
+    ids = np.array([*pool.ids[:60], *[f"new-{i}" for i in range(20)]])
+    files = {"public": tmp_path / "pub-2.npz", "private": tmp_path / "priv-2.npz"}
+    save_challenge(Pool(rows, pool.labels, ids, pool.membership), files["public"], files["private"])
+    other = config.model_copy(update={"challenge": config.challenge.model_copy(update=files)})
+    query(other, tmp_path / "other", shadows=tmp_path / "kept")
+    before, after = (ScoreStore(tmp_path / name / "shadows").read() for name in ("kept", "other"))
+    np.testing.assert_array_equal(after.mask[:, :60], before.mask[:, :60])
+    assert not after.mask[:, 60:].any()
+    np.testing.assert_allclose(after.phi[:, :, :60], before.phi[:, :, :60], atol=1e-5)
+    of_target = [np.load(tmp_path / name / "target.npz")["phi"][:, :60] for name in ("kept", "other")]
+    np.testing.assert_allclose(*of_target, atol=1e-5)
+    given = other.challenge.model_copy(update={"scaling": "given"})
+    with pytest.raises(InputError, match=r"challenge\.scaling: given, but the models of .* were trained with pool"):
+        query(other.model_copy(update={"challenge": given}), tmp_path / "given", shadows=tmp_path / "kept")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "csv"])
