@@ -31,15 +31,16 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 def ensemble_conv(lowering: Lowering, threads: int = 1) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    Pass it as `nnx.Conv(conv_general_dilated=...)`. Groups are convolved one after another, and channels that each
-    have a kernel of their own as a sum of shifted inputs. It is JAX's own convolution outside `vmap`, and inside for
-    what no lowering supports: dilated inputs, three spatial dimensions, `preferred_element_type`.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Arrays have the channels last. Groups are convolved one after
+    another by JAX's own convolution or, under `vmap`, by the lowering; a depthwise convolution, with one kernel and one
+    output per channel, is a sum of shifted inputs. What no lowering supports is JAX's own convolution under `vmap` too:
+    dilated inputs, other groups in three spatial dimensions, `preferred_element_type`.
 
     Args:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
             `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix product of patches and
             kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available,
-            for one kernel per channel too.
+            and which compute depthwise convolutions outside `vmap` too.
         threads: Most threads with which the kernels of `native` compute.
     """
 
