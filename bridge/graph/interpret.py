@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import torch
 from torch import fx
 
-from bridge.graph.operators import COMPUTED, PURE, RANDOM
+from bridge.graph.operators import COMPUTED, COMPUTED_RANDOM, PURE, RANDOM
 from bridge.graph.program import Program, has_no_value, is_plain, operator_name
 from bridge.graph.tensor import Tensor, tensor
 from jaxmia.models import Compute
@@ -74,9 +74,13 @@ def run(
             known[node.name] = node.target(*arguments, **options)  # type: ignore[operator]
         elif name in COMPUTED:
             known[node.name] = COMPUTED[name](compute, *arguments, **options)
-        elif name in RANDOM:
-            known[node.name] = RANDOM[name](jax.random.fold_in(key, draws), *arguments, **options)
+        elif name in RANDOM or name in COMPUTED_RANDOM:
+            own = jax.random.fold_in(key, draws)
             draws += 1
+            if name in RANDOM:
+                known[node.name] = RANDOM[name](own, *arguments, **options)
+            else:
+                known[node.name] = COMPUTED_RANDOM[name](compute, own, *arguments, **options)
         else:
             known[node.name] = PURE[name](*arguments, **options)
     return Result(known[program.output], {name: known[node] for name, node in program.moved.items()})

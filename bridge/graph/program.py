@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
 
-from bridge.graph.operators import COMPUTED, PURE, RANDOM
+from bridge.graph.operators import NAMES
 
 _EXAMPLES = 3
 """Number of samples in the batch with which a module is exported."""
@@ -125,7 +125,7 @@ def operator_name(node: fx.Node) -> str:
     """Name of the operator that a node calls, with its overload if `bridge.graph.operators` distinguishes overloads."""
     name = getattr(node.target, "_opname", "")
     overload = f"{name}.{getattr(node.target, '_overloadname', '')}"
-    return overload if any(overload in table for table in (PURE, RANDOM, COMPUTED)) else name
+    return overload if overload in NAMES else name
 
 
 def is_plain(node: fx.Node) -> bool:
@@ -139,7 +139,7 @@ _ON_SIZES = (torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch
 
 def is_known(node: fx.Node) -> bool:
     """Whether JAX can compute what a node calls."""
-    return is_plain(node) or any(operator_name(node) in table for table in (PURE, RANDOM, COMPUTED))
+    return is_plain(node) or operator_name(node) in NAMES
 
 
 def has_no_value(node: fx.Node) -> bool:

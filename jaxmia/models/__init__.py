@@ -1,5 +1,6 @@
 """Flax NNX networks, each called as `model(images, train=...)`."""
 
+from jaxmia.models.attention import ensemble_attention
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
 from jaxmia.models.dense import ensemble_dense
 from jaxmia.models.layers import Compute
@@ -14,6 +15,7 @@ __all__ = [
     "Lowering",
     "Network",
     "TrainableNetwork",
+    "ensemble_attention",
     "ensemble_conv",
     "ensemble_dense",
     "ensemble_norm",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxmia.models.attention import Attention, attention
 from jaxmia.models.conv import ensemble_conv
 from jaxmia.models.dense import Dense, dense
 from jaxmia.models.norm import BatchNorm, Normalise, batch_normalise
@@ -22,12 +23,14 @@ class Compute:
         conv: Replacement for `lax.conv_general_dilated`.
         normalise: Implementation of `batch_normalise`.
         dense: Implementation of `dense`.
+        attention: Implementation of `attention`.
     """
 
     dtype: jnp.dtype = field(default_factory=lambda: jnp.dtype(jnp.float32))
     conv: Callable[..., jax.Array] = field(default_factory=lambda: ensemble_conv("unrolled"))
     normalise: Normalise = batch_normalise
     dense: Dense = dense
+    attention: Attention = attention
 
 
 _KAIMING_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")

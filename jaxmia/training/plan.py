@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_conv, ensemble_dense, ensemble_norm
+from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_attention, ensemble_conv, ensemble_dense, ensemble_norm
 from jaxmia.training.devices import Device, core_count
 from jaxmia.training.optimizer import ensemble_update
 from jaxmia.training.trainer import Trainer
@@ -42,8 +42,14 @@ class Plan:
     def lower(self, trainer: Trainer) -> Trainer:
         """Returns the trainer with its layers and its optimizer lowered according to this plan."""
         lowering, threads = self.lowering, self.threads
-        parts = ensemble_conv(lowering, threads), ensemble_norm(lowering, threads), ensemble_dense(lowering)
-        return replace(trainer, compute=Compute(trainer.compute.dtype, *parts), update=ensemble_update(self.lowering))
+        compute = Compute(
+            trainer.compute.dtype,
+            ensemble_conv(lowering, threads),
+            ensemble_norm(lowering, threads),
+            ensemble_dense(lowering),
+            ensemble_attention(lowering),
+        )
+        return replace(trainer, compute=compute, update=ensemble_update(self.lowering))
 
 
 def plan_of(width: int, conv: str, devices: tuple[Device, ...]) -> Plan:

@@ -24,7 +24,7 @@ PURE: dict[str, Callable[..., Any]] = {
 }
 """Functions of tensors and numbers by the names of PyTorch's operators, as `name.overload` where overloads differ."""
 
-RANDOM: dict[str, Callable[..., Any]] = {**random.OPERATORS, **product.RANDOM}
+RANDOM: dict[str, Callable[..., Any]] = random.OPERATORS
 """Functions whose first argument is a random key."""
 
 COMPUTED: dict[str, Callable[..., Any]] = {
@@ -33,3 +33,9 @@ COMPUTED: dict[str, Callable[..., Any]] = {
     **product.COMPUTED,
 }
 """Functions whose first argument is a `Compute`: the network's convolution, batch normalisation and product."""
+
+COMPUTED_RANDOM: dict[str, Callable[..., Any]] = product.COMPUTED_RANDOM
+"""Functions whose first arguments are a `Compute` and a random key: attention."""
+
+NAMES = frozenset().union(PURE, RANDOM, COMPUTED, COMPUTED_RANDOM)
+"""Names of all operators."""

@@ -44,6 +44,7 @@ def _embedding(
 
 
 def _attention(
+    compute: Compute,
     key: jax.Array,
     query: Tensor,
     keys: Tensor,
@@ -58,19 +59,23 @@ def _attention(
     left, right, content = plain(query), plain(keys), plain(values)
     if enable_gqa:
         right, content = (jnp.repeat(part, left.shape[-3] // part.shape[-3], axis=-3) for part in (right, content))
+    lead = jnp.broadcast_shapes(left.shape[:-2], right.shape[:-2], content.shape[:-2])
+    left, right, content = (_in_heads(part, lead) for part in (left, right, content))
+    scores = (*left.shape[:-1], right.shape[-2])
+    given = jnp.tril(jnp.ones(scores[-2:], bool)) if is_causal else None if mask is None else plain(mask)
+    if given is not None:
+        shared = len(lead) == 2 or given.ndim == 2
+        given = given.reshape((1,) * (4 - given.ndim) + given.shape) if shared else _in_heads(given, lead)
+    factors = dropout(key, jnp.ones(scores, content.dtype), dropout_p) if dropout_p else None
     factor = 1 / math.sqrt(left.shape[-1]) if scale is None else scale
-    scores = (jnp.einsum("...qc,...kc->...qk", left, right) * factor).astype(jnp.float32)
-    if is_causal:
-        allowed = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-        scores = jnp.where(allowed.reshape((1,) * (scores.ndim - 2) + allowed.shape), scores, -jnp.inf)
-    if mask is not None:
-        given = plain(mask)
-        given = given.reshape((1,) * (scores.ndim - given.ndim) + given.shape)
-        scores = jnp.where(given, scores, -jnp.inf) if given.dtype == jnp.bool_ else scores + given
-    # As in PyTorch, a query that may attend to nothing gives zeros rather than NaN.
-    nothing = jnp.isneginf(scores).all(-1, keepdims=True)
-    shares = jnp.where(nothing, 0.0, jax.nn.softmax(jnp.where(nothing, 0.0, scores), axis=-1)).astype(content.dtype)
-    return tensor(jnp.einsum("...qk,...kc->...qc", dropout(key, shares, dropout_p), content))
+    outputs = compute.attention(left, right, content, given, factors, scale=factor)
+    return tensor(outputs.reshape(*lead, *outputs.shape[-2:]))
+
+
+def _in_heads(array: jax.Array, lead: tuple[int, ...]) -> jax.Array:
+    """Array `[sample, head, row, column]` of `[..., row, column]` with the axes `lead`, of which the last is heads."""
+    own = array.shape[-2:]
+    return jnp.broadcast_to(array, (*lead, *own)).reshape(math.prod(lead[:-1]), *(lead[-1:] or (1,)), *own)
 
 
 def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -92,5 +97,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 COMPUTED: dict[str, Callable[..., Any]] = {"linear": _linear}
 """The same for functions whose first argument is a `Compute`."""
 
-RANDOM: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _attention}
-"""The same for functions whose first argument is a random key."""
+COMPUTED_RANDOM: dict[str, Callable[..., Any]] = {"scaled_dot_product_attention": _attention}
+"""The same for functions whose first arguments are a `Compute` and a random key."""

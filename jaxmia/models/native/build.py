@@ -19,6 +19,8 @@ from jaxmia.provenance import digest, instruction_set
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER / "kernels.cc"
 _TARGETS = (
+    "jaxmia_attention_forward",
+    "jaxmia_attention_backward",
     "jaxmia_conv_forward",
     "jaxmia_conv_input_gradient",
     "jaxmia_conv_kernel_gradient",

@@ -1,5 +1,6 @@
 // Entry points of the kernels for XLA on CPUs.
 
+#include "attention.h"
 #include "convolution.h"
 #include "dense.h"
 #include "depthwise.h"
@@ -18,23 +19,24 @@ using ResultVectors = ffi::ResultBuffer<ffi::F32>;
 
 namespace {
 
-// Calls work(arithmetic) for the type of an array's numbers.
+// Calls work().
 template <typename Work>
-ffi::Error For(const Array& array, Work work) {
+ffi::Error Run(Work work) {
   try {
-    if (array.element_type() == ffi::DataType::F32) {
-      work(Float32{});
-      return ffi::Error::Success();
-    }
-#if defined(__AVX512BF16__)
-    if (array.element_type() == ffi::DataType::BF16) {
-      work(BFloat16{});
-      return ffi::Error::Success();
-    }
-#endif
+    work();
+    return ffi::Error::Success();
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory for the work of the kernels");
   }
+}
+
+// Calls work(arithmetic) for the type of an array's numbers.
+template <typename Work>
+ffi::Error For(const Array& array, Work work) {
+  if (array.element_type() == ffi::DataType::F32) return Run([&] { work(Float32{}); });
+#if defined(__AVX512BF16__)
+  if (array.element_type() == ffi::DataType::BF16) return Run([&] { work(BFloat16{}); });
+#endif
   return ffi::Error::InvalidArgument("the kernels do not compute in this type on this processor");
 }
 
@@ -170,6 +172,33 @@ ffi::Error DenseBackwardOf(Array inputs, Vectors weights, Array outputs, Array c
   });
 }
 
+AttentionShape AttentionShapeOf(const Vectors& queries, const Vectors& keys, const Vectors& values, float scale) {
+  const auto of = queries.dimensions();
+  return {of[0], of[1], of[2], of[3], keys.dimensions()[3], of[4], values.dimensions()[4], scale};
+}
+
+PerScore PerScoreOf(const Vectors& array) {
+  return {Optional(array), array.dimensions()[1], array.dimensions()[2]};
+}
+
+ffi::Error AttentionForwardOf(Vectors queries, Vectors keys, Vectors values, Vectors bias, Vectors factors,
+                              ResultVectors outputs, float scale) {
+  return Run([&] {
+    AttentionForward(AttentionShapeOf(queries, keys, values, scale), queries.typed_data(), keys.typed_data(),
+                     values.typed_data(), PerScoreOf(bias), PerScoreOf(factors), outputs->typed_data());
+  });
+}
+
+ffi::Error AttentionBackwardOf(Vectors queries, Vectors keys, Vectors values, Vectors bias, Vectors factors,
+                               Vectors cotangents, ResultVectors query_slopes, ResultVectors key_slopes,
+                               ResultVectors value_slopes, float scale) {
+  return Run([&] {
+    AttentionBackward(AttentionShapeOf(queries, keys, values, scale), queries.typed_data(), keys.typed_data(),
+                      values.typed_data(), PerScoreOf(bias), PerScoreOf(factors), cotangents.typed_data(),
+                      query_slopes->typed_data(), key_slopes->typed_data(), value_slopes->typed_data());
+  });
+}
+
 ffi::Error Sgd(Vectors rates, Vectors decays, ffi::Buffer<ffi::PRED> active, ffi::RemainingArgs arrays,
                ffi::RemainingRets results, float momentum, ffi::Span<const int64_t> decayed) {
   const size_t count = decayed.size();
@@ -231,6 +260,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_dense_backward, jaxmia::DenseBackwardOf,
                               ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Arg<jaxmia::Vectors>().Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
                                   .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>().Attr<bool>("relu"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_attention_forward, jaxmia::AttentionForwardOf,
+                              ffi::Ffi::Bind().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Ret<jaxmia::Vectors>().Attr<float>("scale"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_attention_backward, jaxmia::AttentionBackwardOf,
+                              ffi::Ffi::Bind().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()
+                                  .Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>().Ret<jaxmia::Vectors>()
+                                  .Attr<float>("scale"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxmia_sgd, jaxmia::Sgd,
                               ffi::Ffi::Bind().Arg<jaxmia::Vectors>().Arg<jaxmia::Vectors>()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridge.graph.operators import COMPUTED, PURE, RANDOM
+from bridge.graph.operators import COMPUTED, COMPUTED_RANDOM, PURE, RANDOM
 from bridge.graph.tensor import Tensor, channels_last, plain, tensor
 from jaxmia.models import Compute
 from tests.bridge.graph.cases import CASES, image, numbers
@@ -197,14 +197,14 @@ def test_attention(options):
         keys, values = keys[:, :, :5], values[:, :, :5]
     mask = options.get("attn_mask")
     rest = {key: value for key, value in options.items() if key != "attn_mask"}
-    attention = functools.partial(RANDOM["scaled_dot_product_attention"], KEY)
+    attention = functools.partial(COMPUTED_RANDOM["scaled_dot_product_attention"], Compute(), KEY)
     ours = compiled(attention, in_jax((query, keys, values, mask)), **rest)
     compare(ours, ATEN.scaled_dot_product_attention(query, keys, values, mask, 0.0, **rest))
 
 
 def test_attention_of_groups_of_queries():
     query, keys, values = image(2, 4, 5, 4), image(2, 2, 7, 4, seed=1), image(2, 2, 7, 6, seed=2)
-    attention = functools.partial(RANDOM["scaled_dot_product_attention"], KEY)
+    attention = functools.partial(COMPUTED_RANDOM["scaled_dot_product_attention"], Compute(), KEY)
     ours = compiled(attention, in_jax((query, keys, values)), enable_gqa=True)
     compare(ours, ATEN.scaled_dot_product_attention(query, keys, values, enable_gqa=True))
 

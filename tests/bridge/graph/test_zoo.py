@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bridge.graph import convert_module
-from jaxmia.models import LOWERINGS, Compute, ensemble_conv
+from jaxmia.models import LOWERINGS, Compute, ensemble_attention, ensemble_conv
+from jaxmia.models.native import build
 from tests.bridge.graph import zoo
 from tests.bridge.graph.conftest import IMAGE, ROW, WORDS, Pair, pair, seeded
 
@@ -74,6 +75,26 @@ def test_every_lowering_gives_the_same(name: str, lowering):
         return jax.jit(jax.vmap(lambda p, s: both.network.apply(p, s, batch, KEY, compute, train=False)[0]))(*stacked)
 
     np.testing.assert_allclose(logits(Compute(conv=ensemble_conv(lowering))), logits(Compute()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@pytest.mark.parametrize("factory", [lambda: zoo.ViT(dropout=0.2), lambda: zoo.TextClassifier(0.3)])
+def test_attention_of_the_kernels_gives_the_same_gradients(factory):
+    words = isinstance(factory(), zoo.TextClassifier)
+    network = convert_module(factory(), WORDS if words else IMAGE, draw=seeded(factory), integers=words)
+    batch = jnp.asarray(pair("text" if words else "vit").batch)
+    stacked = jax.tree.map(lambda *values: np.stack(values), *(network._drawn(seed) for seed in (0, 1)))
+
+    def gradients(compute):
+        def loss(params, stats):
+            return jnp.square(network.apply(params, stats, batch, KEY, compute, train=True)[0]).sum()
+
+        return jax.jit(jax.vmap(jax.grad(loss)))(*stacked)
+
+    exact, found = gradients(Compute()), gradients(Compute(attention=ensemble_attention("native")))
+    largest = max(np.abs(value).max() for value in exact.values())
+    for name, value in exact.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-5 * largest, err_msg=name)
 
 
 @pytest.mark.parametrize(
