@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from jaxmia.attacks.evidence import Evidence
 from jaxmia.attacks.moments import Moments, log_probability, moments
-from jaxmia.attacks.protocol import check_choice
+from jaxmia.attacks.protocol import Attack, check_choice
 from jaxmia.attacks.signal import VIEWS, Views, weights
 from jaxmia.errors import InputError
 
@@ -47,14 +47,14 @@ def _softened(evidence: Evidence, mapping: Float[np.ndarray, "signal view"]) -> 
     return moments(shadows, evidence.mask)
 
 
-def check_slope(offline: float | None) -> None:
-    """Checks that a slope `a` is between 0 and 1.
+def check_slope(attack: Attack, offline: float | None) -> None:
+    """Checks that the slope `a` of an attack is between 0 and 1.
 
     Raises:
         InputError: It is not.
     """
     if offline is not None and not 0 <= offline <= 1:
-        raise InputError(f"attack.offline: {offline} is not between 0 and 1")
+        raise InputError(f"{type(attack).__name__}: offline: {offline} is not between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Base:
     views: Views = "each"
 
     def __post_init__(self) -> None:
-        check_slope(self.offline)
-        check_choice("views", self.views, VIEWS)
+        check_slope(self, self.offline)
+        check_choice(self, "views", VIEWS)
         if not 0 < self.temperature < np.inf:
-            raise InputError(f"attack.temperature: {self.temperature} is not above 0 and finite")
+            raise InputError(f"Base: temperature: {self.temperature} is not above 0 and finite")
 
     @property
     def name(self) -> str:

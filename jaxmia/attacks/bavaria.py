@@ -35,8 +35,8 @@ class Bavaria:
     views: Views = "mean"
 
     def __post_init__(self) -> None:
-        check_choice("predictive", self.predictive, get_args(Predictive))
-        check_choice("views", self.views, VIEWS)
+        check_choice(self, "predictive", get_args(Predictive))
+        check_choice(self, "views", VIEWS)
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ class Calibrated:
     views: Views = "mean"
 
     def __post_init__(self) -> None:
-        check_choice("views", self.views, VIEWS)
+        check_choice(self, "views", VIEWS)
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ class RankFusion:
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise InputError("attack.attacks: is empty, expected at least one attack to fuse")
+            raise InputError("RankFusion: attacks: is empty, expected at least one attack to fuse")
 
     @property
     def name(self) -> str:

@@ -38,8 +38,8 @@ class LiraOnline:
     views: Views = "mean"
 
     def __post_init__(self) -> None:
-        check_choice("variance", self.variance, VARIANCES)
-        check_choice("views", self.views, VIEWS)
+        check_choice(self, "variance", VARIANCES)
+        check_choice(self, "views", VIEWS)
 
     @property
     def name(self) -> str:
@@ -77,9 +77,9 @@ class LiraOffline:
     views: Views = "mean"
 
     def __post_init__(self) -> None:
-        check_choice("variance", self.variance, tuple(mode for mode in VARIANCES if "tied" not in mode))
-        check_choice("tail", self.tail, get_args(Tail))
-        check_choice("views", self.views, VIEWS)
+        check_choice(self, "variance", tuple(mode for mode in VARIANCES if "tied" not in mode))
+        check_choice(self, "tail", get_args(Tail))
+        check_choice(self, "views", VIEWS)
 
     @property
     def name(self) -> str:

@@ -83,11 +83,12 @@ def scores_of(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sampl
     return scores.astype(np.float64)
 
 
-def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(attack: Attack, parameter: str, allowed: tuple[str, ...]) -> None:
     """Checks that a parameter of an attack is one of the allowed words.
 
     Raises:
         InputError: It is not.
     """
+    value = getattr(attack, parameter)
     if value not in allowed:
-        raise InputError(f"attack.{field}: {value!r} is none of {', '.join(allowed)}")
+        raise InputError(f"{type(attack).__name__}: {parameter}: {value!r} is none of {', '.join(allowed)}")

@@ -35,9 +35,9 @@ class Rmia:
     offline: float | None = None
 
     def __post_init__(self) -> None:
-        check_slope(self.offline)
+        check_slope(self, self.offline)
         if not self.gamma >= 1:
-            raise InputError(f"attack.gamma: {self.gamma} is not at least 1")
+            raise InputError(f"Rmia: gamma: {self.gamma} is not at least 1")
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer
 
 from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, score_all, scores_of
-from jaxmia.attacks.catalogue import AUTO, attack_names, distinct_attacks, named_attack, own_attack
+from jaxmia.attacks.catalogue import AUTO, distinct_attacks, named_attack, own_attack
 from jaxmia.attacks.ranks import ranks
 from jaxmia.config import AttackConfig
 from jaxmia.errors import InputError, MissingModels
@@ -363,10 +363,10 @@ def select_attack(
     """Selects among the standard attacks and the user's own on pseudo-targets; `likeness` as in `select`.
 
     Raises:
-        InputError: `select` raises it; the message then also lists the attacks that can be named instead.
+        InputError: `select` raises it; the message then also says where the attacks are that can be named instead.
     """
     try:
         candidates = [*distinct_attacks(evidence), *own]
         return select(evidence, candidates, section.fpr, targets=section.targets, likeness=likeness)
     except InputError as error:
-        raise InputError(f"attack.name: {AUTO}: {error}; or name one of {', '.join(attack_names())}") from error
+        raise InputError(f"attack.name: {AUTO}: {error}; or name one of the attacks in docs/attacks.md") from error

@@ -217,10 +217,10 @@ def test_names_are_unique_and_tell_the_parameters():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: LiraOnline("own"), "attack.variance: 'own' is none of per-example, global, tied, shrunk, tied-shrunk"),  # type: ignore[arg-type]
-        (lambda: LiraOffline("tied"), "attack.variance: 'tied' is none of per-example, global, shrunk"),
-        (lambda: LiraOffline(tail="left"), "attack.tail: 'left' is none of one-sided, two-sided"),  # type: ignore[arg-type]
-        (lambda: Calibrated("all"), "attack.views: 'all' is none of identity, mean, each, fisher"),  # type: ignore[arg-type]
+        (lambda: LiraOnline("own"), "^LiraOnline: variance: 'own' is none of per-example, global, tied, shrunk, tied"),  # type: ignore[arg-type]
+        (lambda: LiraOffline("tied"), "^LiraOffline: variance: 'tied' is none of per-example, global, shrunk"),
+        (lambda: LiraOffline(tail="left"), "^LiraOffline: tail: 'left' is none of one-sided, two-sided"),  # type: ignore[arg-type]
+        (lambda: Calibrated("all"), "^Calibrated: views: 'all' is none of identity, mean, each, fisher"),  # type: ignore[arg-type]
     ],
 )
 def test_unknown_parameters_are_refused(build, message):

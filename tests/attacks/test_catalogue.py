@@ -1,5 +1,8 @@
 """What holds for every attack: one protocol, invariances, and no score where there is no signal."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,7 +27,7 @@ from jaxmia.attacks import (
     misalignment,
     sample_fits,
 )
-from jaxmia.attacks.catalogue import distinct_attacks, standard_attacks
+from jaxmia.attacks.catalogue import attack_names, distinct_attacks, standard_attacks
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc
 from tests.attacks import naive
@@ -39,6 +42,12 @@ def test_names_are_unique_and_fit_as_keys():
     assert len(set(names)) == len(names)
     assert all(name.isprintable() and " " not in name and "/" not in name for name in names)
     assert names[0] == "loss"
+
+
+def test_the_page_on_attacks_lists_every_name():
+    page = (Path(__file__).parents[2] / "docs/attacks.md").read_text()
+    section = page.partition("## Names")[2].partition("\n## ")[0].partition("\n\n")[2].partition("\n\n")[2]
+    assert re.findall("`(.+?)`", section) == attack_names()
 
 
 @pytest.mark.parametrize("views", [1, 2])

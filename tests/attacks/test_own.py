@@ -93,7 +93,7 @@ def test_a_class_is_no_attack_until_it_is_made():
     ("name", "complaint"),
     [
         ("lira-onlin-tied", r"run.yaml: name: 'lira-onlin-tied' is unknown; did you mean 'lira-online-tied'\?"),
-        ("mine.Attack", "run.yaml: name: 'mine.Attack' is unknown; allowed are auto, package.module:Class, loss"),
+        ("mine.Attack", "run.yaml: name: 'mine.Attack' is unknown; allowed are auto, package.module:Class and the na"),
     ],
 )
 def test_a_misspelt_name_is_refused_when_the_configuration_is_read(name: str, complaint: str):

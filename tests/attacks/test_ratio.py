@@ -7,6 +7,7 @@ import pytest
 
 from jaxmia.attacks.base import Base
 from jaxmia.attacks.evidence import Evidence
+from jaxmia.attacks.fusion import RankFusion
 from jaxmia.attacks.rmia import Rmia
 from jaxmia.errors import InputError
 from tests.attacks import naive
@@ -81,7 +82,7 @@ def test_rmia_ranks_the_same_with_a_view_that_repeats_the_only_one():
 
 @pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])
 def test_a_temperature_is_positive(temperature: float):
-    with pytest.raises(InputError, match=r"attack\.temperature: .* is not above 0 and finite"):
+    with pytest.raises(InputError, match=r"^Base: temperature: .* is not above 0 and finite"):
         Base(temperature=temperature)
 
 
@@ -115,9 +116,11 @@ def test_offline_needs_no_in_model_and_online_does():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Rmia(gamma=0.5), r"attack.gamma: 0\.5 is not at least 1"),
-        (lambda: Rmia(offline=1.5), r"attack.offline: 1\.5 is not between 0 and 1"),
-        (lambda: Base(offline=-1), "attack.offline: -1 is not between 0 and 1"),
+        (lambda: Rmia(gamma=0.5), r"^Rmia: gamma: 0\.5 is not at least 1"),
+        (lambda: Rmia(offline=1.5), r"^Rmia: offline: 1\.5 is not between 0 and 1"),
+        (lambda: Base(offline=-1), "^Base: offline: -1 is not between 0 and 1"),
+        (lambda: Base(temperature=0), "^Base: temperature: 0 is not above 0 and finite"),
+        (lambda: RankFusion(()), "^RankFusion: attacks: is empty"),
     ],
 )
 def test_bad_parameters_are_refused(build, message):

@@ -77,7 +77,7 @@ def test_an_own_class_that_goes_by_a_standard_name_is_not_taken_for_it():
         (AttackRecord("a\x1b[2J", {}), r"attack_record\.kind: 'a\?\[2J' is unknown"),
         (AttackRecord("Margin", {"x": 1}), r"attack_record\.parameters: Margin: .*unexpected keyword argument 'x'"),
         (AttackRecord("Rmia", {"gamma": "wide"}), r"attack_record\.parameters: Rmia: .*'>=' not supported"),
-        (AttackRecord("LiraOnline", {"views": "all"}), r"attack\.views: 'all' is none of"),
+        (AttackRecord("LiraOnline", {"views": "all"}), r"^LiraOnline: views: 'all' is none of"),
         (AttackRecord("Aligned", {"attack": "margin"}), r"Aligned: attack is 'margin', expected an attack$"),
         (
             AttackRecord("Aligned", {"attack": (AttackRecord("Margin", {}),)}),
@@ -87,7 +87,7 @@ def test_an_own_class_that_goes_by_a_standard_name_is_not_taken_for_it():
             AttackRecord("RankFusion", {"attacks": AttackRecord("Margin", {})}),
             r"attacks is Margin\(\), expected attacks$",
         ),
-        (AttackRecord("RankFusion", {"attacks": ()}), r"attack\.attacks: is empty"),
+        (AttackRecord("RankFusion", {"attacks": ()}), r"RankFusion: attacks: is empty"),
         (AttackRecord("Aligned", {}), r"Aligned: .*missing .* argument: 'attack'"),
     ],
 )

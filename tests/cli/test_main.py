@@ -226,7 +226,7 @@ def test_a_runs_own_configuration_is_used_unless_another_is_given(capsys, plante
     (out / "other.yaml").write_text("attack: {name: loss}\n")
     assert "margin on the public" in call(capsys, "score", "--out", out)[1]
     assert "loss on the public" in call(capsys, "score", "--out", out, "--config", out / "other.yaml")[1]
-    assert "rmia" in refusal(capsys, "score", "--out", out, "--attack.name", "xyz", code=2)
+    assert "docs/attacks.md" in refusal(capsys, "score", "--out", out, "--attack.name", "xyz", code=2)
 
 
 def test_what_is_missing_is_one_line(capsys, planted: tuple[Path, np.ndarray], tmp_path: Path):

@@ -395,6 +395,10 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     assert ["epochs", "7", "0.500", "0.100", "1.000", "0.875"] in rows
     assert ["epochs", "9", "diverged", "-", "1.000", "0.875"] in rows
     assert str(tmp_path / "matched.yaml") in captured.err
+    with pytest.raises(SystemExit):
+        main(["match", "--config", str(config), "--out", str(config)])
+    assert f"{config}: is a file, expected the folder of the results" in capsys.readouterr().err
+    assert len(seen) == 1
 
 
 def test_an_unknown_key_within_a_list_is_told_the_right_one():

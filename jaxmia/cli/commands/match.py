@@ -32,9 +32,7 @@ class Match:
 
         config = configure_run(self.config, overrides)
         from jaxmia.matching import match
-        from jaxmia.pipeline.stages import Pipeline
-        from jaxmia.training.devices import prepare_devices
+        from jaxmia.pipeline.models import open_pipeline
 
-        prepare_devices()
-        output(match_table(match(Pipeline(config, self.out, progress_bar))))
+        output(match_table(match(open_pipeline(config, self.out, progress_bar))))
         logger.info(f"match: the best recipe is in {RunDir(self.out).matched}; pass it to `jaxmia run --config`")
