@@ -29,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_hold_every_file_of_the_packages(built: Path):
     paths = [path for name in ("jaxmia", "bridge") for path in (ROOT / name).rglob("*")]
     files = {str(path.relative_to(ROOT)) for path in paths if path.is_file() and path.suffix != ".pyc"}
-    assert {"jaxmia/configs/quickstart.yaml", "jaxmia/models/native/kernels.cc", "jaxmia/py.typed"} < files
+    assert {"jaxmia/configs/quickstart.yaml", "jaxmia/models/native/layers.cc", "jaxmia/py.typed"} < files
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         assert files <= set(archive.namelist())

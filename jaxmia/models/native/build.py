@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -17,7 +18,6 @@ from jaxmia.files import atomic_write, cache_folder
 from jaxmia.provenance import digest, instruction_set
 
 _FOLDER = Path(__file__).parent
-_SOURCE = _FOLDER / "kernels.cc"
 _TARGETS = (
     "jaxmia_attention_forward",
     "jaxmia_attention_backward",
@@ -34,7 +34,7 @@ _TARGETS = (
     "jaxmia_sgd",
 )
 _COMPILERS = ("c++", "g++", "clang++")
-_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-w")
 # The first that the compiler accepts is used: Clang on Arm knows only the second.
 _MACHINES = ("-march=native", "-mcpu=native")
 _PATIENCE = 120
@@ -79,11 +79,15 @@ def multiplies_bfloat16() -> bool:
     return supported()
 
 
+def sources() -> list[Path]:
+    """Source files of the kernels, without headers."""
+    return sorted(_FOLDER.glob("*.cc"))
+
+
 @functools.cache
 def sources_digest() -> str:
     """Digest of the kernels' sources, by which what was compiled from them or measured with them is known again."""
-    sources = sorted([*_FOLDER.glob("*.cc"), *_FOLDER.glob("*.h")])
-    return digest(*(source.read_bytes() for source in sources))
+    return digest(*(source.read_bytes() for source in [*sources(), *sorted(_FOLDER.glob("*.h"))]))
 
 
 @functools.cache
@@ -108,17 +112,34 @@ def _compiled(compiler: str) -> Path:
     if _is_whole(path):
         return path
     with tempfile.TemporaryDirectory(prefix="jaxmia-kernels-") as folder:
-        library = Path(folder) / path.name
-        for machine in _MACHINES:
-            command = [compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(library)]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
-            if result.returncode == 0:
-                break
-        result.check_returncode()
-        compiled = library.read_bytes()
+        compiled = _linked(compiler, Path(folder) / path.name)
     with atomic_write(path) as file:
         file.write(compiled + _seal(compiled))
     return path
+
+
+def _linked(compiler: str, library: Path) -> bytes:
+    """Compiles the sources side by side, and links them."""
+
+    def compile_for(machine: str, source: Path) -> Path:
+        part = library.with_name(f"{source.stem}.o")
+        _run(compiler, *_FLAGS, machine, f"-I{jax.ffi.include_dir()}", "-c", str(source), "-o", str(part))
+        return part
+
+    def compile_all(machine: str) -> list[Path]:
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(functools.partial(compile_for, machine), sources()))
+
+    try:
+        parts = compile_all(_MACHINES[0])
+    except subprocess.CalledProcessError:
+        parts = compile_all(_MACHINES[1])
+    _run(compiler, "-shared", *map(str, parts), "-o", str(library))
+    return library.read_bytes()
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=True)
 
 
 def _is_whole(path: Path) -> bool:

@@ -47,11 +47,12 @@ def quick_compiler(tmp_path, monkeypatch):
 
 @needs_kernels
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="processors of another kind")
+@pytest.mark.parametrize("source", build.sources(), ids=lambda source: source.stem)
 @pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3", "x86-64-v4"])
-def test_the_kernels_are_valid_for_processors_with_fewer_instructions(machine: str):
+def test_the_kernels_are_valid_for_processors_with_fewer_instructions(machine: str, source: Path):
     compiler = os.environ.get("CXX", "c++")
     command = [compiler, "-std=c++17", f"-march={machine}", "-fsyntax-only", f"-I{jax.ffi.include_dir()}"]
-    result = subprocess.run([*command, str(build._SOURCE)], capture_output=True, text=True)
+    result = subprocess.run([*command, str(source)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -80,7 +81,7 @@ def test_the_library_is_compiled_once(fresh, quick_compiler):
     made = library.stat().st_mtime_ns
     assert load_anew().stdout == "None\n"
     assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
-    assert len(quick_compiler.read_text().splitlines()) == 1
+    assert len(quick_compiler.read_text().splitlines()) == len(build.sources()) + 1, "each source, and the library"
 
 
 @needs_kernels
@@ -110,13 +111,14 @@ import numpy as np
 from jaxmia.api import train_shadows
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.data.pool import Pool
+from jaxmia.data.preprocessing import Preprocessing
 
 logging.getLogger("jaxmia").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("jaxmia").setLevel(logging.INFO)
 images = np.zeros((40, 4, 4, 1), np.uint8)
 pool = Pool(images, np.arange(40) % 2, np.arange(40).astype(str), np.full(40, -1, np.int8))
 recipe = Recipe(architecture="cnn", width=4, count=2, epochs=1, batch_size=16)
-shadows = train_shadows(pool, recipe, ensemble=EnsembleConfig(width=2), symmetries=("identity",))
+shadows = train_shadows(pool, recipe, Preprocessing(), 2, ensemble=EnsembleConfig(width=2), symmetries=("identity",))
 print(np.isfinite(shadows.phi).all())
 """
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
