@@ -26,7 +26,7 @@ from jaxmia.data.masks import Masks
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.data.views import View
 from jaxmia.files import load_npz, save_npz
-from jaxmia.matching.likeness import likeness
+from jaxmia.matching.likeness import recipe_distances
 from jaxmia.matching.trials import lanes_of, programs, train_recipes
 from jaxmia.provenance import commit, processor
 from jaxmia.training.setup import shadow_setup
@@ -166,7 +166,7 @@ def by_distributions(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.nda
 
 def by_sample(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:
     """Energy score of mean absolute differences sample by sample, as in `jaxmia match`."""
-    return likeness(target, one.members, phi, mask, np.zeros_like(mask)).energy_score
+    return recipe_distances(target, one.members, phi, mask, np.zeros_like(mask)).energy_score
 
 
 def by_student(one: Set, target: np.ndarray, phi: np.ndarray, mask: np.ndarray) -> float:

@@ -74,10 +74,10 @@ def measure(arguments: Sequence[str]) -> dict[str, Any]:
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read().decode()
+    stderr = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{' '.join(command)}: {said}")
+        raise RuntimeError(f"{' '.join(command)}: {stderr}")
     return {
         "seconds": time.perf_counter() - started,
         "processor_seconds": usage.ru_utime + usage.ru_stime,

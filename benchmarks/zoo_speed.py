@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from jaxmia.config import EnsembleConfig, Recipe
 from jaxmia.errors import InputError
 from jaxmia.files import read_json, write_text
-from jaxmia.machine.bench import PYTORCH, Contender, Row, Scale, run
+from jaxmia.machine.bench import PYTORCH, Constants, Contender, Row, run
 from jaxmia.provenance import origin
 from jaxmia.training.speed import SubprocessPeer
 
@@ -164,8 +164,8 @@ def _contender(peer: Peer) -> Contender:
 
 
 def _timed(contenders: Sequence[Contender], repeats: int, seconds: float) -> list[Row]:
-    scale = Scale(1.0, dict.fromkeys(_PRECISIONS, 1.0), 1)
-    return run(contenders, scale, repeats=repeats, seconds=seconds)
+    constants = Constants(1.0, dict.fromkeys(_PRECISIONS, 1.0), 1)
+    return run(contenders, constants, repeats=repeats, seconds=seconds)
 
 
 def _recipe(batch: int, precision: str = "float32") -> Recipe:

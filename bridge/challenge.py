@@ -16,13 +16,13 @@ from bridge.safeload import as_array, load
 from bridge.stored import StoredObject
 from bridge.table import Categories, check_same_columns, find_categories, load_table, load_table_ids
 from bridge.unpickle import bytes_in_memory
+from jaxmia.config import MAX_BYTES
 from jaxmia.data.kinds import IMAGES, as_floats, kind_of
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, write_text
 
 CLASSES = ("__main__.MembershipDataset", "__main__.TaskDataset")
-MAX_BYTES = 4 * 2**30
 IMAGE_TYPES = ("uint8", "float32", "float64")
 
 _LISTED = 8

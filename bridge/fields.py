@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bridge.safeload import as_array
-from bridge.stored import kind_of
+from bridge.stored import describe_value
 from bridge.unpickle import bytes_in_memory
 from jaxmia.errors import InputError
 
@@ -106,4 +106,4 @@ def shown(value: object) -> str:
         return repr(array.item())
     if array is not None:
         return f"an array of {array.dtype} {array.shape}"
-    return reprlib.repr(value) if isinstance(value, str) or value is None else f"a {kind_of(value)}"
+    return reprlib.repr(value) if isinstance(value, str) or value is None else f"a {describe_value(value)}"

@@ -61,7 +61,7 @@ class Dtype:
     value: np.dtype
 
 
-def kind_of(value: object) -> str:
+def describe_value(value: object) -> str:
     """Describes the kind of a value from a file in a word or two."""
     if isinstance(value, Unreadable | Global):
         return printable(value.kind if isinstance(value, Unreadable) else value.name)

@@ -21,11 +21,11 @@ from bridge.identify import identify, nearest, refuse_programs
 from bridge.networks import TORCH_NETWORKS, build, describe
 from bridge.preprocessing import preprocess
 from bridge.safeload import as_array, checked_size, load
-from bridge.stored import kind_of
+from bridge.stored import describe_value
 from bridge.trainable import Backend as ShadowBackend
 from bridge.trainable import trainable_module, trainable_program
-from jaxmia.data.kinds import TOKENS
-from jaxmia.data.kinds import kind_of as kind_of_samples
+from jaxmia.config import MAX_BYTES
+from jaxmia.data.kinds import TOKENS, kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError, one_line, printable
@@ -34,7 +34,6 @@ from jaxmia.models import Network, TrainableNetwork
 from jaxmia.plugins import import_plugin, is_plugin
 
 Backend = Literal["jax", "torch"]
-MAX_BYTES = 4 * 2**30
 
 # Keys of a state_dict inside a checkpoint, and prefixes that DataParallel and torch.compile add to names.
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -74,7 +73,7 @@ class Target:
             InputError: The network cannot take such samples, or its result is not `[sample, class]`.
         """
         images = np.asarray(images)
-        kind = kind_of_samples(images)
+        kind = kind_of(images)
         try:
             self.preprocessing.check(images)
             logits = self.logits(images)
@@ -102,7 +101,7 @@ class Target:
         """
         seen = self.preprocessing.resized(samples[:1])
         if self.convert:
-            return self.convert(seen.shape[1:], kind_of_samples(seen) is TOKENS, backend)
+            return self.convert(seen.shape[1:], kind_of(seen) is TOKENS, backend)
         if not self.network:
             raise InputError(f"{self.source}: its network is not known; name one as shadow.architecture")
         network = replace(self.network, shape=seen.shape[1:])
@@ -216,7 +215,7 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
         raise InputError(f"{path}: contains a {type(content).__name__}, expected a state_dict: tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not name.isprintable() or not isinstance(value, torch.Tensor):
-            raise InputError(f"{path}: {printable(str(name))} is a {kind_of(value)}, expected a tensor by name")
+            raise InputError(f"{path}: {printable(str(name))} is a {describe_value(value)}, expected a tensor by name")
         if value.dtype != torch.bfloat16 and as_array(value) is None:
             raise InputError(f"{path}: {name} is a tensor of {value.dtype}, expected plain numbers, bfloat16 at least")
         if value.is_floating_point() and not value.isfinite().all():

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bridge.stored import Dtype, Global, Storage, StoredArray, StoredObject, Unreadable, kind_of
+from bridge.stored import Dtype, Global, Storage, StoredArray, StoredObject, Unreadable, describe_value
 
 _MAX_VIEWS = 4
 """Number of times that views may repeat each byte of a file: an image of one channel expanded to three takes three."""
@@ -154,7 +154,7 @@ class Unpickler:
     def _append(self, items: list[object]) -> None:
         owner = self._stack[-1]
         if type(owner) is not list:
-            raise pickle.UnpicklingError(f"appends to a {kind_of(owner)}")
+            raise pickle.UnpicklingError(f"appends to a {describe_value(owner)}")
         owner.extend(items)
 
     def _set(self, items: list[object]) -> None:
@@ -162,11 +162,11 @@ class Unpickler:
         if isinstance(owner, Unreadable):
             return
         if not isinstance(owner, dict):
-            raise pickle.UnpicklingError(f"sets entries of a {kind_of(owner)}")
+            raise pickle.UnpicklingError(f"sets entries of a {describe_value(owner)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Other keys may take long to compare, or nest so deeply that comparing them crashes the program.
             if type(key) is not str and not (isinstance(key, int) and abs(key) < _LARGEST_KEY):
-                raise pickle.UnpicklingError(f"has a {kind_of(key)} as a key, allowed are text and integers")
+                raise pickle.UnpicklingError(f"has a {describe_value(key)} as a key, allowed are text and integers")
             owner[key] = value
 
     def _global(self) -> None:
@@ -189,7 +189,7 @@ class Unpickler:
     def _call(self) -> None:
         arguments, called = self._stack.pop(), self._stack.pop()
         if type(arguments) is not tuple:
-            raise pickle.UnpicklingError(f"calls with a {kind_of(arguments)}")
+            raise pickle.UnpicklingError(f"calls with a {describe_value(arguments)}")
         if isinstance(called, Unreadable):
             self._push(called)
         elif isinstance(called, Global) and called.name in _CALLS:
@@ -197,7 +197,9 @@ class Unpickler:
         elif isinstance(called, Global) and called.name in self.classes and not arguments:
             self._push(StoredObject())
         else:
-            raise pickle.UnpicklingError(f"calls {called.name if isinstance(called, Global) else kind_of(called)}")
+            raise pickle.UnpicklingError(
+                f"calls {called.name if isinstance(called, Global) else describe_value(called)}"
+            )
 
     def _build(self) -> None:
         state, owner = self._stack.pop(), self._stack[-1]
@@ -208,7 +210,7 @@ class Unpickler:
         elif isinstance(owner, Dtype) and isinstance(state, tuple):
             owner.value = owner.value.newbyteorder(state[1])
         elif not isinstance(owner, OrderedDict | Unreadable):  # attributes of a state_dict are versions of modules
-            raise pickle.UnpicklingError(f"gives a {kind_of(owner)} a state")
+            raise pickle.UnpicklingError(f"gives a {describe_value(owner)} a state")
 
     def _persistent(self) -> None:
         _, dtype, key, _, count = self._stack.pop()  # type: ignore[misc]
@@ -216,7 +218,7 @@ class Unpickler:
             self._push(dtype)
             return
         if type(key) is not str or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"names storage {kind_of(key)} of {kind_of(dtype)}")
+            raise pickle.UnpicklingError(f"names storage {describe_value(key)} of {describe_value(dtype)}")
         if key not in self._storages:
             content = self.record(f"data/{key}")
             if not isinstance(count, int) or count * dtype.itemsize != len(content):
@@ -234,7 +236,7 @@ class Unpickler:
         if isinstance(storage, Unreadable):
             return storage
         if not isinstance(storage, Storage):
-            raise pickle.UnpicklingError(f"makes a tensor of a {kind_of(storage)}")
+            raise pickle.UnpicklingError(f"makes a tensor of a {describe_value(storage)}")
         return self._view(storage, storage.dtype, offset, size, stride)
 
     def _tensor_of_dtype(
@@ -251,7 +253,7 @@ class Unpickler:
         del requires_grad, hooks, rest
         if isinstance(dtype, torch.dtype) and isinstance(storage, Storage):
             return self._view(storage, dtype, offset, size, stride)
-        return storage if isinstance(storage, Unreadable) else Unreadable(kind_of(dtype))
+        return storage if isinstance(storage, Unreadable) else Unreadable(describe_value(dtype))
 
     def _view(
         self, storage: Storage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
@@ -285,7 +287,7 @@ class Unpickler:
     ) -> np.ndarray:
         del version
         if not isinstance(dtype, Dtype) or not isinstance(raw, bytes):
-            raise pickle.UnpicklingError(f"a NumPy array is a {kind_of(dtype)} of {kind_of(raw)}")
+            raise pickle.UnpicklingError(f"a NumPy array is a {describe_value(dtype)} of {describe_value(raw)}")
         self._count(len(raw))
         return np.frombuffer(raw, dtype.value).reshape(shape, order="F" if fortran_order else "C")
 

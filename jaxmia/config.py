@@ -35,6 +35,8 @@ _MAX_EPOCHS = 100_000
 _MAX_WIDTH = 16_384
 
 MAX_SEED = 2**32 - 1
+MAX_BYTES = 4 * 2**30
+"""Default for the largest file that is read, in bytes."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -106,7 +108,7 @@ class ChallengeConfig(_Section):
     """Categorical columns of a .csv file; each becomes one feature per category."""
     dataset_classes: tuple[str, ...] = ("__main__.MembershipDataset", "__main__.TaskDataset")
     """Dataset classes that the files may contain, as module.name; they are replaced by stand-ins, never imported."""
-    max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
+    max_bytes: Annotated[int, Field(gt=0)] = MAX_BYTES
     """Largest file that is read, in bytes."""
 
     @model_validator(mode="after")

@@ -56,17 +56,17 @@ def profile(study: Study) -> None:
     side, channels, classes = _subject(study)
     trainer = make_trainer(config.shadow, (side, side, channels), classes, Preprocessing(None, MEAN, STD))
     plan = make_plan(config.ensemble, trainer, config.shadow.count, study.preset.public + study.preset.private)
-    rig = StepTimer(trainer, plan)
-    rig.warm_up()
+    timer = StepTimer(trainer, plan)
+    timer.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            seconds = sum(rig.seconds() for _ in range(CALLS))
+            seconds = sum(timer.seconds() for _ in range(CALLS))
         together = time_by_operation(read_trace(Path(folder)))
     spent = Counter({name: microseconds / len(plan.devices) for name, microseconds in together.items()})
-    program = kernels(rig.program.as_text() or "")
+    program = kernels(timer.program.as_text() or "")
     result = {
         "plan": str(plan),
-        "images": CALLS * rig.images,
+        "images": CALLS * timer.images,
         "seconds": seconds,
         "busy_seconds": sum(spent.values()) / 1e6,
         "kinds": time_by_kind(spent, program, CALLS),

@@ -140,7 +140,7 @@ class Study:
         shadow = config.shadow.model_copy(update={"count": count})
         pipeline = Pipeline(config.model_copy(update={"shadow": shadow}), out, progress_bar)
         logger.info(f"{case.folder.name}: {name}, {count} models")
-        with pipeline.begun():
+        with pipeline.prepared():
             pipeline.query()
             pipeline.train()
 

@@ -145,10 +145,11 @@ def figures_of(scores: np.ndarray, members: np.ndarray) -> dict[str, float]:
 
 def paired(one: np.ndarray, other: np.ndarray, members: np.ndarray, figure: str) -> Estimate:
     """Difference of a figure in `FIGURES` between two scores, with its interval."""
-    return paired_difference(one, other, members, partial(_figure, figure=figure), replicates=REPLICATES)
+    return paired_difference(one, other, members, partial(figure_of, figure=figure), replicates=REPLICATES)
 
 
-def _figure(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
+def figure_of(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
+    """AUC, or TPR at an FPR."""
     return auc(scores, members) if figure == "auc" else tpr_at_fpr(scores, members, float(figure.removeprefix("tpr@")))
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.study.published import PUBLISHED
 from benchmarks.study.sets import KNOWN, OWN, Regime
+from benchmarks.study.strength import figure_of
 from jaxmia.attacks import Aligned, Attack, Evidence, scores_of
 from jaxmia.attacks.catalogue import AUTO, distinct_attacks
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.data.views import query_views
-from jaxmia.evaluation.metrics import auc, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
 from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.pipeline.summary import private_estimate
@@ -166,8 +166,3 @@ def _auto(selection: Selection, evidence: Evidence, fixed: Evidence | None) -> A
     plain = selection.candidate
     unlike = likeness_to_shadows(evidence, fixed).unlike
     return Aligned(plain) if unlike and not isinstance(plain, Aligned) else plain
-
-
-def figure_of(scores: np.ndarray, members: np.ndarray, figure: str) -> float:
-    """AUC, or TPR at an FPR."""
-    return auc(scores, members) if figure == "auc" else tpr_at_fpr(scores, members, float(figure.removeprefix("tpr@")))

@@ -75,7 +75,7 @@ class Adaptive:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Variances:
     """OUT variance, IN variance as a multiple of it, and the degrees of freedom of the former."""
 
     variance: Float[np.ndarray, " sample"]
@@ -106,7 +106,7 @@ class Stratum:
     Attributes:
         samples: Indices of the samples.
         origin: Where the margins are counted from, in nats.
-        scale: Variances.
+        variances: OUT variances, and IN variances as multiples of them.
         total: Precision of IN and OUT means together.
         in_share: The share of it that is the IN models'.
         out_center: OUT mean, for each component of the gap's prior.
@@ -117,7 +117,7 @@ class Stratum:
 
     samples: Integer[np.ndarray, " sample"]
     origin: Float[np.ndarray, " sample"]
-    scale: Scale
+    variances: Variances
     total: Float[np.ndarray, " sample"]
     in_share: Float[np.ndarray, " sample"]
     out_center: Float[np.ndarray, "component sample"]
@@ -127,10 +127,10 @@ class Stratum:
 
     def score(self, phi: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
         """Scores of the target's margins, in nats."""
-        x = (phi - self.origin) / np.sqrt(self.scale.variance)
+        x = (phi - self.origin) / np.sqrt(self.variances.variance)
         predictives = [
             (
-                self._log_predictive(x, self.out_center + self.gap, self.scale.multiple, 1 - self.in_share, tail),
+                self._log_predictive(x, self.out_center + self.gap, self.variances.multiple, 1 - self.in_share, tail),
                 self._log_predictive(x, self.out_center, 1.0, self.in_share, tail),
             )
             for tail in TAILS
@@ -143,17 +143,17 @@ class Stratum:
     ) -> np.ndarray:
         own = noise * (1 if np.isinf(tail) else (tail - 2) / tail)
         variance = own + 1 / self.total + lever**2 * self.uncertain
-        return log_sum_exp(self.log_weight + log_student(x, center, variance, np.minimum(self.scale.dof, tail)))
+        return log_sum_exp(self.log_weight + log_student(x, center, variance, np.minimum(self.variances.dof, tail)))
 
 
 def _fit_stratum(samples: Integer[np.ndarray, " sample"], in_: Fit, out: Fit) -> Stratum:
-    scale = fit_scale(in_, out)
-    spread = np.sqrt(scale.variance)
+    variances = fit_variances(in_, out)
+    spread = np.sqrt(variances.variance)
     has_in, has_out = in_.count > 0, out.count > 0
     origin = np.where(has_out, out.mean, in_.mean)
     out_mean = np.where(has_out, out.mean - origin, 0) / spread
     in_mean = np.where(has_in, in_.mean - origin, 0) / spread
-    out_precision, in_precision = out.count, in_.count / scale.multiple
+    out_precision, in_precision = out.count, in_.count / variances.multiple
     total = out_precision + in_precision
     precision = out_precision * in_precision / total
     measured = precision > 0
@@ -161,16 +161,16 @@ def _fit_stratum(samples: Integer[np.ndarray, " sample"], in_: Fit, out: Fit) ->
     log_weight, gap, uncertain = prior.posterior(in_mean - out_mean, precision)
     in_share = in_precision / total
     out_center = (1 - in_share) * out_mean + in_share * (in_mean - gap)
-    return Stratum(samples, origin, scale, total, in_share, out_center, log_weight, gap, uncertain)
+    return Stratum(samples, origin, variances, total, in_share, out_center, log_weight, gap, uncertain)
 
 
-def fit_scale(in_: Fit, out: Fit) -> Scale:
+def fit_variances(in_: Fit, out: Fit) -> Variances:
     """Fits the variances of a stratum's samples under priors that they share."""
     multiple = _multiple(in_, out)
     sum_sq, dof = out.sum_sq + in_.sum_sq / multiple, out.dof + in_.dof
     spread = fit_spread(sum_sq[None], dof)
     variance = spread.posterior(sum_sq[None], dof)[0]
-    return Scale(variance, multiple, spread.dof[0] + dof)
+    return Variances(variance, multiple, spread.dof[0] + dof)
 
 
 def _multiple(in_: Fit, out: Fit) -> Float[np.ndarray, " sample"]:

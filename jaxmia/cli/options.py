@@ -37,13 +37,13 @@ def parse_options(name: str, command: type, arguments: Sequence[str], elsewhere:
     example = f"; as in {match[1]}" if (match := re.search(r"Example: (.*)", inspect.getdoc(command) or "")) else ""
     if missing:
         raise UsageError(f"{name}: {' and '.join(missing)} missing{example}")
-    said = io.StringIO()
+    captured = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(captured):
             parsed: Any
             parsed, rest = tyro.cli(command, args=list(arguments), prog=f"jaxmia {name}", return_unknown_args=True)
     except SystemExit as stop:
-        raise UsageError(f"{name}: {_sentence(said.getvalue())}{example}") from stop
+        raise UsageError(f"{name}: {_sentence(captured.getvalue())}{example}") from stop
     if rest:
         raise UsageError(f"{name}: {rest[0]!r}: one argument too many{example}")
     return parsed

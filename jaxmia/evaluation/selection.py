@@ -144,7 +144,7 @@ def select(
         fpr=fpr,
         targets=len(trials),
         expected=float(expected.mean()),
-        expected_error=_std_error(expected),
+        expected_error=std_error(expected),
         misalignment=likeness.distance,
         aligned=aligned,
         results=_results(candidates, attacks, reasons, tprs, aucs),
@@ -158,7 +158,7 @@ def choose(tprs: Float[np.ndarray, "candidate target"]) -> int:
     1
     """
     best = tprs[tprs.mean(1).argmax()]
-    return next(index for index, own in enumerate(tprs) if (best - own).mean() <= _std_error(best - own) + 1e-12)
+    return next(index for index, own in enumerate(tprs) if (best - own).mean() <= std_error(best - own) + 1e-12)
 
 
 def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[np.ndarray, " target"]) -> None:
@@ -299,7 +299,7 @@ def _grow_fusions(trials: list[_Trial], singles: Float[np.ndarray, "candidate ta
         tried = _tprs(trials, larger, fpr)
         best = int(tried.mean(1).argmax())
         gain = tried[best] - tprs
-        if gain.mean() <= 2 * _std_error(gain):
+        if gain.mean() <= 2 * std_error(gain):
             break
         fusion, tprs = larger[best], tried[best]
         fusions.append(fusion)
@@ -334,14 +334,14 @@ def _results(
     for attack, own, area in zip(attacks, tprs, aucs, strict=True):
         gap_to_best = best - own
         found[attack.name] = CandidateResult(
-            attack.name, float(own.mean()), _std_error(own), area, float(gap_to_best.mean()), _std_error(gap_to_best)
+            attack.name, float(own.mean()), std_error(own), area, float(gap_to_best.mean()), std_error(gap_to_best)
         )
     names = dict.fromkeys([*(attack.name for attack in candidates), *found])
     return tuple(found[name] if name in found else CandidateResult(name, reason=reasons[name]) for name in names)
 
 
-def _std_error(values: Float[np.ndarray, " target"]) -> float:
-    """Standard error of the mean."""
+def std_error(values: Float[np.ndarray, " value"]) -> float:
+    """Standard error of the mean of independent values."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 

@@ -10,7 +10,7 @@ from jaxmia.attacks.alignment import MAX_SHADOWS, max_misalignment
 from jaxmia.attacks.variance import FLOOR
 
 MIN_PER_SIDE = 20
-"""Smallest number of fixed members, and also of fixed non-members, for a comparison sample by sample."""
+"""Smallest number of members, and also of non-members, on which models are compared sample by sample."""
 
 PRIOR = 4.0
 """Degrees of freedom of the prior by which each sample's variance is shrunk to the mean variance of all samples."""

@@ -149,20 +149,6 @@ def find_settings(
     return Settings(url or found_url, task or find(TASK)[1] or DEFAULT_TASK, SecretStr(key))
 
 
-def read_settings(
-    url: str | None = None,
-    task: str | None = None,
-    environ: Mapping[str, str] = os.environ,
-    env_file: Path = Path(".env"),
-) -> Leaderboard:
-    """Finds and checks the settings, as `find_settings` does.
-
-    Raises:
-        InputError: A setting is missing or malformed, or `find_settings` raises it.
-    """
-    return find_settings(url, task, environ, env_file).leaderboard()
-
-
 def _checked_url(url: str) -> str:
     if not url:
         raise InputError(f"{URL} is not set; set it to the leaderboard's address, https://...")

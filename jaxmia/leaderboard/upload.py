@@ -79,11 +79,11 @@ def upload(endpoint: str, key: SecretStr, data: bytes, limits: Limits) -> Answer
 def _interpret(response: Response, key: SecretStr) -> Answer:
     status, answer = response.status, _json(response.payload)
     explanation = _clean(_explanation(answer), key)
-    said = f": {explanation}" if explanation else ""
+    detail = f": {explanation}" if explanation else ""
     retry_after = _retry_after(response.headers.get("Retry-After"))
     if 200 <= status < 300:
         if isinstance(answer, dict):
-            return _interpret_success(status, answer, said, key)
+            return _interpret_success(status, answer, detail, key)
         what = _no_json(response)
         return Answer(Outcome.UNKNOWN, f"the answer ({status}) is {what}; the file may have been accepted")
     if 300 <= status < 400:
@@ -93,28 +93,30 @@ def _interpret(response: Response, key: SecretStr) -> Answer:
         message = f"redirects to {where} ({status}); not followed, so that the key reaches no other host"
         return Answer(outcome, f"{message}. If that is the leaderboard, set JAXMIA_LEADERBOARD_URL to it")
     if status in (401, 403):
-        return Answer(Outcome.REFUSED, f"the key was refused ({status}){said}; check JAXMIA_API_KEY")
+        return Answer(Outcome.REFUSED, f"the key was refused ({status}){detail}; check JAXMIA_API_KEY")
     if status in (404, 405):
-        return Answer(Outcome.REFUSED, f"no such task at this address ({status}){said}; check the address and the task")
+        return Answer(
+            Outcome.REFUSED, f"no such task at this address ({status}){detail}; check the address and the task"
+        )
     if status == 413:
-        return Answer(Outcome.REJECTED, f"the file is too large for the leaderboard (413){said}")
+        return Answer(Outcome.REJECTED, f"the file is too large for the leaderboard (413){detail}")
     if status == 429 or (status == 503 and retry_after is not None):
-        return Answer(Outcome.BUSY, f"the leaderboard asks to try again later ({status}){said}", retry_after)
+        return Answer(Outcome.BUSY, f"the leaderboard asks to try again later ({status}){detail}", retry_after)
     if 400 <= status < 500:
-        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
-    return Answer(Outcome.UNKNOWN, f"the leaderboard failed ({status}){said}; the file may have been accepted")
+        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){detail}")
+    return Answer(Outcome.UNKNOWN, f"the leaderboard failed ({status}){detail}; the file may have been accepted")
 
 
-def _interpret_success(status: int, answer: dict[str, Any], said: str, key: SecretStr) -> Answer:
+def _interpret_success(status: int, answer: dict[str, Any], detail: str, key: SecretStr) -> Answer:
     if str(answer.get("status", "")).lower() in _FAILURES or ("error" in answer and "submission_id" not in answer):
-        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){said}")
+        return Answer(Outcome.REJECTED, f"the file was rejected ({status}){detail}")
     named = answer.get("submission_id")
     if isinstance(named, bool) or not isinstance(named, str | int) or named == "":
-        message = f"the answer ({status}) has no submission_id{said}; the file may have been accepted"
+        message = f"the answer ({status}) has no submission_id{detail}; the file may have been accepted"
         return Answer(Outcome.UNKNOWN, message)
     name, score = _clean(str(named), key), _score(answer.get("score"))
     points = "" if score is None else f", score {score:.4f}"
-    return Answer(Outcome.ACCEPTED, f"accepted as {name}{points}{said}", submission_id=name, score=score)
+    return Answer(Outcome.ACCEPTED, f"accepted as {name}{points}{detail}", submission_id=name, score=score)
 
 
 def _no_json(response: Response) -> str:

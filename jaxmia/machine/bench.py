@@ -20,7 +20,7 @@ OURS, PYTORCH, OTHER = "jaxmia", "PyTorch", "other"
 """Kinds of contenders: jaxmia itself, PyTorch, and other tools."""
 
 
-class Timed(Protocol):
+class MeasuredTraining(Protocol):
     """Training whose speed can be measured."""
 
     @property
@@ -53,7 +53,7 @@ class Contender:
     kind: str
     width: int
     precision: str
-    make: Callable[[], Timed]
+    make: Callable[[], MeasuredTraining]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Constants:
     """Constants from which figures are computed.
 
     Attributes:
@@ -112,7 +112,7 @@ def name_of(lowering: str, convolutional: bool) -> str:
     return lowering if convolutional or lowering != "unrolled" else "vmap"
 
 
-def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seconds: float = 1.0) -> list[Row]:
+def run(contenders: Sequence[Contender], constants: Constants, *, repeats: int = 5, seconds: float = 1.0) -> list[Row]:
     """Times every contender `repeats` times, in turns, so that a drift of the machine's speed affects all alike.
 
     Only one contender works at a time, and each reaches its steady state before it is timed. A contender that crashes
@@ -120,7 +120,7 @@ def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seco
 
     Args:
         contenders: Methods of training.
-        scale: Constants from which figures are computed.
+        constants: Numbers from which figures are computed.
         repeats: Number of timed repeats of each contender.
         seconds: Minimum duration of a repeat.
     """
@@ -132,7 +132,7 @@ def run(contenders: Sequence[Contender], scale: Scale, *, repeats: int = 5, seco
         logger.info(f"repeat {repeat + 1} of {repeats}")
         for trial in trials:
             trial.attempt(lambda trial=trial: trial.measure(seconds))
-    return [trial.row(scale) for trial in trials]
+    return [trial.row(constants) for trial in trials]
 
 
 class _Trial:
@@ -140,7 +140,7 @@ class _Trial:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
-        self._timed: Timed | None = None
+        self._timed: MeasuredTraining | None = None
         self._compile_seconds = 0.0
         self._rates: list[float] = []
         self._failure: str | None = None
@@ -173,7 +173,7 @@ class _Trial:
             self._timed = None
             logger.warning(f"{self}: {self._failure}")
 
-    def row(self, scale: Scale) -> Row:
+    def row(self, constants: Constants) -> Row:
         contender = self._contender
         about = contender.name, contender.kind, contender.width, contender.precision
         if self._failure or not self._timed:
@@ -185,17 +185,17 @@ class _Trial:
             rate,
             min(self._rates),
             max(self._rates),
-            3600 * rate / scale.model_images,
-            rate * scale.flops_per_image / scale.ceilings[contender.precision],
+            3600 * rate / constants.model_images,
+            rate * constants.flops_per_image / constants.ceilings[contender.precision],
             self._compile_seconds,
             self._timed.bytes,
             _peak_bytes(),
         )
 
 
-def describe(rows: Sequence[Row], scale: Scale, subject: dict[str, Any]) -> dict[str, Any]:
+def describe(rows: Sequence[Row], constants: Constants, subject: dict[str, Any]) -> dict[str, Any]:
     """Describes a measurement as plain JSON."""
-    return {"subject": subject, "origin": origin(), "scale": asdict(scale), "rows": [asdict(row) for row in rows]}
+    return {"subject": subject, "origin": origin(), "scale": asdict(constants), "rows": [asdict(row) for row in rows]}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def page(result: dict[str, Any]) -> str:
             "| --- | --- | --- | --- | --- | --- | --- |",
             *map(_line, result["rows"]),
             "",
-            *((f"{said}.", "") if (said := verdict(result["rows"])) else ()),
+            *((f"{sentence}.", "") if (sentence := verdict(result["rows"])) else ()),
             *_step_lines(result.get("step")),
         ]
     )

@@ -6,12 +6,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float
 
-MIN_PER_SIDE = 20
-"""Smallest number of public members, and also of public non-members, on which models are compared."""
-
 
 @dataclass(frozen=True)
-class Likeness:
+class RecipeDistances:
     """Distances in nats of the models of one recipe from the target and from each other.
 
     Attributes:
@@ -50,13 +47,13 @@ class Likeness:
         return float(self.energy_scores.mean())
 
 
-def likeness(
+def recipe_distances(
     target: Float[np.ndarray, " sample"],
     members: Bool[np.ndarray, " sample"],
     phi: Float[np.ndarray, "model sample"],
     mask: Bool[np.ndarray, "model sample"],
     correct: Bool[np.ndarray, "model sample"],
-) -> Likeness:
+) -> RecipeDistances:
     """Compares models of one recipe with the target, each on the samples on which both were trained or neither was.
 
     Args:
@@ -75,7 +72,7 @@ def likeness(
         np.array([mean_gap(margins, target, chosen) for margins, chosen in zip(phi, side, strict=True)])
         for side in sides
     )
-    return Likeness(
+    return RecipeDistances(
         in_=in_,
         out=out,
         peers=between.sum(1) / (len(phi) - 1),

@@ -13,8 +13,10 @@ from jaxmia.config import Recipe, save_config
 from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.data.views import View
 from jaxmia.errors import InputError
+from jaxmia.evaluation.selection import std_error
+from jaxmia.evaluation.unlike import MIN_PER_SIDE
 from jaxmia.files import load_npz, save_npz, write_text
-from jaxmia.matching.likeness import MIN_PER_SIDE, Likeness, likeness
+from jaxmia.matching.likeness import RecipeDistances, recipe_distances
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes
 from jaxmia.pipeline.stages import Pipeline
@@ -32,7 +34,7 @@ _SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment
 
 
 @dataclass(frozen=True)
-class Target:
+class PublicMargins:
     """The target's margins and membership on the public samples.
 
     Attributes:
@@ -72,7 +74,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     outcomes = _outcomes(pipeline, recipes)
     mask = pipeline.setup.masks(range(config.match.models))[:, pool.public]
     found = {
-        place: likeness(
+        place: recipe_distances(
             target.phi,
             target.members,
             outcome.phi[:, pool.public],
@@ -106,34 +108,29 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     return result
 
 
-def rank(found: dict[int, Likeness]) -> list[int]:
+def rank(found: dict[int, RecipeDistances]) -> list[int]:
     """Sorts the recipes by energy score, the best first and those that diverged last."""
     return sorted(found, key=lambda place: (np.isnan(found[place].energy_score), found[place].energy_score, place))
 
 
-def describe(one: Likeness, best: Likeness) -> dict[str, float | None]:
+def describe(one: RecipeDistances, best: RecipeDistances) -> dict[str, float | None]:
     """Summarises a recipe's figures relative to the best recipe as plain JSON, with None where a model diverged."""
     gap = one.energy_scores - best.energy_scores
     figures = {
         "energy_score": one.energy_score,
-        "std_error": _std_error(one.energy_scores),
+        "std_error": std_error(one.energy_scores),
         "in": float(one.in_.mean()),
         "out": float(one.out.mean()),
         "peers": float(one.peers.mean()),
         "gap_to_best": float(gap.mean()),
-        "gap_std_error": _std_error(gap),
+        "gap_std_error": std_error(gap),
         "accuracy_in": one.accuracy_in,
         "accuracy_out": one.accuracy_out,
     }
     return {name: value if np.isfinite(value) else None for name, value in figures.items()}
 
 
-def _std_error(values: np.ndarray) -> float:
-    """Standard error of the mean over models."""
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _target(pipeline: Pipeline) -> Target:
+def _target(pipeline: Pipeline) -> PublicMargins:
     pool = pipeline.pool
     members = pool.membership[pool.public] == 1
     if min(members.sum(), (~members).sum()) < MIN_PER_SIDE:
@@ -143,7 +140,7 @@ def _target(pipeline: Pipeline) -> Target:
         )
     pipeline.query()
     stored = load_npz(RunDir(pipeline.out).target, required=("phi", "correct"))
-    return Target(stored["phi"][0, pool.public].astype(np.float64), stored["correct"][pool.public], members)
+    return PublicMargins(stored["phi"][0, pool.public].astype(np.float64), stored["correct"][pool.public], members)
 
 
 def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
@@ -234,7 +231,7 @@ def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
     return paths
 
 
-def _draw(out: Path, target: Target, phi: np.ndarray, mask: np.ndarray) -> None:
+def _draw(out: Path, target: PublicMargins, phi: np.ndarray, mask: np.ndarray) -> None:
     caption = "Logit margins of the best recipe's shadows and of the target, on the public samples."
     plot = draw(
         "match",

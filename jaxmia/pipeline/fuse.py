@@ -12,26 +12,26 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.scoring import submit_private
 from jaxmia.pipeline.summary import epsilon_bound, figures_of_classes, most_vulnerable, public_figures, write_samples
-from jaxmia.runs.metrics import FamilySummary, RunMetrics
+from jaxmia.runs.metrics import FusedRun, RunMetrics
 from jaxmia.runs.rundir import RunDir
 
-FUSION = "family-fusion"
+FUSION = "fusion"
 _NO_ESTIMATE = "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
 
 
 @dataclass(frozen=True)
-class Family:
+class ScoredRun:
     """A scored run.
 
     Attributes:
-        run: Run directory.
+        path: Run directory.
         pool: Pool of the run, without images.
         metrics: Contents of its `metrics.json`.
         score: Scores of the run's submitted attack, float64 `[sample]`; higher means member, NaN for samples of fixed
             membership.
     """
 
-    run: Path
+    path: Path
     pool: Pool
     metrics: RunMetrics
     score: np.ndarray
@@ -56,19 +56,19 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
             first in its samples or false positive rate.
     """
     _refuse_repeats(out, runs)
-    families = [read_family(run) for run in runs]
-    for family in families[1:]:
-        _refuse_other_samples(families[0], family)
-    pool, fpr = families[0].pool, families[0].metrics.fpr
-    fused = _mean_rank_of_scored([family.score for family in families])
-    scores = {FUSION: fused, **{f"family-{place}": family.score for place, family in enumerate(families, start=1)}}
+    scored = [read_scored(run) for run in runs]
+    for run in scored[1:]:
+        _refuse_other_samples(scored[0], run)
+    pool, fpr = scored[0].pool, scored[0].metrics.fpr
+    fused = _mean_rank_of_scored([run.score for run in scored])
+    scores = {FUSION: fused, **{f"run-{place}": run.score for place, run in enumerate(scored, start=1)}}
     pool.save(RunDir(out).pool)
     save_npz(RunDir(out).scores, scores)
     write_samples(RunDir(out).samples, pool, fused, {}, scores)
     free = ~np.isnan(fused)
     everyone, pool, fused = len(pool), pool.take(free), fused[free]
     public = public_figures(pool, fused, fpr)
-    matched = any(family.metrics.matched for family in families)
+    matched = any(run.metrics.matched for run in scored)
     metrics = RunMetrics(
         attack=FUSION,
         attack_record=None,
@@ -89,14 +89,14 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         public_by_class=figures_of_classes(pool, fused, fpr) if public else None,
         epsilon=epsilon_bound(pool, fused, matched=matched),
         vulnerable=most_vulnerable(pool, fused, {}),
-        families=tuple(FamilySummary(run=str(family.run), attack=family.metrics.attack) for family in families),
+        families=tuple(FusedRun(run=str(run.path), attack=run.metrics.attack) for run in scored),
     )
     metrics.write(out)
     submit_private(out, pool, fused)
     return metrics
 
 
-def read_family(run: Path) -> Family:
+def read_scored(run: Path) -> ScoredRun:
     """Reads a run directory that `jaxmia score` has scored.
 
     Raises:
@@ -109,7 +109,7 @@ def read_family(run: Path) -> Family:
         raise InputError(
             f"{RunDir(run).scores}: {metrics.attack} is {score.dtype} {list(score.shape)}, expected {len(pool)} numbers"
         )
-    return Family(run, pool, metrics, score)
+    return ScoredRun(run, pool, metrics, score)
 
 
 def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -130,17 +130,17 @@ def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:
         seen.add(run.resolve())
 
 
-def _refuse_other_samples(first: Family, other: Family) -> None:
+def _refuse_other_samples(first: ScoredRun, other: ScoredRun) -> None:
     for name in ("ids", "labels", "membership"):
         if not np.array_equal(getattr(first.pool, name), getattr(other.pool, name)):
-            raise InputError(f"{RunDir(other.run).pool}: {name} differ from those of {RunDir(first.run).pool}")
+            raise InputError(f"{RunDir(other.path).pool}: {name} differ from those of {RunDir(first.path).pool}")
     if not np.array_equal(np.isnan(first.score), np.isnan(other.score)):
         raise InputError(
-            f"{RunDir(other.run).scores}: other memberships are fixed than in {RunDir(first.run).scores}; "
+            f"{RunDir(other.path).scores}: other memberships are fixed than in {RunDir(first.path).scores}; "
             "fuse runs with the same seed and shadow.known"
         )
     if other.metrics.fpr != first.metrics.fpr:
         raise InputError(
-            f"{RunDir(other.run).metrics}: fpr: {other.metrics.fpr} differs from {first.metrics.fpr} of "
-            f"{RunDir(first.run).metrics}; score one of them again with --attack.fpr"
+            f"{RunDir(other.path).metrics}: fpr: {other.metrics.fpr} differs from {first.metrics.fpr} of "
+            f"{RunDir(first.path).metrics}; score one of them again with --attack.fpr"
         )

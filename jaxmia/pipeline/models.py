@@ -38,7 +38,7 @@ def train_and_query(pipeline: Pipeline, shard: Shard | None = None) -> None:
         Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     requery, waiting = prepare_run_dir(pipeline, pipeline.out)
-    with pipeline.begun():
+    with pipeline.prepared():
         pipeline.query()
         requery.run(waiting)
         pipeline.train(shard)

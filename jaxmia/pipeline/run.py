@@ -78,7 +78,7 @@ def train(
             f"{waiting[0].path}: was queried in other views; `jaxmia query` with the same options queries its models "
             "again"
         )
-    with pipeline.begun():
+    with pipeline.prepared():
         pipeline.train(shard)
 
 
@@ -106,6 +106,6 @@ def query(
     if shadows and config.challenge.scaling == "pool":
         pipeline = replace(pipeline, scaled_as=load_config(RunDir(shadows).config).challenge)
     requery, waiting = prepare_run_dir(pipeline, shadows or out)
-    with pipeline.begun():
+    with pipeline.prepared():
         pipeline.query()
         requery.run(waiting)

@@ -122,7 +122,7 @@ class Pipeline:
         )
 
     @contextmanager
-    def begun(self) -> Iterator[None]:
+    def prepared(self) -> Iterator[None]:
         """Writes the resolved configuration and the samples to the run directory, for stages that run in the block.
 
         Raises:

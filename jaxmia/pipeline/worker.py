@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 4 * HEARTBEAT_SECONDS
 """Seconds without a heartbeat after which another machine's claim is considered dead."""
-_HOPELESS = 4
+_MANY_DIVERGED = 4
 """Number of diverged models, with no other model stored, after which the rest is expected to diverge too."""
 
 
@@ -102,7 +102,7 @@ class Job:
 
     def _refuse_divergence(self) -> None:
         """Raises InputError once several models diverged and none did not."""
-        if len(self.store.diverged()) >= _HOPELESS and not self.store.models():
+        if len(self.store.diverged()) >= _MANY_DIVERGED and not self.store.models():
             raise InputError(f"{self.store.folder}: {ALL_DIVERGED}")
 
     def _who(self, parts: Sequence[Sequence[int]]) -> str:

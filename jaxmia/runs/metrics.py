@@ -117,7 +117,7 @@ class SampleSummary(_Part):
     out_std: float | None = None
 
 
-class FamilySummary(_Part):
+class FusedRun(_Part):
     """One of several fused runs."""
 
     run: str
@@ -191,7 +191,7 @@ class RunMetrics(_Part):
     """The samples with the highest scores, highest first."""
     audit: AuditSummary | None = None
     """Summary of an informed audit; None for other runs."""
-    families: tuple[FamilySummary, ...] = ()
+    families: tuple[FusedRun, ...] = ()
     """The fused runs; empty for other runs."""
 
     def to_dict(self) -> dict[str, Any]:

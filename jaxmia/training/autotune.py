@@ -27,19 +27,20 @@ from jaxmia.validation import parse_as
 logger = logging.getLogger(__name__)
 
 
-_MOST_TOGETHER = 128
+_MAX_WIDTH = 128
+"""Largest number of models that `ensemble.width: auto` trains at once."""
 
+_MIN_GAIN = 1.05
+"""Factor by which twice the width must be faster for the search to go on; it needs twice the memory."""
 
-_WORTH_IT = 1.05
-
-
-_HOPELESS = 0.5
-
+_FAR_SLOWER = 0.5
+"""Fraction of the best speed below which a lowering is so slow that the others are not tried."""
 
 _SEARCH_SECONDS, _SEARCH_SECONDS_ON_CPU = 150, 15
-
+"""Time after which no further measurement begins. Programs for accelerators take longer to compile."""
 
 _SEARCH_SHARE = 0.2
+"""Largest share of the estimated training time that the search may take, so that small runs start soon."""
 
 
 def make_plan(
@@ -67,7 +68,7 @@ def make_plan(
         raise InputError(f"ensemble.conv: native: {reason}")
     if section.width != "auto" and section.conv != "auto":
         return plan_of(section.width, section.conv, devices)
-    most = min(count, _MOST_TOGETHER)
+    most = min(count, _MAX_WIDTH)
     images = count * trainer.recipe.epochs * samples // 2
     convs = conv_choices(trainer, devices[0].platform) if section.conv == "auto" else (section.conv,)
     key = {
@@ -162,18 +163,18 @@ def _search(
         return not best or time.monotonic() - started < min(patience, _SEARCH_SHARE * images / best)
 
     width = width_asked if width_asked != "auto" else min(4 * len(devices), most)
-    best, conv, hopeless = 0.0, convs[0], False
+    best, conv, far_slower = 0.0, convs[0], False
     for choice in convs:
         if not worth_it():
             break
         # If one lowering under `vmap` is slow, the others probably are too; training one after another need not be.
-        if hopeless and choice != "sequential":
+        if far_slower and choice != "sequential":
             continue
         found = rate(width, choice)
         if found > best:
             best, conv = found, choice
-        elif found < _HOPELESS * best and choice != "sequential":
-            hopeless = True
+        elif found < _FAR_SLOWER * best and choice != "sequential":
+            far_slower = True
     vmapped = max((trial["images_per_second"] or 0.0 for trial in trials if trial["conv"] != "sequential"), default=0.0)
     if conv == "sequential" and vmapped:
         logger.info(
@@ -182,7 +183,7 @@ def _search(
         )
     while width_asked == "auto" and 2 * width <= most and worth_it():
         found = rate(2 * width, conv)
-        if found < _WORTH_IT * best:
+        if found < _MIN_GAIN * best:
             break
         best, width = found, 2 * width
     return width, conv, trials

@@ -96,10 +96,10 @@ class StepTimer:
         return steady_rate(self, seconds)
 
 
-def images_per_second(rig: StepTimer, repeats: int = 3) -> float:
+def images_per_second(timer: StepTimer, repeats: int = 3) -> float:
     """Measures images per second over all models, as the median of several calls after the warm-up."""
-    rig.warm_up()
-    return rig.images / float(np.median([rig.seconds() for _ in range(repeats)]))
+    timer.warm_up()
+    return timer.images / float(np.median([timer.seconds() for _ in range(repeats)]))
 
 
 def out_of_memory(error: BaseException) -> bool:

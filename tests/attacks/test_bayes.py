@@ -104,8 +104,8 @@ def test_adaptive_equals_the_integral_over_mean_and_gap(monkeypatch, lacking):
         mask[:, 2] = lacking == "out"
     evidence = Evidence(evidence.target, evidence.shadows, mask, evidence.labels)
     variance, multiple = 1.7, 0.6
-    known = adaptive_module.Scale(np.full(5, variance), np.full(5, multiple), np.full(5, np.inf))
-    monkeypatch.setattr(adaptive_module, "fit_scale", lambda *_: known)
+    known = adaptive_module.Variances(np.full(5, variance), np.full(5, multiple), np.full(5, np.inf))
+    monkeypatch.setattr(adaptive_module, "fit_variances", lambda *_: known)
     monkeypatch.setattr(adaptive_module, "fit_gap", lambda *_: PRIOR)
     monkeypatch.setattr(adaptive_module, "TAILS", (np.inf,))
     scores = Adaptive()(evidence)

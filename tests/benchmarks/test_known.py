@@ -24,7 +24,8 @@ from benchmarks.study.sets import (
     shadows,
     targets,
 )
-from benchmarks.study.variants import BOTH, ONE, RANDOM, VARIANTS, VIEWS, figure_of, situation
+from benchmarks.study.strength import figure_of
+from benchmarks.study.variants import BOTH, ONE, RANDOM, VARIANTS, VIEWS, situation
 from jaxmia.data.masks import DRAWN, Masks
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.files import save_npz

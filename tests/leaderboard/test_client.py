@@ -42,7 +42,7 @@ from jaxmia.leaderboard.ledger import (
     time_left,
     unanswered,
 )
-from jaxmia.leaderboard.settings import Leaderboard, Settings, find_settings, read_settings
+from jaxmia.leaderboard.settings import Leaderboard, Settings, find_settings
 from jaxmia.leaderboard.submission import read_submission
 from jaxmia.leaderboard.transport import Limits, Response
 from jaxmia.leaderboard.upload import _interpret, upload
@@ -73,6 +73,10 @@ def ledger(tmp_path):
 
 def board(url, task="01-mia"):
     return Leaderboard(url, task, SecretStr(KEY))
+
+
+def read_settings(*args, **options):
+    return find_settings(*args, **options).leaderboard()
 
 
 def submit(csv, ids, board, **options):

@@ -10,6 +10,8 @@ import threading
 import time
 import traceback
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.error import HTTPError
@@ -26,7 +28,7 @@ from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.leaderboard import client
 from jaxmia.leaderboard.grading import Grader, split
 from jaxmia.leaderboard.ledger import Cooldowns, Outcome, read_ledger
-from jaxmia.leaderboard.server import PracticeServer, answering, file_of, page, read_teams, serve
+from jaxmia.leaderboard.server import PracticeServer, file_of, page, read_teams, serve
 from jaxmia.leaderboard.settings import Leaderboard
 from jaxmia.leaderboard.submission import parse_submission, read_submission, to_unit_interval, write_submission
 from tests.conftest import Records, telling
@@ -45,6 +47,19 @@ def submit(path, ids, board, **options):
 
 def grader(**options):
     return Grader(IDS, np.array(IDS), TRUTH, KEYS, **options)
+
+
+@contextmanager
+def answering(server: PracticeServer) -> Iterator[PracticeServer]:
+    """Runs a server in a thread until the block ends."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def attack(seed, strength):

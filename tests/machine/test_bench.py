@@ -9,8 +9,8 @@ from jaxmia.machine.bench import (
     OTHER,
     OURS,
     PYTORCH,
+    Constants,
     Contender,
-    Scale,
     describe,
     load,
     memory,
@@ -23,7 +23,7 @@ from jaxmia.machine.bench import (
 from jaxmia.machine.ceiling import product_flops_per_second
 from jaxmia.training.speed import PeerError
 
-SCALE = Scale(flops_per_image=100.0, ceilings={"float32": 10_000.0, "bfloat16": 20_000.0}, model_images=1_000)
+SCALE = Constants(flops_per_image=100.0, ceilings={"float32": 10_000.0, "bfloat16": 20_000.0}, model_images=1_000)
 SUBJECT = {
     "shape": (8, 8, 1),
     "shadow": {"architecture": "mlp", "width": 64, "batch_size": 32},

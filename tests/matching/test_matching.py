@@ -19,7 +19,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.data.views import View
 from jaxmia.errors import InputError
 from jaxmia.matching import match
-from jaxmia.matching.likeness import likeness, mean_gap
+from jaxmia.matching.likeness import mean_gap, recipe_distances
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.search import describe, rank
 from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes
@@ -152,7 +152,7 @@ def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digit
 def test_distances_equal_a_loop_over_samples_on_the_same_side(rng: np.random.Generator):
     target, phi = rng.normal(size=90), rng.normal(size=(3, 90))
     members, mask = rng.random(90) < 0.5, rng.random((3, 90)) < 0.5
-    found = likeness(target, members, phi, mask, mask)
+    found = recipe_distances(target, members, phi, mask, mask)
 
     def distance(one, other, *masks):
         sides = []
@@ -174,7 +174,7 @@ def test_a_sample_that_a_model_saw_and_the_target_did_not_says_nothing(rng: np.r
     target, phi = rng.normal(size=60), rng.normal(size=(2, 60))
     members, mask = np.arange(60) < 30, np.tile(np.arange(60) % 2 == 0, (2, 1))
     elsewhere = phi + 100 * (mask != members)
-    one, other = (likeness(target, members, margins, mask, mask) for margins in (phi, elsewhere))
+    one, other = (recipe_distances(target, members, margins, mask, mask) for margins in (phi, elsewhere))
     np.testing.assert_array_equal(one.energy_scores, other.energy_scores)
 
 
@@ -193,7 +193,7 @@ def test_likeness_compares_in_with_members_and_out_with_nonmembers(rng: np.rando
     phi = hardness + np.where(mask, 3.0, 0.25) + 0.001 * rng.normal(size=(models, samples))
     target = hardness + np.where(members, 2.0, 0.0)
     correct = rng.random((models, samples)) < np.where(mask, 0.9, 0.6)
-    found = likeness(target, members, phi, mask, correct)
+    found = recipe_distances(target, members, phi, mask, correct)
     np.testing.assert_allclose(found.in_, 1.0, atol=0.01)
     np.testing.assert_allclose(found.out, 0.25, atol=0.01)
     np.testing.assert_allclose(found.distances, (found.in_ + found.out) / 2)
@@ -212,7 +212,7 @@ def test_the_misfit_prefers_the_targets_own_recipe_to_a_steady_one_in_its_middle
     mask = np.tile(members, (4, 1))
 
     def of(target: np.ndarray, shifts: np.ndarray) -> tuple[float, float]:
-        found = likeness(target, members, values + shifts, mask, mask)
+        found = recipe_distances(target, members, values + shifts, mask, mask)
         return found.energy_score, found.distances.mean()
 
     targets = values + rng.normal(size=(300, 1))
@@ -229,7 +229,7 @@ def test_diverged_recipes_come_last_and_have_no_figures(rng: np.random.Generator
     target, phi = rng.normal(size=60), rng.normal(size=(2, 60))
 
     def of(margins: np.ndarray):
-        return likeness(target, members, margins, mask, np.ones_like(mask))
+        return recipe_distances(target, members, margins, mask, np.ones_like(mask))
 
     found = {0: of(np.full((2, 60), np.nan)), 1: of(phi + 9), 2: of(phi)}
     assert rank(found) == [2, 1, 0]

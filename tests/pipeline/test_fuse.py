@@ -25,7 +25,7 @@ SAMPLES = 600
 def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.ndarray]:
     """Three scored runs against one target of a signal of 0.8 spreads, each seen through another view."""
     rng = np.random.default_rng(2)
-    folder = tmp_path_factory.mktemp("families")
+    folder = tmp_path_factory.mktemp("scored")
     members = rng.random(SAMPLES) < 0.5
     membership = np.where(np.arange(SAMPLES) < 300, members, UNKNOWN).astype(np.int8)
     pool = Pool(None, rng.integers(0, 3, SAMPLES), np.array([f"id{i}" for i in range(SAMPLES)]), membership)
@@ -61,7 +61,7 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
     expected = sum(rankdata(values) for values in own) / (3 * SAMPLES)
     scores = load_npz(tmp_path / "scores.npz")
     np.testing.assert_allclose(scores[FUSION], expected)
-    np.testing.assert_array_equal(scores["family-2"], own[1])
+    np.testing.assert_array_equal(scores["run-2"], own[1])
     ids, submitted = read_scores_csv(tmp_path / "submission.csv")
     np.testing.assert_array_equal(ids, [f"id{i}" for i in range(300, SAMPLES)])
     np.testing.assert_array_equal(submitted, to_unit_interval(scores[FUSION][300:]))
@@ -74,8 +74,8 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
     assert len((tmp_path / "samples.csv").read_text().splitlines()) == SAMPLES + 1
 
 
-def test_a_family_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.ndarray], runs: list[Path], tmp_path):
-    """Ranks only: a family whose scores were put through a rising function changes nothing."""
+def test_a_run_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.ndarray], runs: list[Path], tmp_path):
+    """Ranks only: a run whose scores were put through a rising function changes nothing."""
     before = fuse(tmp_path / "before", scored[0])
     scores = load_npz(runs[1] / "scores.npz")
     np.savez(runs[1] / "scores.npz", **{name: np.arctan(values) * 1e-3 for name, values in scores.items()})

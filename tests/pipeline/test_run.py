@@ -205,14 +205,14 @@ def test_a_second_configuration_is_refused_while_another_process_trains(tmp_path
     config, out = challenge(tmp_path), tmp_path / "run"
     more = config.shadow.model_copy(update={"count": config.shadow.count + 8})
     wanted = r"process \d+ of \S+ trains here with another configuration: seed is 3 there and 8 here; use another --out"
-    with Pipeline(config, out).begun():
+    with Pipeline(config, out).prepared():
         before = (out / "config.yaml").read_bytes()
         with pytest.raises(InputError, match=wanted):
             run(config.model_copy(update={"seed": 8}), out)
         assert (out / "config.yaml").read_bytes() == before
-        with Pipeline(config.model_copy(update={"shadow": more}), out).begun():
+        with Pipeline(config.model_copy(update={"shadow": more}), out).prepared():
             pass
-    with Pipeline(config.model_copy(update={"seed": 8}), out).begun():
+    with Pipeline(config.model_copy(update={"seed": 8}), out).prepared():
         assert load_config(out / "config.yaml").seed == 8
 
 

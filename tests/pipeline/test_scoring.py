@@ -298,7 +298,7 @@ def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_
     pipeline = Pipeline(config, tmp_path / "run", progress_bar)
     with (
         pytest.raises(InputError, match=r"attack\.candidates: cannot import 'no_such_module:Attack': ModuleNotFound"),
-        pipeline.begun(),
+        pipeline.prepared(),
     ):
         pass
     assert not (tmp_path / "run").exists()

@@ -57,9 +57,9 @@ def test_auto_takes_the_fastest_and_remembers_it(cache, monkeypatch):
         def __init__(self, chosen, plan):
             self.what = (plan.lowering, plan.width)
 
-    def rate(rig):
-        tried.append(rig.what)
-        return rates[rig.what]
+    def rate(timer):
+        tried.append(timer.what)
+        return rates[timer.what]
 
     monkeypatch.setattr(autotune, "StepTimer", FakeRig)
     monkeypatch.setattr(autotune, "images_per_second", rate)
@@ -95,8 +95,8 @@ def test_a_small_training_is_not_measured_for_longer_than_it_takes(monkeypatch):
     """The first way takes all the time that is worth it; the next are not tried."""
     tried, now = [], [0.0]
 
-    def rate(rig):
-        tried.append(rig)
+    def rate(timer):
+        tried.append(timer)
         now[0] += 10.0
         return 100.0
 
@@ -130,8 +130,8 @@ def test_networks_of_ones_own_are_tried_one_after_another_too():
 
 
 def test_too_little_memory_ends_the_widening(records, monkeypatch):
-    def rate(rig):
-        if rig > 4:
+    def rate(timer):
+        if timer > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return 1.0
 
@@ -205,9 +205,9 @@ def test_only_a_lack_of_memory_is_forgiven():
 
 
 def test_a_rig_trains_and_counts_its_images():
-    rig = StepTimer(trainer(), plan_of(3, "unrolled", tuple(jax.local_devices()[:1])))
-    assert images_per_second(rig) > 0
-    assert rig.images % (3 * 4) == 0
+    timer = StepTimer(trainer(), plan_of(3, "unrolled", tuple(jax.local_devices()[:1])))
+    assert images_per_second(timer) > 0
+    assert timer.images % (3 * 4) == 0
 
 
 def test_operations_of_an_mlp_are_three_times_its_weights():

@@ -14,7 +14,7 @@ from jaxmia.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from jaxmia.config import Config
-    from jaxmia.machine.bench import Contender, Scale
+    from jaxmia.machine.bench import Constants, Contender
     from jaxmia.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -73,9 +73,9 @@ class Bench:
         config = configure(self.config, overrides)
         prepare_devices()
         trainer = make_trainer(config.shadow, self.shape, self.classes, Preprocessing())
-        scale = _scale(trainer, config)
+        constants = _constants(trainer, config)
         contenders = self._contenders(trainer, config)
-        rows = run(contenders, scale, repeats=self.repeats, seconds=self.seconds)
+        rows = run(contenders, constants, repeats=self.repeats, seconds=self.seconds)
         subject = {
             "shape": self.shape,
             "classes": self.classes,
@@ -83,7 +83,7 @@ class Bench:
             "repeats": self.repeats,
             "seconds": self.seconds,
         }
-        result = describe(rows, scale, subject)
+        result = describe(rows, constants, subject)
         if best := fastest(result["rows"], OURS):
             result["step"] = _profile(contenders[result["rows"].index(best)], self.seconds)
         if self.out:
@@ -150,11 +150,11 @@ def _peers(trainer: "Trainer", config: "Config") -> list["Contender"]:
     ]
 
 
-def _scale(trainer: "Trainer", config: "Config") -> "Scale":
-    from jaxmia.machine.bench import Scale
+def _constants(trainer: "Trainer", config: "Config") -> "Constants":
+    from jaxmia.machine.bench import Constants
     from jaxmia.machine.ceiling import training_flops_per_image
 
-    return Scale(training_flops_per_image(trainer), _ceilings(), 14_000 * config.shadow.epochs)
+    return Constants(training_flops_per_image(trainer), _ceilings(), 14_000 * config.shadow.epochs)
 
 
 def _ceilings() -> dict[str, float]:

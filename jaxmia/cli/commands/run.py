@@ -157,9 +157,9 @@ class Score:
 
 def _refuse_unnamed_code(path: Path, config: "Config", overrides: Sequence[str]) -> None:
     """Refuses attacks that only the run directory names: it may come from anyone, and its files must not run code."""
-    said = [value.rpartition("=")[2] for value in overrides]
+    named = [value.rpartition("=")[2] for value in overrides]
     for name in (config.attack.name, *config.attack.candidates):
-        if is_plugin(name) and name not in said:
+        if is_plugin(name) and name not in named:
             raise InputError(
                 f"{path}: attack: {name!r} is code, which runs only if you name it with --config {path}, "
                 "--attack.name or --attack.candidates"
