@@ -285,3 +285,20 @@ def test_images_stay_channels_last_through_pools_and_arithmetic():
         return PURE["mean"](value, [2, 3]).array
 
     assert "transpose" not in str(jax.make_jaxpr(network)(jnp.ones((2, 8, 8, 6))))
+
+
+def test_max_pool_of_tiles_gives_the_gradient_to_the_first_of_equal_maxima():
+    inputs = (image(2, 3, 6, 8) > 0).float().requires_grad_()
+    factors = image(2, 3, 3, 4, seed=1)
+    (torch.nn.functional.max_pool2d(inputs, 2) * factors).sum().backward()
+
+    def total(array):
+        return (plain(PURE["max_pool2d_with_indices"](tensor(array), [2, 2])[0]) * factors.numpy()).sum()
+
+    compare(jax.grad(total)(jnp.asarray(inputs.detach().numpy())), inputs.grad)
+
+
+def test_max_pool_of_tiles_keeps_nan():
+    inputs = torch.tensor([[[[0.0, torch.nan, 1.0, 2.0], [3.0, 1.0, 0.0, torch.nan]]]])
+    pooled = plain(PURE["max_pool2d_with_indices"](*in_jax((inputs,)), [2, 2])[0])
+    assert np.isnan(pooled).all()
