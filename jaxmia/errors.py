@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class DamagedFile(InputError):
+    """A file is missing, cannot be read, or is not of its format; another process may have removed it meanwhile."""
+
+
 class MissingModels(InputError):
     """A sample lacks IN or OUT models that an attack needs; another attack may do without them."""
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import DamagedFile, InputError, printable
 
 _MAX_JSON_BYTES = 16 * 2**20
 _MAX_YAML_BYTES = 64 * 1024
@@ -108,7 +108,7 @@ def load_npz(
         max_bytes: Largest size of the file, and of its arrays in memory.
 
     Raises:
-        InputError: The file is missing, damaged, too large or not an `.npz`, contains pickled objects, or lacks a
+        DamagedFile: The file is missing, damaged, too large or not an `.npz`, contains pickled objects, or lacks a
             required array.
     """
     path = Path(path)
@@ -123,13 +123,13 @@ def load_npz(
                 raise ValueError(f"its arrays unpack to {unpacked} bytes, allowed for a file of {size} are {limit}")
             arrays = {name: _as_array(read_entry(archive, entry), limit) for name, entry in chosen.items()}
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise DamagedFile(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise anything in its readers
         reason = printable(" ".join(str(error).split())[:300] or type(error).__name__)
-        raise InputError(f"{path}: cannot be read as .npz: {reason}") from error
+        raise DamagedFile(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(entries) or 'nothing'}")
+        raise DamagedFile(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(entries) or 'nothing'}")
     return arrays
 
 
@@ -196,14 +196,14 @@ def read_json(path: Path, maker: str) -> Any:
         maker: Command that writes it, for the message.
 
     Raises:
-        InputError: The file is missing or is not JSON.
+        DamagedFile: The file is missing or is not JSON.
     """
     try:
         return json.loads(read_bounded(path, _MAX_JSON_BYTES))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; `{maker}` writes it") from error
+        raise DamagedFile(f"{path}: no such file; `{maker}` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+        raise DamagedFile(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
 def read_bounded(path: Path, max_bytes: int) -> str:

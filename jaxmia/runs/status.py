@@ -10,7 +10,7 @@ import numpy as np
 from jaxmia.attacks.incomplete import MAX_INCOMPLETE
 from jaxmia.config import load_config
 from jaxmia.data.pool import Pool
-from jaxmia.errors import InputError
+from jaxmia.errors import DamagedFile, InputError
 from jaxmia.files import read_json
 from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.matrices import configured_masks
@@ -128,7 +128,7 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
             models = read_json(path, "jaxmia train")["models"]
             steps = [int(step.name) for step in path.parent.iterdir() if step.name.isdecimal()]
             waiting = sorted(missing & set(models))
-        except (InputError, OSError, KeyError, TypeError):
+        except (DamagedFile, OSError, KeyError, TypeError):
             continue
         if steps and waiting:
             found.append({"models": waiting, "step": max(steps)})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmia.errors import InputError
+from jaxmia.errors import DamagedFile, InputError
 from jaxmia.files import load_npz, save_npz
 
 logger = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ def _peek(path: Path) -> Entry | None:
 def _peek_mask(entry: Entry) -> np.ndarray | None:
     try:
         mask = load_npz(entry.path, required=("mask",), only=("mask",))["mask"]
-    except InputError:
+    except DamagedFile:
         return None
     return mask if mask.dtype == bool and mask.ndim == 2 and len(mask) == len(entry.models) else None
 
