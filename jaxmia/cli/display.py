@@ -243,7 +243,7 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
     else:
         lines.append(
             f"epsilon: at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % "
-            "confidence, if a fair coin decided for each public sample whether the target was trained on it"
+            "confidence, if a fair coin decided for each scored public sample whether the target was trained on it"
         )
     return lines
 

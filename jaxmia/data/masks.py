@@ -38,8 +38,9 @@ class Masks:
 
         A fixed member is in every shadow's training set and a fixed non-member in none. The shadows share this part of
         their training set with the target, which reduces the variance of their margins. A fixed sample has no IN or no
-        OUT models, so it cannot be scored. The seed draws the same fraction of members and of non-members. If every
-        membership is known, none is fixed, since no sample would be left to score.
+        OUT models, so it cannot be scored. The seed draws which samples are fixed, whatever their membership, so that
+        the fixed memberships say nothing about the others. If every membership is known, none is fixed, since no sample
+        would be left to score.
 
         Args:
             seed: Seed of the run.
@@ -48,10 +49,10 @@ class Masks:
         """
         fixed = np.full(len(membership), DRAWN, np.int8)
         order = np.argsort(_generator(seed, 0, _FIX).random_raw(len(membership)), kind="stable")
-        if (membership == DRAWN).any():
-            for value in (0, 1):
-                candidates = order[membership[order] == value]
-                fixed[candidates[: round(known * len(candidates))]] = value
+        candidates = order[membership[order] != DRAWN]
+        if len(candidates) < len(membership):
+            chosen = candidates[: round(known * len(candidates))]
+            fixed[chosen] = membership[chosen]
         return cls(seed, fixed)
 
     @property

@@ -253,6 +253,7 @@ def join_chunks(chunks: list[Chunk], fold: np.ndarray) -> Chunk:
         extra={},
         metadata={},
         diverged=tuple(sorted(left_out)),
+        fold=fold,
     )
 
 

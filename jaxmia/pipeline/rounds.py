@@ -89,6 +89,7 @@ def join_rounds(parts: list[Chunk]) -> Chunk:
         extra={ROUND: np.repeat([1, 2], [len(part.model) for part in parts])},
         metadata={},
         diverged=tuple(number for part in parts for number in part.diverged),
+        free=parts[0].free,
     )
 
 

@@ -123,11 +123,11 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
 
     The bound is that of privacy auditing with one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846),
     computed by jax-privacy; one half of the samples sets the threshold, and the other half is evaluated at it. The
-    bound is valid if each public sample was made a member independently with probability 1/2, and if the scores do not
-    depend on the public membership labels.
+    bound is valid if each of these samples was made a member independently with probability 1/2, whatever the fixed
+    memberships, and if the scores do not depend on their membership labels.
 
     Args:
-        pool: Pool with membership.
+        pool: The scored samples, with membership.
         score: Membership scores, `[sample]`; higher means member.
         matched: Whether the recipe of the shadow models was selected with the public labels.
         tests: Number of bounds of which the largest is taken; each is computed at a higher confidence, so that all hold

@@ -67,5 +67,5 @@ def _epsilon(results: Results) -> str:
         return f"no bound: {(bound.reason or 'not computed').replace('`', '')}"
     return (
         f"at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % confidence, if a fair "
-        "coin decided for each public sample whether the target was trained on it"
+        "coin decided for each scored public sample whether the target was trained on it"
     )

@@ -1,22 +1,19 @@
 """Reads the margins and masks of a run directory whose models have been trained and queried."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
 from jaxmia.attacks import Evidence
-from jaxmia.data.masks import Masks, draw_folds
 from jaxmia.data.pool import Pool
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError
 from jaxmia.evaluation.unlike import evidence_on_fixed
 from jaxmia.files import load_npz
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, recorded_number
+from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore
 
 ROUND = "round"
 """Name of the array `[model]` with the round in which each model was trained, if there are two."""
@@ -87,13 +84,13 @@ def read_matrices(out: Path) -> Matrices:
     for name, phi in ((run.target, target), (run.shadows, shadows.phi)):
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
-    free = free_samples(pool, shadows)
+    free = _free_samples(run, pool, shadows)
     everyone, first = pool, _first_round(shadows)
     try:
         fixed = evidence_on_fixed(target, shadows.phi[first, :1], shadows.mask[first], pool.labels, free)
         if not free.all():
             pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
-        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, fold_of_samples(len(pool), shadows))
+        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, shadows.fold)
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
     return Matrices(pool, evidence, shadows, everyone, free, fixed)
@@ -116,47 +113,24 @@ def _refuse_missing(run: RunDir, path: Path) -> None:
     raise InputError(f"{path}: no such file; jaxmia query --out {run.path} with the configuration of the run writes it")
 
 
-def free_samples(pool: Pool, shadows: Chunk) -> Bool[np.ndarray, " sample"]:
-    """Whether the membership of each sample was drawn at random, according to the shadows' metadata.
+def _free_samples(run: RunDir, pool: Pool, shadows: Chunk) -> Bool[np.ndarray, " sample"]:
+    """Whether each sample's membership was drawn for each model.
 
     Raises:
-        InputError: The shadows' fixed memberships are not those of the pool.
+        InputError: It was not stored, or the fixed memberships are not those of the pool.
     """
-    masks = configured_masks(pool, shadows.metadata)
-    fixed = ~masks.free
-    if (shadows.mask[:, fixed] != (masks.fixed[fixed] == 1)).any():
-        known = recorded_number(shadows.metadata, "cache_key", "shadow", "known")
+    recorded = shadows.metadata.get("cache_key", {})
+    if ("told" in recorded and shadows.free is None) or ("folds" in recorded and shadows.fold is None):
         raise InputError(
-            f"shadows mask: shadow.known is {known}, but the fixed memberships of these models differ from pool.npz"
+            f"{run.shadows}: an earlier version of jaxmia did not store which memberships are fixed; start the run "
+            "again in another --out"
         )
-    return masks.free
-
-
-def configured_masks(pool: Pool, metadata: Mapping[str, Any]) -> Masks:
-    """Masks of models with this metadata; without a record of fixed memberships, all are random.
-
-    Raises:
-        InputError: The recorded fraction or seed is invalid.
-    """
-    known = recorded_number(metadata, "cache_key", "shadow", "known")
-    if known is None:
-        return Masks.random(0, len(pool))
-    seed = metadata.get("cache_key", {}).get("seed")
-    if type(seed) is not int or not 0 <= seed < 2**32 or known > 1:
-        raise InputError(
-            f"shadows metadata: shadow.known is {known:g} and seed {printable(repr(seed))}, expected a fraction and a "
-            "seed"
-        )
-    return Masks.knowing(seed, pool.membership, known)
-
-
-def fold_of_samples(samples: int, shadows: Chunk) -> Integer[np.ndarray, " sample"] | None:
-    """Fold of each sample in an informed audit, from the shadows' metadata; None for other runs."""
-    folds = recorded_number(shadows.metadata, "cache_key", "folds")
-    if folds is None:
-        return None
-    seed = recorded_number(shadows.metadata, "cache_key", "seed") or 0
-    return draw_folds(int(seed), samples, int(folds))
+    if shadows.free is None:
+        return np.ones(len(pool), bool)
+    fixed = ~shadows.free
+    if (shadows.mask[:, fixed] != pool.membership[fixed]).any():
+        raise InputError(f"{run.shadows}: the fixed memberships of these models differ from {run.pool}")
+    return shadows.free
 
 
 def _too_large(phi: np.ndarray) -> np.ndarray:

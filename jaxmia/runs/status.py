@@ -9,11 +9,9 @@ import numpy as np
 
 from jaxmia.attacks.incomplete import MAX_INCOMPLETE
 from jaxmia.config import load_config
-from jaxmia.data.pool import Pool
 from jaxmia.errors import DamagedFile, InputError
 from jaxmia.files import read_json
 from jaxmia.runs.claims import Claims, Lease
-from jaxmia.runs.matrices import configured_masks
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.store import Entry, ScoreStore, recorded_number
@@ -92,7 +90,7 @@ def _read(out: Path, first: int) -> Status:
     training = [speed for claim in others if (speed := claim.progress.get("images_per_second"))]
     speed = sum(training) or _past_speed(entries)
     left = _images_left(entries, others, len(missing))
-    inside, outside = _of_scored(out, entries, *store.counts())
+    inside, outside = store.counts()
     readable = {entry.path for entry in entries}
     return Status(
         count=None if end is None else end - first,
@@ -133,15 +131,6 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
         if steps and waiting:
             found.append({"models": waiting, "step": max(steps)})
     return found
-
-
-def _of_scored(out: Path, entries: list[Entry], *counts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Counts of the samples that are scored, or of all samples if the run does not record which are."""
-    try:
-        free = configured_masks(Pool.load(RunDir(out).pool), entries[0].metadata if entries else {}).free
-    except InputError:
-        return counts
-    return tuple(count[free] if len(count) == len(free) else count for count in counts)
 
 
 def _fused(out: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmia.errors import DamagedFile, InputError
+from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ class Chunk:
         extra: Further arrays with a leading model axis, such as training curves.
         metadata: Provenance as plain JSON: recipe, data, versions, device.
         diverged: Numbers of the chunk's models whose margins are not finite, which are left out.
+        free: Whether each sample's membership was drawn for each model, bool `[sample]`; None if all were.
+        fold: Fold of each sample in an informed audit, int `[sample]`; None for other models.
     """
 
     model: np.ndarray
@@ -39,6 +41,8 @@ class Chunk:
     extra: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
     diverged: tuple[int, ...] = ()
+    free: np.ndarray | None = None
+    fold: np.ndarray | None = None
 
     def healthy(self) -> "Chunk":
         """Returns the chunk without the models that diverged, which are listed in `diverged` instead."""
@@ -54,7 +58,8 @@ class Chunk:
 
     def take(self, samples: np.ndarray) -> "Chunk":
         """Returns the same models on the chosen samples, bool or int `[sample]`."""
-        return replace(self, mask=self.mask[:, samples], phi=self.phi[:, :, samples])
+        free, fold = (None if of is None else of[samples] for of in (self.free, self.fold))
+        return replace(self, mask=self.mask[:, samples], phi=self.phi[:, :, samples], free=free, fold=fold)
 
 
 class Entry(NamedTuple):
@@ -113,6 +118,8 @@ class ScoreStore:
             "accuracy_in": chunk.accuracy_in.astype(np.float32),
             **chunk.extra,
             **({"diverged": np.array(chunk.diverged, np.int64)} if chunk.diverged else {}),
+            **({"free": chunk.free} if chunk.free is not None else {}),
+            **({"fold": chunk.fold} if chunk.fold is not None else {}),
             "metadata": np.array(json.dumps(chunk.metadata)),
         }
         save_npz(path, arrays)
@@ -132,7 +139,7 @@ class ScoreStore:
         return {model for entry in self.index() for model in entry.diverged} - self.models()
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Counts the IN and the OUT models of each sample, int `[sample]`.
+        """Counts the IN and the OUT models of each sample whose membership is not fixed, int `[sample]`.
 
         Reads only masks. Skips files that cannot be read and those of another pool than the first.
         """
@@ -208,6 +215,8 @@ class ScoreStore:
             extra=extra,
             metadata=chunks[0].metadata,
             diverged=tuple(sorted({number for chunk in chunks for number in chunk.diverged} - set(model.tolist()))),
+            free=chunks[0].free,
+            fold=chunks[0].fold,
         )
 
 
@@ -222,11 +231,15 @@ def _peek(path: Path) -> Entry | None:
 
 
 def _peek_mask(entry: Entry) -> np.ndarray | None:
+    """Reads the masks of a chunk on the samples of free membership."""
     try:
-        mask = load_npz(entry.path, required=("mask",), only=("mask",))["mask"]
-    except DamagedFile:
+        arrays = load_npz(entry.path, required=("mask",), only=("mask", "free"))
+        mask, free = arrays["mask"], arrays.get("free")
+        _check_mask(entry.path, mask, len(entry.models))
+        _check_samples(entry.path, mask, free, None)
+    except InputError:
         return None
-    return mask if mask.dtype == bool and mask.ndim == 2 and len(mask) == len(entry.models) else None
+    return mask if free is None else mask[:, free]
 
 
 def _is_from_machine(cause: BaseException | None) -> bool:
@@ -245,9 +258,11 @@ def read_chunk(path: Path) -> Chunk:
     diverged = _diverged_of(path, arrays)
     nothing = np.full(len(model) if model.ndim else 0, np.nan, np.float32)
     accuracy, accuracy_in = (arrays.pop(name, nothing) for name in ("accuracy", "accuracy_in"))
+    free, fold = arrays.pop("free", None), arrays.pop("fold", None)
     one = (len(nothing),)
     _check(path, "model", model, "iu", "integers [model]", model.ndim == 1 and model.size + len(diverged) > 0)
-    _check(path, "mask", mask, "b", "bool [model, sample], as many models", mask.ndim == 2 and mask.shape[:1] == one)
+    _check_mask(path, mask, len(nothing))
+    _check_samples(path, mask, free, fold)
     fits = phi.ndim == 3 and (*phi.shape[:1], *phi.shape[2:]) == mask.shape and phi.shape[1] > 0
     _check(path, "phi", phi, "f", "floats [model, view, sample], models and samples as in mask", fits)
     for name, shares in (("accuracy", accuracy), ("accuracy_in", accuracy_in)):
@@ -275,7 +290,24 @@ def read_chunk(path: Path) -> Chunk:
         metadata=metadata_of(path, arrays),
         extra={name: value for name, value in arrays.items() if value.shape[:1] == one and _are_figures(value)},
         diverged=diverged,
+        free=free,
+        fold=fold,
     )
+
+
+def _check_mask(path: Path, mask: np.ndarray, models: int) -> None:
+    fits = mask.ndim == 2 and len(mask) == models
+    _check(path, "mask", mask, "b", "bool [model, sample], as many models", fits)
+
+
+def _check_samples(path: Path, mask: np.ndarray, free: np.ndarray | None, fold: np.ndarray | None) -> None:
+    """Checks the optional arrays with one entry for each sample."""
+    of_mask = mask.shape[1:]
+    if free is not None:
+        fits = free.shape == of_mask and bool(free.any())
+        _check(path, "free", free, "b", "bool [sample], samples as in mask, at least one true", fits)
+    if fold is not None:
+        _check(path, "fold", fold, "iu", "integers [sample], samples as in mask", fold.shape == of_mask)
 
 
 def _are_figures(array: np.ndarray) -> bool:
@@ -335,6 +367,9 @@ def _refuse_misfit(first_path: Path, first: Chunk, path: Path, chunk: Chunk) -> 
             f"{path}: phi is {list(chunk.phi.shape[1:])} [view, sample], but {first_path.name} has "
             f"{list(first.phi.shape[1:])}"
         )
+    for name in ("free", "fold"):
+        if not np.array_equal(getattr(first, name), getattr(chunk, name)):
+            raise InputError(f"{path}: {name} differs from that of {first_path.name}")
     difference = describe_difference(first.metadata, chunk.metadata)
     if difference:
         raise InputError(f"{path}: does not belong with {first_path.name}: {difference}")

@@ -129,6 +129,7 @@ class ShadowTrainer:
             accuracy_in=accuracy(correct, training.mask)[:kept],
             extra={"curve": training.curve[:kept]},
             metadata={**self.metadata, **seconds, **trained},
+            free=None if self.masks.free.all() else self.masks.free,
         ).healthy()
         if chunk.diverged:
             logger.warning(

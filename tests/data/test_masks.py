@@ -108,8 +108,8 @@ def test_what_is_told_is_in_every_mask_and_the_rest_is_drawn_as_before(known: fl
     for value in (0, 1):
         fixed = masks.fixed == value
         assert (membership[fixed] == value).all()
-        assert fixed.sum() == round(known * (membership == value).sum())
         assert (drawn[:, fixed] == bool(value)).all()
+    assert (~masks.free).sum() == round(known * (membership != DRAWN).sum())
     np.testing.assert_array_equal(drawn[:, masks.free], membership_masks(5, range(8), 300)[:, masks.free])
     assert masks.free[membership == DRAWN].all(), "private samples are never fixed"
 
@@ -119,6 +119,14 @@ def test_which_told_samples_stay_free_depends_on_the_seed_alone():
     np.testing.assert_array_equal(first.fixed, again.fixed)
     assert (first.fixed != other.fixed).any()
     np.testing.assert_array_equal(first(range(8))[3:4], again([3]))
+
+
+def test_which_told_samples_are_fixed_does_not_depend_on_who_is_a_member():
+    """Else the fixed memberships would tell how many of the free samples are members."""
+    membership = told()
+    flipped = np.where(membership == DRAWN, DRAWN, np.random.default_rng(1).integers(0, 2, 300)).astype(np.int8)
+    one, other = (Masks.knowing(5, of, 0.9) for of in (membership, flipped))
+    np.testing.assert_array_equal(one.free, other.free)
 
 
 @pytest.mark.parametrize(("samples", "folds"), [(300, 4), (7, 3), (5, 5)])

@@ -101,8 +101,8 @@ def test_a_run_is_judged_on_its_fixed_samples(tmp_path: Path, monkeypatch: pytes
         + 1.5 * np.stack([*mask, members])[:, None]
     )
     Pool(None, np.zeros(samples, np.int32), np.arange(samples).astype(str), membership).save(tmp_path / "pool.npz")
-    nothing, metadata = np.full(models, np.nan), {"cache_key": {"seed": 3, "shadow": {"known": 0.9}}}
-    chunk = Chunk(np.arange(models), mask, phi[:-1].astype(np.float32), nothing, nothing, {}, metadata)
+    nothing = np.full(models, np.nan)
+    chunk = Chunk(np.arange(models), mask, phi[:-1].astype(np.float32), nothing, nothing, {}, {}, free=masks.free)
     ScoreStore(tmp_path / "shadows").write(chunk)
 
     np.savez(tmp_path / "target.npz", phi=phi[-1])

@@ -326,19 +326,57 @@ def test_code_that_only_a_run_directory_names_is_not_run(
     assert ran.exists()
 
 
-@pytest.mark.parametrize(
-    "cache_key",
-    [
-        {"shadow": {"known": 0.5}},
-        {"shadow": {"known": 0.5}, "seed": "x"},
-        {"shadow": {"known": 0.5}, "seed": -1},
-        {"shadow": {"known": 2}, "seed": 1},
-    ],
-)
-def test_what_was_taken_as_told_needs_a_share_and_a_seed(planted: tuple[Path, np.ndarray], cache_key: dict):
+def write_arrays(out: Path, **arrays: np.ndarray) -> None:
+    for path in (out / "shadows").iterdir():
+        np.savez(path, **dict(np.load(path)) | arrays)
+
+
+@pytest.mark.parametrize("recorded", [{"told": "12ab"}, {"folds": 4}])
+def test_a_run_that_did_not_store_what_is_fixed_is_refused(planted: tuple[Path, np.ndarray], recorded: dict):
     out, _ = planted
+    write_arrays(out, metadata=np.array(json.dumps({"cache_key": recorded})))
+    with pytest.raises(InputError, match=r"shadows: an earlier version of jaxmia did not store .*; start"):
+        score(out, AttackConfig(name="margin"))
+
+
+def test_fixed_samples_and_folds_are_read_without_metadata(planted: tuple[Path, np.ndarray]):
+    out, members = planted
+    free, fold = np.arange(400) % 10 > 0, np.arange(400) % 3
+    pool = Pool.load(out / "pool.npz")
+    fixed = ~free & pool.public
     for path in (out / "shadows").iterdir():
         arrays = dict(np.load(path))
-        np.savez(path, **arrays | {"metadata": np.array(json.dumps({"cache_key": cache_key}))})
-    with pytest.raises(InputError, match=r"shadow.known is .* and seed .*, expected a fraction and a seed"):
-        score(out, AttackConfig(name="margin"))
+        arrays["mask"][:, fixed] = members[fixed]
+        np.savez(path, **{name: value for name, value in arrays.items() if name != "metadata"}, free=~fixed, fold=fold)
+    matrices = read_matrices(out)
+    np.testing.assert_array_equal(matrices.free, ~fixed)
+    np.testing.assert_array_equal(matrices.evidence.fold, fold[~fixed])
+    write_arrays(out, free=free)  # among them private samples, whose membership is unknown
+    with pytest.raises(InputError, match=r"the fixed memberships of these models differ from .*pool\.npz"):
+        read_matrices(out)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"free": np.ones(399, bool)}, r"npz: free is bool \[399\], expected bool \[sample\], samples as in mask"),
+        ({"free": np.zeros(400, bool)}, r"npz: free is .*, at least one true"),
+        ({"free": np.ones(400)}, r"npz: free is float64 \[400\], expected bool"),
+        ({"fold": np.zeros(400)}, r"npz: fold is float64 \[400\], expected integers \[sample\], samples as in mask"),
+    ],
+)
+def test_free_samples_and_folds_of_another_form_are_refused(
+    planted: tuple[Path, np.ndarray], arrays: dict, complaint: str
+):
+    out, _ = planted
+    write_arrays(out, **arrays)
+    with pytest.raises(InputError, match=complaint):
+        read_matrices(out)
+
+
+def test_files_that_differ_in_what_is_fixed_are_refused(planted: tuple[Path, np.ndarray]):
+    out, _ = planted
+    path = out / "shadows" / "00008-00015.npz"
+    np.savez(path, **dict(np.load(path)), free=np.ones(400, bool))
+    with pytest.raises(InputError, match=r"00008-00015\.npz: free differs from that of 00000-00007\.npz"):
+        read_matrices(out)

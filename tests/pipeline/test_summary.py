@@ -252,13 +252,14 @@ def test_the_coin_is_that_of_all_public_samples_not_of_the_free_ones_alone(tmp_p
     """There are too few free samples to tell a share of 65 % members from a half."""
     samples, models = 400, 16
     membership = np.where(np.arange(samples) < 200, np.arange(samples) < 130, UNKNOWN).astype(np.int8)
-    mask = Masks.knowing(7, membership, 0.9)(range(models))
-    recorded = {"cache_key": {"shadow": {"known": 0.9}, "seed": 7}}
+    masks = Masks.knowing(7, membership, 0.9)
     phi = rng.normal(size=(models + 1, 1, samples)).astype(np.float32)
     Pool(None, np.zeros(samples, int), np.arange(samples).astype(str), membership).save(tmp_path / "pool.npz")
     np.savez(tmp_path / "target.npz", phi=phi[-1])
     nothing = np.full(models, np.nan)
-    ScoreStore(tmp_path / "shadows").write(Chunk(np.arange(models), mask, phi[:-1], nothing, nothing, {}, recorded))
+    ScoreStore(tmp_path / "shadows").write(
+        Chunk(np.arange(models), masks(range(models)), phi[:-1], nothing, nothing, {}, {}, free=masks.free)
+    )
     found = score(tmp_path, AttackConfig(name="calibrated"))
     assert found.told == 180
     assert found.epsilon.lower is None
@@ -268,7 +269,7 @@ def test_the_coin_is_that_of_all_public_samples_not_of_the_free_ones_alone(tmp_p
 def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     assert re.match(
-        r"epsilon: at least \d\.\d{3} at delta 1e-05, with 95 % confidence, if a fair coin decided for each public",
+        r"epsilon: at least \d\.\d{3} at delta 1e-05, with 95 % confidence, if a fair coin decided for each scored",
         expectation_lines(score(out, AttackConfig(name="calibrated")))[-1],
     )
     (out / "config.yaml").write_text("matched: true")

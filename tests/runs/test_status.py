@@ -8,7 +8,6 @@ import pytest
 
 from jaxmia.cli.commands.status import ShowStatus, describe
 from jaxmia.data.masks import Masks
-from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims
 from jaxmia.runs.status import enough, missing_models, ranges, read_status
@@ -120,9 +119,7 @@ def test_samples_whose_membership_is_taken_as_told_need_no_models(tmp_path: Path
     masks = Masks.knowing(3, membership, 0.5)
     mask = masks(range(8))
     mask[:, masks.free] = np.arange(8)[:, None] % 2 == 0
-    metadata = {"cache_key": {"seed": 3, "shadow": {"known": 0.5}}}
-    ScoreStore(tmp_path / "shadows").write(make_chunk(range(8), mask=mask, metadata=metadata))
-    Pool(None, np.zeros(60, np.int64), np.arange(60).astype(str), membership).save(tmp_path / "pool.npz")
+    ScoreStore(tmp_path / "shadows").write(replace(make_chunk(range(8), mask=mask), free=masks.free))
     status = read_status(tmp_path)
     assert (status.fewest_in, status.fewest_out) == (4, 4)
     assert status.enough == "enough to score: each sample has at least 4 IN and 4 OUT"
