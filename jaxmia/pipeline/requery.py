@@ -97,11 +97,17 @@ class Requery:
 
     def _cache_key_of(self, entry: Entry) -> dict[str, Any]:
         """Cache key that a chunk has once it is queried with this configuration."""
-        trained_on = entry.metadata["cache_key"].get("trained_on", entry.metadata["cache_key"].get("pool"))
-        return {**self._cache_key, **({"trained_on": trained_on} if trained_on != self._cache_key["pool"] else {})}
+        before = entry.metadata["cache_key"]
+        trained_on = before.get("trained_on", before.get("pool"))
+        return {
+            **{name: value for name, value in self._cache_key.items() if name != "told"},
+            **({"told": before["told"]} if "told" in before else {}),
+            **({"trained_on": trained_on} if trained_on != self._cache_key["pool"] else {}),
+        }
 
     def _refuse_misfit(self, entry: Entry) -> None:
-        free = {"views", "pool"} if self._elsewhere else {"views"}
+        # Which memberships were fixed in training is stored, and matched sample by sample.
+        free = {"views", "pool", "told"} if self._elsewhere else {"views"}
         theirs, ours = (
             {"cache_key": {name: value for name, value in cache_key.items() if name not in free}}
             for cache_key in (entry.metadata["cache_key"], self._cache_key)
@@ -151,7 +157,7 @@ class Requery:
 
         started = time.perf_counter()
         before = read_chunk(entry.path)
-        mask = self._mask(before.mask, entry.metadata["cache_key"].get("pool"))
+        mask, free = self._matched(before, entry.metadata["cache_key"].get("pool"))
         arrays, source = weights.read(entry.models, entry.metadata["weights"]), str(weights.path(entry.models))
         answers = []
         for part in split(entry.models, width):
@@ -165,6 +171,7 @@ class Requery:
             phi=phi,
             accuracy=accuracy(correct, ~mask),
             accuracy_in=accuracy(correct, mask),
+            free=free,
             metadata={
                 **before.metadata,
                 "cache_key": self._cache_key_of(entry),
@@ -172,21 +179,29 @@ class Requery:
             },
         )
 
-    def _mask(self, mask: np.ndarray, pool: str) -> np.ndarray:
-        """Membership masks of the current samples, bool `[model, sample]`; samples are matched by their contents."""
-        if pool == self._cache_key["pool"]:
-            return mask
-        known = self._known
-        columns = [mask[:, known.get(key, [])].any(1) for key in _keys(self.pipeline.pool)]
-        return np.stack(columns, axis=1)
+    def _matched(self, before: Chunk, pool: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Masks `[model, sample]` of the current samples, and whether each is free; samples are matched by contents.
+
+        A sample is fixed if that of the training was, with the membership that it has now.
+        """
+        membership = self.pipeline.pool.membership
+        same = pool == self._cache_key["pool"]
+        positions = [[position] for position in range(len(membership))] if same else self._positions
+        mask = np.stack([before.mask[:, of].any(1) for of in positions], axis=1)
+        if before.free is None:
+            return mask, None
+        inside, outside = ~before.free & before.mask[0], ~before.free & ~before.mask[0]
+        member = np.array([inside[of].any() for of in positions])
+        nonmember = np.array([len(of) > 0 and outside[of].all() for of in positions])
+        return mask, ~np.where(membership == 1, member, nonmember & (membership == 0))
 
     @cached_property
-    def _known(self) -> dict[str, list[int]]:
-        """Positions of each image in the pool that the models were trained with, by the image's digest."""
+    def _positions(self) -> list[list[int]]:
+        """Positions of each current sample in the pool that the models were trained with."""
         found: dict[str, list[int]] = {}
         for position, key in enumerate(_keys(self._trained_pool)):
             found.setdefault(key, []).append(position)
-        return found
+        return [found.get(key, []) for key in _keys(self.pipeline.pool)]
 
     @cached_property
     def _trained_pool(self) -> Pool:

@@ -122,8 +122,8 @@ def _free_samples(run: RunDir, pool: Pool, shadows: Chunk) -> Bool[np.ndarray, "
     recorded = shadows.metadata.get("cache_key", {})
     if ("told" in recorded and shadows.free is None) or ("folds" in recorded and shadows.fold is None):
         raise InputError(
-            f"{run.shadows}: an earlier version of jaxmia did not store which memberships are fixed; start the run "
-            "again in another --out"
+            f"{run.shadows}: an earlier version of jaxmia did not store which memberships are fixed, or the folds; "
+            "start it again"
         )
     if shadows.free is None:
         return np.ones(len(pool), bool)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from jaxmia.cli.commands.run import Query, Run, Train
+from jaxmia.config import AttackConfig
 from jaxmia.data.augment import apply_view
 from jaxmia.data.pool import Pool
 from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz
+from jaxmia.pipeline.scoring import score
 from jaxmia.runs.signals import Interrupted
-from jaxmia.runs.store import read_chunk
+from jaxmia.runs.store import ScoreStore, read_chunk
 from tests.challenge import make_challenge, make_pool
 
 OTHER = ["--query.views", "identity", "vflip", "rot90"]
@@ -116,6 +118,34 @@ def test_other_samples_are_out_unless_a_shadow_was_trained_on_their_image(challe
     match = r"00000-00001\.npz: was created with another configuration: trained_on is '\w+' "
     with pytest.raises(InputError, match=match):
         Train(tmp_path / "out", config)([])
+
+
+def test_fixed_memberships_are_matched_by_sample(tmp_path: Path):
+    """By default nine tenths of the public memberships are fixed; now there are fewer private samples, and new ones."""
+    old, new = make_pool(), make_pool(seed=1)
+    config = make_challenge(tmp_path / "old", old, shadow={"known": 0.9})
+    train(config, tmp_path / "kept", KEEP)
+    order = np.r_[10:40, 45:60]  # the first ten public samples are new ones, and so are the last five
+    assert old.images is not None and new.images is not None
+    mixed = Pool(
+        np.concatenate([new.images[:10], old.images[order], new.images[:5]]),
+        np.concatenate([new.labels[:10], old.labels[order], new.labels[:5]]),
+        np.arange(60).astype(str),
+        np.r_[new.membership[:10], old.membership[order], np.full(5, -1)].astype(np.int8),
+    )
+    other = make_challenge(tmp_path / "new", mixed, shadow={"known": 0.9})
+    ask(other, tmp_path / "out", [], tmp_path / "kept")
+    before, after = (ScoreStore(tmp_path / name / "shadows").read() for name in ("kept", "out"))
+    assert before.free is not None and after.free is not None
+    assert (~before.free).sum() == 36
+    np.testing.assert_array_equal(after.free, np.r_[np.ones(10, bool), before.free[order], np.ones(5, bool)])
+    np.testing.assert_array_equal(after.mask[:, 10:55], before.mask[:, order])
+    assert score(tmp_path / "out", AttackConfig(name="calibrated")).told == (~after.free).sum()
+
+    flipped = Pool(mixed.images, mixed.labels, mixed.ids, np.where(mixed.public, 1 - mixed.membership, -1))
+    ask(make_challenge(tmp_path / "flipped", flipped, shadow={"known": 0.9}), tmp_path / "none", [], tmp_path / "kept")
+    free = ScoreStore(tmp_path / "none" / "shadows").read().free
+    assert free is not None and free.all(), "no membership is that which was fixed"
 
 
 def test_what_is_asked_already_is_left(challenge: Path, kept: Path):

@@ -335,7 +335,7 @@ def write_arrays(out: Path, **arrays: np.ndarray) -> None:
 def test_a_run_that_did_not_store_what_is_fixed_is_refused(planted: tuple[Path, np.ndarray], recorded: dict):
     out, _ = planted
     write_arrays(out, metadata=np.array(json.dumps({"cache_key": recorded})))
-    with pytest.raises(InputError, match=r"shadows: an earlier version of jaxmia did not store .*; start"):
+    with pytest.raises(InputError, match=r"shadows: an earlier version of jaxmia did not store .*; start it again"):
         score(out, AttackConfig(name="margin"))
 
 

@@ -54,6 +54,6 @@ def test_epsilon_is_said_or_why_there_is_none(run: tuple[Path, np.ndarray]):
     assert subject_of(run[0])["Epsilon"] == "no bound: jax-privacy is not installed"
     change_metrics(run[0], epsilon={**bound, "lower": 0.25, "reason": None})
     assert subject_of(run[0])["Epsilon"] == (
-        "at least 0.250 at delta 1e-05, with 95 % confidence, if a fair coin decided for each scored public sample whether "
-        "the target was trained on it"
+        "at least 0.250 at delta 1e-05, with 95 % confidence, if a fair coin decided for each scored public sample "
+        "whether the target was trained on it"
     )
