@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxmia.models.native import depthwise as native
 from jaxmia.models.native.convolution import Window
@@ -53,6 +54,8 @@ def shifted_sum(
 ) -> jax.Array:
     """Convolves each channel with its own kernel, as a sum of shifted inputs, which stays element-wise under `vmap`.
 
+    All sums are float32 at least, also those of the gradients over taps, samples and places.
+
     Args:
         inputs: Values `[n, ..., c]`.
         kernel: Kernels `[..., 1, c]`.
@@ -61,7 +64,9 @@ def shifted_sum(
         dilation: Distance between the taps along each spatial axis.
     """
     *taps, _, channels = kernel.shape
-    padded = jnp.pad(inputs, [(0, 0), *padding, (0, 0)])
+    wide = jnp.float32 if inputs.dtype.itemsize < 4 else inputs.dtype
+    pads = [(0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0)]
+    padded, weights = lax.pad(inputs.astype(wide), jnp.zeros((), wide), pads), kernel.astype(wide)
     lengths = [
         max(0, (size - gap * (tap - 1) - 1) // stride + 1)
         for size, tap, stride, gap in zip(padded.shape[1:-1], taps, strides, dilation, strict=True)
@@ -73,8 +78,8 @@ def shifted_sum(
             slice(start, start + length * stride, stride)
             for start, length, stride in zip(starts, lengths, strides, strict=True)
         )
-        total = total + padded[(slice(None), *window)] * kernel[place].reshape([1] * (inputs.ndim - 1) + [channels])
-    return total
+        total = total + padded[(slice(None), *window)] * weights[place].reshape([1] * (inputs.ndim - 1) + [channels])
+    return total.astype(inputs.dtype)
 
 
 @functools.cache
