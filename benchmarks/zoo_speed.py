@@ -27,7 +27,7 @@ from jaxmia.machine.bench import PYTORCH, Constants, Contender, Row, run
 from jaxmia.provenance import origin
 from jaxmia.training.speed import SubprocessPeer
 
-ZOO = ("lenet", "vgg", "densenet", "mobilenet", "senet", "convnext", "vit", "mixer", "text", "table")
+ZOO = ("lenet", "vgg", "resnet", "densenet", "mobilenet", "senet", "convnext", "vit", "mixer", "text", "table")
 _WORDS = 30
 _MODELS, _SAMPLES = 64, 10**9
 """Number of models and samples of a run that is long enough for the plan to measure everything."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import torch
 from torch import fx
 
+from bridge.graph.joins import find_joins
 from bridge.graph.operators import COMPUTED, COMPUTED_RANDOM, PURE, RANDOM
 from bridge.graph.program import Program, has_no_value, is_plain, operator_name
 from bridge.graph.tensor import Tensor, tensor
@@ -63,12 +64,18 @@ def run(
     known: dict[str, Any] = {program.input: batch}
     known |= {node: values[name] for node, name in {**program.parameters, **program.buffers}.items()}
     known |= {node: tensor(jnp.asarray(value)) for node, value in program.constants.items()}
-    draws = 0
+    draws, joins = 0, find_joins(program)
     for node in program.nodes:
         if node.op != "call_function" or has_no_value(node):
             continue
+        if node.name in joins.same:
+            known[node.name] = known[joins.same[node.name]]
+            continue
         arguments = _resolved(node.args, known)
         options = {name: _resolved(value, known) for name, value in node.kwargs.items() if name not in _IGNORED}
+        if node.name in joins.shortcuts:
+            shortcut = joins.shortcuts[node.name]
+            options |= {"relu": True} | ({"shortcut": known[shortcut]} if shortcut else {})
         name = operator_name(node)
         if is_plain(node):
             known[node.name] = node.target(*arguments, **options)  # type: ignore[operator]

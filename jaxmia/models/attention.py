@@ -61,25 +61,12 @@ def _native_attention(
     *,
     scale: float,
 ) -> jax.Array:
+    score = queries.shape[-2], keys.shape[-2]
     bias = mask if mask is None or mask.dtype != jnp.bool_ else jnp.where(mask, 0.0, -jnp.inf)
-    given = (array for array in (queries, keys, values, bias, factors) if array is not None)
-    samples, heads = jnp.broadcast_shapes(*(array.shape[:-2] for array in given))
-    channels, scores = queries.shape[-1], (queries.shape[-2], keys.shape[-2])
-
-    def whole(array: jax.Array, *shape: int) -> jax.Array:
-        return jnp.broadcast_to(array, shape).astype(jnp.float32)
-
-    def per_score(array: jax.Array | None) -> jax.Array | None:
-        return None if array is None else whole(array, *(1,) * (4 - array.ndim), *array.shape[:-2], *scores)
-
-    outputs = _native(scale)(
-        whole(queries, samples, heads, scores[0], channels),
-        whole(keys, samples, heads, scores[1], channels),
-        whole(values, samples, heads, scores[1], values.shape[-1]),
-        per_score(bias),
-        per_score(factors),
-    )
-    return outputs.astype(values.dtype)
+    whole = None if bias is None else jnp.broadcast_to(bias, (*bias.shape[:-2], *score))
+    operands = queries, keys, values, whole, factors
+    wide = (None if array is None else array.astype(jnp.float32) for array in operands)
+    return _native(scale)(*wide).astype(values.dtype)
 
 
 @functools.cache
@@ -96,9 +83,9 @@ def _native(scale: float) -> Callable[..., jax.Array]:
 
     def pull(operands: Any, cotangents: jax.Array) -> tuple[jax.Array | None, ...]:
         queries, keys, values, bias, factors = operands
-        # Few biases and factors are learnt, so XLA computes their gradients, or removes them where nobody needs them.
-        _, pull_rest = jax.vjp(functools.partial(attention, queries, keys, values, scale=scale), bias, factors)
-        return *backward(*operands, cotangents), *pull_rest(cotangents)
+        # Few biases are learnt, so XLA computes their gradient, or removes it where nobody needs it.
+        _, pull_bias = jax.vjp(lambda bias: attention(queries, keys, values, bias, factors, scale=scale), bias)
+        return *backward(*operands, cotangents), *pull_bias(cotangents), None
 
     attend.defvjp(save, pull)
     return attend

@@ -221,8 +221,7 @@ def _patches(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array
     """Convolves `[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
     (down, across), (vertical, horizontal) = window
     models, rows, columns, channels, features = kernels.shape
-    pads = [(0, 0, 0), (0, 0, 0), (*vertical, 0), (*horizontal, 0), (0, 0, 0)]
-    padded = lax.pad(inputs, jnp.zeros((), inputs.dtype), pads)
+    padded = jnp.pad(inputs, ((0, 0), (0, 0), vertical, horizontal, (0, 0)))
     height = (padded.shape[2] - rows) // down + 1
     width = (padded.shape[3] - columns) // across + 1
     shifts = [

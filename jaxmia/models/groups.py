@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxmia.models.native import depthwise as native
 from jaxmia.models.native.convolution import Window
@@ -54,8 +53,6 @@ def shifted_sum(
 ) -> jax.Array:
     """Convolves each channel with its own kernel, as a sum of shifted inputs, which stays element-wise under `vmap`.
 
-    All sums are float32 at least, also those of the gradients over taps, samples and places.
-
     Args:
         inputs: Values `[n, ..., c]`.
         kernel: Kernels `[..., 1, c]`.
@@ -64,9 +61,7 @@ def shifted_sum(
         dilation: Distance between the taps along each spatial axis.
     """
     *taps, _, channels = kernel.shape
-    wide = jnp.float32 if inputs.dtype.itemsize < 4 else inputs.dtype
-    pads = [(0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0)]
-    padded, weights = lax.pad(inputs.astype(wide), jnp.zeros((), wide), pads), kernel.astype(wide)
+    padded = jnp.pad(inputs, [(0, 0), *padding, (0, 0)])
     lengths = [
         max(0, (size - gap * (tap - 1) - 1) // stride + 1)
         for size, tap, stride, gap in zip(padded.shape[1:-1], taps, strides, dilation, strict=True)
@@ -78,8 +73,8 @@ def shifted_sum(
             slice(start, start + length * stride, stride)
             for start, length, stride in zip(starts, lengths, strides, strict=True)
         )
-        total = total + padded[(slice(None), *window)] * weights[place].reshape([1] * (inputs.ndim - 1) + [channels])
-    return total.astype(inputs.dtype)
+        total = total + padded[(slice(None), *window)] * kernel[place].reshape([1] * (inputs.ndim - 1) + [channels])
+    return total
 
 
 @functools.cache

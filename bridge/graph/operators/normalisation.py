@@ -22,11 +22,12 @@ def _batch_norm_training(
     training: bool,
     momentum: float,
     epsilon: float,
+    **activation: Any,
 ) -> list[Tensor | None]:
     """Normalises by the batch's statistics and updates the running ones, the variance with the unbiased variance."""
     if not training:
         return [*_batch_norm_trained(value, weight, bias, mean, var, momentum, epsilon), mean, var]
-    output, batch_mean, batch_var = _by_batch(compute, value, weight, bias, epsilon)
+    output, batch_mean, batch_var = _by_batch(compute, value, weight, bias, epsilon, **activation)
     count = math.prod(value.shape) // value.shape[1]
     unbiased = batch_var * (count / max(count - 1, 1))
     moved = [
@@ -44,9 +45,10 @@ def _batch_norm_alone(
     training: bool,
     momentum: float,
     epsilon: float,
+    **activation: Any,
 ) -> list[Tensor | None]:
     """Normalises by the batch's statistics, for layers without running ones."""
-    return [_by_batch(compute, value, weight, bias, epsilon)[0], None, None]
+    return [_by_batch(compute, value, weight, bias, epsilon, **activation)[0], None, None]
 
 
 def _batch_norm_trained(
@@ -66,11 +68,20 @@ def _batch_norm_trained(
 
 
 def _by_batch(
-    compute: Compute, value: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float
+    compute: Compute,
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    epsilon: float,
+    *,
+    relu: bool = False,
+    shortcut: Tensor | None = None,
 ) -> tuple[Tensor, jax.Array, jax.Array]:
     order = channels_last(value.ndim)
     scale, shift = _scale_and_shift(value, weight, bias)
-    output, mean, var = compute.normalise(stored(value, order), None, scale, shift, relu=False, epsilon=epsilon)
+    inputs = stored(value, order)
+    added = None if shortcut is None else stored(shortcut, order).astype(inputs.dtype)
+    output, mean, var = compute.normalise(inputs, added, scale, shift, relu=relu, epsilon=epsilon)
     return Tensor(output, order), mean, var
 
 

@@ -12,14 +12,16 @@ from bridge.graph.tensor import Tensor, common_dtype, in_order, plain, stored, t
 from jaxmia.models import Compute
 
 
-def _linear(compute: Compute, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(
+    compute: Compute, value: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
     """Multiplies the last axis by `weight` `[out, in]`, in whatever order the other axes are stored."""
     last = value.ndim - 1
     order = (*(axis for axis in value.order if axis != last), last)
     dtype = common_dtype((value.array, weight.array))
     inputs = stored(value, order).astype(dtype)
     rows = inputs.reshape(-1, inputs.shape[-1])
-    outputs = compute.dense(rows, stored(weight, (1, 0)), None if bias is None else bias.array)
+    outputs = compute.dense(rows, stored(weight, (1, 0)), None if bias is None else bias.array, relu=relu)
     return Tensor(outputs.reshape(*inputs.shape[:-1], -1), order)
 
 

@@ -8,7 +8,7 @@
 
 namespace jaxmia {
 
-typedef uint32_t Integers __attribute__((vector_size(kLanes * sizeof(uint32_t)), may_alias));
+typedef int32_t Integers __attribute__((vector_size(kLanes * sizeof(int32_t)), may_alias));
 
 // Powers of e of numbers that are not above 88, to two units in the last place; zero where they would be denormal.
 inline Vector Exp(Vector value) {

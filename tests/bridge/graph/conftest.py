@@ -21,6 +21,7 @@ IMAGE, WORDS, ROW = (16, 16, 3), (10,), (12,)
 ZOO: dict[str, tuple[Any, tuple[int, ...]]] = {
     "lenet": (zoo.LeNet, IMAGE),
     "vgg": (zoo.VGG, IMAGE),
+    "resnet": (zoo.ResNet, IMAGE),
     "densenet": (zoo.DenseNet, IMAGE),
     "mobilenet": (zoo.MobileNetV2, IMAGE),
     "senet": (zoo.SENet, IMAGE),
