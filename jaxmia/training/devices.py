@@ -43,6 +43,8 @@ def prepare_devices() -> None:
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         # Programs compiled for one CPU may not run on another that shares the home directory.
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"xla-{digest(processor().encode())}"))
+        # JAX keeps only what took a second to compile, but twenty small programs take two seconds in each process.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _avoid_crashing_sums() -> None:

@@ -80,3 +80,20 @@ def test_a_limit_of_the_process_is_what_is_available():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(told.stdout) == 2**29
+
+
+def test_small_programs_are_compiled_once_for_all_processes(tmp_path):
+    code = (
+        "import jax; from jaxmia.training.devices import prepare_devices; prepare_devices(); "
+        "jax.monitoring.register_event_listener(lambda event, **_: print(event)); jax.jit(lambda x: x * 3 + 1)(2.0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    run = [sys.executable, "-c", code]
+    first, second = (
+        subprocess.run(
+            run, env=environment | {"XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    )
+    assert "cache_hits" not in first
+    assert "cache_hits" in second
