@@ -304,7 +304,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for style, row in zip(("--", ":"), best, strict=True):
         if row:
             axes.axhline(row["images_per_second"], color="0.4", linestyle=style, label=row["name"])
-    axes.set(xscale="log", yscale="log", xlabel="models trained at once", ylabel="training images/s")
+    axes.set(xscale="log", xlabel="models trained at once", ylabel="training images/s")
+    widths = sorted({row["width"] for row in measured})
+    axes.set_xticks(widths, list(map(str, widths)))
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(f"{result['subject']['shadow']['architecture']} on {result['origin']['device']}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
