@@ -23,7 +23,7 @@ def forward(inputs: jax.Array, kernels: jax.Array, window: Window, threads: int 
         max(0, (size + before + after - tap) // stride + 1)
         for size, tap, stride, (before, after) in zip(inputs.shape[2:4], kernels.shape[1:3], *window, strict=True)
     )
-    return _call("forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window, threads)
+    return call("conv_forward", (*inputs.shape[:2], *spatial, kernels.shape[-1]), inputs, kernels, window, threads)
 
 
 def input_gradient(
@@ -31,7 +31,7 @@ def input_gradient(
 ) -> jax.Array:
     """Gradient with respect to inputs of height and width `spatial`, `[model, n, h, w, c]`."""
     shape = (*cotangents.shape[:2], *spatial, kernels.shape[-2])
-    return _call("input_gradient", shape, cotangents, kernels, window, threads)
+    return call("conv_input_gradient", shape, cotangents, kernels, window, threads)
 
 
 def kernel_gradient(
@@ -39,20 +39,26 @@ def kernel_gradient(
 ) -> jax.Array:
     """Gradient with respect to kernels of height and width `taps`, `[model, i, j, c, d]`."""
     shape = (inputs.shape[0], *taps, inputs.shape[-1], cotangents.shape[-1])
-    return _call("kernel_gradient", shape, inputs, cotangents, window, threads)
+    return call("conv_kernel_gradient", shape, inputs, cotangents, window, threads)
 
 
-def _call(
-    part: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window, threads: int
+def call(
+    name: str,
+    shape: tuple[int, ...],
+    left: jax.Array,
+    right: jax.Array,
+    window: Window,
+    threads: int,
+    **attributes: np.number,
 ) -> jax.Array:
+    """Calls a kernel of two arrays and a window; the result has the given shape and the type of the left array."""
     if reason := unavailable():
         raise RuntimeError(f"the lowering native: {reason}")
     if not (left.size and right.size and math.prod(shape)):
         return jnp.zeros(shape, left.dtype)  # sums over nothing, for which the kernels would divide by zero
     (down, across), ((top, _), (before, _)) = window
     dtype = compute_type(left.dtype)
-    call = jax.ffi.ffi_call(f"jaxmia_conv_{part}", jax.ShapeDtypeStruct(shape, dtype))
-    result = call(
+    result = jax.ffi.ffi_call(f"jaxmia_{name}", jax.ShapeDtypeStruct(shape, dtype))(
         left.astype(dtype),
         right.astype(dtype),
         threads=np.int64(threads),
@@ -60,5 +66,6 @@ def _call(
         across=np.int64(across),
         top=np.int64(top),
         left=np.int64(before),
+        **attributes,
     )
     return result.astype(left.dtype)

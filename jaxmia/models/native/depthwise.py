@@ -4,14 +4,10 @@ Sums are float32, arrays float32 or, where the processor multiplies it, bfloat16
 once; the results do not depend on them. Each function raises RuntimeError if the kernels are unavailable.
 """
 
-import math
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmia.models.native.build import compute_type, unavailable
-from jaxmia.models.native.convolution import Window
+from jaxmia.models.native.convolution import Window, call
 
 Dilation = tuple[int, int]
 """Distances between a kernel's taps, in rows and columns."""
@@ -66,22 +62,5 @@ def _call(
     dilation: Dilation,
     threads: int,
 ) -> jax.Array:
-    if reason := unavailable():
-        raise RuntimeError(f"the lowering native: {reason}")
-    if not (left.size and right.size and math.prod(shape)):
-        return jnp.zeros(shape, left.dtype)  # sums over nothing, for which the kernels would divide by zero
-    (down, across), ((top, _), (before, _)) = window
-    dtype = compute_type(left.dtype)
-    call = jax.ffi.ffi_call(f"jaxmia_depthwise_{part}", jax.ShapeDtypeStruct(shape, dtype))
-    result = call(
-        left.astype(dtype),
-        right.astype(dtype),
-        threads=np.int64(threads),
-        down=np.int64(down),
-        across=np.int64(across),
-        top=np.int64(top),
-        left=np.int64(before),
-        gap_down=np.int64(dilation[0]),
-        gap_across=np.int64(dilation[1]),
-    )
-    return result.astype(left.dtype)
+    gaps = {"gap_down": np.int64(dilation[0]), "gap_across": np.int64(dilation[1])}
+    return call(f"depthwise_{part}", shape, left, right, window, threads, **gaps)
