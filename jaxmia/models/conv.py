@@ -16,7 +16,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jaxmia.config import Lowering
-from jaxmia.models.groups import in_groups, is_depthwise, native_depthwise, shifted_sum
+from jaxmia.models.groups import in_groups, is_depthwise, shifted_sum
 from jaxmia.models.native import convolution as native
 from jaxmia.models.native.convolution import Window
 
@@ -31,16 +31,17 @@ _Product = Callable[[jax.Array, jax.Array], jax.Array]
 def ensemble_conv(lowering: Lowering, threads: int = 1) -> Callable[..., jax.Array]:
     """Returns a replacement for `lax.conv_general_dilated` that batches over models as `lowering` says.
 
-    Pass it as `nnx.Conv(conv_general_dilated=...)`. Arrays have the channels last. Groups are convolved one after
-    another by JAX's own convolution or, under `vmap`, by the lowering; a depthwise convolution, with one kernel and one
-    output per channel, is a sum of shifted inputs. What no lowering supports is JAX's own convolution under `vmap` too:
-    dilated inputs, other groups in three spatial dimensions, `preferred_element_type`.
+    Pass it as `nnx.Conv(conv_general_dilated=...)`. Arrays have the channels last. The kernels of `native` have groups
+    and dilation. Elsewhere groups are convolved one after another by JAX's own convolution or, under `vmap`, by the
+    lowering; a depthwise convolution, with one kernel and one output per channel, is a sum of shifted inputs. What no
+    lowering supports is JAX's own convolution under `vmap` too: dilated inputs, groups in three spatial dimensions that
+    are not depthwise, `preferred_element_type`.
 
     Args:
         lowering: How K inputs are convolved with K kernels: `grouped`, one convolution with K feature groups (as plain
             `vmap` does); `unrolled`, K convolutions in one graph; `matmul`, one batched matrix product of patches and
             kernels; `native`, this package's C++ kernels for CPUs (`jaxmia.models.native`), which must be available,
-            and which compute depthwise convolutions outside `vmap` too.
+            and which compute convolutions with groups or dilation outside `vmap` too.
         threads: Most threads with which the kernels of `native` compute.
     """
 
@@ -98,9 +99,10 @@ def _grouped(
     if depthwise and (lowering != "native" or inputs.ndim == 5):
         return shifted_sum(inputs, kernel, strides, padding, dilation)
     (top, bottom), (left, right) = padding
-    window = ((strides[0], strides[1]), ((top, bottom), (left, right)))
-    if depthwise:
-        return native_depthwise(window, (dilation[0], dilation[1]), threads)(inputs, kernel)
+    window = Window((strides[0], strides[1]), ((top, bottom), (left, right)))
+    if lowering == "native":
+        window = window._replace(dilation=(dilation[0], dilation[1]), groups=groups)
+        return _convolution(lowering, window, threads)(inputs, kernel)
     return in_groups(_convolution(lowering, window, threads), inputs, _spread(kernel, dilation), groups)
 
 
@@ -114,9 +116,10 @@ def _spread(kernel: jax.Array, dilation: Sequence[int]) -> jax.Array:
 def _convolution(lowering: Lowering, window: Window, threads: int) -> _Product:
     """Returns the convolution `(inputs [n, h, w, c], kernel [i, j, c, d]) -> [n, h', w', d]` for a fixed window."""
     many = functools.partial(native.forward, threads=threads) if lowering == "native" else _FORWARD[lowering]
+    many = functools.partial(many, window=window)
     forward = _batched(
-        functools.partial(_library, window=window),
-        functools.partial(many, window=window),
+        _alone(many) if _is_special(window) else functools.partial(_library, window=window),
+        many,
         # The kernels read copies of the input faster than XLA convolves it on a CPU and moves the models to the front.
         shared_input=None if lowering == "native" else functools.partial(_wide, window=window),
     )
@@ -168,6 +171,8 @@ def _gradients(
     else:
         spread = jax.vmap if lowering == "grouped" else _unroll
         many = spread(solos[0]), spread(solos[1])
+    if _is_special(window):
+        solos = _alone(many[0]), _alone(many[1])
     return _batched(solos[0], many[0]), _batched(solos[1], many[1])
 
 
@@ -195,6 +200,16 @@ def _batched(
     return function
 
 
+def _is_special(window: Window) -> bool:
+    """Whether a convolution has groups or dilation, which only the kernels compute fast, of one model too."""
+    return window != Window(window.strides, window.padding)
+
+
+def _alone(many: _Product) -> _Product:
+    """Computes for one model what `many` computes for several."""
+    return lambda left, right: many(left[None], right[None])[0]
+
+
 def _unroll(function: _Product) -> _Product:
     """Maps over the leading axis of both operands with one call for each model in the graph."""
 
@@ -205,8 +220,7 @@ def _unroll(function: _Product) -> _Product:
 
 
 def _library(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    strides, padding = window
-    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_NHWC)
+    return lax.conv_general_dilated(inputs, kernel, window.strides, window.padding, dimension_numbers=_NHWC)
 
 
 def _wide(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
@@ -219,7 +233,7 @@ def _wide(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
 
 def _patches(inputs: jax.Array, kernels: jax.Array, window: Window) -> jax.Array:
     """Convolves `[model, n, h, w, c]` with `[model, i, j, c, d]` as one batched product of patches and kernels."""
-    (down, across), (vertical, horizontal) = window
+    (down, across), (vertical, horizontal) = window.strides, window.padding
     models, rows, columns, channels, features = kernels.shape
     padded = jnp.pad(inputs, ((0, 0), (0, 0), vertical, horizontal, (0, 0)))
     height = (padded.shape[2] - rows) // down + 1

@@ -1,6 +1,5 @@
 """Convolutions whose channels are divided into groups, each with kernels of its own, channels last."""
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,14 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmia.models.native import depthwise as native
-from jaxmia.models.native.convolution import Window
-from jaxmia.models.native.depthwise import Dilation
-from jaxmia.models.native.over_models import over_models
-
 Padding = Sequence[tuple[int, int]]
-_LANES = 16
-"""Number of features that the CPU kernels compute at once."""
+_JOINED = 16
+"""Most features of groups that are convolved at once."""
 
 
 def is_depthwise(inputs: jax.Array, kernel: jax.Array, groups: int) -> bool:
@@ -40,7 +34,7 @@ def in_groups(
         return conv(inputs, kernel)
     *taps, channels, features = kernel.shape
     features //= groups
-    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * features <= _LANES))
+    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * features <= _JOINED))
     parts = kernel.reshape(*taps, 1, channels, groups // joined, joined, features)
     diagonal = jnp.eye(joined, dtype=kernel.dtype).reshape(1, 1, joined, 1, 1, joined, 1)
     kernels = jnp.moveaxis(parts * diagonal, 4, 0).reshape(-1, *taps, joined * channels, joined * features)
@@ -75,26 +69,3 @@ def shifted_sum(
         )
         total = total + padded[(slice(None), *window)] * kernel[place].reshape([1] * (inputs.ndim - 1) + [channels])
     return total
-
-
-@functools.cache
-def native_depthwise(window: Window, dilation: Dilation, threads: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns the convolution `(inputs [n, h, w, c], kernel [i, j, 1, c]) -> [n, h', w', c]` by the C++ kernels."""
-    how = {"window": window, "dilation": dilation, "threads": threads}
-    forward = over_models(functools.partial(native.forward, **how))
-
-    @jax.custom_vjp
-    def convolution(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return forward(inputs, kernel)
-
-    def save(inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return forward(inputs, kernel), (inputs, kernel)
-
-    def pull(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs, kernel = saved
-        input_gradient = over_models(functools.partial(native.input_gradient, spatial=inputs.shape[1:3], **how))
-        kernel_gradient = over_models(functools.partial(native.kernel_gradient, taps=kernel.shape[:2], **how))
-        return input_gradient(cotangent, kernel), kernel_gradient(inputs, cotangent)
-
-    convolution.defvjp(save, pull)
-    return convolution

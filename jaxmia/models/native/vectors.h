@@ -32,6 +32,9 @@ constexpr int kSums = 12;
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
 typedef Vector Unaligned __attribute__((aligned(4)));
 
+// An integer for each word of a vector.
+typedef int32_t Lanes __attribute__((vector_size(kLanes * sizeof(int32_t)), may_alias));
+
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Words from row to row: whole vectors, an odd number of them, since rows a power of two apart share few sets of a cache.
@@ -56,6 +59,34 @@ inline Vector Broadcast(const float* from) {
 }
 
 inline void Store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
+
+// Words of one or of two vectors, from these lanes on.
+#if defined(__AVX512F__)
+constexpr bool kPermutes = true;
+
+inline Vector Permute(Vector words, Lanes lanes) {
+  return (Vector)_mm512_permutexvar_ps((__m512i)lanes, (__m512)words);
+}
+
+inline Vector PermuteBoth(Vector first, Vector second, Lanes lanes) {
+  return (Vector)_mm512_permutex2var_ps((__m512)first, (__m512i)lanes, (__m512)second);
+}
+#elif defined(__AVX2__)
+constexpr bool kPermutes = true;
+
+inline Vector Permute(Vector words, Lanes lanes) {
+  return (Vector)_mm256_permutevar8x32_ps((__m256)words, (__m256i)lanes);
+}
+
+inline Vector PermuteBoth(Vector first, Vector second, Lanes lanes) {
+  return lanes < kLanes ? Permute(first, lanes) : Permute(second, lanes);
+}
+#else
+constexpr bool kPermutes = false;  // too slowly
+
+inline Vector Permute(Vector words, Lanes) { return words; }
+inline Vector PermuteBoth(Vector first, Vector, Lanes) { return first; }
+#endif
 
 // Exchanges rows and columns of a square of words.
 inline void Transpose(Vector (&rows)[kLanes]) {

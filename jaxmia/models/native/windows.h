@@ -1,9 +1,9 @@
 // The two sums of which convolutions of many models are made, over the padded images of some samples.
 //
-// For each output pixel, a convolution reads `rows` runs of `run` contiguous words from a padded image, since a row of
-// the kernel covers adjacent columns and channels come last. The sums are
-//   product:  out[pixel, f]    = sum over r, q of image[start[pixel] + r * pitch + q] * weights[r, q, f]
-//   moment:   weights[r, q, f] = sum over pixels of image[start[pixel] + r * pitch + q] * cotangent[pixel, f]
+// For each output pixel, a convolution reads runs of `run` contiguous words from a padded image, since a row of the
+// kernel covers adjacent columns, unless it is dilated, and channels come last. The sums are
+//   product:  out[pixel, f]    = sum over r, q of image[start[pixel] + run_start[r] + q] * weights[r, q, f]
+//   moment:   weights[r, q, f] = sum over pixels of image[start[pixel] + run_start[r] + q] * cotangent[pixel, f]
 // where a word of bfloat16 holds two numbers that are summed over: two channels in a product, two samples in a moment.
 
 #pragma once
@@ -18,10 +18,10 @@ namespace jaxmia {
 // Pixels of a moment whose words stay in the L1 cache.
 constexpr int64_t kMomentPixels = 128;
 
-// Images [height, width, channels] placed at (top, left) in frames [rows, columns, words] whose rest stays zero; what
-// exceeds the frame is clipped.
+// A group of channels of images [height, width, all channels] placed at (top, left) in frames [rows, columns, words]
+// whose rest stays zero; what exceeds the frame is clipped.
 struct Frame {
-  int64_t height, width, channels, rows, columns, top, left, words;
+  int64_t height, width, all_channels, channels, rows, columns, top, left, words;
 
   int64_t size() const { return rows * columns * words; }
 
@@ -31,29 +31,46 @@ struct Frame {
     const int64_t first = std::max<int64_t>(0, -left), last = std::min(width, columns - left);
     if (last <= first) return;
     for (int64_t y = std::max<int64_t>(0, -top); y < std::min(height, rows - top); ++y)
-      work((y * width + first) * channels, ((y + top) * columns + first + left) * words, last - first);
+      work((y * width + first) * all_channels, ((y + top) * columns + first + left) * words, last - first);
   }
 
   // Fills a frame whose words hold adjacent channels.
   template <class Arithmetic>
   void Fill(const typename Arithmetic::Number* image, float* frame) const {
     EachRow([&](int64_t from, int64_t to, int64_t pixels) {
-      if (channels % Arithmetic::kNumbers == 0) {
+      if (channels == all_channels && channels % Arithmetic::kNumbers == 0) {
         std::memcpy(frame + to, image + from, pixels * channels * sizeof(*image));
       } else {
         for (int64_t x = 0; x < pixels; ++x)
-          std::memcpy(frame + to + x * words, image + from + x * channels, channels * sizeof(*image));
+          std::memcpy(frame + to + x * words, image + from + x * all_channels, channels * sizeof(*image));
       }
     });
   }
 };
 
-// Sizes of a window and its weights [rows, run, features], with features padded to whole vectors.
+// Runs of a window, the words at which they begin, and their weights [run, word, features], with features padded to whole
+// vectors.
 struct Window {
-  int64_t rows, run, pitch, features;
+  std::vector<int64_t> starts;
+  int64_t run, features;
 
+  // Of taps at these rows and columns of a frame.
+  Window(const Frame& frame, const std::vector<int64_t>& rows, const std::vector<int64_t>& columns, int64_t features)
+      : run(frame.words), features(features) {
+    const int64_t wide = columns.size(), first = columns.front();
+    const bool adjacent = columns.back() - first == wide - 1;
+    if (adjacent) run *= wide;
+    for (int64_t row : rows)
+      for (int64_t j = 0; j < (adjacent ? 1 : wide); ++j)
+        starts.push_back((row * frame.columns + columns[j]) * frame.words);
+  }
+
+  // Of a single run.
+  Window(int64_t run, int64_t features) : starts{0}, run(run), features(features) {}
+
+  int64_t words() const { return starts.size() * run; }
   int64_t filled() const { return RoundUp(features, kLanes); }
-  int64_t size() const { return rows * run * filled(); }
+  int64_t size() const { return words() * filled(); }
 };
 
 // Pixels that are computed for each sample: rows and columns of them, steps from one window to the next in the padded
@@ -88,12 +105,12 @@ template <class Arithmetic, int kGroup, int kRun, int kVectors>
 void ProductTile(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t first,
                  int64_t feature, typename Arithmetic::Number* out) {
   const int64_t filled = window.filled(), step = runs.start_step;
-  const float* from[kGroup];
-#pragma GCC unroll 24
-  for (int g = 0; g < kGroup; ++g) from[g] = frames + runs.start[first + g];
   Vector sum[kGroup][kRun][kVectors] = {};
   const float* weight = weights + feature;
-  for (int64_t r = 0; r < window.rows; ++r) {
+  for (const int64_t start : window.starts) {
+    const float* from[kGroup];
+#pragma GCC unroll 24
+    for (int g = 0; g < kGroup; ++g) from[g] = frames + runs.start[first + g] + start;
     for (int64_t q = 0; q < window.run; ++q, weight += filled) {
       Vector factor[kVectors];
 #pragma GCC unroll 24
@@ -108,8 +125,6 @@ void ProductTile(const Window& window, const float* frames, const float* weights
         }
       }
     }
-#pragma GCC unroll 24
-    for (int g = 0; g < kGroup; ++g) from[g] += window.pitch;
   }
   const auto write = [&](auto left) {
 #pragma GCC unroll 24
@@ -170,7 +185,7 @@ void MomentTile(const Window& window, const float* frames, const float* cotangen
                 int64_t r, int64_t q, int64_t feature, float* weights) {
   const int64_t filled = window.filled();
   Vector sum[kNumbers][kVectors] = {};
-  const float* from = frames + r * window.pitch + q;
+  const float* from = frames + window.starts[r] + q;
   cotangent += feature;
   for (int64_t p = 0; p < count; ++p, cotangent += filled) {
     const float* numbers = from + start[p];
@@ -201,7 +216,7 @@ void MomentTiles(const Window& window, const float* frames, const float* cotange
   }
 }
 
-// The moments with the words from `begin` to `end` of a window, counted over its rows, added to their weights.
+// The moments with the words from `begin` to `end` of a window, counted over its runs, added to their weights.
 template <class Arithmetic>
 void Moment(const Window& window, const float* frames, const float* cotangent, const Runs& pixels, int64_t count,
             int64_t begin, int64_t end, float* weights) {

@@ -117,12 +117,18 @@ struct Values {
   int64_t Point(int i, int j) const { return (i * kPatch + j) * apart; }
 };
 
-// Images [samples, height, width, channels], cut into tiles.
+// Images [samples, height, width, groups * channels], cut into tiles.
 struct Tiling {
-  int64_t samples, height, width, channels, down = (height + kTile - 1) / kTile, across = (width + kTile - 1) / kTile;
+  int64_t samples, height, width, channels, groups, down = (height + kTile - 1) / kTile,
+                                                    across = (width + kTile - 1) / kTile;
 
   int64_t tiles() const { return samples * down * across; }
-  int64_t size() const { return samples * height * width * channels; }
+  int64_t all_channels() const { return groups * channels; }
+
+  // Where the images of a group begin, counting the groups of one model after those of another.
+  int64_t Begin(int64_t group) const {
+    return (group / groups * samples * height * width * groups + group % groups) * channels;
+  }
 
   // Calls work(i, j, number of the pixel) for those of kSize x kSize pixels that are in an image, from (top, left)
   // of a tile on.
@@ -150,7 +156,7 @@ void Evaluate(const Tiling& images, const typename Arithmetic::Number* numbers, 
     const typename Arithmetic::Number* from[kSize][kSize];
     std::fill_n(from[0], kSize * kSize, zeros.data());
     images.EachPixel<kSize>(tile, top, left,
-                            [&](int i, int j, int64_t pixel) { from[i][j] = numbers + pixel * images.channels; });
+                            [&](int i, int j, int64_t pixel) { from[i][j] = numbers + pixel * images.all_channels(); });
     const auto evaluate = [&](int64_t c, int64_t lanes) {
       float* first = to + values.At(tile - begin, c);
       Both<kSize, kPatch>(
@@ -163,11 +169,11 @@ void Evaluate(const Tiling& images, const typename Arithmetic::Number* numbers, 
   }
 }
 
-// The values of the taps of kernels [tap, row, column] for outputs from `begin` to `end`, which are columns; or, where
-// they are `turned` for the input gradient, rows.
+// The values of the taps of kernels [tap, row, column], with rows `pitch` numbers apart, for outputs from `begin` to
+// `end`, which are columns; or, where they are `turned` for the input gradient, rows.
 template <class Arithmetic>
-void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int64_t columns, bool turned, int64_t begin,
-                  int64_t end, const Values& values, float* to) {
+void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int64_t columns, int64_t pitch, bool turned,
+                  int64_t begin, int64_t end, const Values& values, float* to) {
   constexpr int kCount = kTaps * kTaps;
   const int64_t inputs = turned ? columns : rows;
   for (int64_t input = 0; input < inputs; input += kLanes) {
@@ -175,9 +181,9 @@ void EvaluateTaps(const typename Arithmetic::Number* kernels, int64_t rows, int6
       const int64_t row = turned ? output : input, column = turned ? input : output;
       Vector taps[kCount][kLanes];
       for (int tap = 0; tap < kCount; ++tap) {
-        const auto* from = kernels + ((turned ? kCount - 1 - tap : tap) * rows + row) * columns + column;
+        const auto* from = kernels + ((turned ? kCount - 1 - tap : tap) * rows + row) * pitch + column;
         for (int k = 0; k < kLanes; ++k)
-          taps[tap][k] = row + k < rows ? Arithmetic::Widen(from + k * columns, columns - column) : Vector{};
+          taps[tap][k] = row + k < rows ? Arithmetic::Widen(from + k * pitch, columns - column) : Vector{};
         if (turned) Transpose(taps[tap]);
       }
       for (int k = 0; k < std::min<int64_t>(kLanes, inputs - input); ++k) {
@@ -210,8 +216,13 @@ struct Blocks {
 // Tiles in a row of which products are sums.
 constexpr int kRunOfTiles = 6;
 
-inline int64_t GroupOfTiles(int64_t channels, int64_t features, int64_t tiles) {
+inline int64_t BatchOfTiles(int64_t channels, int64_t features, int64_t tiles) {
   return std::clamp<int64_t>(kPatchWords / (kPoints * (channels + features)), std::min<int64_t>(tiles, kLeastTiles), tiles);
+}
+
+// Where the kernel [tap, channels, groups * features] of a group begins, counting those of one model after another.
+inline int64_t BeginOfKernel(int64_t group, int64_t groups, int64_t channels, int64_t features) {
+  return (group / groups * kTaps * kTaps * channels * groups + group % groups) * features;
 }
 
 // Outputs of all models of images whose patches begin (top, left) pixels from the tiles that they give.
@@ -220,27 +231,32 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
                      int64_t left, bool turned, const typename Arithmetic::Number* numbers,
                      const typename Arithmetic::Number* kernels, typename Arithmetic::Number* results) {
   const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
-  const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
+  const int64_t groups = images.groups, rows_of_kernel = turned ? features : channels;
+  const int64_t columns_of_kernel = turned ? channels : features;
+  const Tiling patches{images.samples, images.height, images.width, channels, groups, outputs.down, outputs.across};
   const Blocks blocks(channels, features);
-  const int64_t most = GroupOfTiles(channels, blocks.size(0), tiles);
-  const int64_t groups = std::min(tiles, RoundUp((tiles + most - 1) / most, threads.count()));
-  const int64_t rows = RoundUp((tiles + groups - 1) / groups, kRunOfTiles), parts = models * blocks.count * groups;
+  const int64_t most = BatchOfTiles(channels, blocks.size(0), tiles);
+  const int64_t batches = std::min(tiles, RoundUp((tiles + most - 1) / most, threads.count()));
+  const int64_t rows = RoundUp((tiles + batches - 1) / batches, kRunOfTiles);
+  const int64_t parts = models * groups * blocks.count * batches;
   const Values taps(channels, blocks.size(0), blocks.panel), made(rows, blocks.size(0), blocks.panel);
   const Values seen(rows, Spaced(channels), Spaced(channels));
-  const Runs runs({1, rows, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1, kRunOfTiles);
-  const Window window{1, channels, 0, blocks.panel};
+  const Runs runs({1, rows, channels, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1,
+                  kRunOfTiles);
+  const Window window(channels, blocks.panel);
   threads.Share(parts, [&](auto next) {
     Scratch tap(taps.size()), patch(seen.size()), sum(made.size());
     for (int64_t part, packed = -1; (part = next()) < parts;) {
-      const int64_t model = part / groups / blocks.count, block = part / groups % blocks.count;
+      const int64_t group = part / batches / blocks.count, block = part / batches % blocks.count;
       const int64_t feature = blocks.begin(block), count = blocks.size(block);
-      const int64_t begin = part % groups * tiles / groups, end = (part % groups + 1) * tiles / groups;
-      if (part / groups != packed) {
-        packed = part / groups;
-        EvaluateTaps<Arithmetic>(kernels + model * kTaps * kTaps * channels * features, turned ? features : channels,
-                                 turned ? channels : features, turned, feature, feature + count, taps, tap.data());
+      const int64_t begin = part % batches * tiles / batches, end = (part % batches + 1) * tiles / batches;
+      if (part / batches != packed) {
+        packed = part / batches;
+        EvaluateTaps<Arithmetic>(kernels + BeginOfKernel(group, groups, rows_of_kernel, columns_of_kernel),
+                                 rows_of_kernel, columns_of_kernel, groups * columns_of_kernel, turned, feature,
+                                 feature + count, taps, tap.data());
       }
-      Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size(), channels, begin, end, top, left,
+      Evaluate<Arithmetic, kPatch>(patches, numbers + images.Begin(group), channels, begin, end, top, left,
                                    PatchValues{}, seen, patch.data());
       for (int64_t point = 0; point < kPoints; ++point) {
         for (int64_t column = 0; column < count; column += blocks.panel)
@@ -249,7 +265,7 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
                                        (end - begin + kRunOfTiles - 1) / kRunOfTiles,
                                        sum.data() + point * made.apart + made.At(0, column));
       }
-      typename Arithmetic::Number* to = results + model * outputs.size() + feature;
+      typename Arithmetic::Number* to = results + outputs.Begin(group) + feature;
       for (int64_t tile = begin; tile < end; ++tile) {
         for (int64_t f = 0; f < count; f += kLanes) {
           const float* first = sum.data() + made.At(tile - begin, f);
@@ -258,7 +274,7 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
               Outputs{}, [&](int i, int j) { return Load(first + made.Point(i, j)); },
               [&](int i, int j, Vector value) { square[i][j] = value; });
           outputs.EachPixel<kTile>(tile, 0, 0, [&](int i, int j, int64_t pixel) {
-            Arithmetic::Round(to + pixel * features + f, square[i][j], count - f);
+            Arithmetic::Round(to + pixel * outputs.all_channels() + f, square[i][j], count - f);
           });
         }
       }
@@ -272,29 +288,30 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
                            int64_t left, const typename Arithmetic::Number* numbers,
                            const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
   const int64_t channels = images.channels, features = outputs.channels, tiles = outputs.tiles();
-  const Tiling patches{images.samples, images.height, images.width, channels, outputs.down, outputs.across};
+  const int64_t groups = images.groups;
+  const Tiling patches{images.samples, images.height, images.width, channels, groups, outputs.down, outputs.across};
   const Blocks blocks(channels, features);
-  const int64_t vectors = RoundUp(channels, kLanes) / kLanes, shared = models * blocks.count;
+  const int64_t vectors = RoundUp(channels, kLanes) / kLanes, shared = models * groups * blocks.count;
   const int64_t slices = std::min(vectors, (threads.count() + shared - 1) / shared), parts = shared * slices;
   const int64_t most = (vectors + slices - 1) / slices * kLanes;
-  const int64_t group = std::min(tiles, kMomentPixels);
-  const Values sums(most, blocks.size(0), blocks.panel), slopes(group, blocks.size(0), blocks.panel);
-  const Values seen(group, Spaced(most), Spaced(most));
-  const Runs runs({1, group, most, 1, group, 0, 0, seen.panel}, {1, group, 1, 1}, 1, 1);
+  const int64_t batch = std::min(tiles, kMomentPixels);
+  const Values sums(most, blocks.size(0), blocks.panel), slopes(batch, blocks.size(0), blocks.panel);
+  const Values seen(batch, Spaced(most), Spaced(most));
+  const Runs runs({1, batch, most, most, 1, batch, 0, 0, seen.panel}, {1, batch, 1, 1}, 1, 1);
   threads.Share(parts, [&](auto next) {
     Scratch patch(seen.size()), slope(slopes.size());
     for (int64_t part; (part = next()) < parts;) {
-      const int64_t model = part / slices / blocks.count, block = part / slices % blocks.count;
+      const int64_t group = part / slices / blocks.count, block = part / slices % blocks.count;
       const int64_t feature = blocks.begin(block), count = blocks.size(block);
       const int64_t channel = part % slices * vectors / slices * kLanes;
       const int64_t width = std::min((part % slices + 1) * vectors / slices * kLanes, channels) - channel;
-      const Window window{1, width, 0, blocks.panel};
+      const Window window(width, blocks.panel);
       Scratch sum(sums.size());
-      for (int64_t begin = 0; begin < tiles; begin += group) {
-        const int64_t end = std::min(begin + group, tiles);
-        Evaluate<Arithmetic, kPatch>(patches, numbers + model * images.size() + channel, width, begin, end, top, left,
+      for (int64_t begin = 0; begin < tiles; begin += batch) {
+        const int64_t end = std::min(begin + batch, tiles);
+        Evaluate<Arithmetic, kPatch>(patches, numbers + images.Begin(group) + channel, width, begin, end, top, left,
                                      PatchValues{}, seen, patch.data());
-        Evaluate<Arithmetic, kTile>(outputs, cotangents + model * outputs.size() + feature, count, begin, end, 0, 0,
+        Evaluate<Arithmetic, kTile>(outputs, cotangents + outputs.Begin(group) + feature, count, begin, end, 0, 0,
                                     CotangentValues{}, slopes, slope.data());
         for (int64_t point = 0; point < kPoints; ++point) {
           for (int64_t column = 0; column < count; column += blocks.panel)
@@ -303,14 +320,15 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
                             sum.data() + point * sums.apart + sums.At(0, column));
         }
       }
-      typename Arithmetic::Number* to = kernels + model * kTaps * kTaps * channels * features + feature;
+      typename Arithmetic::Number* to = kernels + BeginOfKernel(group, groups, channels, features) + feature;
       for (int64_t c = 0; c < width; ++c) {
         for (int64_t f = 0; f < count; f += kLanes) {
           const float* first = sum.data() + sums.At(c, f);
           Both<kPatch, kTaps>(
               TapSums{}, [&](int i, int j) { return Load(first + sums.Point(i, j)); },
               [&](int i, int j, Vector value) {
-                Arithmetic::Round(to + ((i * kTaps + j) * channels + channel + c) * features + f, value, count - f);
+                const int64_t row = (i * kTaps + j) * channels + channel + c;
+                Arithmetic::Round(to + row * groups * features + f, value, count - f);
               });
         }
       }

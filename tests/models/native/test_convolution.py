@@ -13,56 +13,65 @@ from jaxmia.models.native.convolution import Window, forward, input_gradient, ke
 pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 
 each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
-paddings = st.tuples(pair, pair)
-
-
-def taps(inputs: np.ndarray, window: Window, tall: int, wide: int, rows: int, columns: int):
-    """Every tap with the padded inputs that it meets, as a view that may be added to."""
-    (down, across), padding = window
-    padded = np.pad(inputs, ((0, 0), (0, 0), *padding, (0, 0)))
-    met = {
-        (i, j): padded[:, :, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * across + 1 : across]
-        for i in range(tall)
-        for j in range(wide)
-    }
-    return padded, met
+SAME = Window(padding=((1, 1), (1, 1)))
+PARTS = ("outputs", "input gradients", "kernel gradients")
 
 
 def by_definition(inputs, kernels, cotangents, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outputs, input gradients and kernel gradients in float64, a tap at a time."""
-    inputs, kernels, cotangents = (np.asarray(value, np.float64) for value in (inputs, kernels, cotangents))
-    tall, wide, (rows, columns) = *kernels.shape[1:3], cotangents.shape[2:4]
-    _, met = taps(inputs, window, tall, wide, rows, columns)
-    outputs = sum(np.einsum("mnhwc,mcd->mnhwd", met[i, j], kernels[:, i, j]) for i, j in met)
-    kernel_slopes = np.zeros_like(kernels)
-    padded, reached = taps(np.zeros_like(inputs), window, tall, wide, rows, columns)
-    for i, j in met:
-        kernel_slopes[:, i, j] = np.einsum("mnhwc,mnhwd->mcd", met[i, j], cotangents)
-        reached[i, j][...] += np.einsum("mnhwd,mcd->mnhwc", cotangents, kernels[:, i, j])
-    ((top, _), (left, _)), (height, width) = window[1], inputs.shape[2:4]
-    return np.asarray(outputs), padded[:, :, top : top + height, left : left + width], kernel_slopes
+    """Outputs, input gradients and kernel gradients in float64, an output pixel and a tap at a time."""
+    (down, across), ((top, _), (left, _)), (gap_down, gap_across), groups = window
+
+    def split(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+        grouped = np.asarray(array, np.float64).reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
+        return grouped.transpose(order)
+
+    def joined(array: np.ndarray, order: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+        return array.transpose(np.argsort(order)).reshape(shape)
+
+    image, kernel = (2, 3, 0, 4, 1, 5), (1, 2, 0, 4, 3, 5)  # [h, w, model, group, n, c], [i, j, model, group, c, d]
+    pixels, weights, given_ = split(inputs, image), split(kernels, kernel), split(cotangents, image)
+    outputs, slopes, kernel_slopes = map(np.zeros_like, (given_, pixels, weights))
+    for y, x, i, j in np.ndindex(*given_.shape[:2], *weights.shape[:2]):
+        row, column = y * down + i * gap_down - top, x * across + j * gap_across - left
+        if 0 <= row < len(pixels) and 0 <= column < pixels.shape[1]:
+            outputs[y, x] += pixels[row, column] @ weights[i, j]
+            slopes[row, column] += given_[y, x] @ weights[i, j].swapaxes(-1, -2)
+            kernel_slopes[i, j] += pixels[row, column].swapaxes(-1, -2) @ given_[y, x]
+    return (
+        joined(outputs, image, cotangents.shape),
+        joined(slopes, image, inputs.shape),
+        joined(kernel_slopes, kernel, kernels.shape),
+    )
+
+
+def operands(inputs_shape, kernels_shape, dtype) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return tuple(random.normal(size=shape).astype(dtype) for shape in (inputs_shape, kernels_shape))  # type: ignore[return-value]
+
+
+def computed(inputs, kernels, window: Window) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Cotangents, and the three parts by the kernels."""
+    shape = jax.eval_shape(functools.partial(forward, window=window), inputs, kernels).shape
+    cotangents = np.random.default_rng(1).normal(size=shape).astype(inputs.dtype)
+
+    @jax.jit
+    def parts(inputs, kernels, cotangents):
+        return (
+            forward(inputs, kernels, window),
+            input_gradient(cotangents, kernels, window, inputs.shape[2:4]),
+            kernel_gradient(inputs, cotangents, window, kernels.shape[1:3]),
+        )
+
+    return cotangents, jax.device_get(parts(inputs, kernels, cotangents))
 
 
 def check(inputs_shape, kernels_shape, window: Window, dtype, rounding: float = 2.0**-18) -> None:
-    """Compares the three kernels with float64 on operands of `dtype`, allowing for the rounding of sums and results."""
-    random = np.random.default_rng(0)
-    inputs, kernels = (random.normal(size=shape).astype(dtype) for shape in (inputs_shape, kernels_shape))
-    outputs = jax.eval_shape(functools.partial(forward, window=window), inputs, kernels)
-    cotangents = random.normal(size=outputs.shape).astype(dtype)
-
-    @jax.jit
-    def all_three(inputs, kernels, cotangents):
-        return (
-            forward(inputs, kernels, window),
-            input_gradient(cotangents, kernels, window, inputs_shape[2:4]),
-            kernel_gradient(inputs, cotangents, window, kernels_shape[1:3]),
-        )
-
-    found = jax.device_get(all_three(inputs, kernels, cotangents))
+    """Compares the three parts with float64 on operands of `dtype`, allowing for the rounding of sums and results."""
+    inputs, kernels = operands(inputs_shape, kernels_shape, dtype)
+    cotangents, found = computed(inputs, kernels, window)
     last_bit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-20
-    names = ("outputs", "input gradients", "kernel gradients")
-    for name, ours, exact in zip(names, found, by_definition(inputs, kernels, cotangents, window), strict=True):
+    expected = by_definition(inputs, kernels, cotangents, window)
+    for name, ours, exact in zip(PARTS, found, expected, strict=True):
         assert ours.dtype == dtype, name
         assert ours.shape == exact.shape, name
         scale = np.abs(exact).max(initial=1)
@@ -76,70 +85,129 @@ def check(inputs_shape, kernels_shape, window: Window, dtype, rounding: float = 
 @pytest.mark.parametrize("channels", [1, 3, 16, 33])
 def test_every_vector_width(channels: int, features: int, dtype):
     """Channel counts around the widths that the kernels work in, several groups of samples, an uneven stride."""
-    check((2, 67, 9, 8, channels), (2, 3, 2, channels, features), ((1, 2), ((1, 1), (0, 1))), dtype)
+    check((2, 67, 9, 8, channels), (2, 3, 2, channels, features), Window((1, 2), ((1, 1), (0, 1))), dtype)
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_image_that_is_smaller_than_the_kernel_leaves_no_pixels(size: int):
-    check((2, 4, size, size, 3), (2, 3, 3, 3, 8), ((1, 1), ((0, 0), (0, 0))), jnp.float32)
+    check((2, 4, size, size, 3), (2, 3, 3, 3, 8), Window(), jnp.float32)
 
 
 def test_sums_over_no_samples_and_no_channels_are_zero():
-    window = (1, 1), ((1, 1), (1, 1))
-    check((2, 0, 4, 4, 3), (2, 3, 3, 3, 8), window, jnp.float32)
-    check((2, 4, 4, 4, 0), (2, 3, 3, 0, 8), window, jnp.float32)
+    check((2, 0, 4, 4, 3), (2, 3, 3, 3, 8), SAME, jnp.float32)
+    check((2, 4, 4, 4, 0), (2, 3, 3, 0, 8), SAME, jnp.float32)
+
+
+@st.composite
+def convolutions(draw, groups, channels, features) -> tuple[tuple[int, ...], tuple[int, ...], Window]:
+    """Shapes of inputs and kernels, and a window that leaves outputs; channels and features are those of a group."""
+    side, step, margin = st.integers(1, 11), st.integers(1, 4), st.integers(-1, 3)
+    taps, dilation = draw(st.tuples(*[st.integers(1, 5)] * 2)), draw(st.tuples(*[st.integers(1, 3)] * 2))
+    padding = draw(st.tuples(*[st.tuples(margin, margin)] * 2))
+    size = (
+        max(draw(side), gap * (tap - 1) + 1 - sum(pad), 1)
+        for tap, gap, pad in zip(taps, dilation, padding, strict=True)
+    )
+    window = Window(draw(st.tuples(step, step)), padding, dilation, draw(groups))
+    models, samples, channels, features = (draw(count) for count in (st.integers(1, 2), side, channels, features))
+    inputs_shape = (models, samples, *size, window.groups * channels)
+    return inputs_shape, (models, *taps, channels, window.groups * features), window
 
 
 @each_type
-def test_random_shapes_strides_and_paddings(dtype):
-    @given(
-        models=st.integers(1, 2),
-        samples=st.integers(1, 5),
-        size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
-        kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        padding=paddings,
-        channels=st.integers(1, 5),
-        features=st.integers(1, 35),
-    )
+@pytest.mark.parametrize(
+    "given_",
+    [
+        convolutions(st.just(1), st.integers(1, 5), st.integers(1, 35)),
+        convolutions(st.integers(2, 40), st.just(1), st.just(1)),
+        convolutions(st.integers(2, 9), st.integers(1, 15), st.integers(1, 15)),
+        convolutions(st.integers(2, 3), st.integers(1, 40), st.integers(1, 40)),
+    ],
+    ids=["one group", "depthwise", "narrow groups", "wide groups"],
+)
+def test_random_shapes_strides_paddings_dilations_and_groups(given_, dtype):
+    @given(given_)
     @settings(max_examples=40)
-    def on(models, samples, size, kernel, strides, padding, channels, features) -> None:
-        height, width = (max(length, tap - sum(pad)) for length, tap, pad in zip(size, kernel, padding, strict=True))
-        check(
-            (models, samples, height, width, channels), (models, *kernel, channels, features), (strides, padding), dtype
-        )
+    def on(convolution) -> None:
+        check(*convolution, dtype)
 
     on()
+
+
+@each_type
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("channels", [1, 3, 8, 15, 16, 17, 24, 33, 36, 64])
+def test_every_number_of_depthwise_channels(channels: int, strides: tuple[int, int], dtype):
+    check((2, 19, 9, 10, channels), (2, 3, 3, 1, channels), SAME._replace(strides=strides, groups=channels), dtype)
+
+
+@each_type
+@pytest.mark.parametrize(("channels", "features"), [(2, 2), (4, 4), (8, 8), (16, 8), (7, 20), (32, 4), (60, 3)])
+def test_every_width_of_groups(channels: int, features: int, dtype):
+    """Results whose numbers are in one vector or in several, of which some fill vectors together."""
+    check((2, 9, 6, 7, 8 * channels), (2, 3, 3, channels, 8 * features), SAME._replace(groups=8), dtype)
+
+
+@pytest.mark.parametrize(
+    ("inputs_shape", "window"),
+    [
+        ((2, 0, 4, 4, 3), SAME._replace(groups=3)),
+        ((2, 4, 2, 2, 3), Window(groups=3)),
+        ((0, 4, 4, 4, 3), SAME._replace(groups=3)),
+    ],
+    ids=["no samples", "no outputs", "no models"],
+)
+def test_depthwise_sums_over_nothing_are_zero(inputs_shape, window: Window):
+    check(inputs_shape, (inputs_shape[0], 3, 3, 1, 3), window, jnp.float32)
+
+
+@each_type
+@pytest.mark.parametrize(("groups", "channels"), [(1, 5), (5, 1), (4, 4), (2, 18)])
+def test_a_diverged_model_does_not_reach_the_others(groups: int, channels: int, dtype):
+    """One thread computes all models, in the same working memory."""
+    window = Window((2, 1), ((1, 1), (1, 1)), groups=groups)
+    inputs, kernels = operands((3, 5, 7, 7, groups * channels), (3, 3, 3, channels, groups * channels), dtype)
+    _, before = computed(inputs, kernels, window)
+    inputs[0], kernels[0] = np.nan, np.inf
+    _, after = computed(inputs, kernels, window)
+    for name, ours, expected in zip(PARTS, after, before, strict=True):
+        np.testing.assert_array_equal(ours[1:], expected[1:], err_msg=name)
+        assert not np.isfinite(ours[0].astype(np.float32)).all(), name
 
 
 @each_type
 def test_minimal_filtering_of_random_images_and_paddings(dtype):
     """Three by three taps, stride one, and enough samples and channels for minimal filtering to be the faster way."""
 
+    pair = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
     @given(
         models=st.integers(1, 2),
         samples=st.integers(8, 12),
         size=st.tuples(st.integers(8, 21), st.integers(8, 21)),
-        padding=paddings,
+        padding=st.tuples(pair, pair),
         channels=st.integers(24, 70),
         features=st.integers(24, 70),
+        groups=st.integers(1, 2),
     )
     @settings(max_examples=12)
-    def on(models, samples, size, padding, channels, features) -> None:
-        check((models, samples, *size, channels), (models, 3, 3, channels, features), ((1, 1), padding), dtype)
+    def on(models, samples, size, padding, channels, features, groups) -> None:
+        inputs_shape = (models, samples, *size, groups * channels)
+        check(inputs_shape, (models, 3, 3, channels, groups * features), Window(padding=padding, groups=groups), dtype)
 
     on()
 
 
 def test_minimal_filtering_of_so_many_channels_that_it_pays_in_bfloat16():
-    check((2, 40, 8, 8, 130), (2, 3, 3, 130, 150), ((1, 1), ((1, 1), (1, 1))), jnp.bfloat16)
+    check((2, 40, 8, 8, 130), (2, 3, 3, 130, 150), SAME, jnp.bfloat16)
 
 
 def test_minimal_filtering_in_several_blocks_of_features():
     """Of sums of 4,500 products, twice as much rounding is allowed as elsewhere."""
-    check((1, 32, 8, 8, 500), (1, 3, 3, 500, 250), ((1, 1), ((1, 1), (1, 1))), jnp.float32, rounding=2.0**-17)
+    check((1, 32, 8, 8, 500), (1, 3, 3, 500, 250), SAME, jnp.float32, rounding=2.0**-17)
 
 
 def test_without_the_instruction_bfloat16_is_computed_as_float32(monkeypatch):
     monkeypatch.setattr(build, "multiplies_bfloat16", lambda: False)
-    check((1, 3, 5, 5, 3), (1, 3, 3, 3, 4), ((1, 1), ((1, 1), (1, 1))), jnp.bfloat16)
+    check((1, 3, 5, 5, 3), (1, 3, 3, 3, 4), SAME, jnp.bfloat16)
+    check((1, 3, 5, 5, 6), (1, 3, 3, 2, 6), SAME._replace(groups=3), jnp.bfloat16)

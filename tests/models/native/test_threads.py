@@ -52,14 +52,25 @@ def test_convolutions_are_the_same_with_any_number_of_threads(threads: int, dtyp
         strides=st.tuples(st.integers(1, 2), st.integers(1, 2)),
         channels=st.integers(24, 30),
         features=st.integers(36, 50),
+        groups=st.just(1),
     )
-    @example(models=2, samples=61, kernel=(3, 3), strides=(1, 1), channels=27, features=70)  # minimal filtering
-    @example(models=1, samples=60, kernel=(3, 3), strides=(1, 1), channels=130, features=150)  # in bfloat16, too
+    @example(
+        models=2, samples=61, kernel=(3, 3), strides=(1, 1), channels=27, features=70, groups=1
+    )  # minimal filtering
+    @example(
+        models=1, samples=60, kernel=(3, 3), strides=(1, 1), channels=130, features=150, groups=1
+    )  # in bfloat16, too
+    @example(models=1, samples=61, kernel=(3, 3), strides=(1, 1), channels=32, features=40, groups=3)
+    @example(models=1, samples=60, kernel=(3, 3), strides=(1, 2), channels=20, features=36, groups=3)
+    @example(models=2, samples=60, kernel=(3, 3), strides=(1, 1), channels=8, features=8, groups=5)
+    @example(models=1, samples=60, kernel=(3, 3), strides=(2, 1), channels=4, features=4, groups=24)
+    @example(models=1, samples=110, kernel=(5, 4), strides=(1, 2), channels=1, features=1, groups=70)
+    @example(models=1, samples=100, kernel=(7, 7), strides=(1, 1), channels=1, features=1, groups=17)
     @settings(max_examples=6)
-    def on(models, samples, kernel, strides, channels, features) -> None:
-        inputs = random((models, samples, 16, 17, channels), dtype)
-        kernels = random((models, *kernel, channels, features), dtype)
-        window = (strides, ((1, 0), (0, 1)))
+    def on(models, samples, kernel, strides, channels, features, groups) -> None:
+        inputs = random((models, samples, 16, 17, groups * channels), dtype)
+        kernels = random((models, *kernel, channels, groups * features), dtype)
+        window = Window(strides, ((1, 0), (0, 1)), groups=groups)
         assert_same(convolved(inputs, kernels, window, threads), convolved(inputs, kernels, window, 1))
 
     on()
@@ -89,10 +100,10 @@ def test_too_little_memory_is_an_error_of_every_thread():
     """The padded image of a stride so large has no address."""
     stride = 2**43
     inputs, kernels = random((1, 64, 2, 4, 128), jnp.float32), random((1, 1, 1, 128, 256), jnp.float32)
-    window = ((stride, 1), ((stride, 0), (0, 0)))
+    window = Window((stride, 1), ((stride, 0), (0, 0)))
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"RESOURCE_EXHAUSTED.*out of memory for the work"):
         jax.block_until_ready(forward(inputs, kernels, window, 2))
-    forward(inputs, kernels, ((1, 1), ((0, 0), (0, 0))), 2)
+    forward(inputs, kernels, Window(), 2)
 
 
 SHARE = """
