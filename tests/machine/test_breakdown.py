@@ -20,11 +20,11 @@ from jaxmia.machine.breakdown import (
     seconds_by_instruction,
     shares_of,
 )
-from jaxmia.models.native.build import unavailable
 from jaxmia.training.devices import make_devices
 from jaxmia.training.measure import StepTimer
 from jaxmia.training.plan import plan_of
 from jaxmia.training.trainer import make_trainer
+from tests.kernels import needs_kernels
 from tests.machine.test_bench import SCALE, SUBJECT
 
 PROGRAM = """
@@ -83,10 +83,9 @@ def test_events_are_summed_over_threads_and_kernels_by_their_instruction():
     assert seconds_by_instruction([SimpleNamespace(planes=[host, device])]) == {"cublas.1": 1.0, "MemcpyD2D": 2.0}
 
 
+@needs_kernels
 @pytest.mark.slow
 def test_a_real_step_is_mostly_its_kernels_and_all_of_its_time_is_told():
-    if reason := unavailable():
-        pytest.skip(reason)
     recipe = Recipe(architecture="resnet8", width=8, batch_size=16)
     trainer = make_trainer(recipe, (12, 12, 3), 4, Preprocessing())
     found = profile(StepTimer(trainer, plan_of(2, "native", make_devices(EnsembleConfig())[:1])), "native")

@@ -10,18 +10,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxmia.models.conv import LOWERINGS, Lowering, ensemble_conv
-from jaxmia.models.native.build import unavailable
+from tests.kernels import needs_kernels
 
 Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]
 
 each_lowering = pytest.mark.parametrize(
     "lowering",
-    [
-        pytest.param(
-            name, marks=pytest.mark.skipif(name == "native" and bool(unavailable()), reason=str(unavailable()))
-        )
-        for name in LOWERINGS
-    ],
+    [pytest.param(name, marks=needs_kernels) if name == "native" else name for name in LOWERINGS],
 )
 
 KINDS = {"own": (0, 0), "shared input": (None, 0), "shared kernel": (0, None)}

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from jaxmia.config import Recipe
-from jaxmia.models.native import build
 from jaxmia.training.optimizer import Hyper, ensemble_update, hyper_of, learning_rate, make_optimizer
+from tests.kernels import needs_kernels
 
 
 def course(total: int, **recipe) -> list[float]:
@@ -117,7 +117,7 @@ def test_hyper_holds_what_the_recipe_says():
     assert hyper_of(recipe) == Hyper(learning_rate=0.3, weight_decay=0.02, label_smoothing=0.1)
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@needs_kernels
 @pytest.mark.parametrize(
     "settings",
     [{}, {"decay_norm_and_bias": True}, {"momentum": 0.0}, {"optimizer": "adamw"}],
@@ -150,7 +150,7 @@ def test_the_kernels_take_the_same_steps(rng: np.random.Generator, settings: dic
     np.testing.assert_array_equal(results[0][0]["bias"][2], start["bias"][2])
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@needs_kernels
 def test_weights_of_other_types_are_left_to_optax():
     recipe, params = Recipe(), {"kernel": jnp.ones((4, 4), jnp.bfloat16)}
     memory = make_optimizer(recipe, hyper_of(recipe), 0.0).init(params)

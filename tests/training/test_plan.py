@@ -11,7 +11,6 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import training_flops_per_image
 from jaxmia.models import Compute, Network
-from jaxmia.models.native import build
 from jaxmia.training import autotune, devices, plan
 from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
@@ -20,6 +19,7 @@ from jaxmia.training.plan import plan_of
 from jaxmia.training.programs import Programs
 from jaxmia.training.trainer import Trainer
 from tests.conftest import telling
+from tests.kernels import needs_kernels
 
 LARGE = 10**9
 """Samples of a pool that is worth any measurement."""
@@ -224,7 +224,7 @@ def test_devices_divide_the_cores(used: int, threads: int, monkeypatch):
     assert plan_of(8, "native", tuple(jax.local_devices()) * used).threads == threads
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@needs_kernels
 def test_all_kernels_of_convolutions_get_the_threads(monkeypatch):
     monkeypatch.setattr(plan, "core_count", lambda: 7)
     programs = Programs(trainer("resnet8"), plan_of(1, "native", tuple(jax.local_devices()[:1])))

@@ -10,9 +10,9 @@ import torch
 
 from bridge.graph import convert_module
 from jaxmia.models import LOWERINGS, Compute, ensemble_attention, ensemble_conv
-from jaxmia.models.native import build
 from tests.bridge.graph import zoo
 from tests.bridge.graph.conftest import IMAGE, ROW, WORDS, Pair, pair, seeded
+from tests.kernels import needs_kernels
 
 KEY = jax.random.key(0)
 
@@ -77,7 +77,7 @@ def test_every_lowering_gives_the_same(name: str, lowering):
     np.testing.assert_allclose(logits(Compute(conv=ensemble_conv(lowering))), logits(Compute()), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+@needs_kernels
 @pytest.mark.parametrize("factory", [lambda: zoo.ViT(dropout=0.2), lambda: zoo.TextClassifier(0.3)])
 def test_attention_of_the_kernels_gives_the_same_gradients(factory):
     words = isinstance(factory(), zoo.TextClassifier)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxmia.models.attention import attention, ensemble_attention
-from jaxmia.models.native import build
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = needs_kernels
 
 MODELS, SAMPLES, HEADS, SCALE = 2, 3, 2, 0.4
 

@@ -12,8 +12,8 @@ import pytest
 
 from jaxmia.files import cache_folder
 from jaxmia.models.native import build
+from tests.kernels import needs_kernels
 
-needs_kernels = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
 COMPILED = list(cache_folder().glob("kernels-*.so"))
 """The library as compiled just now."""
 LOAD = "from jaxmia.models.native.build import unavailable; print(unavailable())"

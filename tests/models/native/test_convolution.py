@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from jaxmia.models.native import build
 from jaxmia.models.native.convolution import Window, forward, input_gradient, kernel_gradient
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = needs_kernels
 
 each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 SAME = Window(padding=((1, 1), (1, 1)))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from jaxmia.models.dense import dense, ensemble_dense
 from jaxmia.models.native import build
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = needs_kernels
 
 each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmia.models.native import build
 from jaxmia.models.norm import batch_normalise, ensemble_norm
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = needs_kernels
 
 each_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 each_activation = pytest.mark.parametrize(

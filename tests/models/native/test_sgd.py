@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.models.native import build
 from jaxmia.models.native.sgd import step
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(build.unavailable() is not None, reason=str(build.unavailable()))
+pytestmark = needs_kernels
 
 SHAPES = ((1,), (7, 5), (16, 3), (3, 3, 4, 33), ())
 RATES, DECAYS = np.array([0.1, 0.3, 0.7]), np.array([0.0, 0.2, 0.5])
