@@ -359,7 +359,7 @@ def parse_config(content: Mapping[str, Any], source: str) -> Config:
         source: Origin of the content, such as a file name, for error messages.
 
     Raises:
-        InputError: The content is invalid; the message has one line for each problem.
+        InvalidFields: The content is invalid.
     """
     return parse_as(Config, content, source)
 

@@ -11,12 +11,32 @@ class InputError(Exception):
     """
 
 
-class DamagedFile(InputError):
-    """A file is missing, cannot be read, or is not of its format; another process may have removed it meanwhile."""
+class UnreadableFile(InputError):
+    """A file is missing, for example because another process has removed it meanwhile, or cannot be read."""
+
+
+class DamagedFile(UnreadableFile):
+    """A file is not of its format."""
+
+
+class UnwritableFile(InputError):
+    """A file cannot be written, for example because the disk is full."""
+
+
+class InvalidFields(InputError):
+    """A mapping contains unknown, missing or invalid fields; the message has one line for each."""
 
 
 class MissingModels(InputError):
     """A sample lacks IN or OUT models that an attack needs; another attack may do without them."""
+
+
+class NoPseudoTargets(InputError):
+    """Shadow models cannot take the target's place: they are too few, depend on each other, or allow no such FPR."""
+
+
+class InvalidScores(InputError):
+    """An attack gives something other than one number for each sample."""
 
 
 class NotConvertible(InputError):

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 
-from jaxmia.errors import DamagedFile, InputError, printable
+from jaxmia.errors import DamagedFile, InputError, UnreadableFile, UnwritableFile, printable
 
 _MAX_JSON_BYTES = 16 * 2**20
 _MAX_YAML_BYTES = 64 * 1024
@@ -43,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     The bytes reach the disk before the name does, so a crash or a power cut leaves the old file or the new one.
 
     Raises:
-        InputError: The folder cannot be written to, or the disk is full.
+        UnwritableFile: The folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -58,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise UnwritableFile(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -73,7 +73,8 @@ def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically.
 
     Raises:
-        InputError: The text contains a surrogate, which UTF-8 cannot encode, or the file cannot be written.
+        InputError: The text contains a surrogate, which UTF-8 cannot encode.
+        UnwritableFile: The file cannot be written.
     """
     try:
         content = text.encode()
@@ -108,8 +109,9 @@ def load_npz(
         max_bytes: Largest size of the file, and of its arrays in memory.
 
     Raises:
-        DamagedFile: The file is missing, damaged, too large or not an `.npz`, contains pickled objects, or lacks a
-            required array.
+        UnreadableFile: The file is missing, or cannot be read for another reason than its content, such as permission.
+        DamagedFile: The file is damaged, too large or not an `.npz`, contains pickled objects, or lacks a required
+            array.
     """
     path = Path(path)
     try:
@@ -123,14 +125,20 @@ def load_npz(
                 raise ValueError(f"its arrays unpack to {unpacked} bytes, allowed for a file of {size} are {limit}")
             arrays = {name: _as_array(read_entry(archive, entry), limit) for name, entry in chosen.items()}
     except FileNotFoundError as error:
-        raise DamagedFile(f"{path}: no such file") from error
+        raise UnreadableFile(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise anything in its readers
         reason = printable(" ".join(str(error).split())[:300] or type(error).__name__)
-        raise DamagedFile(f"{path}: cannot be read as .npz: {reason}") from error
+        kind = UnreadableFile if _is_from_machine(error) else DamagedFile
+        raise kind(f"{path}: cannot be read as .npz: {reason}") from error
     missing = [name for name in required if name not in arrays]
     if missing:
         raise DamagedFile(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(entries) or 'nothing'}")
     return arrays
+
+
+def _is_from_machine(error: Exception) -> bool:
+    """Whether a file could not be read because of the machine rather than its content."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL))
 
 
 def most_unpacked(size: int) -> int:
@@ -196,14 +204,16 @@ def read_json(path: Path, maker: str) -> Any:
         maker: Command that writes it, for the message.
 
     Raises:
-        DamagedFile: The file is missing or is not JSON.
+        UnreadableFile: The file is missing or cannot be read.
+        DamagedFile: The file is too large or is not JSON.
     """
     try:
         return json.loads(read_bounded(path, _MAX_JSON_BYTES))
     except FileNotFoundError as error:
-        raise DamagedFile(f"{path}: no such file; `{maker}` writes it") from error
+        raise UnreadableFile(f"{path}: no such file; `{maker}` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+        kind = UnreadableFile if isinstance(error, OSError) else DamagedFile
+        raise kind(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
 
 
 def read_bounded(path: Path, max_bytes: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, InvalidFields
 
 _UNION_BRANCHES = ("literal", "constrained", "function-", "int", "str", "float")
 _PLAINLY = {
@@ -33,12 +33,12 @@ def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Mode
         source: Origin of the content, such as a file name, for error messages.
 
     Raises:
-        InputError: The content is invalid; the message has one line for each problem.
+        InvalidFields: The content is invalid.
     """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(_describe_errors(error, kind, source))) from error
+        raise InvalidFields("\n".join(_describe_errors(error, kind, source))) from error
 
 
 def check_instance(value: object, kind: type[Value], name: str) -> Value:

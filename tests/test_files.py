@@ -2,13 +2,14 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxmia.errors import InputError
-from jaxmia.files import atomic_write, load_npz, save_npz, write_text
+from jaxmia.errors import DamagedFile, InputError, UnreadableFile, UnwritableFile
+from jaxmia.files import atomic_write, load_npz, read_json, save_npz, write_text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,6 +156,22 @@ def test_a_missing_npz_and_a_folder_are_named(tmp_path: Path):
         load_npz(tmp_path / "none.npz")
     with pytest.raises(InputError, match=r"cannot be read as \.npz: .*Is a directory"):
         load_npz(tmp_path)
+
+
+@pytest.mark.parametrize("read", [load_npz, lambda path: read_json(path, "jaxmia run")], ids=["npz", "json"])
+def test_a_file_that_is_not_there_or_cannot_be_read_is_not_damaged(tmp_path: Path, read: Callable[[Path], object]):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("hello")
+    for name, kind in (("none", UnreadableFile), ("folder", UnreadableFile), ("text", DamagedFile)):
+        with pytest.raises(UnreadableFile, match=name) as caught:
+            read(tmp_path / name)
+        assert caught.type is kind, name
+
+
+def test_a_file_that_cannot_be_written_has_its_own_type(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableFile, match=r"file/below: cannot be written: .*exists|Not a directory"):
+        write_text(tmp_path / "file" / "below", "")
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxmia.attacks.evidence import Evidence
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, InvalidScores
 
 
 @runtime_checkable
@@ -68,18 +68,19 @@ def scores_of(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sampl
     """Calls an attack and checks that it returns one number per sample.
 
     Raises:
-        InputError: The result has another length or type or contains NaN, or the attack itself raises it.
+        InvalidScores: The result has another length or type or contains NaN.
+        InputError: The attack itself raises it.
     """
     scores, samples = np.asarray(attack(evidence)), len(evidence.labels)
     if scores.shape != (samples,) or scores.dtype.kind not in "fiub":
-        raise InputError(
+        raise InvalidScores(
             f"attack {attack.name}: gives {scores.dtype} of shape {scores.shape}, expected one number for each of "
             f"{samples} samples"
         )
     missing = np.flatnonzero(np.isnan(scores))
     if len(missing):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise InputError(f"attack {attack.name}: gives NaN for sample {missing[0]}{others}, expected a number")
+        raise InvalidScores(f"attack {attack.name}: gives NaN for sample {missing[0]}{others}, expected a number")
     return scores.astype(np.float64)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
-from jaxmia.errors import InputError, UsageError
+from jaxmia.errors import InvalidFields, UsageError
 
 if TYPE_CHECKING:
     from jaxmia.config import Config
@@ -75,7 +75,7 @@ def configure_content(content: Mapping[str, Any], source: str, overrides: Sequen
         return parse_config(content, source)
     try:
         return parse_config(_merged(content, given), _SOURCE)
-    except InputError as error:
+    except InvalidFields as error:
         parse_config(content, source)  # errors in the file itself are reported as such
         raise UsageError(str(error)) from error
 

@@ -13,7 +13,7 @@ from jaxmia.attacks import Aligned, Attack, Evidence, RankFusion, score_all, sco
 from jaxmia.attacks.catalogue import AUTO, distinct_attacks, named_attack, own_attack
 from jaxmia.attacks.ranks import ranks
 from jaxmia.config import AttackConfig
-from jaxmia.errors import InputError, MissingModels
+from jaxmia.errors import InputError, MissingModels, NoPseudoTargets
 from jaxmia.evaluation.metrics import auc, false_alarms, tpr_at_fpr
 from jaxmia.evaluation.unlike import Likeness, likeness_to_shadows
 
@@ -119,9 +119,11 @@ def select(
         likeness: Comparison of the target with its shadows; by default `likeness_to_shadows` on the evidence alone.
 
     Raises:
-        InputError: There are fewer than four shadows, their masks depend on each other (so that one reveals the members
-            of another), no candidate can be used, two have the same name, `fpr` is not between 0 and 1 or allows no
-            false positive among a pseudo-target's non-members, or `targets` is below 4.
+        NoPseudoTargets: There are fewer than four shadows, their masks depend on each other (so that one reveals the
+            members of another), or `fpr` allows no false positive among a pseudo-target's non-members.
+        MissingModels: No candidate can be used, or one cannot be used on a pseudo-target.
+        InvalidScores: An attack gives something other than one number for each sample.
+        InputError: Two candidates have the same name, `fpr` is not between 0 and 1, or `targets` is below 4.
     """
     _check_names(candidates)
     drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
@@ -169,8 +171,8 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
         targets: Indices of the pseudo-targets.
 
     Raises:
-        InputError: A mask correlates with another one, or with the number of other models trained on a sample, by more
-            than six standard deviations of the correlation of independent masks.
+        NoPseudoTargets: A mask correlates with another one, or with the number of other models trained on a sample, by
+            more than six standard deviations of the correlation of independent masks.
     """
     centered = mask - mask.mean(1, keepdims=True, dtype=np.float32)
     norm = np.maximum(np.sqrt((centered**2).sum(1, keepdims=True)), 1e-6)
@@ -181,7 +183,7 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
     counts /= np.maximum(np.sqrt((counts**2).sum(1, keepdims=True)), 1e-6)
     correlation = float((unit[targets] * counts).sum(1).mean())
     if abs(correlation) > limit:
-        raise InputError(
+        raise NoPseudoTargets(
             f"shadows mask: membership correlates by {correlation:.2f} with the number of other models trained on "
             "the sample, expected independent masks; leaving one model out would reveal its members"
         )
@@ -189,7 +191,7 @@ def check_independent(mask: Bool[np.ndarray, "model sample"], targets: Integer[n
     others[np.arange(len(targets)), targets] = 0
     row, model = np.unravel_index(np.abs(others).argmax(), others.shape)
     if abs(others[row, model]) > limit:
-        raise InputError(
+        raise NoPseudoTargets(
             f"shadows mask: models {targets[row]} and {model} have masks that correlate by {others[row, model]:.2f}, "
             "expected independent ones; score models with equal masks in separate runs, or name an attack instead of "
             "auto"
@@ -200,10 +202,10 @@ def check_enough(models: int) -> None:
     """Checks that there are enough shadow models to select an attack.
 
     Raises:
-        InputError: There are fewer than four.
+        NoPseudoTargets: There are fewer than four.
     """
     if models < 4:
-        raise InputError(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
+        raise NoPseudoTargets(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
 
 
 def _check_names(candidates: Sequence[Attack]) -> None:
@@ -228,7 +230,7 @@ def _refuse_rate(masks: Bool[np.ndarray, "target sample"], fpr: float) -> None:
     nonmembers = (~masks).sum(1)
     nonmembers = nonmembers[(nonmembers > 0) & (nonmembers < masks.shape[1])]
     if len(nonmembers) and false_alarms(fpr, fewest := int(nonmembers.min())) < 1:
-        raise InputError(
+        raise NoPseudoTargets(
             f"attack.fpr: {fpr:g} allows no false positive among the {fewest} non-members of a pseudo-target, "
             f"expected at least {np.ceil(1e4 / fewest) / 1e4:g}"
         )
@@ -247,7 +249,7 @@ def _attack_pseudo_targets(
         if members.any() and not members.all()
     ]
     if len(trials) < 4:
-        raise InputError("shadows mask: fewer than four shadows were trained on some samples and not on others")
+        raise NoPseudoTargets("shadows mask: fewer than four shadows were trained on some samples and not on others")
     return trials
 
 
@@ -267,7 +269,7 @@ def _usable(evidence: Evidence, candidates: Sequence[Attack]) -> tuple[list[Atta
             reasons[attack.name] = str(error)
     if not usable:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise InputError(f"attack: no candidate can be used: {why}")
+        raise MissingModels(f"attack: no candidate can be used: {why}")
     return usable, reasons
 
 
@@ -363,10 +365,11 @@ def select_attack(
     """Selects among the standard attacks and the user's own on pseudo-targets; `likeness` as in `select`.
 
     Raises:
-        InputError: `select` raises it; the message then also says where the attacks are that can be named instead.
+        InputError: `select` raises it, or one of its subclasses; the message then also says where the attacks are that
+            can be named instead.
     """
     try:
         candidates = [*distinct_attacks(evidence), *own]
         return select(evidence, candidates, section.fpr, targets=section.targets, likeness=likeness)
     except InputError as error:
-        raise InputError(f"attack.name: {AUTO}: {error}; or name one of the attacks in docs/attacks.md") from error
+        raise type(error)(f"attack.name: {AUTO}: {error}; or name one of the attacks in docs/attacks.md") from error

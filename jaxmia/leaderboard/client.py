@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxmia.errors import InputError, visible
+from jaxmia.errors import InputError, UnwritableFile, visible
 from jaxmia.leaderboard.ledger import (
     DEFAULT_COOLDOWNS,
     Cooldowns,
@@ -185,7 +185,7 @@ def _send(
     record = _answered(pending, answer, cooldowns, max(clock(), now))
     try:
         append_to_ledger(ledger, [record])
-    except InputError as error:
+    except UnwritableFile as error:
         logger.warning(f"{error}; it lacks the outcome of this upload: {record.answer}")
     return record, answer.retry_after if answer.outcome is Outcome.BUSY else None
 

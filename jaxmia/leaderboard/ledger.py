@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import InputError, UnreadableFile, UnwritableFile, printable
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +127,11 @@ def append_to_ledger(path: Path, records: Sequence[Record]) -> None:
     """Appends a line for each record; if the disk is full, no partial line remains.
 
     Raises:
-        InputError: The file cannot be written to.
+        UnwritableFile: The file cannot be written to.
     """
     lines = b"".join(_RECORD.dump_json(record) + b"\n" for record in records)
-    with _open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as descriptor, _refusing(path, "written"):
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    with _open_regular(path, flags) as descriptor, _refusing(path, "written", UnwritableFile):
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             lines = b"\n" + lines
@@ -154,10 +155,10 @@ def ledger_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         on_wait: Called before waiting for another process that holds it; may raise.
 
     Raises:
-        InputError: The file cannot be written to.
+        UnwritableFile: The file cannot be written to.
     """
     with _open_regular(path, os.O_RDWR | os.O_CREAT) as descriptor:
-        with _refusing(path, "locked"):
+        with _refusing(path, "locked", UnwritableFile):
             _lock(path, descriptor, on_wait)
         yield
 
@@ -194,12 +195,12 @@ def unanswered(records: Sequence[Record], url: str, task: str, sha256: str) -> R
 
 
 def _content(path: Path) -> bytes:
-    with _refusing(path, "read"):
+    with _refusing(path, "read", UnreadableFile):
         if not Path(path).exists():
             return b""
     with (
         _open_regular(path, os.O_RDONLY) as descriptor,
-        _refusing(path, "read"),
+        _refusing(path, "read", UnreadableFile),
         os.fdopen(descriptor, "rb", closefd=False) as file,
     ):
         content = file.read(_MAX_BYTES + 1)
@@ -223,25 +224,26 @@ def _lock(path: Path, descriptor: int, on_wait: Callable[[], None]) -> None:
 @contextmanager
 def _open_regular(path: Path, flags: int) -> Iterator[int]:
     """Opens a regular file. Links are followed; pipes and devices, which might block, are rejected."""
-    with _refusing(path, "opened"):
+    refused = UnreadableFile if flags == os.O_RDONLY else UnwritableFile
+    with _refusing(path, "opened", refused):
         if flags & os.O_CREAT:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{_shown(path)}: is not a regular file, expected one that can be appended to")
+            raise refused(f"{_shown(path)}: is not a regular file, expected one that can be appended to")
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def _refusing(path: Path, done: str) -> Iterator[None]:
+def _refusing(path: Path, done: str, kind: type[InputError]) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{_shown(path)}: cannot be {done}: {reason}") from error
+        raise kind(f"{_shown(path)}: cannot be {done}: {reason}") from error
 
 
 def _shown(path: Path) -> str:

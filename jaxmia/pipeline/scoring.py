@@ -10,7 +10,7 @@ from jaxmia.attacks.catalogue import distinct_attacks
 from jaxmia.attacks.record import record_attack
 from jaxmia.config import AttackConfig, load_config
 from jaxmia.data.pool import Pool
-from jaxmia.errors import InputError, MissingModels
+from jaxmia.errors import InvalidScores, MissingModels, NoPseudoTargets
 from jaxmia.evaluation.selection import Selection, configured_attacks, select, select_attack
 from jaxmia.evaluation.unlike import Likeness, likeness_to_shadows
 from jaxmia.files import save_npz
@@ -40,6 +40,9 @@ from jaxmia.runs.store import Chunk
 
 logger = logging.getLogger(__name__)
 
+_NOT_COMPARABLE = (NoPseudoTargets, MissingModels, InvalidScores)
+"""Errors for which a run is scored without figures on pseudo-targets, or without a bound on epsilon."""
+
 
 def score(out: Path, section: AttackConfig) -> RunMetrics:
     """Writes `scores.npz`, `samples.csv`, `submission.csv` (where there are private samples) and `metrics.json`.
@@ -63,7 +66,7 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = {chosen.name: score_all(chosen, matrices.evidence)}
-    left_out: dict[str, InputError] = {}
+    left_out: dict[str, MissingModels] = {}
     for attack in (*distinct_attacks(matrices.evidence), *candidates):
         if attack.name not in scores:
             try:
@@ -134,7 +137,7 @@ def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, match
     for number, evidence in zip(np.unique(fold), folds, strict=True):
         try:
             scores = score_all(named or select_attack(evidence, section, own).chosen, evidence)
-        except InputError as error:
+        except _NOT_COMPARABLE as error:
             return no_bound(f"a fold cannot be scored by itself: {error}")
         pool = matrices.pool.take(fold == number)
         bounds.append(epsilon_bound(pool, scores, matched=matched, tests=len(folds)))
@@ -151,7 +154,7 @@ def _evaluate_named(attack: Attack, evidence: Evidence, section: AttackConfig, l
     """Evaluates a named attack on shadow models as pseudo-targets; returns the reason if that is impossible."""
     try:
         return select(evidence, [attack], section.fpr, targets=section.targets, likeness=likeness)
-    except InputError as error:
+    except _NOT_COMPARABLE as error:
         return str(error)
 
 

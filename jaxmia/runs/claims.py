@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxmia.errors import InputError, printable
+from jaxmia.errors import UnwritableFile, printable
 from jaxmia.files import regular_size, write_text
 
 _MAX_BYTES = 16 * 2**20
@@ -123,7 +123,7 @@ class Claims:
         """Claims models for the duration of the block; yields False if another process has claimed them first.
 
         Raises:
-            InputError: The directory cannot be written to.
+            UnwritableFile: The directory cannot be written to.
         """
         path = self.folder / f"{min(models):05d}-{max(models):05d}.json"
         lease = replace(self._me, models=tuple(models))
@@ -145,7 +145,7 @@ class Claims:
             if not _holds(path, lease):
                 return  # taken over by a process that saw no heartbeat
             lease = replace(lease, heartbeat=lease.heartbeat + 1, progress=dict(self.progress))
-            with suppress(InputError):  # the training reports a full disk
+            with suppress(UnwritableFile):  # the training reports a full disk
                 write_text(path, json.dumps(asdict(lease)))
 
     def _contents(self) -> dict[Path, str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxmia.errors import DamagedFile, InputError, printable
+from jaxmia.errors import InputError, UnreadableFile, printable
 from jaxmia.files import read_json, write_text
 from jaxmia.runs.claims import Lease, own_lease, parse_lease
 from jaxmia.runs.store import describe_difference
@@ -74,7 +74,7 @@ def _read(path: Path) -> tuple[Lease, Mapping[str, Any]] | None:
     """Reads an announcement; returns None if it has been removed or is not valid."""
     try:
         content = read_json(path, "jaxmia run")
-    except DamagedFile:
+    except UnreadableFile:
         return None
     if not isinstance(content, dict) or not isinstance(cache_key := content.pop("cache_key", None), dict):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmia.attacks.incomplete import MAX_INCOMPLETE
 from jaxmia.config import load_config
-from jaxmia.errors import DamagedFile, InputError
+from jaxmia.errors import InputError, UnreadableFile
 from jaxmia.files import read_json
 from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.metrics import RunMetrics
@@ -126,7 +126,7 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
             models = read_json(path, "jaxmia train")["models"]
             steps = [int(step.name) for step in path.parent.iterdir() if step.name.isdecimal()]
             waiting = sorted(missing & set(models))
-        except (DamagedFile, OSError, KeyError, TypeError):
+        except (UnreadableFile, OSError, KeyError, TypeError):
             continue
         if steps and waiting:
             found.append({"models": waiting, "step": max(steps)})

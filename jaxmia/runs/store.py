@@ -1,6 +1,5 @@
 """The store of the shadow models' margins, with one file per chunk, written atomically."""
 
-import errno
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmia.errors import InputError
+from jaxmia.errors import DamagedFile, InputError, UnreadableFile
 from jaxmia.files import load_npz, save_npz
 
 logger = logging.getLogger(__name__)
@@ -159,14 +158,12 @@ class ScoreStore:
         """Reads and checks each chunk; a damaged file is set aside as `*.damaged` with a warning.
 
         Raises:
-            InputError: A file cannot be read for a reason other than damage, such as permission.
+            UnreadableFile: A file cannot be read for another reason than damage, such as permission.
         """
         for path in self.paths():
             try:
                 yield path, read_chunk(path)
-            except InputError as error:
-                if _is_from_machine(error.__cause__):
-                    raise
+            except DamagedFile as error:
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
                 logger.warning(f"{error}; set aside as {aside.name}, its models are trained again")
@@ -226,7 +223,7 @@ def _peek(path: Path) -> Entry | None:
         arrays = load_npz(path, required=("model",), only=("model", "diverged", "metadata"))
         metadata, model = metadata_of(path, arrays), _numbers(path, "model", arrays["model"])
         return Entry(path, tuple(model.tolist()), metadata, _diverged_of(path, arrays))
-    except InputError:
+    except UnreadableFile:
         return None
 
 
@@ -237,21 +234,17 @@ def _peek_mask(entry: Entry) -> np.ndarray | None:
         mask, free = arrays["mask"], arrays.get("free")
         _check_mask(entry.path, mask, len(entry.models))
         _check_samples(entry.path, mask, free, None)
-    except InputError:
+    except UnreadableFile:
         return None
     return mask if free is None else mask[:, free]
-
-
-def _is_from_machine(cause: BaseException | None) -> bool:
-    """Whether a file could not be read because of the machine rather than its content."""
-    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL))
 
 
 def read_chunk(path: Path) -> Chunk:
     """Reads and checks a chunk file from any source.
 
     Raises:
-        InputError: It is missing, damaged, or a field has an invalid shape, type or value.
+        UnreadableFile: It is missing, or cannot be read for another reason than its content, such as permission.
+        DamagedFile: It is damaged, or a field has an invalid shape, type or value.
     """
     arrays = load_npz(path, _REQUIRED)
     model, mask, phi = (arrays.pop(name) for name in _REQUIRED)
@@ -268,16 +261,16 @@ def read_chunk(path: Path) -> Chunk:
     for name, shares in (("accuracy", accuracy), ("accuracy_in", accuracy_in)):
         _check(path, name, shares, "f", "floats [model]", shares.shape == one)
         if (strange := shares[~((shares >= 0) & (shares <= 1) | np.isnan(shares))]).size:
-            raise InputError(f"{path}: {name}: {strange[0]:g} is not between 0 and 1")
+            raise DamagedFile(f"{path}: {name}: {strange[0]:g} is not between 0 and 1")
     numbers, counts = np.unique(_numbers(path, "model", model), return_counts=True)
     if counts.max(initial=0) > 1:
-        raise InputError(f"{path}: model: {numbers[counts > 1][0]} occurs more than once")
+        raise DamagedFile(f"{path}: model: {numbers[counts > 1][0]} occurs more than once")
     if not np.isfinite(phi).all():
         where = np.argwhere(~np.isfinite(phi))[0]
-        raise InputError(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
+        raise DamagedFile(f"{path}: phi of model {model[where[0]]} at sample {where[2]} is not finite")
     if max(float(phi.max(initial=0)), -float(phi.min(initial=0))) > LARGEST_MARGIN:
         where = np.unravel_index(np.abs(phi).argmax(), phi.shape)
-        raise InputError(
+        raise DamagedFile(
             f"{path}: phi of model {model[where[0]]} at sample {where[2]} is {phi[where]:g}, expected a logit margin "
             f"of at most {LARGEST_MARGIN:g} in size"
         )
@@ -322,7 +315,7 @@ def _numbers(path: Path, name: str, models: np.ndarray) -> np.ndarray:
     """Reads and checks numbers of models."""
     _check(path, name, models, "iu", "integers [model]", models.ndim == 1)
     if models.size and models.min() < 0:
-        raise InputError(f"{path}: {name}: {models.min()} is not a model number; models are counted from 0")
+        raise DamagedFile(f"{path}: {name}: {models.min()} is not a model number; models are counted from 0")
     return models
 
 
@@ -332,24 +325,24 @@ def _diverged_of(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
 
 def _check(path: Path, name: str, array: np.ndarray, kinds: str, expected: str, fits: bool) -> None:
     if not fits or array.dtype.kind not in kinds:
-        raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
+        raise DamagedFile(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
 
 
 def metadata_of(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Metadata of an `.npz` of a run; empty if it has none.
 
     Raises:
-        InputError: Its `metadata` or the `cache_key` in it is not a JSON object.
+        DamagedFile: Its `metadata` or the `cache_key` in it is not a JSON object.
     """
     stored = arrays.get("metadata", np.array("{}"))
     if stored.ndim or stored.dtype.kind != "U" or stored.nbytes > _MAX_METADATA_BYTES:
-        raise InputError(f"{path}: metadata is {stored.dtype} {list(stored.shape)}, expected one text of JSON")
+        raise DamagedFile(f"{path}: metadata is {stored.dtype} {list(stored.shape)}, expected one text of JSON")
     try:
         metadata = json.loads(str(stored))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: metadata is not JSON: {error}") from error
+        raise DamagedFile(f"{path}: metadata is not JSON: {error}") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cache_key", {}), dict):
-        raise InputError(f"{path}: metadata is not a JSON object whose `cache_key` is an object")
+        raise DamagedFile(f"{path}: metadata is not a JSON object whose `cache_key` is an object")
     return metadata
 
 

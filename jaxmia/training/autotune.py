@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from pydantic import BaseModel, Field
 
 from jaxmia.config import EnsembleConfig
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, InvalidFields, UnreadableFile, UnwritableFile
 from jaxmia.files import cache_folder, read_json, write_text
 from jaxmia.models import Network
 from jaxmia.models.native import build as native
@@ -94,7 +94,7 @@ def make_plan(
         write_text(
             path, json.dumps({"width": width, "conv": conv, "trials": trials, "cache_key": key}, indent=2) + "\n"
         )
-    except InputError as error:
+    except UnwritableFile as error:
         logger.warning(f"plan: not cached: {error}")
     return plan_of(width, conv, devices)
 
@@ -110,7 +110,7 @@ def _kept_plan(path: Path) -> _KeptPlan | None:
     """Reads a cached result; None if there is none or it is not valid."""
     try:
         return parse_as(_KeptPlan, read_json(path, "jaxmia run"), str(path))
-    except InputError:
+    except (UnreadableFile, InvalidFields):
         return None
 
 

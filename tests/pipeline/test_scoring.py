@@ -293,6 +293,17 @@ def test_an_own_attack_that_fails_on_pseudo_targets_is_not_said_to_have_too_few(
     assert "often-nan" in str(metrics.no_estimate)
 
 
+def test_an_error_that_is_not_about_pseudo_targets_is_no_reason_for_having_no_estimate(
+    planted: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*arguments: object, **options: object) -> None:
+        raise InputError("disk: is on fire")
+
+    monkeypatch.setattr("jaxmia.pipeline.scoring.select", refuse)
+    with pytest.raises(InputError, match="disk: is on fire"):
+        score(planted[0], AttackConfig(name="calibrated"))
+
+
 def test_an_attack_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_path: Path):
     config = parse_config({"attack": {"candidates": ["no_such_module:Attack"]}}, "run.yaml")
     pipeline = Pipeline(config, tmp_path / "run", progress_bar)

@@ -43,6 +43,17 @@ def test_pictures_of_other_samples_are_not_shown(challenge: Path):
     assert "contain other samples than" in text
 
 
+def test_a_damaged_file_of_the_challenge_is_one_line(challenge: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "pub.pt").write_text("hello")
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--out", str(challenge)])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        f"jaxmia: {tmp_path}/pub.pt: is cut short or not a torch.save file: expected the zip format of PyTorch since "
+        "1.6\n"
+    )
+
+
 def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture):
     (run[0] / "metrics.json").unlink()
     with pytest.raises(SystemExit) as stop:

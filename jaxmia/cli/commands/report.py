@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from jaxmia.errors import InputError
 from jaxmia.runs.rundir import RunDir
 
 if TYPE_CHECKING:
-    from jaxmia.config import Config
+    from jaxmia.config import ChallengeConfig
 
 
 @dataclass
@@ -37,29 +36,29 @@ class Report:
         """Writes the report."""
         from jaxmia.cli.overrides import configure
         from jaxmia.report import write_report
-        from jaxmia.report.page import NO_IMAGES
 
         own = RunDir(self.out).config
         config = configure(self.config or (own if own.exists() else None), overrides)
-        images, reason = None, NO_IMAGES
-        if config.challenge.public and config.challenge.private:
-            try:
-                images = _read_images(self.out, config)
-            except InputError as error:
-                reason = f"{' '.join(str(error).split())}."
+        images, reason = _find_images(self.out, config.challenge)
         write_report(self.out, truth=self.truth, images=images, no_images=reason, paper=self.paper)
 
 
-def _read_images(out: Path, config: "Config") -> np.ndarray:
-    """Reads the images of the run's samples, `[sample, height, width, channel]`.
+def _find_images(out: Path, challenge: "ChallengeConfig") -> tuple[np.ndarray | None, str]:
+    """Finds the images of the run's samples, `[sample, height, width, channel]`, or the reason why there are none.
 
     Raises:
-        InputError: A file of the challenge is missing or invalid, or contains other samples than the run.
+        InputError: A file of the challenge is invalid.
     """
     from bridge.open import open_pool
     from jaxmia.data.pool import Pool
+    from jaxmia.report.page import NO_IMAGES
 
-    challenge, pool = config.challenge, open_pool(config.challenge)
-    if pool.images is None or not np.array_equal(pool.ids, Pool.load(RunDir(out).pool).ids):
-        raise InputError(f"{challenge.public} and {challenge.private}: contain other samples than {RunDir(out).pool}")
-    return pool.images
+    if not challenge.public or not challenge.private:
+        return None, NO_IMAGES
+    for path in (challenge.public, challenge.private):
+        if not path.is_file():
+            return None, f"{path}: no such file."
+    pool = open_pool(challenge)
+    if not np.array_equal(pool.ids, Pool.load(RunDir(out).pool).ids):
+        return None, f"{challenge.public} and {challenge.private}: contain other samples than {RunDir(out).pool}."
+    return pool.images, ""

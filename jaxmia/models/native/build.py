@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxmia.errors import InputError
+from jaxmia.errors import UnwritableFile
 from jaxmia.files import atomic_write, cache_folder
 from jaxmia.provenance import digest, instruction_set
 
@@ -53,7 +53,7 @@ def unavailable() -> str | None:
     except subprocess.SubprocessError as error:
         last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         return f"{compiler} cannot compile the kernels: {last}"
-    except (OSError, InputError) as error:
+    except (OSError, UnwritableFile) as error:
         return f"the compiled kernels cannot be saved or loaded: {error}"
     for name in _TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
@@ -102,7 +102,7 @@ def _compiled(compiler: str) -> Path:
 
     Raises:
         subprocess.SubprocessError: The compiler fails.
-        OSError, InputError: The cache folder cannot be read or written to.
+        OSError, UnwritableFile: The cache folder cannot be read or written to.
     """
     key = (sources_digest(), compiler, *_FLAGS, instruction_set(), jax.__version__)
     path = cache_folder() / f"kernels-{digest(chr(0).join(key).encode())}.so"
