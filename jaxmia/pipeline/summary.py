@@ -21,9 +21,6 @@ DELTA = 1e-5
 UNFAIR = 0.001
 """P-value of the number of members below which a fair coin is ruled out, so that no bound on epsilon is given."""
 
-TOLD = "told"
-"""Entry in `samples.csv` in place of the score of a sample with fixed membership."""
-
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 MAX_VULNERABLE = 5
@@ -33,11 +30,11 @@ MAX_VULNERABLE = 5
 def write_samples(
     path: Path, pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes a CSV with one row for each sample: `id,label,membership,score`, the fits, then every attack's score.
+    """Writes a CSV with one row per sample: `id,label,membership,fixed,score`, the fits, then every attack's score.
 
-    Membership is 1, 0, or empty if it is unknown. Numbers have seven significant digits (`scores.npz` has full
-    precision); undefined ones, such as the mean over no models, are empty. The score of a sample with fixed membership
-    is the word `told`.
+    Membership is 1, 0, or empty if it is unknown; `fixed` is 1 if the membership is fixed in all shadow models, so that
+    the sample has no score, else 0. Numbers have seven significant digits (`scores.npz` has full precision); undefined
+    ones, such as the mean over no models, are empty.
 
     Args:
         path: Path of the CSV, which is written atomically.
@@ -52,11 +49,12 @@ def write_samples(
     numbers = {"score": score, **fits, **scores}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "membership", *numbers])
+    writer.writerow(["id", "label", "membership", "fixed", *numbers])
     membership = ["" if value == UNKNOWN else str(value) for value in pool.membership.tolist()]
-    columns = [list(map(_written, column.tolist())) for column in numbers.values()]
-    columns[0] = [written or TOLD for written in columns[0]]
-    writer.writerows(zip(map(_as_text, pool.ids.tolist()), pool.labels.tolist(), membership, *columns, strict=True))
+    fixed = np.isnan(score).astype(int).tolist()
+    columns = [map(_written, column.tolist()) for column in numbers.values()]
+    ids, labels = map(_as_text, pool.ids.tolist()), pool.labels.tolist()
+    writer.writerows(zip(ids, labels, membership, fixed, *columns, strict=True))
     write_text(path, text.getvalue())
 
 

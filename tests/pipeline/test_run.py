@@ -177,8 +177,9 @@ def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Pa
     assert sorted(ids) == sorted(pool.ids[~pool.public])
     assert np.isfinite(submitted).all()
     with (out / "samples.csv").open() as file:
-        column = [row["score"] for row in csv.DictReader(file)]
-    assert [value == "told" for value in column] == told.tolist()
+        rows = list(csv.DictReader(file))
+    assert [row["fixed"] for row in rows] == [str(int(value)) for value in told]
+    assert [row["score"] == "" for row in rows] == told.tolist()
     page = (out / "report.html").read_text()
     assert "The memberships of 60 public samples were fixed" in page
     assert run(load_config(path), out) == metrics, "reads back what it wrote"
