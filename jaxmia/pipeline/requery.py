@@ -180,19 +180,21 @@ class Requery:
         )
 
     def _matched(self, before: Chunk, pool: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Masks `[model, sample]` of the current samples, and whether each is free; samples are matched by contents.
+        """Masks `[model, sample]` of the current samples, and whether each is free.
 
-        A sample is fixed if that of the training was, with the membership that it has now.
+        Where the pool is another one, its samples are matched with those of the training by contents. A sample
+        is fixed if that of the training was, with the membership that it has now.
         """
-        membership = self.pipeline.pool.membership
+        membership, mask = self.pipeline.pool.membership, before.mask
         same = pool == self._cache_key["pool"]
-        positions = [[position] for position in range(len(membership))] if same else self._positions
-        mask = np.stack([before.mask[:, of].any(1) for of in positions], axis=1)
+        if not same:
+            mask = np.stack([mask[:, of].any(1) for of in self._positions], axis=1)
         if before.free is None:
             return mask, None
-        inside, outside = ~before.free & before.mask[0], ~before.free & ~before.mask[0]
-        member = np.array([inside[of].any() for of in positions])
-        nonmember = np.array([len(of) > 0 and outside[of].all() for of in positions])
+        member, nonmember = ~before.free & before.mask[0], ~before.free & ~before.mask[0]
+        if not same:
+            member = np.array([member[of].any() for of in self._positions])
+            nonmember = np.array([len(of) > 0 and nonmember[of].all() for of in self._positions])
         return mask, ~np.where(membership == 1, member, nonmember & (membership == 0))
 
     @cached_property

@@ -142,6 +142,12 @@ def test_fixed_memberships_are_matched_by_sample(tmp_path: Path):
     np.testing.assert_array_equal(after.mask[:, 10:55], before.mask[:, order])
     assert score(tmp_path / "out", AttackConfig(name="calibrated")).told == (~after.free).sum()
 
+    ask(config, tmp_path / "views", OTHER, tmp_path / "kept")
+    same = ScoreStore(tmp_path / "views" / "shadows").read()
+    assert same.phi.shape[1] == 3
+    np.testing.assert_array_equal(same.free, before.free)
+    np.testing.assert_array_equal(same.mask, before.mask)
+
     flipped = Pool(mixed.images, mixed.labels, mixed.ids, np.where(mixed.public, 1 - mixed.membership, -1))
     ask(make_challenge(tmp_path / "flipped", flipped, shadow={"known": 0.9}), tmp_path / "none", [], tmp_path / "kept")
     free = ScoreStore(tmp_path / "none" / "shadows").read().free
