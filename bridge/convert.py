@@ -1,4 +1,4 @@
-"""Converts a PyTorch `state_dict` to an NNX module and back.
+"""Converts a PyTorch `state_dict` to an NNX module.
 
 Both frameworks use the same module names, apart from the leaves (`weight` and `kernel`) and the names that a row of
 `bridge.networks.TORCH_NETWORKS` maps.
@@ -96,16 +96,6 @@ def to_nnx(
     arrays = {path: _from_torch(weights[_torch_name(network, path)]) for path in _leaves(state)}
     nnx.replace_by_pure_dict(state, unflatten_dict(arrays))
     return nnx.merge(graph, state)
-
-
-def to_torch(network: Network, model: nnx.Module) -> dict[str, torch.Tensor]:
-    """Converts an NNX network to a `state_dict` of float32 CPU tensors for the PyTorch version of the same network."""
-    state: dict[str, torch.Tensor] = {}
-    for path, leaf in _leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))).items():
-        array = np.asarray(leaf, np.float32)
-        state[_torch_name(network, path)] = torch.tensor(array.transpose(_to_torch_axes(array.ndim)))
-    norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
-    return state | {norm + _IGNORED: torch.tensor(0) for norm in norms}
 
 
 def _abstract(network: Network, compute: Compute | None) -> tuple[nnx.GraphDef, nnx.State]:
