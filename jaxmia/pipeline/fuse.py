@@ -89,7 +89,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         public_by_class=figures_of_classes(pool, fused, fpr) if public else None,
         epsilon=epsilon_bound(pool, fused, matched=matched),
         vulnerable=most_vulnerable(pool, fused, {}),
-        families=tuple(FusedRun(run=str(run.path), attack=run.metrics.attack) for run in scored),
+        fused=tuple(FusedRun(run=str(run.path), attack=run.metrics.attack) for run in scored),
     )
     metrics.write(out)
     submit_private(out, pool, fused)

@@ -74,7 +74,7 @@ def show_provenance(results: Results) -> Section:
     if results.config:
         lines = tuple((line,) for line in results.config.text.splitlines())
         tables.append(Table((), lines, folded="Configuration"))
-    elif results.metrics.families:
+    elif results.metrics.fused:
         text = ("Each of the fused runs has its own configuration and report.",)
     else:
         text = ("The run directory has no configuration; its margins were computed elsewhere.",)
@@ -87,7 +87,7 @@ def _run_rows(results: Results) -> list[tuple[str, str]]:
     return [
         ("attack", metrics.attack),
         ("false positive rate", f"{metrics.fpr:g}"),
-        *((f"run {place}", family.run) for place, family in enumerate(metrics.families, start=1)),
+        *((f"run {place}", one.run) for place, one in enumerate(metrics.fused, start=1)),
         ("shadow models", f"{metrics.models}" if metrics.models else ""),
         ("missing shadow models", ranges(list(metrics.missing))),
         ("diverged shadow models", ranges(list(metrics.diverged))),

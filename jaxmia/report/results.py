@@ -125,7 +125,7 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
         InputError: A file is missing, damaged, or inconsistent with the others.
     """
     run, metrics = RunDir(out), RunMetrics.read(out)
-    matrices = None if metrics.families else read_matrices(out)
+    matrices = None if metrics.fused else read_matrices(out)
     everyone = matrices.everyone if matrices else Pool.load(run.pool)
     scores = _read_scores(run.scores, metrics.attack, len(everyone))
     free = matrices.free if matrices else ~np.isnan(scores[metrics.attack])

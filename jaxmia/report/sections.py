@@ -292,8 +292,8 @@ def _likeness_row(name: str, shadows: np.ndarray, target: float) -> tuple[str, .
 
 def _how_chosen(results: Results) -> tuple[str, ...]:
     chosen, selection = results.metrics.attack, results.metrics.selection
-    if results.metrics.families:
-        return (f"{chosen} is the mean rank of the {len(results.metrics.families)} runs, with equal weights.",)
+    if results.metrics.fused:
+        return (f"{chosen} is the mean rank of the {len(results.metrics.fused)} runs, with equal weights.",)
     if selection is None:
         return (f"{chosen} was named by the user; the other attacks are shown for comparison only.",)
     text = (

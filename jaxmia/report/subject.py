@@ -38,8 +38,8 @@ def _data(results: Results) -> str:
 
 def _shadows(results: Results) -> str:
     metrics = results.metrics
-    if metrics.families:
-        return "; ".join(f"models of {family.run}" for family in metrics.families)
+    if metrics.fused:
+        return "; ".join(f"models of {one.run}" for one in metrics.fused)
     text = f"{metrics.models:,}"
     if results.config:
         recipe = results.config.fields.shadow
@@ -53,9 +53,9 @@ def _shadows(results: Results) -> str:
 
 def _attack(results: Results) -> str:
     metrics = results.metrics
-    if metrics.families:
-        each = ", ".join(family.attack for family in metrics.families)
-        return f"mean rank of {len(metrics.families)} runs, each with its own attack: {each}"
+    if metrics.fused:
+        each = ", ".join(one.attack for one in metrics.fused)
+        return f"mean rank of {len(metrics.fused)} runs, each with its own attack: {each}"
     if metrics.selection:
         return f"{metrics.attack}, selected on {metrics.selection.targets} shadow models as pseudo-targets"
     return f"{metrics.attack}, named by the user"

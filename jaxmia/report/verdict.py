@@ -170,7 +170,7 @@ def _role_of_labels(results: Results) -> str:
     metrics = results.metrics
     if metrics.matched:
         return "jaxmia match selected the shadows' recipe by the public labels, which biases this figure slightly."
-    if metrics.families:
+    if metrics.fused:
         return "The public labels were not used to fuse the runs."
     if metrics.selection:
         return "The public labels were not used to select the attack."

@@ -107,8 +107,8 @@ def _refuse_missing(run: RunDir, path: Path) -> None:
         return
     if not run.path.is_dir():
         raise InputError(f"{run.path}: no such folder")
-    if run.metrics.exists() and (families := RunMetrics.read(run.path).families):
-        runs = ", ".join(family.run for family in families)
+    if run.metrics.exists() and (fused := RunMetrics.read(run.path).fused):
+        runs = ", ".join(one.run for one in fused)
         raise InputError(f"{run.path}: was fused from {runs}; score these and fuse them again")
     raise InputError(f"{path}: no such file; jaxmia query --out {run.path} with the configuration of the run writes it")
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.record import AttackRecord
 from jaxmia.config import Share
@@ -191,8 +191,8 @@ class RunMetrics(_Part):
     """The samples with the highest scores, highest first."""
     audit: AuditSummary | None = None
     """Summary of an informed audit; None for other runs."""
-    families: tuple[FusedRun, ...] = ()
-    """The fused runs; empty for other runs."""
+    fused: Annotated[tuple[FusedRun, ...], Field(validation_alias=AliasChoices("fused", "families"))] = ()
+    """The fused runs; empty for other runs. Earlier versions wrote `families`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain JSON."""

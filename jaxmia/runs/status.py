@@ -134,7 +134,7 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
 
 
 def _fused(out: Path) -> list[str]:
-    return [family.run for family in RunMetrics.read(out).families] if RunDir(out).metrics.exists() else []
+    return [one.run for one in RunMetrics.read(out).fused] if RunDir(out).metrics.exists() else []
 
 
 def missing_models(out: Path, held: set[int]) -> list[int]:

@@ -67,9 +67,12 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
     np.testing.assert_array_equal(submitted, to_unit_interval(scores[FUSION][300:]))
     assert auc(scores[FUSION], members) > max(auc(values, members) for values in own) + 0.03
     assert metrics.public.auc.value == pytest.approx(auc(scores[FUSION][:300], members[:300]))
-    assert [family.attack for family in metrics.families] == ["lira-online-global", "rmia-online", "rmia-online"]
+    assert [one.attack for one in metrics.fused] == ["lira-online-global", "rmia-online", "rmia-online"]
     assert "fused runs may share masks" in str(metrics.no_estimate)
     assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == metrics.to_dict()
+    assert RunMetrics.read(tmp_path) == metrics
+    earlier = (tmp_path / "metrics.json").read_text().replace('"fused": [', '"families": [')
+    (tmp_path / "metrics.json").write_text(earlier)
     assert RunMetrics.read(tmp_path) == metrics
     assert len((tmp_path / "samples.csv").read_text().splitlines()) == SAMPLES + 1
 
