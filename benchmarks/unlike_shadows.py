@@ -51,13 +51,24 @@ def judge(free: Evidence, fixed: Evidence, judged: Judged) -> None:
         judged.setdefault(method, []).append((chance, unlike))
 
 
+def masks_of(trained: dict[str, np.ndarray], regime: Regime, out: Path) -> Masks:
+    """The masks of stored shadows; ends the program if they were drawn by an earlier rule."""
+    masks = Masks.knowing(regime.seed, trained["membership"], KNOWN)
+    if not np.array_equal(trained["mask"], masks(range(len(trained["mask"])))):
+        raise SystemExit(
+            f"{out}: {regime.name}: the memberships fixed in the stored shadows are not those that would be fixed now; "
+            "train them again in another folder"
+        )
+    return masks
+
+
 def judge_regime(out: Path, regime: Regime, count: int) -> tuple[Judged, Judged]:
     """Judges targets of the shadows' own recipe and of similar ones against disjoint groups of shadows.
 
     The shadows outside a group are targets of their own recipe, too.
     """
     trained, attacked = read(out, shadows(regime, KNOWN)), read(out, [targets(regime)])
-    free = Masks.knowing(regime.seed, trained["membership"], KNOWN).free
+    free = masks_of(trained, regime, out).free
     own: Judged = {}
     near: Judged = {}
 
@@ -93,7 +104,7 @@ def rows(out: Path, count: int) -> Iterator[str]:
 def alignment(out: Path, regime: Regime) -> str:
     """A row on what alignment gains against targets of similar recipes, by which distance calls them unlike."""
     trained, attacked = read(out, shadows(regime, KNOWN)), read(out, [targets(regime)])
-    masks = Masks.knowing(regime.seed, trained["membership"], KNOWN)
+    masks = masks_of(trained, regime, out)
     gains: dict[tuple[bool, bool], list[tuple[float, float]]] = {}
     for group in np.arange(SHADOWS).reshape(-1, ALIGNED):
         mask = trained["mask"][group]
