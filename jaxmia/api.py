@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxmia.attacks import Attack, Evidence, check_attack, score_all
-from jaxmia.attacks.catalogue import AUTO, named_attack
+from jaxmia.attacks.catalogue import AUTO, named_attack, standard_attacks
 from jaxmia.config import MAX_SEED, AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.masks import draw_folds, join_folds
@@ -27,7 +27,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import Figures, figures
-from jaxmia.evaluation.selection import Selection, check_enough, select_attack
+from jaxmia.evaluation.selection import Selection, check_enough, check_names, select_attack
 from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.runs.progress import Progress
@@ -263,7 +263,9 @@ def _attack_of(name: str | Attack) -> Attack | None:
 def _own_attacks(candidates: Sequence[Attack]) -> list[Attack]:
     if not isinstance(candidates, list | tuple):
         raise InputError(f"candidates: a {type(candidates).__name__} is not a list of attacks, such as [MyAttack()]")
-    return [check_attack(candidate, "candidates") for candidate in candidates]
+    own = [check_attack(candidate, "candidates") for candidate in candidates]
+    check_names([*standard_attacks(), *own])
+    return own
 
 
 def audit(
@@ -276,10 +278,12 @@ def audit(
     folds: int = 4,
     name: str | Attack = AUTO,
     fpr: float = 0.05,
+    candidates: Sequence[Attack] = (),
     symmetries: tuple[QueryView, ...] = ("auto",),
     shift: int | Literal["auto"] = "auto",
     ensemble: EnsembleConfig | None = None,
     seed: int = 0,
+    network: "TrainableNetwork | None" = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> AttackResult:
     """Scores every sample with the memberships of all others known, as `jaxmia audit` does.
@@ -297,10 +301,12 @@ def audit(
         folds: Number of folds, at least 2.
         name: Attack or its name, as in `attack`.
         fpr: False positive rate at which the attack maximises the true positive rate.
+        candidates: Your own attacks that `auto` considers besides the standard ones.
         symmetries: As in `train_shadows`.
         shift: As in `train_shadows`.
         ensemble: As in `train_shadows`.
         seed: Seed of folds, masks, initial weights, batch order and augmentation.
+        network: Network to train in place of the recipe's, as in `train_shadows`.
         on_progress: Called with the progress of each fold.
 
     Raises:
@@ -312,7 +318,7 @@ def audit(
 
     check_instance(pool, Pool, "pool")
     check_target(target)
-    chosen = _attack_of(name) or AUTO
+    chosen, own = _attack_of(name) or AUTO, _own_attacks(candidates)
     recipe = _given(recipe, Recipe(), "recipe")
     if chosen == AUTO:
         check_enough(recipe.count)
@@ -337,6 +343,7 @@ def audit(
             shift=shift,
             ensemble=ensemble,
             seed=seed,
+            network=network,
             on_progress=on_progress,
         )
         for number in range(folds)
@@ -349,4 +356,4 @@ def audit(
         fold=fold,
         free=None,
     )
-    return attack(pool, target, joined, chosen, fpr=fpr)
+    return attack(pool, target, joined, chosen, fpr=fpr, candidates=own)

@@ -5,17 +5,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import jaxmia
 from jaxmia import EnsembleConfig, InputError, Pool, Preprocessing, Recipe, TrainedShadows, attack, audit, train_shadows
+from jaxmia.api import AttackResult
 from jaxmia.attacks import Calibrated, Margin
 from jaxmia.config import Augment
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.data.views import View
 from jaxmia.leaderboard.submission import read_scores_csv
+from jaxmia.models import Network
 from tests.conftest import Records, optimised, telling
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -181,6 +184,7 @@ def test_shadows_whose_fields_do_not_fit_are_refused(changed: dict[str, object],
         ({"seed": 1.5}, "seed: 1.5 is not an integer from 0 to 4294967295"),
         ({"seed": -1}, "seed: -1 is not an integer from 0"),
         ({"seed": 2**32}, "seed: 4294967296 is not an integer from 0"),
+        ({"network": 3}, "network: is a int, expected TrainableNetwork"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_trained(pool: Pool, changed: dict[str, object], complaint: str):
@@ -198,6 +202,8 @@ def test_arguments_are_checked_before_anything_is_trained(pool: Pool, changed: d
         ({"fpr": 1}, "attack: fpr: 1 must be less than 1"),
         ({"fpr": "low"}, "attack: fpr: 'low' must be a valid number"),
         ({"folds": 2.5}, "folds: 2.5 is not an integer from 2 to 40"),
+        ({"candidates": [untrained]}, "candidates: a function is not an attack"),
+        ({"candidates": [Margin()]}, "attack.candidates: 'margin' is the name of 2 attacks"),
         ({"recipe": Recipe(count=3)}, "shadows: 3 models, expected at least 4"),
         ({"target": lambda images: untrained(images)[:, :1]}, "target: returned 1 classes, the labels have 3"),
         ({"target": lambda images: untrained(images)[1:]}, r"target: returned an array of \[39, 3\] for 40 images"),
@@ -343,6 +349,23 @@ def test_an_audit_compares_each_sample_with_models_that_know_all_memberships_but
         audit(pool, unasked)
     with pytest.raises(InputError, match="folds: 1 is not an integer from 2 to 40"):
         audit(known, unasked, folds=1)
+
+
+def test_an_audit_takes_a_network_and_attacks_of_ones_own(pool: Pool):
+    known = replace(pool, membership=(np.arange(len(pool)) % 2).astype(np.int8))
+    wide = RECIPE.model_copy(update={"count": 8})
+    narrow = wide.model_copy(update={"width": 4})
+
+    def audited(recipe: Recipe, **options: Any) -> AttackResult:
+        seen = Preprocessing(), 3
+        return audit(known, untrained, recipe, *seen, folds=2, symmetries=("identity",), ensemble=BY_HAND, **options)
+
+    selection = audited(wide, candidates=[Excess()], fpr=0.3).selection
+    assert selection is not None
+    assert "excess" in [row.name for row in selection.results]
+    own = audited(wide, network=Network("mlp", (6, 6, 2), 3, width=4), name="calibrated")
+    np.testing.assert_array_equal(own.scores, audited(narrow, name="calibrated").scores)
+    assert not np.array_equal(own.scores, audited(wide, name="calibrated").scores)
 
 
 def test_importing_jaxmia_loads_no_framework_and_every_public_name_is_there():

@@ -125,7 +125,7 @@ def select(
         InvalidScores: An attack gives something other than one number for each sample.
         InputError: Two candidates have the same name, `fpr` is not between 0 and 1, or `targets` is below 4.
     """
-    _check_names(candidates)
+    check_names(candidates)
     drawn = _draw(evidence, fpr, targets, np.random.default_rng(seed))
     _refuse_rate(evidence.mask[drawn], fpr)
     check_independent(evidence.mask, drawn)
@@ -208,7 +208,12 @@ def check_enough(models: int) -> None:
         raise NoPseudoTargets(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
 
 
-def _check_names(candidates: Sequence[Attack]) -> None:
+def check_names(candidates: Sequence[Attack]) -> None:
+    """Checks that candidates can be told apart.
+
+    Raises:
+        InputError: Two have the same name.
+    """
     names = [attack.name for attack in candidates]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"attack.candidates: {repeated[0]!r} is the name of {names.count(repeated[0])} attacks")
@@ -355,7 +360,7 @@ def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attac
     """
     named = None if section.name == AUTO else named_attack(section.name)
     candidates = [own_attack(path, "attack.candidates") for path in section.candidates]
-    _check_names(candidates)
+    check_names(candidates)
     return named, candidates
 
 
