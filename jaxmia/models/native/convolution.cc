@@ -36,17 +36,18 @@ Shape ShapeOf(const Array& inputs, const Array& kernels, const Array& outputs, c
 
 // The way to compute groups whose results are sums over so many numbers: narrow ones by words, if they fill these.
 template <class Arithmetic, typename Function>
-Function* Way(int64_t groups, int64_t numbers, int64_t results, Function* wide, Function* narrow, Function* by_words) {
+Function* Way(const Shape& shape, int64_t numbers, int64_t results, Function* wide, Function* narrow,
+              Function* by_words) {
   constexpr int kNumbers = Arithmetic::kNumbers;
-  if (numbers % kNumbers == 0 && IsNarrow({groups, numbers / kNumbers, results})) return by_words;
-  return IsNarrow({groups, numbers, results}) ? narrow : wide;
+  if (numbers % kNumbers == 0 && IsNarrow({shape.groups, shape.taps(), numbers / kNumbers, results})) return by_words;
+  return IsNarrow({shape.groups, shape.taps(), numbers, results}) ? narrow : wide;
 }
 
 ffi::Error ConvForward(ffi::ThreadPool pool, Array inputs, Array kernels, Result outputs, Attributes known) {
   const Shape shape = ShapeOf(inputs, kernels, *outputs, known);
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    const auto forward = Way<A>(shape.groups, shape.channels_of_group(), shape.features_of_group(), Forward<A>,
+    const auto forward = Way<A>(shape, shape.channels_of_group(), shape.features_of_group(), Forward<A>,
                                 NarrowForward<A, Float32>, NarrowForward<A, A>);
     forward({pool, known.threads}, shape, Numbers<A>(inputs), Numbers<A>(kernels), Numbers<A>(*outputs));
   });
@@ -56,7 +57,7 @@ ffi::Error ConvInputGradient(ffi::ThreadPool pool, Array cotangents, Array kerne
   const Shape shape = ShapeOf(*inputs, kernels, cotangents, known);
   return For(cotangents, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    const auto gradient = Way<A>(shape.groups, shape.features_of_group(), shape.channels_of_group(), InputGradient<A>,
+    const auto gradient = Way<A>(shape, shape.features_of_group(), shape.channels_of_group(), InputGradient<A>,
                                  NarrowInputGradient<A, Float32>, NarrowInputGradient<A, A>);
     gradient({pool, known.threads}, shape, Numbers<A>(cotangents), Numbers<A>(kernels), Numbers<A>(*inputs));
   });
@@ -66,7 +67,7 @@ ffi::Error ConvKernelGradient(ffi::ThreadPool pool, Array inputs, Array cotangen
   const Shape shape = ShapeOf(inputs, *kernels, cotangents, known);
   return For(inputs, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    const bool narrow = IsNarrow({shape.groups, shape.channels_of_group(), shape.features_of_group()});
+    const bool narrow = IsNarrow({shape.groups, shape.taps(), shape.channels_of_group(), shape.features_of_group()});
     const auto gradient = narrow ? NarrowKernelGradient<A> : KernelGradient<A>;
     gradient({pool, known.threads}, shape, Numbers<A>(inputs), Numbers<A>(cotangents), Numbers<A>(*kernels));
   });

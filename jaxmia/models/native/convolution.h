@@ -82,8 +82,9 @@ void Pack(const typename Arithmetic::Number* from, int64_t channels, int64_t dow
   }
 }
 
-inline int64_t BatchOf(const Frame& frame, int64_t pixels, int64_t samples) {
-  const int64_t batch = std::max(kBatchWords / frame.size(), (kBatchPixels + pixels - 1) / pixels);
+// Number of samples in a batch, whose padded images have so many words and results so many pixels.
+inline int64_t BatchOf(int64_t words, int64_t pixels, int64_t samples) {
+  const int64_t batch = std::max(kBatchWords / words, (kBatchPixels + pixels - 1) / pixels);
   return std::clamp<int64_t>(batch, 1, samples);
 }
 
@@ -94,25 +95,27 @@ void Products(Threads threads, const Shape& shape, const Frame& frame, const Win
               const typename Arithmetic::Number* images, typename Arithmetic::Number* out, PackGroup pack) {
   const int64_t samples = shape.samples, groups = shape.groups;
   const int64_t image = frame.height * frame.width * frame.all_channels, length = RunLength(pixels.columns);
-  const int64_t most = BatchOf(frame, pixels.rows * pixels.columns, samples);
+  const int64_t most = BatchOf(groups * frame.size(), pixels.rows * pixels.columns, samples);
   const int64_t batches = std::min(samples, RoundUp((samples + most - 1) / most, threads.count()));
-  const int64_t batch = (samples + batches - 1) / batches, parts = shape.models * groups * batches;
+  const int64_t batch = (samples + batches - 1) / batches, parts = shape.models * batches;
   const Runs runs(frame, pixels, batch, length);
   threads.Share(parts, [&](auto next) {
-    std::vector<float> frames(batch * frame.size()), weights(window.size());
+    std::vector<float> frames(batch * frame.size()), weights(groups * window.size());
     for (int64_t part, packed = -1; (part = next()) < parts;) {
-      const int64_t model = part / batches / groups, group = part / batches % groups;
-      const int64_t first = part % batches * samples / batches;
+      const int64_t model = part / batches, first = part % batches * samples / batches;
       const int64_t here = (part % batches + 1) * samples / batches - first;
-      if (part / batches != packed) {
-        packed = part / batches;
-        pack(model, group, weights.data());
+      if (model != packed) {
+        packed = model;
+        for (int64_t group = 0; group < groups; ++group) pack(model, group, weights.data() + group * window.size());
       }
-      const auto* from = images + (model * samples + first) * image + group * frame.channels;
-      for (int64_t n = 0; n < here; ++n)
-        frame.Fill<Arithmetic>(from + n * image, frames.data() + n * frame.size());
-      Product<Arithmetic>(window, frames.data(), weights.data(), runs, length, here * runs.a_sample,
-                          out + (model * samples + first) * pixels.sample_step + group * window.features);
+      for (int64_t group = 0; group < groups; ++group) {
+        const auto* from = images + (model * samples + first) * image + group * frame.channels;
+        for (int64_t n = 0; n < here; ++n)
+          frame.Fill<Arithmetic>(from + n * image, frames.data() + n * frame.size());
+        Product<Arithmetic>(window, frames.data(), weights.data() + group * window.size(), runs, length,
+                            here * runs.a_sample,
+                            out + (model * samples + first) * pixels.sample_step + group * window.features);
+      }
     }
   });
 }
@@ -150,44 +153,51 @@ void KernelGradient(const Threads& all, const Shape& shape, const typename Arith
   const int64_t area = shape.rows * shape.columns;
   const Frame frame = InputFrame(shape, channels);
   const Window window = AllTaps(shape, frame);
-  const int64_t filled = window.filled(), batch = BatchOf(frame, area, Words<Arithmetic>(samples));
+  const int64_t filled = window.filled();
+  const int64_t batch = BatchOf(shape.groups * frame.size(), area, Words<Arithmetic>(samples));
   const Runs pixels(frame, {shape.rows, shape.columns, shape.down, shape.across}, batch, 1);
   // Each thread reads all samples, which would take most of its time if its sums did not fill the registers.
   const int64_t worth = shape.groups * window.size() / (kSums * kLanes) * kWorthAThread;
   Threads threads = all.For(std::min(shape.products(), worth));
-  const int64_t slices = Ceiling(threads.count(), shape.groups), parts = shape.models * shape.groups * slices;
+  const int64_t slices = threads.count(), parts = shape.models * slices, words = shape.groups * window.words();
   // Adjacent pixels that are interleaved at once, where they are adjacent in words too.
   const int64_t row_run = channels == shape.channels ? shape.width : 1;
   const int64_t area_run = filled == shape.features ? area : 1;
   threads.Share(parts, [&](auto next) {
     std::vector<float> frames(batch * frame.size()), slopes(batch * area * filled);
     for (int64_t part; (part = next()) < parts;) {
-      const int64_t model = part / slices / shape.groups, group = part / slices % shape.groups, slice = part % slices;
-      const int64_t begin = slice * window.words() / slices, end = (slice + 1) * window.words() / slices;
+      const int64_t model = part / slices, slice = part % slices;
+      const int64_t begin = slice * words / slices, end = (slice + 1) * words / slices;
       std::vector<float> sum((end - begin) * filled);
       for (int64_t first = 0; first < samples; first += batch * kNumbers) {
         const int64_t here = std::min(batch, Words<Arithmetic>(samples - first));
-        for (int64_t b = 0; b < here; ++b) {
-          const int64_t sample = model * samples + first + b * kNumbers, left = samples - first - b * kNumbers;
-          const auto* image = inputs + sample * shape.input() + group * channels;
-          frame.EachRow([&](int64_t from, int64_t to, int64_t row) {
-            const int64_t run = std::min(row, row_run);
-            for (int64_t x = 0; x < row; x += run)
-              Interleave<Arithmetic>(image + from + x * shape.channels, shape.input(), left, run * channels,
-                                     frames.data() + b * frame.size() + to + x * channels);
-          });
-          const auto* slope = cotangents + sample * shape.output() + group * features;
-          for (int64_t p = 0; p < area; p += area_run)
-            Interleave<Arithmetic>(slope + p * shape.features, shape.output(), left, area_run * features,
-                                   slopes.data() + (b * area + p) * filled);
+        for (int64_t from = begin, to; from < end; from = to) {
+          const int64_t group = from / window.words(), word = from % window.words();
+          to = std::min(end, from - word + window.words());
+          for (int64_t b = 0; b < here; ++b) {
+            const int64_t sample = model * samples + first + b * kNumbers, left = samples - first - b * kNumbers;
+            const auto* image = inputs + sample * shape.input() + group * channels;
+            frame.EachRow([&](int64_t number, int64_t start, int64_t row) {
+              const int64_t run = std::min(row, row_run);
+              for (int64_t x = 0; x < row; x += run)
+                Interleave<Arithmetic>(image + number + x * shape.channels, shape.input(), left, run * channels,
+                                       frames.data() + b * frame.size() + start + x * channels);
+            });
+            const auto* slope = cotangents + sample * shape.output() + group * features;
+            for (int64_t p = 0; p < area; p += area_run)
+              Interleave<Arithmetic>(slope + p * shape.features, shape.output(), left, area_run * features,
+                                     slopes.data() + (b * area + p) * filled);
+          }
+          Moment<Arithmetic>(window, frames.data(), slopes.data(), pixels, here * area, word, to - from + word,
+                             sum.data() + (from - begin) * filled);
         }
-        Moment<Arithmetic>(window, frames.data(), slopes.data(), pixels, here * area, begin, end, sum.data());
       }
-      typename Arithmetic::Number* out = kernels + model * shape.kernel() + group * features;
-      for (int64_t word = begin; word < end; ++word)
+      for (int64_t word = begin; word < end; ++word) {
+        const int64_t group = word / window.words(), row = word % window.words();
+        typename Arithmetic::Number* out = kernels + model * shape.kernel() + row * shape.features + group * features;
         for (int64_t f = 0; f < features; f += kLanes)
-          Arithmetic::Round(out + word * shape.features + f, Load(sum.data() + (word - begin) * filled + f),
-                            features - f);
+          Arithmetic::Round(out + f, Load(sum.data() + (word - begin) * filled + f), features - f);
+      }
     }
   });
 }
@@ -213,11 +223,22 @@ void InputGradient(const Threads& all, const Shape& shape, const typename Arithm
       const Reach vertical(y, shape.down, shape.top, shape.tall, shape.gap_down, shape.height);
       const Reach horizontal(x, shape.across, shape.left, shape.wide, shape.gap_across, shape.width);
       if (vertical.taps.empty() || horizontal.taps.empty()) continue;
-      const Frame frame{shape.rows,           shape.columns,          shape.features,           features,
-                        vertical.extent(),    horizontal.extent(),    -vertical.outputs.front(), -horizontal.outputs.front(),
+      const Frame frame{shape.rows,
+                        shape.columns,
+                        shape.features,
+                        features,
+                        vertical.extent(),
+                        horizontal.extent(),
+                        -vertical.outputs.front(),
+                        -horizontal.outputs.front(),
                         words};
       const Window window(frame, vertical.distances(), horizontal.distances(), channels);
-      const Pixels pixels{vertical.places, horizontal.places, 1, 1, shape.input(), shape.down * shape.width * shape.channels,
+      const Pixels pixels{vertical.places,
+                          horizontal.places,
+                          1,
+                          1,
+                          shape.input(),
+                          shape.down * shape.width * shape.channels,
                           shape.across * shape.channels};
       Products<Arithmetic>(threads, shape, frame, window, pixels, cotangents,
                            inputs + (y * shape.width + x) * shape.channels,

@@ -18,6 +18,10 @@
 
 namespace jaxmia {
 
+// Most results of groups for which permuting takes less time than idle lanes would; and where there is a single tap, so
+// that copying the channels of each group would take most of the time.
+constexpr int64_t kNarrow = 4, kNarrowOfOneTap = kLanes / 2;
+
 // Vectors of results that are computed at once, and words whose gradients are.
 constexpr int kResults = 8, kSlopes = 9;
 
@@ -28,23 +32,41 @@ constexpr int64_t kNarrowNumbers = 1 << 14, kNarrowShares = 16;
 template <class Arithmetic, class Sum>
 using Reader = std::conditional_t<std::is_same_v<Arithmetic, Sum>, Float32, Arithmetic>;
 
-// Groups of a convolution or of its transpose, with `results` that are sums over `words` of an image each.
+// The word that is read from such numbers.
+template <class Arithmetic, class Sum>
+float WordOf(const typename Arithmetic::Number* numbers) {
+  uint32_t bits;
+  if constexpr (std::is_same_v<Arithmetic, Sum>) {
+    std::memcpy(&bits, numbers, sizeof(bits));
+  } else {
+    bits = static_cast<uint32_t>(*numbers) << 16;
+  }
+  float word;
+  std::memcpy(&word, &bits, sizeof(word));
+  return word;
+}
+
+// Groups of a convolution or of its transpose, with `results` that are sums over taps and `words` of an image each.
 struct Groups {
-  int64_t count, words, results;
+  int64_t count, taps, words, results;
 
   int64_t all_words() const { return count * words; }
   int64_t all_results() const { return count * results; }
 
   // Most words from the first that a vector of results needs to the last.
-  int64_t reach() const { return (results - std::gcd<int64_t>(results, kLanes) + kLanes - 1) / results * words + words; }
+  int64_t reach() const {
+    const int64_t latest = results - std::gcd<int64_t>(results, kLanes);  // first result of a vector, in its group
+    return ((latest + kLanes - 1) / results + 1) * words;
+  }
 
   // Number of vectors from which those words are permuted: none if they are in the lanes of their results.
   int vectors() const { return results == 1 && words == 1 ? 0 : Ceiling(reach(), kLanes); }
 };
 
-// Whether vectors hold the results of several groups.
+// Whether groups are so narrow that vectors hold the results of several.
 inline bool IsNarrow(const Groups& groups) {
-  return groups.count > 1 && groups.results < kLanes && groups.vectors() <= (kPermutes ? 2 : 0);
+  const int64_t most = groups.taps > 1 ? kNarrow : kNarrowOfOneTap;
+  return groups.count > 1 && groups.results <= most && groups.vectors() <= (kPermutes ? 2 : 0);
 }
 
 // Division of rows of pixels into periods: whole vectors, whose lanes have the same results in every period.
@@ -71,8 +93,8 @@ struct Period {
   int64_t size() const { return pixels * filled; }
 };
 
-// The words from which those in the lanes of a vector of results are permuted: of one or two vectors, or of none if they
-// are in their lanes.
+// The words from which those in the lanes of a vector of results are permuted: of one or two vectors, or, for none, those
+// that are in their lanes.
 template <int kVectors>
 struct Near {
   Vector vectors[std::max(kVectors, 1)];
@@ -154,7 +176,6 @@ struct Sums {
 // Weights of a pass as vectors [vector of a period, tap, word].
 template <class Arithmetic, class Sum>
 void PackWeights(const Sums& sums, const Pass& pass, const typename Arithmetic::Number* kernel, float* packed) {
-  using Reads = Reader<Arithmetic, Sum>;
   const Period& period = sums.period;
   const int64_t words = period.groups.words, all = pass.taps() * words;
   std::vector<float> row(period.filled);
@@ -163,7 +184,7 @@ void PackWeights(const Sums& sums, const Pass& pass, const typename Arithmetic::
     for (size_t r = 0; r < sums.weights.size(); ++r) {
       typename Arithmetic::Number numbers[Sum::kNumbers];
       for (int n = 0; n < Sum::kNumbers; ++n) numbers[n] = from[sums.weights[r] + n * sums.step];
-      row[r] = Reads::Widen(reinterpret_cast<const typename Reads::Number*>(numbers), 1)[0];
+      row[r] = WordOf<Arithmetic, Sum>(numbers);
     }
     for (int64_t i = 0; i < period.size(); ++i)
       packed[(i / kLanes * all + w) * kLanes + i % kLanes] = row[i % period.filled];
@@ -273,8 +294,8 @@ inline Pass InputPass(const Shape& shape, const Grid& grid, const Period& period
 template <class Arithmetic, class Sum>
 void NarrowForward(const Threads& threads, const Shape& shape, const typename Arithmetic::Number* inputs,
                    const typename Arithmetic::Number* kernels, typename Arithmetic::Number* outputs) {
-  const Period period({shape.groups, shape.channels_of_group() / Sum::kNumbers, shape.features_of_group()},
-                      shape.columns, false);
+  const int64_t words = shape.channels_of_group() / Sum::kNumbers;
+  const Period period({shape.groups, shape.taps(), words, shape.features_of_group()}, shape.columns, false);
   const Grid grid = InputGrid(shape, period);
   const Pass pass = InputPass(shape, grid, period, shape.columns * shape.features, shape.features);
   Correlations<Arithmetic, Sum>(
@@ -290,7 +311,7 @@ void NarrowInputGradient(const Threads& threads, const Shape& shape, const typen
   const int64_t down = shape.down, across = shape.across;
   const int64_t above = Ceiling((shape.tall - 1) * shape.gap_down - shape.top, down);
   const int64_t before = Ceiling((shape.wide - 1) * shape.gap_across - shape.left, across);
-  const Period period({shape.groups, features / Sum::kNumbers, channels}, shape.width, across > 1);
+  const Period period({shape.groups, shape.taps(), features / Sum::kNumbers, channels}, shape.width, across > 1);
   const Grid grid{shape.rows,
                   shape.columns,
                   period.groups.all_words(),
@@ -319,8 +340,8 @@ void NarrowInputGradient(const Threads& threads, const Shape& shape, const typen
   Correlations<Arithmetic, Sum>(threads.For(shape.products()), shape, sums, cotangents, kernels, inputs);
 }
 
-// Adds products with the slopes, summed over a pass, for `kCount` words of its taps and one vector of results, where words
-// and slopes begin with it.
+// Adds products with the slopes, summed over a pass, for `kCount` words of its taps and one vector of results, at which the
+// grid and the slopes begin.
 template <int kVectors, int kCount>
 void AddSlopes(const Pass& pass, int64_t first, int64_t words, Lanes lanes, const float* grid, const float* slopes,
                float* sums) {
@@ -361,7 +382,8 @@ template <class Arithmetic>
 void NarrowKernelGradient(const Threads& most, const Shape& shape, const typename Arithmetic::Number* inputs,
                           const typename Arithmetic::Number* cotangents, typename Arithmetic::Number* kernels) {
   const int64_t samples = shape.samples;
-  const Period period({shape.groups, shape.channels_of_group(), shape.features_of_group()}, shape.columns, false);
+  const int64_t words = shape.channels_of_group();
+  const Period period({shape.groups, shape.taps(), words, shape.features_of_group()}, shape.columns, false);
   const Grid grid = InputGrid(shape, period);
   const Grid slopes{shape.rows,    shape.columns, shape.features, 0, 0, shape.rows,
                     RoundUp(shape.columns, period.pixels), 1,     period.filled};
@@ -370,7 +392,7 @@ void NarrowKernelGradient(const Threads& most, const Shape& shape, const typenam
   const int vectors = period.groups.vectors();
   const auto add = vectors == 0 ? AddSlopesOf<0> : vectors == 1 ? AddSlopesOf<1> : AddSlopesOf<2>;
   const int64_t shares = std::min(samples, kNarrowShares), parts = shape.models * shares;
-  const int64_t words = period.groups.words, all = pass.taps() * words, size = all * period.size();
+  const int64_t all = pass.taps() * words, size = all * period.size();
   const int64_t at_once = Ceiling(all, Ceiling(all, kSlopes));
   std::vector<float> sum_of(parts * size);  // vectors [model, share, vector of a period, tap, word]
   Threads threads = most.For(shape.products());

@@ -12,8 +12,8 @@ namespace jaxmia {
 // Smallest integer of at least value / unit.
 inline int64_t Ceiling(int64_t value, int64_t unit) { return value > 0 ? (value + unit - 1) / unit : value / unit; }
 
-// Sizes of one convolution: inputs [models, samples, height, width, channels], kernels [models, tall, wide, channels /
-// groups, features], outputs [models, samples, rows, columns, features]. Each group of adjacent channels gives a group of
+// Sizes of one convolution: inputs [models, samples, height, width, channels], kernels [models, tall, wide, channels of a
+// group, features], outputs [models, samples, rows, columns, features]. Each group of adjacent channels gives a group of
 // adjacent features; taps are `gap_down` rows and `gap_across` columns apart.
 struct Shape {
   int64_t models, samples, height, width, channels, tall, wide, features, rows, columns, down, across, top, left,

@@ -34,7 +34,17 @@ struct Frame {
       work((y * width + first) * all_channels, ((y + top) * columns + first + left) * words, last - first);
   }
 
-  // Fills a frame whose words hold adjacent channels.
+  // Fills the words of a pixel, which hold adjacent channels.
+  template <class Arithmetic>
+  void FillPixel(const typename Arithmetic::Number* pixel, float* to) const {
+    if (channels % Arithmetic::kNumbers == 0) {
+      CopyWords(reinterpret_cast<const float*>(pixel), words, to);
+    } else {
+      std::memcpy(to, pixel, channels * sizeof(*pixel));
+    }
+  }
+
+  // Fills a frame.
   template <class Arithmetic>
   void Fill(const typename Arithmetic::Number* image, float* frame) const {
     EachRow([&](int64_t from, int64_t to, int64_t pixels) {
@@ -42,13 +52,13 @@ struct Frame {
         std::memcpy(frame + to, image + from, pixels * channels * sizeof(*image));
       } else {
         for (int64_t x = 0; x < pixels; ++x)
-          std::memcpy(frame + to + x * words, image + from + x * all_channels, channels * sizeof(*image));
+          FillPixel<Arithmetic>(image + from + x * all_channels, frame + to + x * words);
       }
     });
   }
 };
 
-// Runs of a window, the words at which they begin, and their weights [run, word, features], with features padded to whole
+// Runs of a window, the words at which they begin, and its weights [run, word, features], with features padded to whole
 // vectors.
 struct Window {
   std::vector<int64_t> starts;
@@ -101,25 +111,26 @@ struct Runs {
   }
 };
 
-template <class Arithmetic, int kGroup, int kRun, int kVectors>
+template <class Arithmetic, class V, int kGroup, int kRun, int kVectors>
 void ProductTile(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t first,
                  int64_t feature, typename Arithmetic::Number* out) {
+  constexpr int kLanes = V::kCount;
   const int64_t filled = window.filled(), step = runs.start_step;
-  Vector sum[kGroup][kRun][kVectors] = {};
+  typename V::Type sum[kGroup][kRun][kVectors] = {};
   const float* weight = weights + feature;
   for (const int64_t start : window.starts) {
     const float* from[kGroup];
 #pragma GCC unroll 24
     for (int g = 0; g < kGroup; ++g) from[g] = frames + runs.start[first + g] + start;
     for (int64_t q = 0; q < window.run; ++q, weight += filled) {
-      Vector factor[kVectors];
+      typename V::Type factor[kVectors];
 #pragma GCC unroll 24
-      for (int v = 0; v < kVectors; ++v) factor[v] = Load(weight + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) factor[v] = V::Read(weight + v * kLanes);
 #pragma GCC unroll 24
       for (int g = 0; g < kGroup; ++g) {
 #pragma GCC unroll 24
         for (int p = 0; p < kRun; ++p) {
-          const Vector value = Broadcast(from[g] + q + p * step);
+          const auto value = V::Spread(from[g] + q + p * step);
 #pragma GCC unroll 24
           for (int v = 0; v < kVectors; ++v) Arithmetic::Add(sum[g][p][v], factor[v], value);
         }
@@ -134,7 +145,7 @@ void ProductTile(const Window& window, const float* frames, const float* weights
       for (int p = 0; p < kRun; ++p) {
 #pragma GCC unroll 24
         for (int v = 0; v < kVectors; ++v)
-          Arithmetic::Round(to + p * runs.place_step + v * kLanes, sum[g][p][v], left(v));
+          Arithmetic::Round(to + p * runs.place_step + v * kLanes, V::Widen(sum[g][p][v]), left(v));
       }
     }
   };
@@ -147,13 +158,13 @@ void ProductTile(const Window& window, const float* frames, const float* weights
 }
 
 // Tiles of `kGroup` runs from `first` to `count`, then of fewer.
-template <class Arithmetic, int kGroup, int kRun, int kVectors>
+template <class Arithmetic, class V, int kGroup, int kRun, int kVectors>
 void ProductTiles(const Window& window, const float* frames, const float* weights, const Runs& runs, int64_t first,
                   int64_t count, int64_t feature, typename Arithmetic::Number* out) {
   for (; first + kGroup <= count; first += kGroup)
-    ProductTile<Arithmetic, kGroup, kRun, kVectors>(window, frames, weights, runs, first, feature, out);
+    ProductTile<Arithmetic, V, kGroup, kRun, kVectors>(window, frames, weights, runs, first, feature, out);
   if constexpr (kGroup > 1) {
-    ProductTiles<Arithmetic, kGroup / 2, kRun, kVectors>(window, frames, weights, runs, first, count, feature, out);
+    ProductTiles<Arithmetic, V, kGroup / 2, kRun, kVectors>(window, frames, weights, runs, first, count, feature, out);
   }
 }
 
@@ -163,9 +174,13 @@ void ProductOfRuns(const Window& window, const float* frames, const float* weigh
   constexpr int kGroup = std::min(6, kSums / kRun);
   int64_t feature = 0;
   for (; feature + 2 * kLanes <= window.filled(); feature += 2 * kLanes)
-    ProductTiles<Arithmetic, kGroup / 2, kRun, 2>(window, frames, weights, runs, 0, count, feature, out);
-  if (feature < window.filled())
-    ProductTiles<Arithmetic, kGroup, kRun, 1>(window, frames, weights, runs, 0, count, feature, out);
+    ProductTiles<Arithmetic, Whole, kGroup / 2, kRun, 2>(window, frames, weights, runs, 0, count, feature, out);
+  if (feature < window.filled()) {
+    const bool half = window.features - feature <= Half::kCount;
+    const auto tiles = half ? ProductTiles<Arithmetic, Half, kGroup, kRun, 1>
+                            : ProductTiles<Arithmetic, Whole, kGroup, kRun, 1>;
+    tiles(window, frames, weights, runs, 0, count, feature, out);
+  }
 }
 
 // Length of the runs into which rows of this width are cut.
@@ -180,38 +195,39 @@ void Product(const Window& window, const float* frames, const float* weights, co
   product(window, frames, weights, runs, count, out);
 }
 
-template <class Arithmetic, int kNumbers, int kVectors>
+template <class Arithmetic, class V, int kNumbers, int kVectors>
 void MomentTile(const Window& window, const float* frames, const float* cotangent, const int64_t* start, int64_t count,
                 int64_t r, int64_t q, int64_t feature, float* weights) {
+  constexpr int kLanes = V::kCount;
   const int64_t filled = window.filled();
-  Vector sum[kNumbers][kVectors] = {};
+  typename V::Type sum[kNumbers][kVectors] = {};
   const float* from = frames + window.starts[r] + q;
   cotangent += feature;
   for (int64_t p = 0; p < count; ++p, cotangent += filled) {
     const float* numbers = from + start[p];
-    Vector factor[kVectors];
+    typename V::Type factor[kVectors];
 #pragma GCC unroll 24
-    for (int v = 0; v < kVectors; ++v) factor[v] = Load(cotangent + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) factor[v] = V::Read(cotangent + v * kLanes);
 #pragma GCC unroll 24
     for (int n = 0; n < kNumbers; ++n) {
-      const Vector value = Broadcast(numbers + n);
+      const auto value = V::Spread(numbers + n);
 #pragma GCC unroll 24
       for (int v = 0; v < kVectors; ++v) Arithmetic::Add(sum[n][v], factor[v], value);
     }
   }
   for (int n = 0; n < kNumbers; ++n) {
     float* to = weights + n * filled + feature;
-    for (int v = 0; v < kVectors; ++v) Store(to + v * kLanes, Load(to + v * kLanes) + sum[n][v]);
+    for (int v = 0; v < kVectors; ++v) Store(to + v * kLanes, Load(to + v * kLanes) + V::Widen(sum[n][v]));
   }
 }
 
-template <class Arithmetic, int kNumbers, int kVectors>
+template <class Arithmetic, class V, int kNumbers, int kVectors>
 void MomentTiles(const Window& window, const float* frames, const float* cotangent, const int64_t* start, int64_t count,
                  int64_t r, int64_t q, int64_t end, int64_t feature, float* weights) {
   for (; q + kNumbers <= end; q += kNumbers, weights += kNumbers * window.filled())
-    MomentTile<Arithmetic, kNumbers, kVectors>(window, frames, cotangent, start, count, r, q, feature, weights);
+    MomentTile<Arithmetic, V, kNumbers, kVectors>(window, frames, cotangent, start, count, r, q, feature, weights);
   if constexpr (kNumbers > 1) {
-    MomentTiles<Arithmetic, kNumbers / 2, kVectors>(window, frames, cotangent, start, count, r, q, end, feature,
+    MomentTiles<Arithmetic, V, kNumbers / 2, kVectors>(window, frames, cotangent, start, count, r, q, end, feature,
                                                     weights);
   }
 }
@@ -229,9 +245,12 @@ void Moment(const Window& window, const float* frames, const float* cotangent, c
       float* row = weights + (r * window.run + q - begin) * window.filled();
       int64_t feature = 0;
       for (; feature + 2 * kLanes <= window.filled(); feature += 2 * kLanes)
-        MomentTiles<Arithmetic, kSums / 2, 2>(window, frames, slope, start, here, r, q, last, feature, row);
-      if (feature < window.filled())
-        MomentTiles<Arithmetic, kSums, 1>(window, frames, slope, start, here, r, q, last, feature, row);
+        MomentTiles<Arithmetic, Whole, kSums / 2, 2>(window, frames, slope, start, here, r, q, last, feature, row);
+      if (feature < window.filled()) {
+        const bool half = window.features - feature <= Half::kCount;
+        const auto tiles = half ? MomentTiles<Arithmetic, Half, kSums, 1> : MomentTiles<Arithmetic, Whole, kSums, 1>;
+        tiles(window, frames, slope, start, here, r, q, last, feature, row);
+      }
     }
   }
 }
