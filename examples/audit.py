@@ -31,7 +31,7 @@ def main() -> None:
             tpr, low, high = limit.resampled.value, limit.resampled.low, limit.resampled.high
             print(f"TPR at {100 * limit.fpr:g} % FPR: {tpr:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     most = np.flatnonzero(members)[np.argsort(-result.scores[members])[:5]]
-    print(f"most vulnerable members: {', '.join(pool.ids[most])}")
+    print(f"surest members: {', '.join(pool.ids[most])}")
 
 
 if __name__ == "__main__":

@@ -419,7 +419,7 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
     [
         ("own_attack.py", r"^out-rank: AUC 0\.\d{3}, .*: AUC .*: AUC "),
         ("own_network.py", r"own_network:TanhNet: AUC 0\.\d{3}, .*mlp: AUC 0\.\d{3}"),
-        ("audit.py", r"AUC 0\.\d{3}, .*TPR at 5 % FPR: 0\.\d{3}, .*most vulnerable members: \d+, "),
+        ("audit.py", r"AUC 0\.\d{3}, .*TPR at 5 % FPR: 0\.\d{3}, .*surest members: \d+, "),
     ],
 )
 def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):

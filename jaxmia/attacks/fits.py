@@ -12,10 +12,15 @@ def sample_fits(evidence: Evidence) -> dict[str, Real[np.ndarray, " sample"]]:
 
     Returns:
         Arrays `[sample]`: `target` (nats), and for `in` and `out` each `*_count` (models), `*_mean` (nats, NaN without
-        a model) and `*_std` (nats, NaN with fewer than two).
+        a model) and `*_std` (nats, NaN with fewer than two). `gap` is how much a sample leaks, whether or not it is a
+        member: `in_mean - out_mean` over the root mean square of `in_std` and `out_std` (Cohen's d with equal weights,
+        no unit), NaN where these are not known or both 0.
     """
     in_, out = evidence.sides
-    return {"target": evidence.target[0], **_fit("in", in_), **_fit("out", out)}
+    fits = {**_fit("in", in_), **_fit("out", out)}
+    spread = np.hypot(fits["in_std"], fits["out_std"]) / np.sqrt(2)
+    gap = (fits["in_mean"] - fits["out_mean"]) / np.where(spread > 0, spread, np.nan)
+    return {"target": evidence.target[0], **fits, "gap": gap}
 
 
 def _fit(name: str, side: Moments) -> dict[str, np.ndarray]:

@@ -198,16 +198,18 @@ def _setting(value: Any) -> str:
 
 
 def vulnerable_table(metrics: "RunMetrics") -> Table:
-    """Table of the most vulnerable samples, with the target's margin and its shadows' mean and standard deviation."""
-    table = Table(title=f"most vulnerable samples by {metrics.attack}: logit margins in nats", title_justify="left")
-    for column in ("id", "class", "", "target", "shadows IN", "shadows OUT"):
+    """Table of the most vulnerable samples: gaps, and margins of the target and of its shadows with their spread."""
+    title = "most vulnerable samples: gap between IN and OUT in standard deviations, logit margins in nats"
+    table = Table(title=title, title_justify="left")
+    for column in ("id", "class", "", "gap", "target", "shadows IN", "shadows OUT"):
         table.add_column(column, justify="left" if column in ("id", "") else "right")
     for sample in metrics.vulnerable:
         table.add_row(
             _printable(sample.id),
             str(sample.label),
             {1: "member", 0: "non-member", None: "private"}[sample.membership],
-            "-" if sample.target is None else f"{sample.target:.2f}",
+            _number(sample.gap),
+            _number(sample.target),
             _fit(sample.in_mean, sample.in_std),
             _fit(sample.out_mean, sample.out_std),
         )
@@ -249,7 +251,11 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
 
 
 def _fit(mean: float | None, std: float | None) -> str:
-    return "-" if mean is None else f"{mean:.2f} ({'-' if std is None else f'{std:.2f}'})"
+    return "-" if mean is None else f"{mean:.2f} ({_number(std)})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _printable(name: str) -> Text:

@@ -11,7 +11,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.scoring import submit_private
-from jaxmia.pipeline.summary import epsilon_bound, figures_of_classes, most_vulnerable, public_figures, write_samples
+from jaxmia.pipeline.summary import epsilon_bound, figures_of_classes, public_figures, write_samples
 from jaxmia.runs.metrics import FusedRun, RunMetrics
 from jaxmia.runs.rundir import RunDir
 
@@ -88,7 +88,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         public=public,
         public_by_class=figures_of_classes(pool, fused, fpr) if public else None,
         epsilon=epsilon_bound(pool, fused, matched=matched),
-        vulnerable=most_vulnerable(pool, fused, {}),
+        vulnerable=(),
         fused=tuple(FusedRun(run=str(run.path), attack=run.metrics.attack) for run in scored),
     )
     metrics.write(out)

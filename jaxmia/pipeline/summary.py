@@ -59,7 +59,7 @@ def write_samples(
 
 
 def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> tuple[SampleSummary, ...]:
-    """Lists the samples with the highest scores, highest first, with their statistics over models.
+    """Lists the samples with the widest gaps between IN and OUT margins, widest first, whatever their membership.
 
     Args:
         pool: Pool with ids, labels and membership.
@@ -75,7 +75,8 @@ def most_vulnerable(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray
                 **{name: _plain(column[sample].item()) for name, column in {"score": score, **fits}.items()},
             }
         )
-        for sample in np.argsort(-score, kind="stable")[:MAX_VULNERABLE]
+        for sample in np.argsort(-fits["gap"], kind="stable")[:MAX_VULNERABLE]
+        if not np.isnan(fits["gap"][sample])
     )
 
 

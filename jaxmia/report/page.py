@@ -25,7 +25,7 @@ from jaxmia.report.sections import (
     show_likeness,
     show_margins,
     show_roc,
-    show_vulnerable,
+    show_samples,
 )
 from jaxmia.report.subject import describe_subject
 from jaxmia.report.verdict import reach_verdict
@@ -110,16 +110,16 @@ def _sections(results: Results, images: np.ndarray | None, no_images: str) -> li
     """Sections of the page; fused runs have no models of their own and so no sections on models."""
     steps = _steps(results)
     found = [show_roc(results, steps), show_attacks(results)]
-    classes, vulnerable = show_classes(results), show_vulnerable(results, images, no_images)
+    classes, samples = show_classes(results), show_samples(results, images, no_images)
     if results.matrices is None:
-        return [*found, classes, vulnerable, show_provenance(results)]
+        return [*found, classes, samples, show_provenance(results)]
     return [
         *found,
         show_gain(results, steps),
         classes,
         show_margins(results, results.matrices),
         show_likeness(results, results.matrices),
-        vulnerable,
+        samples,
         show_training(results.matrices),
         show_throughput(results),
         show_provenance(results),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jaxmia.plots.style import Plot
-from jaxmia.report.vulnerable import VulnerableSample
+from jaxmia.report.samples import ShownSample
 
 
 class HasInterval(Protocol):
@@ -61,7 +61,7 @@ class Section:
     text: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
-    galleries: tuple[tuple[str, tuple[VulnerableSample, ...]], ...] = ()
+    galleries: tuple[tuple[str, tuple[ShownSample, ...]], ...] = ()
     files: tuple[Plot, ...] = ()
     wide: bool = False
 

@@ -9,9 +9,9 @@ from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
+from jaxmia.report.samples import are_pictures, notable_samples, paint_gallery
 from jaxmia.report.section import Section, Table, format_estimate
 from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
-from jaxmia.report.vulnerable import are_pictures, most_and_least_vulnerable, paint_gallery
 from jaxmia.runs.matrices import Matrices
 from jaxmia.runs.store import Chunk
 
@@ -187,34 +187,30 @@ def show_classes(results: Results) -> Section:
     return Section(title, plots=(plot,))
 
 
-def show_vulnerable(results: Results, images: np.ndarray | None, no_images: str) -> Section:
-    """The samples with the highest and the lowest scores."""
+def show_samples(results: Results, images: np.ndarray | None, no_images: str) -> Section:
+    """The most vulnerable samples, and those with the highest and the lowest scores."""
+    title = "Samples that stand out"
     if images is not None and not are_pictures(images):
         images, no_images = None, ""
-    most, least = most_and_least_vulnerable(results, images)
     text = (
         (
-            "Each tick is a shadow's logit margin on the sample, with confidence increasing to the right: shadows "
-            "trained on the sample (IN) above, the others (OUT) below. The long line is the target's margin.",
+            "The gap is the difference between the mean logit margins of shadows trained on the sample (IN) and of the "
+            "others (OUT), in standard deviations; it does not depend on whether the sample is a member. Each tick is "
+            "a shadow's margin, with confidence increasing to the right: IN above, OUT below. The long line is the "
+            "target's margin.",
         )
         if results.matrices
         else ()
     )
     if images is None and no_images:
         text += (no_images,)
-    galleries = (
-        ("Most vulnerable: the highest scores", tuple(most)),
-        ("Least vulnerable: the lowest scores", tuple(least)),
-    )
+    galleries = {kind: tuple(samples) for kind, samples in notable_samples(results, images).items() if samples}
     files = ()
-    if images is not None and most:
-        rows = [("most vulnerable", most), ("least vulnerable", least)]
-        files = (
-            draw(
-                "vulnerable", "Most and least vulnerable samples.", lambda axes: paint_gallery(axes, rows), height=2.6
-            ),
-        )
-    return Section("Most and least vulnerable samples", text, galleries=galleries, files=files, wide=True)
+    if images is not None and galleries:
+        rows = [(kind.partition(":")[0], samples) for kind, samples in galleries.items()]
+        caption = "Most vulnerable samples, surest members and surest non-members."
+        files = (draw("vulnerable", caption, lambda axes: paint_gallery(axes, rows), height=1.3 * len(rows)),)
+    return Section(title, text, galleries=tuple(galleries.items()), files=files, wide=True)
 
 
 def show_gain(results: Results, steps: Sequence[Step]) -> Section:

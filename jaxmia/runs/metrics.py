@@ -115,6 +115,8 @@ class SampleSummary(_Part):
     out_count: int = 0
     out_mean: float | None = None
     out_std: float | None = None
+    gap: float | None = None
+    """Standardised distance between IN and OUT margins (`jaxmia.attacks.sample_fits`)."""
 
 
 class FusedRun(_Part):
@@ -188,7 +190,7 @@ class RunMetrics(_Part):
     """Figures on the public samples of each class, by label."""
     epsilon: EpsilonBound
     vulnerable: tuple[SampleSummary, ...]
-    """The samples with the highest scores, highest first."""
+    """The samples with the widest gaps between IN and OUT margins, widest first; empty for fused runs."""
     audit: AuditSummary | None = None
     """Summary of an informed audit; None for other runs."""
     fused: Annotated[tuple[FusedRun, ...], Field(validation_alias=AliasChoices("fused", "families"))] = ()

@@ -237,6 +237,17 @@ def test_sample_fits_are_those_of_the_first_view():
     assert np.isnan([fits["in_mean"][5], fits["in_std"][5], fits["in_std"][6]]).all()
     assert fits["in_mean"][6] == pytest.approx(evidence.shadows[0, 0, 6])
     np.testing.assert_array_equal(fits["target"], evidence.target[0])
+    assert np.isnan(fits["gap"][[5, 6]]).all()
+
+
+def test_the_gap_of_a_sample_has_the_closed_form_and_no_scale():
+    """Means 4 and 1, variances 2 and 8: a gap of 3 over the root of 5. Margins that never vary have none."""
+    phi = np.array([[3.0, 1.0], [5.0, 1.0], [-1.0, 0.0], [3.0, 0.0]])[:, None]
+    mask = np.array([[True] * 2] * 2 + [[False] * 2] * 2)
+    for scale in (1, 100):
+        gaps = sample_fits(Evidence(np.zeros((1, 2)), scale * phi, mask, np.zeros(2, int)))["gap"]
+        assert gaps[0] == pytest.approx(3 / 5**0.5)
+        assert np.isnan(gaps[1])
 
 
 def test_in_folds_a_target_is_held_against_models_of_one_fold_at_a_time():

@@ -105,8 +105,10 @@ def test_the_report_and_the_status_of_fused_runs_say_what_is_there(
     assert "mean rank of 2 runs, each with its own attack: lira-online-global, rmia-online" in text
     assert "Each of the fused runs has its own configuration and report" in text
     assert "fused runs may share masks, so their shadows cannot serve as pseudo-targets" in text
-    for heading in ("ROC curve", "Comparison of attacks", "TPR by class", "Most and least vulnerable samples"):
+    for heading in ("ROC curve", "Comparison of attacks", "TPR by class", "Samples that stand out"):
         assert f"<h2>{heading}</h2>" in text
+    assert "Surest non-members: the lowest scores" in text
+    assert "vulnerable" not in text
     assert "Training curves" not in text
 
 

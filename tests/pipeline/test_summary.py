@@ -63,13 +63,18 @@ def test_each_row_says_what_naive_loops_over_the_shadows_say(planted: tuple[Path
         assert float(row["score"]) == pytest.approx(scores["lira-online-global"][sample], rel=1e-6)
         for name in scores:
             assert float(row[name]) == pytest.approx(scores[name][sample], rel=1e-6)
+        means, variances = [], []
         for side, chosen in (("in", mask[:, sample]), ("out", ~mask[:, sample])):
             margins = [float(phi[model, 0, sample]) for model in range(len(phi)) if chosen[model]]
             mean = sum(margins) / len(margins)
             variance = sum((margin - mean) ** 2 for margin in margins) / (len(margins) - 1)
+            means.append(mean)
+            variances.append(variance)
             assert int(row[f"{side}_count"]) == len(margins)
             assert float(row[f"{side}_mean"]) == pytest.approx(mean, rel=1e-5)
             assert float(row[f"{side}_std"]) == pytest.approx(variance**0.5, rel=1e-5)
+        gap = (means[0] - means[1]) / (sum(variances) / 2) ** 0.5
+        assert float(row["gap"]) == pytest.approx(gap, rel=1e-4, abs=1e-6)
 
 
 def test_what_does_not_exist_is_empty_and_what_needs_quotes_has_them(tmp_path: Path):
@@ -81,7 +86,7 @@ def test_what_does_not_exist_is_empty_and_what_needs_quotes_has_them(tmp_path: P
     first, second = rows_of(tmp_path / "samples.csv")
     assert (first["id"], first["score"], second["membership"]) == ('a,"b"', "inf", "")
     assert (second["in_count"], second["in_mean"], second["in_std"]) == ("1", "2", "")
-    assert (second["out_count"], second["out_mean"], second["out_std"]) == ("0", "", "")
+    assert (second["out_count"], second["out_mean"], second["out_std"], second["gap"]) == ("0", "", "", "")
 
 
 def test_an_id_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path):
@@ -90,15 +95,18 @@ def test_an_id_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_most_vulnerable_samples_are_those_of_the_highest_scores():
+def test_the_most_vulnerable_samples_are_those_of_the_widest_gaps_whatever_their_score():
     pool = pool_of([1, 0, UNKNOWN, 1, 0, UNKNOWN, 1])
     scores = np.array([3.0, -1.0, 9.0, 3.0, 0.0, np.inf, 2.0])
-    fits = {"target": np.arange(7.0), "in_std": np.full(7, np.nan)}
+    gaps = np.array([1.5, 4.0, np.nan, 3.0, -1.0, 2.0, np.nan])
+    fits = {"target": np.arange(7.0), "in_std": np.full(7, np.nan), "gap": gaps}
     found = most_vulnerable(pool, scores, fits)
-    assert [sample.id for sample in found] == ["id5", "id2", "id0", "id3", "id6"]
-    assert [sample.membership for sample in found] == [None, None, 1, 1, 1]
-    assert [sample.score for sample in found] == [None, 9.0, 3.0, 3.0, 2.0]
+    assert [sample.id for sample in found] == ["id1", "id3", "id5", "id0", "id4"]
+    assert [sample.membership for sample in found] == [0, 1, None, 1, 0]
+    assert [sample.score for sample in found] == [-1.0, 3.0, None, 3.0, 0.0]
     assert {sample.in_std for sample in found} == {None}
+    fits["gap"][3:] = np.nan
+    assert [sample.id for sample in most_vulnerable(pool, scores, fits)] == ["id1", "id0"]
 
 
 def test_the_figures_of_a_class_are_those_of_its_public_samples_alone(rng: np.random.Generator):

@@ -27,12 +27,12 @@ def report(*arguments: object) -> str:
 
 
 def test_pictures_come_from_the_files_that_the_configuration_names(challenge: Path, tmp_path: Path):
-    assert report("--out", challenge).count("data:image/png") == 12
+    assert report("--out", challenge).count("data:image/png") == 18
     (tmp_path / "pub.pt").rename(tmp_path / "moved.pt")
     text = report("--out", challenge)
     assert "data:image/png" not in text
     assert f"{tmp_path}/pub.pt: " in text
-    assert report("--out", challenge, "--challenge.public", tmp_path / "moved.pt").count("data:image/png") == 12
+    assert report("--out", challenge, "--challenge.public", tmp_path / "moved.pt").count("data:image/png") == 18
 
 
 def test_pictures_of_other_samples_are_not_shown(challenge: Path):

@@ -18,6 +18,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
 from jaxmia.report import write_report
+from jaxmia.runs.matrices import read_matrices
 from tests.conftest import Records, log_records, telling
 from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
 
@@ -114,14 +115,20 @@ def test_no_line_breaks_between_a_number_and_its_percent_sign(full):
     assert not re.search(r"\d %", page)
 
 
-def test_pictures_are_those_of_the_highest_and_lowest_scores(full, page: Page):
+def test_pictures_are_those_of_the_widest_gaps_and_of_the_highest_and_lowest_scores(full, page: Page):
     out, images, _ = full
     pool = Pool.load(out / "pool.npz")
     scores = load_npz(out / "scores.npz")
     chosen = re.search(r"Attack\s+(\S+), selected on \d+ shadow models as pseudo-targets", page.text)
     assert chosen
     order = np.argsort(-scores[chosen[1]], kind="stable")
-    expected = [*order[:6], *order[::-1][:6]]
+    matrices = read_matrices(out)
+    phi, mask = matrices.shadows.phi[:, 0].astype(float), matrices.shadows.mask
+    sides = [np.ma.array(phi, mask=hidden) for hidden in (~mask, mask)]
+    gaps = (sides[0].mean(0) - sides[1].mean(0)) / np.sqrt((sides[0].var(0, ddof=1) + sides[1].var(0, ddof=1)) / 2)
+    expected = [*np.argsort(-gaps.filled(-np.inf))[:6], *order[:6], *order[::-1][:6]]
+    kinds = r"Most vulnerable: the widest gaps.*Surest members: the highest.*Surest non-members: the lowest scores"
+    assert re.search(kinds, page.text, re.DOTALL)
     shown = page.all("img")
     assert [html.unescape(attributes["alt"] or "") for attributes in shown] == [
         f"sample {pool.ids[sample]}" for sample in expected

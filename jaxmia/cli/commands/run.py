@@ -184,6 +184,7 @@ def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
         output(selection_table(metrics.selection))
     if metrics.public:
         output(figures_table(metrics.public, f"{metrics.attack} on the public samples"))
-    output(vulnerable_table(metrics))
+    if metrics.vulnerable:
+        output(vulnerable_table(metrics))
     for line in expectation_lines(metrics):
         output(line)

@@ -1,4 +1,4 @@
-"""Samples with the highest and the lowest scores, with their margins."""
+"""Samples that the report shows, with their margins: the most vulnerable ones, and those of extreme scores."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import imsave
 
+from jaxmia.attacks import sample_fits
 from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.plots.style import IN, INK, OUT
 from jaxmia.report.results import Results, target_margin
@@ -39,7 +40,7 @@ class SampleMargins:
 
 
 @dataclass(frozen=True)
-class VulnerableSample:
+class ShownSample:
     """A sample that the report shows.
 
     Attributes:
@@ -47,6 +48,7 @@ class VulnerableSample:
         label: Class of the sample.
         status: `member`, `non-member` or `private`.
         score: Score of the submitted attack.
+        gap: Standardised distance between IN and OUT margins (`jaxmia.attacks.sample_fits`); None if there is none.
         margins: Margins of the models; None for fused runs.
         pixels: Image in [0, 1], `[height, width, 3]` or greyscale `[height, width]`; None if there is none.
     """
@@ -55,6 +57,7 @@ class VulnerableSample:
     label: int
     status: str
     score: float
+    gap: float | None
     margins: SampleMargins | None
     pixels: np.ndarray | None
 
@@ -73,10 +76,11 @@ def are_pictures(images: np.ndarray) -> bool:
     return kind_of(images) is IMAGES and min(images.shape[1:3]) > 1
 
 
-def most_and_least_vulnerable(
-    results: Results, images: np.ndarray | None
-) -> tuple[list[VulnerableSample], list[VulnerableSample]]:
-    """Samples with the highest scores, highest first, and with the lowest scores, lowest first.
+def notable_samples(results: Results, images: np.ndarray | None) -> dict[str, list[ShownSample]]:
+    """Samples that leak most and samples of extreme scores, at most six of each kind, by the title of the kind.
+
+    A low score does not mean that a sample leaks little: the surest non-members often leak as much as the surest
+    members. How much a sample leaks is the gap between the margins of models trained on it and of the others.
 
     Args:
         results: Results of a scored run.
@@ -85,6 +89,8 @@ def most_and_least_vulnerable(
     order = np.argsort(-results.score, kind="stable")
     count = min(SHOWN, len(order) // 2)
     matrices = results.matrices
+    gaps = sample_fits(matrices.evidence)["gap"] if matrices else np.full(len(order), np.nan)
+    widest = [sample for sample in np.argsort(-gaps, kind="stable") if not np.isnan(gaps[sample])]
     targets = target_margin(matrices, results.attack) if matrices else None
 
     def margins(sample: int) -> SampleMargins | None:
@@ -93,17 +99,23 @@ def most_and_least_vulnerable(
         phi, trained = matrices.shadows.phi[:, 0, sample], matrices.shadows.mask[:, sample]
         return SampleMargins(_thinned(phi[trained]), _thinned(phi[~trained]), float(targets[sample]))
 
-    def shown(sample: int) -> VulnerableSample:
-        return VulnerableSample(
+    def shown(sample: int) -> ShownSample:
+        return ShownSample(
             name=str(results.pool.ids[sample]),
             label=int(results.pool.labels[sample]),
             status={1: "member", 0: "non-member"}.get(int(results.pool.membership[sample]), "private"),
             score=float(results.score[sample]),
+            gap=None if np.isnan(gaps[sample]) else float(gaps[sample]),
             margins=margins(sample),
             pixels=None if images is None else _pixels(images[sample]),
         )
 
-    return [shown(int(sample)) for sample in order[:count]], [shown(int(sample)) for sample in order[::-1][:count]]
+    kinds = {
+        "Most vulnerable: the widest gaps": widest,
+        "Surest members: the highest scores": order,
+        "Surest non-members: the lowest scores": order[::-1],
+    }
+    return {title: [shown(int(sample)) for sample in samples[:count]] for title, samples in kinds.items()}
 
 
 def _thinned(margins: np.ndarray) -> np.ndarray:
@@ -116,7 +128,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)
 
 
-def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[VulnerableSample]]]) -> None:
+def paint_gallery(axes: Axes, rows: Sequence[tuple[str, Sequence[ShownSample]]]) -> None:
     """Draws rows of images, each above the margins of the shadows (IN above OUT) and of the target (a line).
 
     Args:
