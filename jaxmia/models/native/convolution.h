@@ -162,7 +162,7 @@ void KernelGradient(const Threads& all, const Shape& shape, const typename Arith
   const int64_t slices = threads.count(), parts = shape.models * slices, words = shape.groups * window.words();
   // Adjacent pixels that are interleaved at once, where they are adjacent in words too.
   const int64_t row_run = channels == shape.channels ? shape.width : 1;
-  const int64_t area_run = filled == shape.features ? area : 1;
+  const int64_t area_run = features == shape.features && features == filled ? area : 1;
   threads.Share(parts, [&](auto next) {
     std::vector<float> frames(batch * frame.size()), slopes(batch * area * filled);
     for (int64_t part; (part = next()) < parts;) {

@@ -143,10 +143,17 @@ def test_every_number_of_depthwise_channels(channels: int, strides: tuple[int, i
 
 
 @each_type
+@pytest.mark.parametrize("groups", [2, 8])
 @pytest.mark.parametrize(("channels", "features"), [(2, 2), (4, 4), (8, 8), (16, 8), (7, 20), (32, 4), (60, 3)])
-def test_every_width_of_groups(channels: int, features: int, dtype):
+def test_every_width_of_groups(channels: int, features: int, groups: int, dtype):
     """Results whose numbers are in one vector or in several, of which some fill vectors together."""
-    check((2, 9, 6, 7, 8 * channels), (2, 3, 3, channels, 8 * features), SAME._replace(groups=8), dtype)
+    check((2, 9, 6, 7, groups * channels), (2, 3, 3, channels, groups * features), SAME._replace(groups=groups), dtype)
+
+
+@each_type
+@pytest.mark.parametrize(("channels", "features"), [(4, 4), (8, 8), (16, 8), (5, 7), (16, 16)])
+def test_every_width_of_groups_at_single_pixels(channels: int, features: int, dtype):
+    check((2, 9, 6, 7, 4 * channels), (2, 1, 1, channels, 4 * features), Window(groups=4), dtype)
 
 
 @pytest.mark.parametrize(
