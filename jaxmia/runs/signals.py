@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ logger = logging.getLogger(__name__)
 _BY_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1)
 _ALL = (signal.SIGINT, *_BY_SCHEDULER)
 _REQUEUE = "JAXMIA_REQUEUE_EXIT_CODE"
+_SECONDS_TO_REPEAT = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,6 +35,9 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Makes SIGTERM and SIGUSR1 raise `Interrupted` within the block, as SIGINT raises `KeyboardInterrupt`.
 
+    Python ignores exceptions in some places, such as destructors and the callbacks of the garbage collector. A signal
+    whose exception was ignored is repeated until one is not.
+
     Does nothing outside the main thread, which alone receives signals.
     """
 
@@ -40,7 +45,7 @@ def interruptible() -> Iterator[None]:
         del frame
         raise Interrupted(number)
 
-    with _handled(_BY_SCHEDULER, stop):
+    with _handled(_BY_SCHEDULER, stop), _repeated_if_ignored():
         yield
 
 
@@ -61,6 +66,33 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
 
     with _handled(_ALL, note):
         yield lambda: came[0] if came else None
+
+
+@contextmanager
+def _repeated_if_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    report, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def repeat(unraisable: "sys.UnraisableHookArgs") -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, KeyboardInterrupt):
+            report(unraisable)
+            return
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        # Raised at once, it would be ignored again.
+        timers.append(threading.Timer(_SECONDS_TO_REPEAT, signal.pthread_kill, [threading.main_thread().ident, number]))
+        timers[-1].start()
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 @contextmanager
