@@ -85,6 +85,23 @@ def write_text(path: Path, text: str) -> None:
         file.write(content)
 
 
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Formats as JSON, which has no numbers that are not finite: these become null.
+
+    >>> json_text({"loss": float("nan"), "models": (0, 1)})
+    '{"loss": null, "models": [0, 1]}'
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays atomically to an `.npz` that loads with `allow_pickle=False`."""
     for name, array in arrays.items():

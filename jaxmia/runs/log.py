@@ -1,9 +1,7 @@
 """The event log of a run, `log.jsonl`: one JSON object per line, from all jobs."""
 
 import errno
-import json
 import logging
-import math
 import os
 import platform
 import stat
@@ -11,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from jaxmia.files import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class EventLog:
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
         """Appends one line with time (UTC), host and process; NaN becomes null."""
         who = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node(), "pid": os.getpid()}
-        line = json.dumps({**who, "event": event, **_plain(fields)}, allow_nan=False) + "\n"
+        line = json_text({**who, "event": event, **fields}) + "\n"
         try:
             # On a local file system, a single write in append mode keeps the lines of several jobs apart.
             file = os.open(self._path, _FLAGS, 0o666)
@@ -46,9 +46,3 @@ class EventLog:
             if self._works:
                 logger.warning(f"{self._path}: cannot be written: {error.strerror}; the run continues without it")
             self._works = False
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
-    }

@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Path:
     ScoreStore(tmp_path / "shadows").write(make_chunk([0, 1, 2], metadata=MADE))
     with Claims(tmp_path / "claims").acquire([3, 4]):
         (claim,) = Claims(tmp_path / "claims").others()
-    progress = {"stage": "training", "done": 1000, "total": 4000, "images_per_second": 500.0}
+    progress = {"stage": "training", "done": 1000, "total": 4000, "images_per_second": 500.0, "loss": float("nan")}
     far = replace(claim, machine="another", host="far", pid=7, progress=progress)
     (tmp_path / "claims" / "00003-00004.json").write_text(json.dumps(asdict(far)))
     return tmp_path
@@ -79,7 +79,8 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture):
         "left:    0:00:26",
     ]
     ShowStatus(run, json=True)([])
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["jobs"][0]["loss"] is None, "before the first epoch is over there is none"
     assert told["missing"] == [5, 6, 7, 8, 9]
     assert told["jobs"][0]["host"] == "far"
 

@@ -1,7 +1,6 @@
 """The command that measures throughput."""
 
 import functools
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -65,7 +64,7 @@ class Bench:
             )
         from jaxmia.cli.overrides import configure
         from jaxmia.data.preprocessing import Preprocessing
-        from jaxmia.files import write_text
+        from jaxmia.files import json_text, write_text
         from jaxmia.machine.bench import OURS, describe, fastest, page, plot, run
         from jaxmia.training.devices import prepare_devices
         from jaxmia.training.trainer import make_trainer
@@ -87,10 +86,10 @@ class Bench:
         if best := fastest(result["rows"], OURS):
             result["step"] = _profile(contenders[result["rows"].index(best)], self.seconds)
         if self.out:
-            write_text(self.out / "bench.json", json.dumps(result, indent=2) + "\n")
+            write_text(self.out / "bench.json", json_text(result, indent=2) + "\n")
             write_text(self.out / "bench.md", page(result))
             plot(result, self.out / "bench.png")
-        output(json.dumps(result, indent=2) if self.json else bench_table(result))
+        output(json_text(result, indent=2) if self.json else bench_table(result))
 
     def _contenders(self, trainer: "Trainer", config: "Config") -> list["Contender"]:
         from jaxmia.machine.bench import OURS, Contender, name_of

@@ -1,6 +1,5 @@
 """The command that checks the machine."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,12 +38,13 @@ class Doctor:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from jaxmia.cli.display import output
         from jaxmia.cli.overrides import configure
+        from jaxmia.files import json_text
         from jaxmia.machine.doctor import examine
 
         config = configure(self.config, overrides) if self.config or overrides else None
         findings = [*examine(), *(_files(config) if config else [])]
         if self.json:
-            output(json.dumps({"findings": [finding.to_dict() for finding in findings]}, indent=2))
+            output(json_text({"findings": [finding.to_dict() for finding in findings]}, indent=2))
         else:
             output("\n".join(_line(finding) for finding in findings))
         bad = [finding.subject for finding in findings if finding.state == "bad"]

@@ -1,6 +1,5 @@
 """Commands that check results: evaluate, validate."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +31,14 @@ class Evaluate:
         refuse_overrides(overrides)
         from jaxmia.cli.display import figures_table, output
         from jaxmia.evaluation.metrics import figures
+        from jaxmia.files import json_text
         from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth
 
         path = _submission_of(self.scores) if self.scores.is_dir() else self.scores
         scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
         result = figures(scores, members)
         if self.json:
-            output(json.dumps(result.to_dict(), indent=2))
+            output(json_text(result.to_dict(), indent=2))
         else:
             output(figures_table(result, f"{path}: {result.members} members, {result.nonmembers} non-members"))
 

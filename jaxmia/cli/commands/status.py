@@ -1,6 +1,5 @@
 """The command that shows the progress of a run."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,10 +33,11 @@ class ShowStatus:
         """Prints the status."""
         refuse_overrides(overrides)
         from jaxmia.cli.display import output
+        from jaxmia.files import json_text
         from jaxmia.runs.status import read_status
 
         status = read_status(self.out)
-        output(json.dumps(status.to_dict(), indent=2) if self.json else "\n".join(describe(status)))
+        output(json_text(status.to_dict(), indent=2) if self.json else "\n".join(describe(status)))
 
 
 def describe(status: "Status") -> list[str]:
