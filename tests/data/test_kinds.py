@@ -51,6 +51,12 @@ def test_what_only_images_have_is_refused(kind):
         kind.check_augment(Augment(flip=True), (3,))
 
 
+def test_a_crop_that_may_leave_nothing_of_an_image_is_refused():
+    IMAGES.check_augment(Augment(crop=5), (6, 8, 1))
+    with pytest.raises(InputError, match=r"^shadow\.augment: crop: 6 must be less than the side .* are 6 x 8$"):
+        IMAGES.check_augment(Augment(crop=6), (6, 8, 1))
+
+
 def test_features_are_normalised_by_column_and_not_at_all_by_default():
     given = Preprocessing(mean=(1.0, 2.0, 3.0), std=(0.5, 1.0, 2.0))
     expected = (ROWS - np.float32([1, 2, 3])) / np.float32([0.5, 1, 2])
