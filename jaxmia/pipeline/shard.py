@@ -24,7 +24,7 @@ class Shard:
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) and int(count) > 0):
-            raise InputError(f"--shard: {text!r} is not I/N with I from 0 to N - 1, as in 0/4")
+            raise InputError(f"--shard: {text!r} is not I/N with I from 0 to N - 1, as in 0/4, or from 1 to N")
         return cls(int(index) % int(count), int(count))
 
     def models(self, total: int) -> range:

@@ -80,7 +80,7 @@ class Train:
     config: Path | None = None
     """Configuration file (YAML); optional if --section.field VALUE sets every field that is needed."""
     shard: str = "0/1"
-    """I/N: train the I-th (from 0) of N equal shares of the models."""
+    """I/N: train the I-th of N equal shares of the models, counted from 0 or from 1 (N/N is the same as 0/N)."""
     coordinator: str | None = None
     """For one job on many hosts: HOST:PORT of shard 0, or auto to take host and shard from Slurm or MPI."""
 
