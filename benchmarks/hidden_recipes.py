@@ -27,7 +27,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.data.views import View
 from jaxmia.files import load_npz, save_npz
 from jaxmia.matching.likeness import recipe_distances
-from jaxmia.matching.trials import lanes_of, programs, train_recipes
+from jaxmia.matching.trials import Outcome, TrialTrainer, programs
 from jaxmia.provenance import commit, processor
 from jaxmia.training.setup import shadow_setup
 
@@ -84,12 +84,16 @@ def train(out: Path, images: Path, seed: int, kind: str) -> None:
         count = MODELS
     started = time.perf_counter()
     phi, correct = (np.empty((len(GRID), count, len(pool)), kind_) for kind_ in (np.float32, bool))
+
+    def keep(number: int, outcome: Outcome) -> None:
+        at = divmod(number, count)
+        phi[at], correct[at] = outcome.phi, outcome.correct
+
     for group in programs(GRID):
         own = setup.with_recipe(GRID[group[0]])
         plan = own.plan(EnsembleConfig(width=24, conv="native"), len(group) * count)
-        chunks = lanes_of(group, count, plan)
-        for place, outcome in train_recipes(own.ensemble(plan), GRID, chunks, masks=own.masks):
-            phi[place], correct[place] = outcome.phi, outcome.correct
+        numbers = [place * count + model for place in group for model in range(count)]
+        TrialTrainer(own.ensemble(plan), GRID, count, own.masks).train(numbers, keep)
         logger.info(f"{kind}, seed {seed}: {GRID[group[0]].augment} done after {time.perf_counter() - started:.0f} s")
     save_npz(
         margins_path(out, seed, kind),

@@ -17,9 +17,9 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.data.views import View, query_views
 from jaxmia.files import load_npz, save_npz
-from jaxmia.matching.trials import Lane, _train
 from jaxmia.training.chunk import accuracy
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.loop import Training
 from jaxmia.training.query import query
 from jaxmia.training.setup import shadow_setup
 
@@ -192,12 +192,12 @@ class Maker:
             return
         pool, ensemble = self.ensembles[part.regime.name]
         masks = Masks.knowing(part.regime.seed, pool.membership, part.known)
-        lanes = [Lane(place, model) for place, model in enumerate(part.models)]
         clock = [time.perf_counter()]
-        state = _train(ensemble, part.recipes, lanes, masks, lambda lanes, images: None)
-        jax.block_until_ready(state)
+        training = Training(ensemble, masks, part.models, part.recipes)
+        training.run()
+        jax.block_until_ready(training.state)
         clock.append(time.perf_counter())
-        phi, correct = query(ensemble, state, part.regime.views, QUERY)
+        phi, correct = query(ensemble, training.state, part.regime.views, QUERY)
         clock.append(time.perf_counter())
         logger.info(f"{path.stem}: {len(part.models)} models in {clock[2] - clock[0]:.0f} s")
         mask = masks(part.models)

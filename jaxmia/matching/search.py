@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +19,20 @@ from jaxmia.evaluation.unlike import MIN_PER_SIDE
 from jaxmia.files import load_npz, save_npz, write_text
 from jaxmia.matching.likeness import RecipeDistances, recipe_distances
 from jaxmia.matching.recipes import recipes_to_try
-from jaxmia.matching.trials import Lane, Outcome, images_of, lanes_of, programs, train_recipes
+from jaxmia.matching.trials import Outcome, TrialTrainer, images_of, programs
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.plots.panels import paint_distributions
 from jaxmia.plots.style import draw
 from jaxmia.provenance import digest, origin
 from jaxmia.runs.progress import Progress
 from jaxmia.runs.rundir import RunDir
-from jaxmia.training.ensemble import Ensemble
+from jaxmia.runs.signals import stop_requests
+from jaxmia.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
 
+_STORED = ("phi", "correct")
 _SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width")
 
 
@@ -51,7 +54,7 @@ class PublicMargins:
 def match(pipeline: Pipeline) -> dict[str, Any]:
     """Finds the recipe whose shadow models resemble the target most on the public samples.
 
-    Recipes that an earlier call trained on the same pool are not trained again. The search uses only the public
+    Models that an earlier call trained on the same pool are not trained again. The search uses only the public
     membership labels, and only to compare margins; the choice of the recipe nevertheless depends on them.
 
     Args:
@@ -65,6 +68,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
 
     Raises:
         InputError: There are too few public members or non-members, or the configuration does not match the pool.
+        Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     config, pool, out = pipeline.config, pipeline.pool, pipeline.out
     target = _target(pipeline)
@@ -81,7 +85,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
             mask,
             outcome.correct[:, pool.public],
         )
-        for place, outcome in outcomes.items()
+        for place, outcome in enumerate(outcomes)
     }
     order = rank(found)
     best = order[0]
@@ -143,91 +147,78 @@ def _target(pipeline: Pipeline) -> PublicMargins:
     return PublicMargins(stored["phi"][0, pool.public].astype(np.float64), stored["correct"][pool.public], members)
 
 
-def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> dict[int, Outcome]:
-    """Outcomes of the recipes by their index; trains the recipes that have no stored outcome."""
-    config = pipeline.config
+def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Outcome]:
+    """Outcomes of the recipes, arrays `[model, sample]`; trains the models that have no stored outcome."""
+    models = pipeline.config.match.models
     images = pipeline.setup.images
     for recipe in recipes:
         kind_of(images).check_augment(recipe.augment, images.shape[1:], "match.augment")
     paths = _paths(pipeline, recipes)
-    outcomes = {
-        place: Outcome(**load_npz(path, required=("phi", "correct"), only=("phi", "correct")))
-        for place, path in enumerate(paths)
-        if path.exists()
-    }
-    missing = [place for place in range(len(recipes)) if place not in outcomes]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
     logger.info(
-        f"match: {len(recipes)} recipes, {config.match.models} models each; {len(outcomes)} are trained already"
+        f"match: {len(recipes)} recipes, {models} models each; {len(paths) - len(missing)} of {len(paths)} are trained "
+        "already"
     )
-    if not missing:
-        return outcomes
-    runs = _plan_runs(pipeline, recipes, missing)
-    total = sum(run.images for run in runs)
+    if missing:
+        _train(pipeline, recipes, missing, paths)
+    stored = [load_npz(path, required=_STORED, only=_STORED) for path in paths]
+    return [
+        Outcome(*(np.stack([one[name] for one in stored[first : first + models]]) for name in _STORED))
+        for first in range(0, len(stored), models)
+    ]
+
+
+def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int], paths: Sequence[Path]) -> None:
+    """Trains the missing models, given by their numbers over all recipes, and stores each outcome in its file."""
+    config, masks = pipeline.config, pipeline.setup.masks
+    models, left = config.match.models, set(missing)
+    members = masks(range(models)).sum(1).tolist()
+    total = sum(images_of(recipes[number // models], members[number % models]) for number in missing)
+    checkpoints = _checkpoints(pipeline, paths)
     with pipeline.progress_bar("match") as on_progress:
-        report = _reporter(total, on_progress)
-        for run in runs:
-            trained = train_recipes(
-                run.ensemble,
-                recipes,
-                run.chunks,
-                masks=pipeline.setup.masks,
-                query_batch=config.query.batch_size,
-                on_images=report,
-            )
-            for place, outcome in trained:
-                save_npz(paths[place], asdict(outcome))
-                outcomes[place] = outcome
-    return outcomes
+        report = _reporter(total, models, on_progress)
+        for group in programs(recipes):
+            numbers = [place * models + model for place in group for model in range(models)]
+            wanted = [number for number in numbers if number in left]
+            if not wanted:
+                continue
+            setup = pipeline.setup.with_recipe(recipes[group[0]])
+            # Planned for all models, so that a resumed search keeps its plan.
+            ensemble = setup.ensemble(setup.plan(config.ensemble, len(numbers)))
+            with stop_requests() as stop_signal:
+                trainer = TrialTrainer(ensemble, recipes, models, masks, config.query.batch_size, report, stop_signal)
+                trainer.train(wanted, lambda number, outcome: save_npz(paths[number], asdict(outcome)), checkpoints)
+    shutil.rmtree(RunDir(pipeline.out).trial_checkpoints, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """An ensemble, and the chunks that its program trains."""
-
-    ensemble: Ensemble
-    chunks: list[list[Lane]]
-    images: int
+def _checkpoints(pipeline: Pipeline, paths: Sequence[Path]) -> Checkpoints:
+    """Checkpoints of this search; another search in the same directory has others, since it numbers its models anew."""
+    key = digest(json.dumps([path.name for path in paths]).encode())
+    every = pipeline.config.ensemble.checkpoint_seconds
+    return Checkpoints(RunDir(pipeline.out).trial_checkpoints / key, {"search": key}, every)
 
 
-def _plan_runs(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]) -> list[_Run]:
-    config = pipeline.config
-    groups = programs([recipes[place] for place in missing])
-    logger.info(f"match: training {len(missing)} recipes in {len(groups)} programs")
-    runs = []
-    for group in groups:
-        places = [missing[index] for index in group]
-        setup = pipeline.setup.with_recipe(recipes[places[0]])
-        plan = setup.plan(config.ensemble, len(places) * config.match.models)
-        ensemble = setup.ensemble(plan)
-        chunks = lanes_of(places, config.match.models, plan)
-        images = sum(images_of(ensemble, recipes, chunk, pipeline.setup.masks) for chunk in chunks)
-        runs.append(_Run(ensemble, chunks, images))
-    return runs
-
-
-def _reporter(total: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[Lane], int], None]:
+def _reporter(total: int, models: int, on_progress: Callable[[Progress], None]) -> Callable[[Sequence[int], int], None]:
     """Converts the images of each chunk into progress of the whole search."""
     done = 0
 
-    def report(chunk: Sequence[Lane], images: int) -> None:
+    def report(numbers: Sequence[int], images: int) -> None:
         nonlocal done
         done += images
-        places = sorted({lane.recipe for lane in chunk})
+        places = sorted({number // models for number in numbers})
         on_progress(Progress("trying", places, done, total, 0, 0))
 
     return report
 
 
 def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
-    """File of each recipe, named by a digest of everything that its models depend on."""
+    """File of each model of each recipe, named by a digest of everything that the recipe's models depend on."""
     paths = []
     for recipe in recipes:
-        key = {
-            **pipeline.setup.with_recipe(recipe).cache_key(),
-            "views": [str(View())],
-            "models": pipeline.config.match.models,
-        }
-        paths.append(RunDir(pipeline.out).trials / f"{digest(json.dumps(key, sort_keys=True).encode())}.npz")
+        key = {**pipeline.setup.with_recipe(recipe).cache_key(), "views": [str(View())]}
+        name = digest(json.dumps(key, sort_keys=True).encode())
+        models = range(pipeline.config.match.models)
+        paths += [RunDir(pipeline.out).trials / f"{name}-{model:05d}.npz" for model in models]
     return paths
 
 

@@ -161,7 +161,7 @@ class Requery:
         arrays, source = weights.read(entry.models, entry.metadata["weights"]), str(weights.path(entry.models))
         answers = []
         for part in split(entry.models, width):
-            padded_models = shadows.padded_models(part)
+            padded_models = shadows.ensemble.plan.padded(part)
             state = state_of(arrays, entry.models, padded_models, shadows.ensemble.init, source)
             answers.append([answer[: len(part)] for answer in shadows.query(padded_models, state, leave)])
         phi, correct = (np.concatenate(parts) for parts in zip(*answers, strict=True))

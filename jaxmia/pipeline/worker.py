@@ -4,14 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jax.errors import JaxRuntimeError
-
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import HEARTBEAT_SECONDS, Claims
 from jaxmia.runs.store import ALL_DIVERGED, ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
-from jaxmia.training.chunk import ShadowTrainer, split
-from jaxmia.training.measure import out_of_memory
+from jaxmia.training.chunk import ShadowTrainer, chunks_of, train_each
 
 logger = logging.getLogger(__name__)
 
@@ -60,30 +57,20 @@ class Job:
             logger.info(f"shadows: {self._who(later)}; left to them")
 
     def _make(self, parts: Sequence[list[int]]) -> list[list[int]]:
-        """Trains those of the chunks that no other job has claimed, and returns the others.
+        """Trains those of the chunks that no other job has claimed, and returns the others."""
+        held = []
 
-        If a chunk runs out of memory, all remaining chunks are halved.
-        """
-        waiting, held = list(parts), []
-        while waiting:
-            try:
-                if not self._take(waiting[0]):
-                    held.append(waiting[0])
-                waiting.pop(0)
-            except (MemoryError, JaxRuntimeError) as error:
-                width = len(self.shadows.padded_models(waiting[0])) // 2
-                if not out_of_memory(error) or width < len(self.shadows.ensemble.plan.devices):
-                    raise
-                logger.info(f"shadows: out of memory at width {len(waiting[0])}, retrying with {width}")
-                waiting = [part for group in waiting for part in split(group, width)]
+        def take(models: list[int]) -> None:
+            if not self._take(models):
+                held.append(models)
+
+        train_each(parts, take, self.shadows.ensemble.plan)
         return held
 
     def _parts(self, missing: Sequence[int], width: int) -> list[list[int]]:
         elsewhere = {model for claim in self.claims.others() for model in claim.models}
         resumable = self.checkpoints.resumable([model for model in missing if model not in elsewhere])
-        taken = {model for group in resumable for model in group}
-        rest = [model for model in missing if model not in taken]
-        return [part for group in [*resumable, rest] for part in split(group, width)]
+        return chunks_of(missing, width, resumable)
 
     def _take(self, models: Sequence[int]) -> bool:
         """Trains those of the models that no other job has claimed; returns whether none is left."""

@@ -23,7 +23,8 @@ class RunDir:
         report: HTML report.
         figures: Folder of the report's figures.
         tables: Tables of the report in LaTeX.
-        trials: Folder of the margins of the models trained by `jaxmia match`, one file per recipe.
+        trials: Folder of the margins of the models trained by `jaxmia match`, one file per model.
+        trial_checkpoints: Folder of checkpoints of such models in training.
         match: Comparison of the recipes.
         matched: Configuration with the best recipe.
         rounds: Folder of the runs of both rounds, if there are two.
@@ -49,6 +50,7 @@ class RunDir:
         self.figures = path / "figures"
         self.tables = self.figures / "tables.tex"
         self.trials = path / "match"
+        self.trial_checkpoints = self.trials / "checkpoints"
         self.match = path / "match.json"
         self.matched = path / "matched.yaml"
         self.rounds = path / "rounds"

@@ -17,14 +17,16 @@ class Batches:
         seed: Seed of the run.
         models: Numbers of the models.
         mask: Membership masks, bool `[model, sample]`; True is IN.
-        epochs: Number of passes over each IN set.
+        epochs: Number of passes over each model's IN set, int `[model]`, or one for all models.
         batch_size: Number of samples in a batch.
 
     Raises:
         InputError: A model has no IN samples.
     """
 
-    def __init__(self, seed: int, models: Sequence[int], mask: np.ndarray, epochs: int, batch_size: int) -> None:
+    def __init__(
+        self, seed: int, models: Sequence[int], mask: np.ndarray, epochs: int | np.ndarray, batch_size: int
+    ) -> None:
         self._seed = seed
         self._models = list(models)
         self._members = [np.flatnonzero(row) for row in mask]

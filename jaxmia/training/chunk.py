@@ -1,25 +1,25 @@
 """Trains shadow models in chunks and queries each chunk once it is trained."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 
 from jaxmia.data.masks import Masks
 from jaxmia.data.views import View
 from jaxmia.runs.progress import Progress
-from jaxmia.runs.signals import Interrupted
 from jaxmia.runs.store import Chunk
-from jaxmia.training.arrays import named_arrays, tree_of
-from jaxmia.training.batches import Batches
-from jaxmia.training.checkpoint import Checkpoints, CheckpointWriter, Snapshot
+from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.ensemble import Ensemble
-from jaxmia.training.optimizer import hyper_of
-from jaxmia.training.pace import Pace
+from jaxmia.training.loop import Training
+from jaxmia.training.measure import out_of_memory
+from jaxmia.training.plan import Plan
 from jaxmia.training.query import query
 from jaxmia.training.trainer import State
 
@@ -36,6 +36,32 @@ def split(models: Sequence[int], width: int) -> list[list[int]]:
     would have trained without the interruption.
     """
     return [part.tolist() for part in np.array_split(np.asarray(models), -(-len(models) // width))] if models else []
+
+
+def chunks_of(models: Sequence[int], width: int, resumable: Sequence[Sequence[int]] = ()) -> list[list[int]]:
+    """Splits models into chunks of at most `width`; groups that have a checkpoint in common come first."""
+    begun = {model for group in resumable for model in group}
+    rest = [model for model in models if model not in begun]
+    return [part for group in [*resumable, rest] for part in split(group, width)]
+
+
+def train_each(chunks: Sequence[list[int]], train: Callable[[list[int]], None], plan: Plan) -> None:
+    """Calls `train` with each chunk; if one runs out of memory, all remaining chunks are halved.
+
+    Raises:
+        MemoryError, JaxRuntimeError: One model on each device of the plan does not fit either.
+    """
+    waiting = list(chunks)
+    while waiting:
+        try:
+            train(waiting[0])
+            waiting.pop(0)
+        except (MemoryError, JaxRuntimeError) as error:
+            width = len(plan.padded(waiting[0])) // 2
+            if not out_of_memory(error) or width < len(plan.devices):
+                raise
+            logger.info(f"training: out of memory at width {len(waiting[0])}, retrying with {width}")
+            waiting = [part for group in waiting for part in split(group, width)]
 
 
 @dataclass(frozen=True)
@@ -68,26 +94,14 @@ class ShadowTrainer:
         Raises:
             Interrupted: A signal was received; the progress so far is saved.
         """
-        padded_models = self.padded_models(models)
-        snapshot = checkpoints.restore(models) if checkpoints else None
-        writer = checkpoints.writer(models) if checkpoints else None
-        try:
-            training = _Training(self, models, padded_models, writer)
-            training.run(snapshot)
+        with _ShadowTraining(self, models, checkpoints) as training:
+            training.run()
             return self._query(training)
-        finally:
-            if writer:
-                writer.close()
 
     def train(self, models: Sequence[int]) -> Iterator[Chunk]:
         """Trains the given models in chunks of at most the plan's width, and yields each chunk."""
         for chunk in split(models, self.ensemble.plan.width):
             yield self.train_chunk(chunk)
-
-    def padded_models(self, models: Sequence[int]) -> list[int]:
-        """Pads the models to a multiple of the number of devices by repeating the last one."""
-        surplus = -len(models) % len(self.ensemble.plan.devices)
-        return [*models, *[models[-1]] * surplus]
 
     def query(
         self, padded_models: Sequence[int], state: State, leave: Callable[[], None]
@@ -115,7 +129,7 @@ class ShadowTrainer:
 
         return query(self.ensemble, state, self.views, self.query_batch, on_images)
 
-    def _query(self, training: "_Training") -> Chunk:
+    def _query(self, training: "_ShadowTraining") -> Chunk:
         started = time.perf_counter()
         kept, padded_models = len(training.models), training.padded_models
         phi, correct = self.query(padded_models, training.state, training.raise_if_stopped)
@@ -139,108 +153,73 @@ class ShadowTrainer:
         weights = self._keep(training, chunk) if chunk.model.size else None
         return replace(chunk, metadata={**chunk.metadata, **({"weights": weights} if weights else {})})
 
-    def _keep(self, training: "_Training", chunk: Chunk) -> str | None:
+    def _keep(self, training: "_ShadowTraining", chunk: Chunk) -> str | None:
         rows = np.flatnonzero(np.isin(training.models, chunk.model))
         state = jax.tree.map(lambda array: array[rows], training.state) if chunk.diverged else training.state
         return self.keep(chunk.model.tolist(), state)
 
 
-class _Training:
-    """The training of one chunk, step by step.
+class _ShadowTraining(Training):
+    """The training of one chunk, with its training curve.
 
     Attributes:
-        models: Numbers of the models.
-        padded_models: The same models, padded to a multiple of the number of devices.
-        mask: Membership masks of the padded models, bool `[model, sample]`; True is IN.
-        state: State of the padded models.
         curve: Training curve, float32 `[model, point, (epoch, loss, accuracy IN, accuracy OUT)]`.
         images: Number of images in the whole training, over all padded models.
-        seconds: Training time in seconds, including that before an interruption.
     """
 
-    def __init__(
-        self,
-        shadows: ShadowTrainer,
-        models: Sequence[int],
-        padded_models: Sequence[int],
-        writer: CheckpointWriter | None,
-    ) -> None:
-        self._shadows = shadows
-        self._ensemble = shadows.ensemble
+    def __init__(self, shadows: ShadowTrainer, models: Sequence[int], checkpoints: Checkpoints | None) -> None:
+        super().__init__(
+            shadows.ensemble, shadows.masks, models, checkpoints=checkpoints, stop_signal=shadows.stop_signal
+        )
         self._recipe = recipe = shadows.ensemble.trainer.recipe
-        self._writer = writer
-        self.models = list(models)
-        self.padded_models = list(padded_models)
-        self.mask = shadows.masks(padded_models)
-        self._batches = Batches(shadows.masks.seed, padded_models, self.mask, recipe.epochs, recipe.batch_size)
-        self.images = self._batches.steps * recipe.batch_size * len(padded_models)
+        self._on_progress = shadows.on_progress
         self._probes = np.linspace(0, recipe.epochs, min(_PROBES, recipe.epochs) + 1).round().astype(int)[1:].tolist()
-        self._step = 0
-        self._losses = np.zeros(len(padded_models))
+        self._losses = np.zeros(len(self.padded_models))
         """Sum of the losses over the steps of the current epoch in nats, `[model]`."""
         self._pending: list[jax.Array] = []
         """Losses of the steps of calls that may still be running, `[model, step]`."""
-        self.curve = np.full((len(padded_models), len(self._probes), 4), np.nan, np.float32)
-        self.state = self._ensemble.init(padded_models)
-        self.seconds = 0.0
+        self.curve = np.full((len(self.padded_models), len(self._probes), 4), np.nan, np.float32)
+        self.images = self.steps * recipe.batch_size * len(self.padded_models)
 
-    def run(self, snapshot: Snapshot | None) -> None:
-        """Trains to the end, from the snapshot if there is one."""
-        if snapshot:
-            self._restore(snapshot)
-        per_epoch = self._batches.steps_per_epoch
-        pace = Pace(self._ensemble)
-        ends = np.cumsum([len(part) for part in np.array_split(np.arange(per_epoch), -(-per_epoch // pace.most))])
-        keys = self._ensemble.keys(self.padded_models)
-        hyper = jax.tree.map(lambda value: np.full(len(self.padded_models), value, np.float32), hyper_of(self._recipe))
-        started = time.perf_counter() - self.seconds
-        while self._step < self._batches.steps:
-            epoch, within = divmod(self._step, per_epoch)
-            count = pace.choose(int(ends[ends > within][0]) - within)
-            index = self._batches.block(self._step, count)
-            self.state, metrics = self._ensemble.run(self.state, hyper, keys, index, self._step, self._batches.total)
-            if self._pending:
-                # At most one call is queued behind the running one, so that a signal is handled within a call or two.
-                self._pending[-1].block_until_ready()
-            self._pending.append(metrics["loss"])
-            self._step += count
-            if within + count == per_epoch:
-                self._end_epoch(epoch + 1)
-            self.seconds = time.perf_counter() - started
-            self.raise_if_stopped()
-            if self._writer and self._writer.due():
-                self._writer.save(self._snapshot())
+    def end_of_call(self, most: int) -> int:
+        """Splits each epoch into calls of nearly equal size."""
+        per_epoch = self.batches.steps_per_epoch
+        epoch, within = divmod(self.step, per_epoch)
+        ends = _ends_of_calls(per_epoch, most)
+        return epoch * per_epoch + int(ends[np.searchsorted(ends, within, "right")])
 
-    def raise_if_stopped(self) -> None:
-        """Saves a checkpoint and raises `Interrupted` if a signal was received."""
-        number = self._shadows.stop_signal()
-        if number is not None:
-            self._save_and_stop(number)
+    def after_call(self, losses: jax.Array) -> None:
+        """Collects the losses; ends the epoch after its last step."""
+        self._pending.append(losses)
+        epoch, within = divmod(self.step, self.batches.steps_per_epoch)
+        if not within:
+            self._end_epoch(epoch)
 
-    def _save_and_stop(self, number: int) -> NoReturn:
-        saved = self._writer is not None and self._writer.save(self._snapshot(), wait=True)
-        who = f"models {self.models[0]}-{self.models[-1]}"
-        if saved:
-            where = f"{who} are saved at step {self._step} of {self._batches.steps}; the same command resumes there"
-        else:
-            where = f"{who} are not saved; the same command resumes from the last checkpoint or finished chunk"
-        raise Interrupted(number, where)
+    def tree(self) -> dict[str, Any]:
+        """The state, the curve and the losses of the current epoch."""
+        self._settle()
+        return {**super().tree(), "curve": self.curve, "losses": self._losses}
+
+    def restore(self, tree: dict[str, Any]) -> None:
+        """Takes what `tree` returned when a checkpoint was saved."""
+        super().restore(tree)
+        self.curve, self._losses = tree["curve"], tree["losses"]
 
     def _end_epoch(self, epoch: int) -> None:
         self._settle()
-        loss, self._losses = self._losses / self._batches.steps_per_epoch, np.zeros(len(self.padded_models))
+        loss, self._losses = self._losses / self.batches.steps_per_epoch, np.zeros(len(self.padded_models))
         shares = (float("nan"), float("nan"))
         if epoch in self._probes:
             point = self._probes.index(epoch)
-            probe = np.arange(min(_PROBE_SAMPLES, len(self._ensemble.images)), dtype=np.int32)
-            correct = np.asarray(self._ensemble.margins(self.state, probe, View())[1])
+            probe = np.arange(min(_PROBE_SAMPLES, len(self.ensemble.images)), dtype=np.int32)
+            correct = np.asarray(self.ensemble.margins(self.state, probe, View())[1])
             inside, outside = accuracy(correct, self.mask[:, probe]), accuracy(correct, ~self.mask[:, probe])
             self.curve[:, point] = np.stack([np.full(len(loss), epoch), loss, inside, outside], axis=-1)
         passed = sum(probe <= epoch for probe in self._probes)
         if passed:
             shares = tuple(_mean(self.curve[:, passed - 1, column]) for column in (2, 3))
-        seen = self._step * self._recipe.batch_size * len(self.padded_models)
-        self._shadows.on_progress(
+        seen = self.step * self._recipe.batch_size * len(self.padded_models)
+        self._on_progress(
             Progress(
                 "training",
                 self.padded_models,
@@ -258,26 +237,11 @@ class _Training:
             self._losses += np.asarray(losses, np.float64).sum(1)
         self._pending.clear()
 
-    def _snapshot(self) -> Snapshot:
-        self._settle()
-        kept = len(self.models)
-        return Snapshot(
-            self._step, self.seconds, {name: array[:kept] for name, array in named_arrays(self._tree()).items()}
-        )
 
-    def _restore(self, snapshot: Snapshot) -> None:
-        source = f"the checkpoint of models {self.models[0]}-{self.models[-1]}"
-        surplus = len(self.padded_models) - len(self.models)
-        arrays = {name: np.concatenate([array, *[array[-1:]] * surplus]) for name, array in snapshot.arrays.items()}
-        tree = tree_of(arrays, self._tree(), source)
-        self.state, self.curve, self._losses = tree["state"], tree["curve"], tree["losses"]
-        self._step, self.seconds = snapshot.step, snapshot.seconds
-        who = f"models {self.models[0]}-{self.models[-1]}"
-        logger.info(f"shadows: {who} resume from their checkpoint at step {self._step} of {self._batches.steps}")
-
-    def _tree(self) -> dict[str, Any]:
-        """Everything that changes from step to step, with a leading model axis."""
-        return {"state": self.state, "curve": self.curve, "losses": self._losses}
+@functools.cache
+def _ends_of_calls(steps: int, most: int) -> np.ndarray:
+    """Ends of as few calls of at most `most` steps as possible, of nearly equal size, int `[call]`."""
+    return np.cumsum([len(part) for part in np.array_split(np.arange(steps), -(-steps // most))])
 
 
 def accuracy(correct: np.ndarray, among: np.ndarray) -> np.ndarray:

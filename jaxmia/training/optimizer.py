@@ -1,11 +1,12 @@
 """Optimizer and learning rate schedule."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxmia.config import Lowering, Recipe
@@ -24,6 +25,11 @@ class Hyper(NamedTuple):
 def hyper_of(recipe: Recipe) -> Hyper:
     """Hyperparameters of a recipe."""
     return Hyper(recipe.learning_rate, recipe.weight_decay, recipe.label_smoothing)
+
+
+def hyper_of_each(recipes: Sequence[Recipe]) -> Hyper:
+    """Hyperparameters of the recipe of each model, float32 `[model]`."""
+    return Hyper(*(np.array(values, np.float32) for values in zip(*map(hyper_of, recipes), strict=True)))  # type: ignore[arg-type]
 
 
 def make_optimizer(recipe: Recipe, hyper: Hyper, rate: jax.Array | float) -> optax.GradientTransformation:

@@ -1,12 +1,15 @@
 """Plans how many models train at once, and how their convolutions are lowered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_attention, ensemble_conv, ensemble_dense, ensemble_norm
 from jaxmia.training.devices import Device, core_count
 from jaxmia.training.optimizer import ensemble_update
 from jaxmia.training.trainer import Trainer
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Plan:
     def threads(self) -> int:
         """Threads with which the C++ kernels compute on each device: its share of the cores."""
         return max(1, core_count() // len(self.devices))
+
+    def padded(self, each: Sequence[Value]) -> list[Value]:
+        """Pads a list with an entry for each model to a multiple of the number of devices, by repeating the last."""
+        return [*each, *[each[-1]] * (-len(each) % len(self.devices))]
 
     def lower(self, trainer: Trainer) -> Trainer:
         """Returns the trainer with its layers and its optimizer lowered according to this plan."""

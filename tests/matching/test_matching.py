@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +23,17 @@ from jaxmia.matching import match
 from jaxmia.matching.likeness import mean_gap, recipe_distances
 from jaxmia.matching.recipes import recipes_to_try
 from jaxmia.matching.search import describe, rank
-from jaxmia.matching.trials import Lane, lanes_of, programs, train_recipes
+from jaxmia.matching.trials import Outcome, TrialTrainer, images_of, programs
 from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.signals import Interrupted
+from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.plan import Plan
+from jaxmia.training.programs import Programs
 from jaxmia.training.setup import shadow_setup
 from jaxmia.training.trainer import Trainer
+from tests.conftest import Records, telling
 
 SEED = 5
 MASKS = Masks.random(SEED, 800)
@@ -59,14 +64,14 @@ def digits() -> Pool:
     return Pool(images, source.target[chosen].astype(np.int32), np.array([f"d{i}" for i in range(800)]), nobody)
 
 
-def ensemble_of(pool: Pool, recipe: Recipe) -> Ensemble:
+def ensemble_of(pool: Pool, recipe: Recipe, width: int = 1, kind: type[Ensemble] = Ensemble) -> Ensemble:
     assert pool.images is not None
     trainer = Trainer(Network(recipe.architecture, (8, 8, 1), 10, recipe.width), recipe, PREPROCESSING)
-    return Ensemble(trainer, plan_of(1), SEED, pool.images, pool.labels)
+    return kind(trainer, plan_of(width), SEED, pool.images, pool.labels)
 
 
-def plan_of(width: int, devices: int = 1) -> Plan:
-    return Plan(width, "unrolled", False, tuple(jax.local_devices()[:1]) * devices)
+def plan_of(width: int) -> Plan:
+    return Plan(width, "unrolled", False, tuple(jax.local_devices()[:1]))
 
 
 def test_the_configured_recipe_comes_first_and_small_grids_are_tried_whole():
@@ -120,33 +125,97 @@ def test_only_what_a_program_is_made_of_parts_programs():
     assert programs(recipes) == [[2, 3, 0], [1], [4]]
 
 
-def test_chunks_are_of_one_size_hold_every_model_and_fill_the_devices():
-    chunks = lanes_of([7, 3, 9], 3, plan_of(4, devices=2))
-    assert [len(chunk) for chunk in chunks] == [4, 4, 4]
-    lanes = [lane for chunk in chunks for lane in chunk]
-    assert lanes[:9] == [Lane(recipe, model) for recipe in (7, 3, 9) for model in range(3)]
-    assert set(lanes[9:]) == {Lane(9, 2)}
-    assert [len(chunk) for chunk in lanes_of([0, 1], 4, plan_of(5))] == [4, 4]
+MIXED = [changed(epochs=2, warmup_epochs=0.5), changed(epochs=6, warmup_epochs=1.5, label_smoothing=0.3)]
+
+
+def trials_of(pool: Pool, width: int = 4, kind: type[Ensemble] = Ensemble, **options: Any) -> TrialTrainer:
+    """Trains three models of each of two recipes."""
+    return TrialTrainer(ensemble_of(pool, MIXED[0], width, kind), MIXED, 3, MASKS, **options)
+
+
+def trained(trials: TrialTrainer, checkpoints: Checkpoints | None = None) -> dict[int, Outcome]:
+    """Outcomes by number; both recipes are in each chunk."""
+    found: dict[int, Outcome] = {}
+    trials.train([3, 0, 4, 1, 5, 2], found.__setitem__, checkpoints)
+    return found
 
 
 @pytest.mark.slow
 def test_models_of_a_trial_are_the_shadows_that_a_run_of_its_recipe_trains(digits: Pool):
     """However long the others of the chunk train, whatever their scalars, and with a warm-up."""
-    recipes = [changed(epochs=2, warmup_epochs=0.5), changed(epochs=6, warmup_epochs=1.5, label_smoothing=0.3)]
-    ensemble = ensemble_of(digits, recipes[0])
-    chunks = lanes_of([1, 0], 3, plan_of(4))
     seen: list[int] = []
-    outcomes = dict(
-        train_recipes(ensemble, recipes, chunks, masks=MASKS, on_images=lambda chunk, images: seen.append(images))
-    )
-    assert digits.images is not None
-    for place, recipe in enumerate(recipes):
+    found = trained(trials_of(digits, on_images=lambda numbers, images: seen.append(images)))
+    for place, recipe in enumerate(MIXED):
         setup = shadow_setup(digits, recipe, PREPROCESSING, 10, views=(View(),), seed=SEED)
         chunk = setup.shadow_trainer(plan_of(3)).train_chunk([0, 1, 2])
-        np.testing.assert_allclose(outcomes[place].phi, chunk.phi[:, 0], rtol=1e-5, atol=1e-5)
-        assert np.mean(outcomes[place].correct[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
-    assert not np.allclose(outcomes[0].phi, outcomes[1].phi, atol=0.1)
-    assert len(seen) > 0
+        phi, correct = (
+            np.stack([getattr(found[3 * place + i], name) for i in range(3)]) for name in ("phi", "correct")
+        )
+        np.testing.assert_allclose(phi, chunk.phi[:, 0], rtol=1e-5, atol=1e-5)
+        assert np.mean(correct[chunk.mask]) == pytest.approx(chunk.accuracy_in.mean(), abs=0.01)
+    assert not np.allclose(found[0].phi, found[3].phi, atol=0.1)
+    members = MASKS(range(3)).sum(1).tolist()
+    assert sum(seen) == sum(images_of(recipe, count) for recipe in MIXED for count in members)
+    assert len(seen) > 2
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_stopped_resumes_where_it_was(digits: Pool, tmp_path: Path, records: Records):
+    def checkpoints() -> Checkpoints:
+        return Checkpoints(tmp_path, {"search": "12ab"}, 0.0)
+
+    seen: list[int] = []
+    stopped = trials_of(
+        digits,
+        on_images=lambda numbers, images: seen.append(images),
+        stop_signal=lambda: 15 if len(seen) > 1 else None,
+    )
+    with pytest.raises(
+        Interrupted, match=r"3 models are saved at step [1-9]\d* of \d+; the same command resumes there"
+    ):
+        trained(stopped, checkpoints())
+    found = trained(trials_of(digits), checkpoints())
+    assert telling(records, "match: 3 models resume from their checkpoint at step") == ["INFO"]
+    for number, outcome in trained(trials_of(digits)).items():
+        np.testing.assert_allclose(found[number].phi, outcome.phi, rtol=1e-5, atol=1e-5)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_where_each_number_of_steps_is_compiled_all_calls_have_as_many(digits: Pool, monkeypatch: pytest.MonkeyPatch):
+    expected = trained(trials_of(digits))
+    trials, counts = trials_of(digits), []
+    ensemble = trials.ensemble
+    ensemble.programs = Programs(ensemble.trainer, ensemble.plan)  # of its own, since others may be shared
+    ensemble.programs.steps_are_static = True
+
+    def counted(ensemble, state, hyper, keys, index, first, total):
+        counts.append(len(index))
+        return run(ensemble, state, hyper, keys, index, first, total)
+
+    run = Ensemble.run
+    monkeypatch.setattr(Ensemble, "run", counted)
+    for number, outcome in trained(trials).items():
+        np.testing.assert_allclose(expected[number].phi, outcome.phi, rtol=1e-5, atol=1e-5)
+    assert set(counts) == {32}
+
+
+class Small(Ensemble):
+    """A device with memory for two models."""
+
+    def run(self, state, hyper, keys, index, first, total):
+        if len(keys) > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
+        return super().run(state, hyper, keys, index, first, total)
+
+
+@pytest.mark.slow
+def test_a_trial_that_does_not_fit_into_memory_is_halved(digits: Pool, records: Records):
+    found = trained(trials_of(digits, 6, Small))
+    assert telling(records, "out of memory at width 6, retrying with 3") == ["INFO"]
+    assert telling(records, "out of memory at width 3, retrying with 1") == ["INFO"]
+    for number, outcome in trained(trials_of(digits)).items():
+        np.testing.assert_allclose(found[number].phi, outcome.phi, rtol=1e-5, atol=1e-5)
 
 
 def test_distances_equal_a_loop_over_samples_on_the_same_side(rng: np.random.Generator):
@@ -254,11 +323,11 @@ def pipeline_of(pool: Pool, target: tuple[np.ndarray, np.ndarray], config: Confi
 def challenge(pool: Pool, truth: Recipe) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
     """A target trained by `truth`, which no model of a search is, and the pool with its public membership."""
     number = 1000
-    _, outcome = next(train_recipes(ensemble_of(pool, truth), [truth], [[Lane(0, number)]], masks=MASKS))
+    (outcome,) = TrialTrainer(ensemble_of(pool, truth), [truth], number + 1, MASKS).train_chunk([number])
     members = membership_masks(SEED, [number], len(pool))[0]
     return replace(pool, membership=np.where(np.arange(800) < 600, members, UNKNOWN).astype(np.int8)), (
-        outcome.phi,
-        outcome.correct[0],
+        outcome.phi[None],
+        outcome.correct,
     )
 
 
@@ -317,20 +386,49 @@ def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Pa
     small = CONFIG.match.model_copy(update={"epochs": (1,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
     config = CONFIG.model_copy(update={"match": small, "shadow": BASE})
     first = match(pipeline_of(pool, target, config, tmp_path))
-    assert len(list((tmp_path / "match").iterdir())) == 2
+    assert len(list((tmp_path / "match").iterdir())) == 2 * 4
     wider = config.model_copy(update={"match": small.model_copy(update={"label_smoothing": (0.0, 0.1)})})
-    trained: list[int] = []
+    asked: list[int] = []
 
-    def counted(ensemble, recipes, chunks, **options):
-        trained.extend(lane.recipe for chunk in chunks for lane in chunk)
-        return train_recipes(ensemble, recipes, chunks, **options)
+    def counted(trials, numbers, store, checkpoints):
+        asked.extend(numbers)
+        return train(trials, numbers, store, checkpoints)
 
-    monkeypatch.setattr("jaxmia.matching.search.train_recipes", counted)
+    train = TrialTrainer.train
+    monkeypatch.setattr(TrialTrainer, "train", counted)
     second = match(pipeline_of(pool, target, wider, tmp_path))
-    assert set(trained) == {2}
+    assert sorted(asked) == [8, 9, 10, 11]
     found = {json.dumps(trial["recipe"]): trial["energy_score"] for trial in second["trials"]}
     assert len(found) == 3
     assert all(found[json.dumps(trial["recipe"])] == trial["energy_score"] for trial in first["trials"])
+
+
+@pytest.mark.slow
+def test_a_stopped_search_keeps_what_is_trained(digits: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stopped in its second chunk of three, it ends as one that was not, and trains each step of a model once."""
+    pool, target = challenge(digits, BASE)
+    space = CONFIG.match.model_copy(update={"epochs": (2, 3), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
+    four = CONFIG.ensemble.model_copy(update={"width": 4})
+    config = CONFIG.model_copy(update={"match": space, "shadow": changed(warmup_epochs=0), "ensemble": four})
+    (tmp_path / "whole").mkdir()
+    expected = match(pipeline_of(pool, target, config, tmp_path / "whole"))
+    per_epoch = -(-int(MASKS(range(4)).sum(1).max()) // 32)
+    steps: list[int] = []
+
+    def counted(ensemble, state, hyper, keys, index, first, total):
+        if sum(steps) == 4 * per_epoch:
+            signal.raise_signal(signal.SIGTERM)
+        steps.append(len(index))
+        return run(ensemble, state, hyper, keys, index, first, total)
+
+    run = Ensemble.run
+    monkeypatch.setattr(Ensemble, "run", counted)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; 4 models are saved at step"):
+        match(pipeline_of(pool, target, config, tmp_path))
+    assert len(list((tmp_path / "match").glob("*.npz"))) == 4
+    assert match(pipeline_of(pool, target, config, tmp_path))["trials"] == expected["trials"]
+    assert sum(steps) == (4 + 3 + 2) * per_epoch
+    assert not (tmp_path / "match" / "checkpoints").exists()
 
 
 @pytest.mark.slow

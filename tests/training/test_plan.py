@@ -25,6 +25,12 @@ LARGE = 10**9
 """Samples of a pool that is worth any measurement."""
 
 
+def test_models_are_padded_to_fill_the_devices():
+    device = jax.local_devices()[0]
+    assert plan_of(6, "unrolled", (device,) * 3).padded([5, 7]) == [5, 7, 7]
+    assert plan_of(6, "unrolled", (device,) * 3).padded([5, 7, 9]) == [5, 7, 9]
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
