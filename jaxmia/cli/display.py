@@ -154,11 +154,13 @@ def selection_table(selection: "SelectionSummary", rows: int = 12) -> Table:
     for column in ("attack", "TPR", "standard error", "AUC", ""):
         table.add_column(column, justify="left" if column in ("attack", "") else "right")
     usable = sorted((row for row in selection.results if row.tpr is not None), key=lambda row: -(row.tpr or 0))
-    # The table lists the candidate itself even if it is applied in its aligned form.
-    chosen = selection.candidate
-    for row in usable[:rows] + [row for row in usable[rows:] if row.name == chosen]:
-        mark = "" if row.name != chosen else "chosen, aligned" if selection.aligned else "chosen"
-        table.add_row(row.name, f"{row.tpr:.4f}", f"{row.std_error:.4f}", f"{row.auc:.4f}", mark)
+    measured = selection.measured
+    mark = "chosen" if measured == selection.chosen else "chosen, measured without alignment"
+    for row in usable[:rows] + [row for row in usable[rows:] if row.name == measured]:
+        figures = (f"{value:.4f}" for value in (row.tpr, row.std_error, row.auc))
+        table.add_row(row.name, *figures, mark if row.name == measured else "")
+    if selection.aligned:
+        table.caption, table.caption_justify = f"submitted: {selection.chosen}", "left"
     return table
 
 
@@ -223,6 +225,7 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
         lines.append(
             f"private samples: expected TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR "
             f"({expected.low:.4f} - {expected.high:.4f}), if the target was trained as its shadows were"
+            + ("; measured on shadows, without alignment" if metrics.aligned_for_target else "")
         )
     elif metrics.no_estimate:
         lines.append(f"private samples: no estimate: {metrics.no_estimate}")

@@ -131,24 +131,28 @@ def show_attacks(results: Results) -> Section:
     ranked = shadows or public
     if not ranked:
         return Section(title, (f"Not shown: no attack could be measured at a false positive rate of {100 * fpr:g} %.",))
-    base = selection.candidate if selection else chosen
+    measured = selection.measured if selection else chosen
     order = sorted(ranked, key=lambda name: -ranked[name].value)
-    drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == base]
+    drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == measured]
     rows = [(_short(name), ranked[name]) for name in drawn]
     where = "pseudo-targets" if shadows else "the public samples"
-    caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; the submitted attack is highlighted."
-    strong = drawn.index(base) if base in drawn else None
+    highlighted = "the submitted attack" if measured == chosen else f"{measured}, submitted in aligned form,"
+    caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; {highlighted} is highlighted."
+    strong = drawn.index(measured) if measured in drawn else None
     plot = draw(
         "attacks",
         caption,
         lambda axes: paint_intervals(axes, rows, fpr, f"TPR at {100 * fpr:g} % FPR", strong=strong),
         height=0.7 + 0.16 * len(rows),
     )
-    names = [*order, *(name for name in public if name not in ranked)]
+    names = dict.fromkeys((*order, chosen, *public))
+    cells = {name: format_estimate(shadows.get(name)) for name in names}
+    if measured != chosen:
+        cells[chosen] = f"{cells[measured]} without alignment"
     table = Table(
         ("attack", "pseudo-targets", "public samples"),
-        tuple((name, format_estimate(shadows.get(name)), format_estimate(public.get(name))) for name in names),
-        strong=chosen if chosen in names else base,
+        tuple((name, cells[name], format_estimate(public.get(name))) for name in names),
+        strong=chosen,
         folded="All attacks",
     )
     text = _how_chosen(results)
@@ -298,7 +302,10 @@ def _how_chosen(results: Results) -> tuple[str, ...]:
         "column would bias its figure."
     )
     if selection.aligned:
-        text += " Because the target is unlike its shadows, its logit margins were first aligned with theirs."
+        text += (
+            f" The submitted attack is {chosen}: because the target is unlike its shadows, its logit margins were "
+            "first aligned with theirs. The expected TPR was measured without this alignment."
+        )
     return (text,)
 
 

@@ -69,6 +69,8 @@ def _expected(results: Results) -> Figure | None:
         if results.metrics.selection
         else "the attack was named in the configuration"
     )
+    if results.metrics.aligned_for_target:
+        how += ", without alignment"
     return Figure("expected", private.estimate, f"{private.targets} shadow models as pseudo-targets; {how}")
 
 

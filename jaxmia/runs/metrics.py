@@ -46,6 +46,15 @@ class SelectionSummary(_Part):
         """Whether the winner is applied with alignment, because the target is unlike its shadows."""
         return self.chosen != self.candidate
 
+    @property
+    def measured(self) -> str:
+        """Name of the result that stands for the chosen attack: its own, or else that of `candidate`.
+
+        An attack that is aligned only for this target is not applied to pseudo-targets in that form.
+        """
+        own = any(row.name == self.chosen and row.tpr is not None for row in self.results)
+        return self.chosen if own else self.candidate
+
     @classmethod
     def of(cls, selection: Selection) -> "SelectionSummary":
         """Summarises a selection."""
@@ -195,6 +204,11 @@ class RunMetrics(_Part):
     """Summary of an informed audit; None for other runs."""
     fused: Annotated[tuple[FusedRun, ...], Field(validation_alias=AliasChoices("fused", "families"))] = ()
     """The fused runs; empty for other runs. Earlier versions wrote `families`."""
+
+    @property
+    def aligned_for_target(self) -> bool:
+        """Whether the attack is aligned for this target alone, so that pseudo-targets were attacked without it."""
+        return self.selection is not None and self.selection.aligned
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain JSON."""

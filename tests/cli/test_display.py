@@ -31,13 +31,19 @@ def test_one_attack_is_marked_as_chosen():
     names = ("adaptive", "adaptive-aligned")
     assert shown(selection("adaptive", *names, aligned=False)) == ["adaptive: chosen"]
     assert shown(selection("adaptive-aligned", *names, aligned=False)) == ["adaptive-aligned: chosen"]
-    assert shown(selection("adaptive", *names, aligned=True)) == ["adaptive: chosen, aligned"]
+    assert shown(selection("adaptive", *names, aligned=True)) == ["adaptive-aligned: chosen"]
+    assert shown(selection("adaptive", "adaptive", aligned=True)) == ["adaptive: chosen, measured without alignment"]
+
+
+def test_the_submitted_attack_is_named_where_it_is_aligned_for_this_target():
+    assert selection_table(selection("adaptive", "adaptive", aligned=True)).caption == "submitted: adaptive-aligned"
+    assert selection_table(selection("adaptive", "adaptive", aligned=False)).caption is None
 
 
 def test_the_chosen_one_is_shown_however_far_behind():
     names = [f"attack-{number}" for number in range(20)]
     assert shown(selection("attack-19", *names, aligned=False)) == ["attack-19: chosen"]
-    assert shown(selection("attack-19", *names, aligned=True)) == ["attack-19: chosen, aligned"]
+    assert shown(selection("attack-19", *names, aligned=True)) == ["attack-19: chosen, measured without alignment"]
 
 
 def test_progress_tells_only_what_is_known(monkeypatch: pytest.MonkeyPatch):
