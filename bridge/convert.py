@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bridge.networks import TORCH_NETWORKS, Shape
 from jaxmia.errors import InputError
 from jaxmia.models import Compute, Network
+from jaxmia.models.network import cached_if_built_in
 
 _Path = tuple[str | int, ...]
 
@@ -28,14 +29,14 @@ _IGNORED = "num_batches_tracked"
 
 def torch_shapes(network: Network) -> dict[str, Shape]:
     """Name and shape of each entry of the network's `state_dict` in PyTorch, without batch counters."""
-    _, state = _abstract(network, None)
-    return _torch_shapes(network, state)
+    _, leaves = _abstract(network, None)
+    return _torch_shapes(network, leaves)
 
 
-def _torch_shapes(network: Network, state: nnx.State) -> dict[str, Shape]:
+def _torch_shapes(network: Network, leaves: Mapping[_Path, Any]) -> dict[str, Shape]:
     return {
         _torch_name(network, path): tuple(leaf.shape[axis] for axis in _to_torch_axes(leaf.ndim))
-        for path, leaf in _leaves(state).items()
+        for path, leaf in leaves.items()
     }
 
 
@@ -91,16 +92,17 @@ def to_nnx(
     Raises:
         InputError: Names or shapes do not match.
     """
-    graph, state = _abstract(network, compute)
-    check_fit(_torch_shapes(network, state), {name: tuple(value.shape) for name, value in weights.items()}, source)
-    arrays = {path: _from_torch(weights[_torch_name(network, path)]) for path in _leaves(state)}
-    nnx.replace_by_pure_dict(state, unflatten_dict(arrays))
-    return nnx.merge(graph, state)
+    graph, leaves = _abstract(network, compute)
+    check_fit(_torch_shapes(network, leaves), {name: tuple(value.shape) for name, value in weights.items()}, source)
+    arrays = {path: _from_torch(weights[_torch_name(network, path)]) for path in leaves}
+    return nnx.merge(graph, unflatten_dict(arrays))
 
 
-def _abstract(network: Network, compute: Compute | None) -> tuple[nnx.GraphDef, nnx.State]:
-    """Structure of the network and shapes of its arrays, without allocating them."""
-    return nnx.split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0), compute)))
+@cached_if_built_in
+def _abstract(network: Network, compute: Compute | None) -> tuple[nnx.GraphDef, Mapping[_Path, Any]]:
+    """Structure of the network and shapes of its arrays by attribute path, without allocating them."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0), compute)))
+    return graph, _leaves(state)
 
 
 def _leaves(state: nnx.State) -> dict[_Path, Any]:

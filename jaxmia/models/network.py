@@ -1,9 +1,10 @@
 """Descriptions of networks, and the table of those that are built in."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,22 @@ from jaxmia.models.trainable import Arrays
 from jaxmia.models.wideresnet import WideResNet
 from jaxmia.plugins import is_plugin
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _STATS = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
 """Variables, other than weights, that a network keeps from step to step."""
+
+
+def cached_if_built_in(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Remembers the results of a function of a network, unless the network is your own, whose code may change."""
+    cached = functools.cache(function)
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        network: Any = args[0]
+        return (cached if network.built_in else function)(*args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -108,8 +123,12 @@ class Network:
         logits = model(batch, train=train)
         return logits, nnx.to_pure_dict(nnx.state(model, _STATS))
 
+    @cached_if_built_in
     def _structure(self, compute: Compute) -> tuple[nnx.GraphDef, nnx.State]:
-        """Graph of the network and shapes of its random streams, without allocating arrays."""
+        """Graph of the network and shapes of its random streams, without allocating arrays.
+
+        To build it takes about as long as to trace it, and one command traces it several times.
+        """
         model = nnx.eval_shape(lambda: self.build(nnx.Rngs(0), compute))
         graph, random, *_ = nnx.split(model, nnx.RngState, ...)
         return graph, random

@@ -96,3 +96,30 @@ def test_hidden_units_of_an_mlp_are_dropped_in_training_alone():
     assert set(np.unique(dropped)) == {0.0, 2.0}
     assert abs((dropped == 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(dropped.size)
     assert (np.asarray(model(ones, train=True)) != dropped).any()
+
+
+def test_programs_are_traced_from_a_structure_that_is_built_once(monkeypatch: pytest.MonkeyPatch):
+    """A network of your own is built anew each time, since its code may change."""
+    built: list[str] = []
+    build = Network.build
+
+    def count(self: Network, *arguments) -> nnx.Module:
+        built.append(self.architecture)
+        return build(self, *arguments)
+
+    monkeypatch.setattr(Network, "build", count)
+    own = "tests.models.own:told"
+    for network in (Network("mlp", (5, 4, 1), 3, width=7), Network(own, (5, 4, 1), 3, width=7)):
+        params, stats = jax.eval_shape(lambda network=network: network.init(jax.random.key(0), Compute()))
+        built.clear()
+        for train in (True, False, True):
+            logits, _ = jax.eval_shape(
+                lambda params, stats, images, network=network, train=train: network.apply(
+                    params, stats, images, jax.random.key(1), Compute(), train=train
+                ),
+                params,
+                stats,
+                jax.ShapeDtypeStruct((2, 5, 4, 1), jnp.float32),
+            )
+            assert logits.shape == (2, 3)
+        assert built == [network.architecture] * (3 if network.architecture == own else 1)
