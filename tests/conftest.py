@@ -3,7 +3,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,40 +13,12 @@ import pytest
 from hypothesis import settings
 
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.provenance import digest, processor
 from jaxmia.runs.store import Chunk, ScoreStore
 from tests.once import made_once
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
-
-_QUICK_COMPILATION = (
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-    "--xla_cpu_experimental_ynn_fusion_type=-reduce",  # as `prepare_devices` sets it
-)
-
-
-def _environment(common: str) -> dict[str, str]:
-    """Variables of pytest's workers and of all processes that tests start; JAX reads them when it is imported.
-
-    Plans, kernels and compiled programs are shared. Programs stay for the next run: JAX finds them by their content,
-    its version and its flags. Most programs of the tests are compiled for a few small steps: so LLVM does not optimise
-    what XLA compiles, and XLA writes it for LLVM at once, by way of neither MLIR nor parts to be compiled in parallel,
-    which takes a fourth of the time. Our own kernels are compiled as users have them. PyTorch gets one thread, as
-    each core has a worker.
-    """
-    programs = Path(__file__).parents[1] / ".pytest_cache/programs" / digest(processor().encode())
-    return {
-        "OMP_NUM_THREADS": "1",
-        "XDG_CACHE_HOME": common,
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICK_COMPILATION]).strip(),
-    }
 
 
 def optimised() -> dict[str, str]:
@@ -57,9 +28,6 @@ def optimised() -> dict[str, str]:
 
 # Imports and JAX's tracing make many objects that stay; looking for cycles among them takes a tenth of the time.
 gc.set_threshold(20_000)
-
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ |= _environment(tempfile.mkdtemp(prefix="jaxmia-cache-"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,8 @@
 """The tests' own settings hold."""
 
+import os
+
+import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
@@ -15,6 +18,11 @@ def test_jax_promotes_no_type_and_no_rank_unasked():
         jnp.ones(2, jnp.float32) * jnp.ones(2, jnp.bfloat16)
     with pytest.raises(ValueError, match="numpy_rank_promotion"):
         jnp.ones((2, 2)) * jnp.ones(2)
+
+
+def test_jax_keeps_compiled_programs_whether_or_not_there_are_several_workers():
+    assert jax.config.jax_compilation_cache_dir == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
 
 
 def test_arrays_are_held_against_their_annotations():
