@@ -11,7 +11,7 @@ Example:
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -26,7 +26,7 @@ from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import Figures, figures
+from jaxmia.evaluation.metrics import FPRS, Figures, figures
 from jaxmia.evaluation.selection import Selection, check_enough, check_names, select_attack
 from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
@@ -56,22 +56,27 @@ class AttackResult:
             in all shadow models.
         attack: Name of the attack.
         selection: How `auto` selected the attack; None if the attack was given.
+        fpr: False positive rate at which the attack maximises the true positive rate.
     """
 
     pool: Pool
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64] = field(repr=False)
     attack: str
-    selection: Selection | None
+    selection: Selection | None = field(repr=False)
+    fpr: float = FPRS[0]
 
     @property
     def figures(self) -> Figures:
-        """AUC and TPR at 5 %, 1 % and 0.1 % FPR on the public samples that were scored, with 95 % confidence intervals.
+        """AUC and TPR on the public samples that were scored, with 95 % confidence intervals.
+
+        TPRs are at 5 %, 1 %, 0.1 % and `fpr`.
 
         Raises:
             InputError: No public members or no public non-members were scored.
         """
         public = self.pool.public & ~np.isnan(self.scores)
-        return figures(self.scores[public], self.pool.membership[public] == 1)
+        fprs = tuple(sorted({*FPRS, self.fpr}, reverse=True))
+        return figures(self.scores[public], self.pool.membership[public] == 1, fprs)
 
     def submit(self, path: Path | str) -> None:
         """Writes a CSV `id,score` for the private samples, with scores mapped to [0, 1] by rank.
@@ -190,7 +195,10 @@ def _given_or_warn(pool: Pool, preprocessing: Preprocessing | None, classes: int
         )
     if classes is None:
         classes = int(pool.labels.max(initial=0)) + 1
-        logger.warning(f"classes: not given, so {classes} as in the labels; pass the target's, such as target.classes")
+        logger.warning(
+            f"classes: not given, so {classes} as in the labels; pass the target's: target.classes, or "
+            "target.count_classes(pool) where that is None"
+        )
     return _given(preprocessing, Preprocessing(), "preprocessing"), check_integer(classes, "classes", 1, _MAX_CLASSES)
 
 
@@ -241,16 +249,27 @@ def attack(
     seen = shadows.preprocessing.resized(images)
     phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
     free = np.ones(len(pool), bool) if shadows.free is None else shadows.free
+    if not free.all():
+        logger.info(
+            f"scores: {(~free).sum()} of {pool.public.sum()} known memberships were fixed in all shadow models, so "
+            "these samples are not scored; Recipe(known=...) sets their share"
+        )
     evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(np.flatnonzero(free))
     selection = None
     if named is None:
         fixed = evidence_on_fixed(phi, shadows.phi, shadows.mask, pool.labels, free)
-        selection = select_attack(evidence, section, own, likeness_to_shadows(evidence, fixed))
+        likeness = likeness_to_shadows(evidence, fixed)
+        if likeness.unlike:
+            logger.warning(
+                f"target unlike its shadows: its logit margins are {likeness.distance:.1f} standard deviations from "
+                "theirs, so the attack may be weaker than expected; train the shadows as the target was"
+            )
+        selection = select_attack(evidence, section, own, likeness)
     chosen = selection.chosen if selection else named
     assert chosen is not None
     scores = np.full(len(pool), np.nan)
     scores[free] = score_all(chosen, evidence)
-    return AttackResult(pool, scores, chosen.name, selection)
+    return AttackResult(pool, scores, chosen.name, selection, fpr)
 
 
 def _attack_of(name: str | Attack) -> Attack | None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, LiteralString, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, LiteralString, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from jaxmia.errors import InputError
 from jaxmia.files import read_yaml, write_text
 from jaxmia.plugins import is_plugin
-from jaxmia.validation import parse_as
+from jaxmia.validation import one_line_each, parse_as
 
 Architecture = Literal["mlp", "cnn", "resnet8", "resnet14", "resnet20", "resnet18", "resnet34", "wideresnet"]
 Dihedral = Literal["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
@@ -56,7 +56,17 @@ def _unwrapped(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-class _Section(BaseModel):
+class _SectionType(type(BaseModel)):
+    """Refuses a section that is made in Python as one in a file: by `InvalidFields`, with a line for each problem."""
+
+    if not TYPE_CHECKING:  # hidden from type checkers, which would no longer check the fields
+
+        def __call__(cls, *args: Any, **fields: Any) -> Any:
+            with one_line_each(cls, cls.__name__):
+                return super().__call__(*args, **fields)
+
+
+class _Section(BaseModel, metaclass=_SectionType):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")

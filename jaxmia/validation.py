@@ -3,7 +3,8 @@
 import difflib
 import operator
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -35,8 +36,23 @@ def parse_as(kind: type[Model], content: Mapping[str, Any], source: str) -> Mode
     Raises:
         InvalidFields: The content is invalid.
     """
-    try:
+    with one_line_each(kind, source):
         return kind.model_validate(content)
+
+
+@contextmanager
+def one_line_each(kind: type[BaseModel], source: str) -> Iterator[None]:
+    """Turns pydantic's error about an instance of a model into one with a line for each problem.
+
+    Args:
+        kind: Class of the model.
+        source: Origin of the content, for error messages.
+
+    Raises:
+        InvalidFields: The content is invalid.
+    """
+    try:
+        yield
     except ValidationError as error:
         raise InvalidFields("\n".join(_describe_errors(error, kind, source))) from error
 

@@ -239,7 +239,8 @@ def test_what_is_assumed_about_the_target_is_told(pool: Pool, records: Records):
     assert not telling(records, "not given")
     train_shadows(pool, recipe, ensemble=BY_HAND)
     assert telling(records, "preprocessing: not given, so images are normalised by mean 0.5") == ["WARNING"]
-    assert telling(records, "classes: not given, so 3 as in the labels") == ["WARNING"]
+    told = "classes: not given, so 3 as in the labels; pass the target's: target.classes, or target.count_classes(pool)"
+    assert telling(records, told) == ["WARNING"]
 
 
 def test_an_audit_trains_with_as_many_classes_as_the_target_has(pool: Pool, monkeypatch: pytest.MonkeyPatch):
@@ -280,8 +281,30 @@ def test_an_attack_by_name_or_object_scores_what_the_target_says(pool: Pool, tmp
     public = result.figures
     assert (public.members, public.nonmembers) == ((pool.membership == 1).sum(), (pool.membership == 0).sum())
 
+    at_a_fifth = attack(pool, untrained, shadows, "margin", fpr=0.2).figures
+    assert [entry.fpr for entry in at_a_fifth.tpr] == [0.2, 0.05, 0.01, 0.001]
+    assert at_a_fifth.at(0.2) is not None
+    assert len(repr(result)) < 200
 
-def test_samples_that_shadows_took_as_told_are_not_scored(pool: Pool):
+
+def test_a_target_unlike_its_shadows_is_warned_of(pool: Pool, records: Records):
+    shadows = train_shadows(pool, RECIPE.model_copy(update={"count": 8}), symmetries=("identity",), ensemble=BY_HAND)
+    attack(pool, lambda images: 40 * untrained(images), shadows, fpr=0.2)
+    assert telling(records, "target unlike its shadows: its logit margins are ") == ["WARNING"]
+
+
+def test_a_target_that_fails_says_what_it_was_called_with(pool: Pool):
+    shadows = train_shadows(pool, RECIPE.model_copy(update={"count": 2}), symmetries=("identity",), ensemble=BY_HAND)
+
+    def failing(images: np.ndarray) -> np.ndarray:
+        raise TypeError("linear(): argument 'input' must be Tensor")
+
+    with pytest.raises(TypeError, match="must be Tensor") as caught:
+        attack(pool, failing, shadows, "margin")
+    assert caught.value.__notes__ == ["in the target, called with a NumPy array uint8 of shape [40, 6, 6, 2]"]
+
+
+def test_samples_that_shadows_took_as_told_are_not_scored(pool: Pool, records: Records):
     recipe = RECIPE.model_copy(update={"known": 0.5, "count": 8})
     shadows = train_shadows(pool, recipe, symmetries=("identity",), ensemble=BY_HAND, seed=4)
     masks = Masks.knowing(4, pool.membership, 0.5)
@@ -291,6 +314,8 @@ def test_samples_that_shadows_took_as_told_are_not_scored(pool: Pool):
     assert np.array_equal(shadows.mask, masks(range(8)))
 
     result = attack(pool, untrained, shadows, "margin")
+    fixed = f"scores: {(~masks.free).sum()} of 30 known memberships were fixed in all shadow models"
+    assert telling(records, fixed) == ["INFO"]
     assert np.array_equal(np.isnan(result.scores), ~masks.free)
     everyone = attack(pool, untrained, replace(shadows, free=None), "margin").scores
     np.testing.assert_array_equal(result.scores[masks.free], everyone[masks.free])

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxmia import config as configuration
-from jaxmia.config import Config, load_config, parse_config, save_config
+from jaxmia.config import Augment, Config, Recipe, load_config, parse_config, save_config
 from jaxmia.errors import InputError
 from jaxmia.files import read_yaml
 
@@ -336,6 +336,20 @@ def test_a_number_that_no_machine_holds_is_refused_before_anything_is_allocated(
 def test_layers_of_an_mlp_that_are_refused(shadow: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         parse_config({"shadow": shadow}, "config")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, r"^Recipe: epochs: 0 must be greater than or equal to 1$"),
+        ({"archtecture": "mlp"}, r"^Recipe: archtecture: unknown key; did you mean 'architecture'\?$"),
+        ({"hidden": [8]}, r"^Recipe: hidden: applies to an mlp, but architecture is resnet18$"),
+        ({"augment": Augment(flip=True), "momentum": 2}, r"^Recipe: momentum: 2 must be less than 1$"),
+    ],
+)
+def test_a_section_made_in_python_is_refused_as_one_in_a_file(fields: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        Recipe(**fields)
 
 
 def test_scaling_by_the_pool_takes_the_place_of_mean_and_std():

@@ -99,12 +99,14 @@ def describe_unknown(name: str) -> str:
 
     >>> describe_unknown("lira-online-tide").partition("?")[0]
     "is unknown; did you mean 'lira-online-tied'"
+    >>> describe_unknown("rmia").partition("?")[0]
+    "is unknown; did you mean 'rmia-online' or 'rmia-offline'"
     """
     names = attack_names()
     if name in names or is_plugin(name):
         return ""
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = [known for known in names if known.startswith(f"{name}-")] or difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"is unknown; {hint}allowed are {AUTO}, package.module:Class and the names in docs/attacks.md"
 
 

@@ -25,6 +25,8 @@ class _Origin(NamedTuple):
 class Evidence:
     """Logit margins `phi = z_y - logsumexp(z_j, j != y)`, in nats, of the target and of its shadow models.
 
+    All attacks are called with the same arrays, which are read-only.
+
     Attributes:
         target: Margins of the target; view 0 is the identity.
         shadows: Margins of the shadows; statistics are computed in float64.
@@ -35,6 +37,9 @@ class Evidence:
 
     Raises:
         InputError: A shape or type is wrong, or a margin is not finite.
+
+    >>> Evidence(np.zeros((1, 4)), np.zeros((2, 1, 4)), np.zeros((2, 4), bool), np.zeros(4, np.int32))
+    Evidence(2 models, 1 views, 4 samples)
     """
 
     target: Real[np.ndarray, "view sample"]
@@ -51,6 +56,9 @@ class Evidence:
         if target.dtype.kind not in "fiu":
             raise InputError(f"target phi: is {target.dtype}, expected float32 or float64")
         object.__setattr__(self, "target", target.astype(np.float64))
+        for name, value in (("shadows phi", self.shadows), ("shadows mask", self.mask), ("labels", self.labels)):
+            if not isinstance(value, np.ndarray):
+                raise InputError(f"{name}: is a {type(value).__name__}, expected a NumPy array")
         _check_shapes(self.target, self.shadows, self.mask, self.labels)
         if self.fold is not None and (self.fold.dtype.kind not in "iu" or self.fold.shape != self.labels.shape):
             raise InputError(
@@ -58,6 +66,12 @@ class Evidence:
             )
         _check_finite("target phi", ("view", "sample"), self.target)
         _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
+        for name in ("target", "shadows", "mask", "labels", "fold"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def __repr__(self) -> str:
+        models, views, samples = self.shadows.shape
+        return f"Evidence({models} models, {views} views, {samples} samples)"
 
     @property
     def in_(self) -> Moments:
@@ -183,6 +197,14 @@ class Evidence:
                 + (" or choose an offline attack" if name == "IN" else " or attack by the target alone")
             )
         return side
+
+
+def _read_only(array: np.ndarray | None) -> np.ndarray | None:
+    if array is None or not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _check_shapes(target: np.ndarray, shadows: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> None:

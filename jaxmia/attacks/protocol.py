@@ -71,7 +71,11 @@ def scores_of(attack: Attack, evidence: Evidence) -> Float64[np.ndarray, " sampl
         InvalidScores: The result has another length or type or contains NaN.
         InputError: The attack itself raises it.
     """
-    scores, samples = np.asarray(attack(evidence)), len(evidence.labels)
+    try:
+        scores, samples = np.asarray(attack(evidence)), len(evidence.labels)
+    except Exception as error:
+        error.add_note(f"in the attack {attack.name}, called with {evidence}")
+        raise
     if scores.shape != (samples,) or scores.dtype.kind not in "fiub":
         raise InvalidScores(
             f"attack {attack.name}: gives {scores.dtype} of shape {scores.shape}, expected one number for each of "

@@ -61,6 +61,10 @@ class Pool:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        images = "no images" if self.images is None else f"{self.images.dtype} images {list(self.images.shape)}"
+        return f"Pool({images}, {self.public.sum()} public and {(~self.public).sum()} private samples)"
+
     @property
     def public(self) -> Bool[np.ndarray, " sample"]:
         """Whether each sample is public, that is, its membership is known."""
@@ -72,8 +76,8 @@ class Pool:
         Raises:
             InputError: There are none; the message names the purpose.
         """
-        if self.images is None:
-            raise InputError(f"pool: has no images to {purpose}")
+        if self.images is None or not len(self):
+            raise InputError(f"pool: has no {'images' if len(self) else 'samples'} to {purpose}")
         return self.images
 
     def digest(self) -> str:
@@ -125,6 +129,8 @@ def check_arrays(owner: str, given: Mapping[str, object]) -> None:
 
 
 def _check_ids(ids: np.ndarray) -> None:
+    if ids.dtype.kind not in "Uiu":
+        raise InputError(f"pool: ids is {ids.dtype}, expected text or integers")
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise InputError(f"pool: ids: {str(values[counts > 1][0])!r} occurs {counts.max()} times, expected once")
@@ -161,10 +167,12 @@ def _check_numbers(samples: np.ndarray) -> None:
     """Rejects what training and queries would not notice: NaN, infinity, and images in other units."""
     if samples.ndim == 4 and samples.dtype != np.uint8 and samples.dtype.kind != "f":
         raise InputError(f"pool: images are {samples.dtype}, expected uint8 in 0 to 255 or floats in 0 to 1")
+    if samples.dtype.kind not in "fiub":
+        raise InputError(f"pool: images are {samples.dtype}, expected numbers")
     if samples.dtype.kind != "f" or not samples.size:
         return
     for number in (samples.min(), samples.max()):  # a NaN is both
-        if not np.isfinite(number):
-            raise InputError(f"pool: images hold {number}, expected finite numbers")
+        if not abs(number) <= np.finfo(np.float32).max:
+            raise InputError(f"pool: images hold {number}, expected finite numbers of float32")
         if samples.ndim == 4 and not -ROUNDING <= number <= 1 + ROUNDING:
             raise InputError(f"pool: images hold {number}, allowed are floats from 0 to 1, or uint8 from 0 to 255")

@@ -70,8 +70,15 @@ class Figures:
     tpr: tuple[TprAtFpr, ...]
 
     def at(self, fpr: float) -> Estimate | None:
-        """TPR at a limit of the FPR with the bootstrap interval; None if it was not measured."""
-        return next((entry.resampled for entry in self.tpr if entry.fpr == fpr), None)
+        """TPR at a limit of the FPR with the bootstrap interval; None if non-members are too few to measure it.
+
+        Raises:
+            InputError: It was not computed at this limit.
+        """
+        for entry in self.tpr:
+            if entry.fpr == fpr:
+                return entry.resampled
+        raise InputError(f"fpr: {fpr} is none of {', '.join(f'{entry.fpr:g}' for entry in self.tpr)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain numbers, strings and None for JSON."""
@@ -82,7 +89,8 @@ def roc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"
     """Computes the step ROC curve of scores, where higher means member; infinite scores are allowed.
 
     Raises:
-        InputError: A score is NaN, shapes differ, or there are no members or no non-members.
+        InputError: A score is NaN, a membership is neither true nor false (1 or 0), shapes differ, or there are no
+            members or no non-members.
 
     >>> curve = roc(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
     >>> curve.fpr, curve.tpr
@@ -100,11 +108,12 @@ def tpr_at_fpr(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " 
     """Largest TPR among thresholds whose FPR is at most `fpr`.
 
     Raises:
-        InputError: `roc` raises it.
+        InputError: `roc` raises it, or the limit is not between 0 and 1.
 
     >>> tpr_at_fpr(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]), 0.05)
     0.5
     """
+    _check_fpr(fpr)
     scores, members = _checked(scores, members)
     _some_of_both(members)
     alarms = scores[~members]
@@ -190,8 +199,7 @@ def figures(
     (1.0, 1.0, 100)
     """
     for fpr in fprs:
-        if not 0 < fpr < 1:
-            raise InputError(f"fpr: {fpr} is not between 0 and 1")
+        _check_fpr(fpr)
     levels, hits, alarms = _counts(scores, members)
     measured = tuple(fpr for fpr in fprs if false_alarms(fpr, int(alarms.sum())) >= 1)
     aucs, tprs = _bootstrap(hits, alarms, measured, replicates, np.random.default_rng(seed))
@@ -277,12 +285,25 @@ def figures_by_class(
 def _checked(
     scores: np.ndarray, members: np.ndarray
 ) -> tuple[Float64[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]:
-    scores, members = np.asarray(scores, np.float64), np.asarray(members).astype(bool)
+    scores, members = np.asarray(scores, np.float64), np.asarray(members)
     if scores.ndim != 1 or scores.shape != members.shape:
         raise InputError(f"scores and membership: shapes {scores.shape} and {members.shape}, expected both [sample]")
     if np.isnan(scores).any():
         raise InputError(f"scores: sample {np.flatnonzero(np.isnan(scores))[0]} is nan, expected a number")
-    return scores, members
+    if members.dtype == np.bool_:
+        return scores, members
+    strange = np.flatnonzero((members != 0) & (members != 1))
+    if len(strange):
+        raise InputError(
+            f"membership: sample {strange[0]} is {members[strange[0]]}, expected 1 (member) or 0 (non-member); leave "
+            "out samples of unknown membership"
+        )
+    return scores, members.astype(bool)
+
+
+def _check_fpr(fpr: float) -> None:
+    if not 0 < fpr < 1:
+        raise InputError(f"fpr: {fpr} is not between 0 and 1")
 
 
 def _some_of_both(members: np.ndarray) -> None:

@@ -89,7 +89,7 @@ class Network:
         return not is_plugin(self.architecture)
 
     def check(self, dtype: DTypeLike = jnp.float32) -> None:
-        """Checks your own network on the shapes of a batch of this type, without computing anything.
+        """Checks your own network on the shapes of a batch of this type and on two samples.
 
         Raises:
             InputError: `jaxmia.models.own.check_own` rejects it.

@@ -24,11 +24,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from jaxmia.errors import InputError, one_line
 from jaxmia.models.layers import Compute
+from jaxmia.models.probabilities import are_probabilities
 from jaxmia.plugins import import_plugin
 
 _FIELD = "shadow.architecture"
@@ -101,7 +103,7 @@ def takes(name: str, argument: str) -> bool:
 
 
 def check_own(name: str, build: Callable[[nnx.Rngs], Any], samples: jax.ShapeDtypeStruct, classes: int) -> None:
-    """Checks a network on the shapes of a batch, in evaluation and in training of several models, without computing.
+    """Checks a network on the shapes of a batch, in evaluation and in training of several models, and on two samples.
 
     Args:
         name: `package.module:factory`, for messages.
@@ -110,8 +112,8 @@ def check_own(name: str, build: Callable[[nnx.Rngs], Any], samples: jax.ShapeDty
         classes: Number of logits expected.
 
     Raises:
-        InputError: The network cannot be built, fails on such images, returns something other than logits, or has
-            variables that change their shape or number in training.
+        InputError: The network cannot be built, fails on such images, returns something other than logits, such as
+            probabilities, or has variables that change their shape or number in training.
     """
     shape, expected = samples.shape[1:], (len(samples), classes)
     taken = f"images of {shape} [height, width, channel]" if len(shape) == 3 else f"rows of {samples.dtype} {shape}"
@@ -129,6 +131,12 @@ def check_own(name: str, build: Callable[[nnx.Rngs], Any], samples: jax.ShapeDty
         variables = ", ".join(dict.fromkeys(".".join(map(str, path[1:])) for path, _ in changed))
         raise InputError(
             f"{_FIELD}: {name!r} changes the shape, type or number of its variables in training: {variables}"
+        )
+    two = jnp.asarray(np.random.default_rng(0).integers(0, 2, (2, *shape)), samples.dtype)
+    if are_probabilities(np.asarray(evaluate(two))):
+        raise InputError(
+            f"{_FIELD}: {name!r} returns probabilities (rows in [0, 1] that sum to 1), expected logits: leave out its "
+            "softmax"
         )
 
 

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxmia.errors import InputError, one_line
-
-_ROUNDING = 1e-2
-"""Tolerance on the sum of a row of probabilities, wide enough for half precision."""
+from jaxmia.models.probabilities import are_probabilities
 
 
 def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -27,7 +25,11 @@ def checked_logits(target: Callable[[np.ndarray], np.ndarray], classes: int) -> 
     check_target(target)
 
     def query(images: np.ndarray) -> np.ndarray:
-        answer = target(images)
+        try:
+            answer = target(images)
+        except Exception as error:
+            error.add_note(f"in the target, called with a NumPy array {images.dtype} of shape {list(images.shape)}")
+            raise
         try:
             logits = np.asarray(answer, np.float32)
         except Exception as error:  # each framework raises its own exceptions
@@ -72,8 +74,7 @@ def _refuse_shape(logits: np.ndarray, samples: int, classes: int) -> None:
 
 
 def _refuse_probabilities(logits: np.ndarray) -> None:
-    between = (logits >= 0) & (logits <= 1 + _ROUNDING)
-    if len(logits) > 1 and between.all() and np.allclose(logits.sum(-1, dtype=np.float64), 1, rtol=0, atol=_ROUNDING):
+    if are_probabilities(logits):
         raise InputError(
             "target: returned probabilities (rows in [0, 1] that sum to 1), expected logits: leave out its softmax, or "
             "return the probabilities' log"

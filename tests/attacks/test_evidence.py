@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,7 @@ def with_nan(array, position):
         (change("mask", lambda x: x[:, 1:]), "shadows mask: is bool of shape (12, 39), expected bool"),
         (change("labels", lambda x: x.astype(float)), "labels: are float64 of shape (40,), expected 40 integers"),
         (change("shadows", lambda x: np.ones(x.shape, int)), "shadows phi: is int64, expected float32 or float64"),
+        (change("labels", lambda x: x.tolist()), "labels: is a list, expected a NumPy array"),
         (change("target", lambda x: with_nan(x, (1, 5))), "target phi: view 1, sample 5 is nan, expected a finite"),
         (change("shadows", lambda x: with_nan(x, (3, 0, 9))), "shadows phi: model 3, view 0, sample 9 is nan"),
     ],
@@ -133,6 +135,15 @@ def test_bad_arrays_are_refused_by_name(spoil, message):
     parts = {"target": good.target, "shadows": good.shadows, "mask": good.mask, "labels": good.labels}
     with pytest.raises(InputError, match=re.escape(message)):
         evidence_module.Evidence(**spoil(parts))
+
+
+def test_an_attack_cannot_change_what_the_others_are_given():
+    evidence = naive.random_evidence()
+    folded = replace(evidence, fold=np.zeros(len(evidence.labels), int))
+    for array in (evidence.target, evidence.shadows, evidence.mask, evidence.labels, folded.fold):
+        assert array is not None
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
 
 
 def test_scores_of_joined_folds_are_those_of_each_fold_by_itself():

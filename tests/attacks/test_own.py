@@ -136,6 +136,19 @@ def test_scores_that_are_not_one_number_a_sample_are_refused(scores: object, com
             score(attack, naive.random_evidence(samples=40))
 
 
+def test_an_error_within_an_attack_names_it():
+    @dataclass(frozen=True)
+    class Broken:
+        name: str = "broken"
+
+        def __call__(self, evidence: Evidence) -> np.ndarray:
+            raise KeyError("x")
+
+    with pytest.raises(KeyError) as caught:
+        scores_of(Broken(), naive.random_evidence(samples=40))
+    assert caught.value.__notes__ == ["in the attack broken, called with Evidence(12 models, 2 views, 40 samples)"]
+
+
 def test_scores_become_float64():
     scores = scores_of(Fixed(np.arange(40, dtype=np.int32)), naive.random_evidence(samples=40))
     assert scores.dtype == np.float64

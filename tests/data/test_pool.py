@@ -109,12 +109,27 @@ def test_arrays_of_another_kind_are_refused():
         ("images", np.full((3, 4, 4, 1), 255.0), "images hold 255.0, allowed are floats from 0 to 1, or uint8 from 0"),
         ("images", np.zeros((3, 4, 4, 1), np.int64), "images are int64, expected uint8 in 0 to 255 or floats in 0 to"),
         ("images", memoryview(b"abc"), "images is a memoryview, expected a NumPy array"),
+        ("images", np.array([["a"], ["b"], ["c"]]), "images are <U1, expected numbers"),
+        ("images", np.ones((3, 2), complex), "images are complex128, expected numbers"),
+        ("images", np.full((3, 2), 1e300), r"images hold 1e\+300, expected finite numbers of float32"),
+        ("ids", np.array(["a", 1, None], object), "ids is object, expected text or integers"),
+        ("ids", np.array([0.5, 1.5, 2.5]), "ids is float64, expected text or integers"),
     ],
 )
 def test_a_pool_made_in_python_is_held_to_the_same_rules(field: str, value: np.ndarray, complaint: str):
     good = {**GOOD, "images": np.zeros((3, 4, 4, 1), np.uint8)}
     with pytest.raises(InputError, match=f"^pool: {complaint}"):
         Pool(**{**good, field: value})
+
+
+def test_a_pool_is_shown_in_one_line(pool: Pool):
+    assert repr(pool.take(np.arange(0))).endswith("0 public and 0 private samples)")
+    assert len(repr(pool)) < 100
+
+
+def test_an_empty_pool_has_nothing_to_query(pool: Pool):
+    with pytest.raises(InputError, match="pool: has no samples to query"):
+        pool.take(np.arange(0)).images_to("query")
 
 
 def test_features_may_be_of_any_size():

@@ -209,6 +209,11 @@ def test_classes_are_figured_apart():
         ([0.1, np.nan], [True, False], "scores: sample 1 is nan"),
         ([0.1, 0.2], [True, True], "membership: 2 members and 0 non-members"),
         ([0.1, 0.2], [True], r"shapes \(2,\) and \(1,\)"),
+        (
+            [0.1, 0.2, 0.3],
+            [1, 0, -1],
+            "membership: sample 2 is -1, expected 1 .* or 0 .*; leave out samples",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_arrays")
@@ -220,6 +225,15 @@ def test_bad_input_is_refused(scores, members, message):
 def test_a_limit_outside_zero_and_one_is_refused():
     with pytest.raises(InputError, match=r"fpr: 1\.5 is not between 0 and 1"):
         figures(np.array([0.0, 1.0]), np.array([False, True]), (1.5,))
+    with pytest.raises(InputError, match=r"fpr: 5 is not between 0 and 1"):
+        tpr_at_fpr(np.array([0.0, 1.0]), np.array([False, True]), 5)
+
+
+def test_a_tpr_at_a_limit_that_was_not_computed_is_refused_not_left_out():
+    found = figures(np.arange(200.0), np.arange(200) >= 100, (0.05, 0.001), replicates=10)
+    assert found.at(0.001) is None
+    with pytest.raises(InputError, match=r"fpr: 0\.2 is none of 0\.05, 0\.001"):
+        found.at(0.2)
 
 
 @pytest.mark.slow

@@ -51,6 +51,10 @@ def wrong_shape(rngs, shape, classes):
     return Plain(shape, classes + 1, rngs=rngs)
 
 
+def probable(rngs, shape, classes):
+    return nnx.Sequential(Plain(shape, classes, rngs=rngs), nnx.softmax)
+
+
 def fails_on_images(rngs, shape, classes):
     return nnx.Linear(shape[0] + 7, classes, rngs=rngs)
 

@@ -163,6 +163,10 @@ def test_the_width_is_the_factory_s_own_unless_it_is_configured():
         ("no_module", r".* returns a str, expected a flax\.nnx\.Module"),
         ("fails_on_images", r".* cannot take images of \(6, 6, 2\) \[height, width, channel\]: \w+: "),
         ("wrong_shape", r".* returns \(2, 4\) for 2 samples, expected \(2, 3\)$"),
+        (
+            "probable",
+            r".* returns probabilities \(rows in \[0, 1\] that sum to 1\), expected logits: leave",
+        ),
         ("number", r".* requires x; offered are rngs, "),
         ("Twofold", r".* cannot take images of .*: TypeError: it returns a tuple, expected an array of logits"),
         ("OnTheHost", r".* cannot take images of .*: TracerArrayConversionError: "),
