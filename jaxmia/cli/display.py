@@ -335,7 +335,8 @@ def _log_progress(title: str) -> Callable[["ChunkProgress"], None]:
 
 
 def _doing(title: str, progress: "ChunkProgress") -> str:
-    return f"{title} {progress.models[0]}-{progress.models[-1]} {progress.stage}"
+    models = [f"{progress.models[0]}-{progress.models[-1]}"] if progress.models else []
+    return " ".join([title, *models, progress.stage])
 
 
 def _figures(moment: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from jaxmia.data.kinds import kind_of
 from jaxmia.data.pool import Pool
 from jaxmia.data.sources import named_file
 from jaxmia.data.views import View
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, UnreadableFile
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
@@ -190,7 +190,7 @@ class Pipeline:
         return Checkpoints(RunDir(self.out).checkpoints, self.setup.cache_key(), every)
 
     def query(self) -> None:
-        """Queries the target on every sample in every view."""
+        """Queries the target on every sample in every view; views that an interrupted call finished are kept."""
         path = RunDir(self.out).target
         cache_key = {
             "target": file_digest(named_file(self.config.challenge, "target")),
@@ -203,13 +203,10 @@ class Pipeline:
         if path.exists() and metadata_of(path, load_npz(path)).get("cache_key") == cache_key:
             logger.info("target: margins exist already")
             return
-        from jaxmia.training.query import query_target
-
-        setup = self.setup
-        images = setup.preprocessing.resized(self.pool.images_to("query"))
-        phi, correct = query_target(self.target.query, images, setup.labels, setup.views, setup.query_batch)
+        phi, correct = self._query_views(cache_key)
         metadata = json.dumps({"cache_key": cache_key, **origin()})
         save_npz(path, {"phi": phi, "correct": correct, "metadata": np.array(metadata)})
+        RunDir(self.out).partial_target.unlink(missing_ok=True)
         membership = self.pool.membership
         shares = [
             f"{correct[membership == value].mean():.4f} on public {name}"
@@ -217,6 +214,45 @@ class Pipeline:
             if (membership == value).any()
         ]
         logger.info("target: accuracy " + ", ".join(shares or [f"{correct.mean():.4f}"]))
+
+    def _query_views(self, cache_key: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The target's margins `[view, sample]`, and whether its predictions in the first view are correct."""
+        from jaxmia.runs.progress import Progress
+        from jaxmia.training.query import query_target
+
+        setup, partial = self.setup, RunDir(self.out).partial_target
+        images = setup.preprocessing.resized(self.pool.images_to("query"))
+        phi, correct = _finished_views(partial, cache_key)
+        if phi:
+            logger.info(f"target: {len(phi)} of {len(setup.views)} views were queried already")
+        done, total = len(phi) * len(images), len(setup.views) * len(images)
+        with self.progress_bar("target") as on_progress:
+
+            def on_images(count: int) -> None:
+                nonlocal done
+                done += count
+                on_progress(Progress("querying", (), done, total, 0, 0))
+
+            for view in setup.views[len(phi) :]:
+                margins, hits = query_target(
+                    self.target.query, images, setup.labels, [view], setup.query_batch, on_images
+                )
+                phi.append(margins[0])
+                correct.append(hits)
+                metadata = np.array(json.dumps({"cache_key": cache_key}))
+                save_npz(partial, {"phi": np.stack(phi), "correct": np.stack(correct), "metadata": metadata})
+        return np.stack(phi), correct[0]
+
+
+def _finished_views(path: Path, cache_key: Mapping[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Margins and correctness of the views that an interrupted query with this configuration finished."""
+    try:
+        stored = load_npz(path, required=("phi", "correct"))
+        if metadata_of(path, stored).get("cache_key") == cache_key:
+            return list(stored["phi"]), list(stored["correct"])
+    except UnreadableFile:
+        pass
+    return [], []
 
 
 def _present(store: ScoreStore, cache_key: Mapping[str, Any]) -> set[int]:

@@ -12,7 +12,7 @@ class Progress:
 
     Attributes:
         stage: `training` or `querying`.
-        models: Numbers of the chunk's models.
+        models: Numbers of the chunk's models; empty for the target.
         done: Number of images trained on or queried so far, over all models.
         total: Number of images to train on or to query.
         epoch: Number of completed epochs.

@@ -11,6 +11,7 @@ class RunDir:
         config: The resolved configuration.
         pool: Ids, labels and membership of the samples.
         target: The target's logit margins.
+        partial_target: Margins in the views that are queried so far, while the target is queried.
         shadows: Folder of the shadows' logit margins, one file per chunk.
         claims: Folder of claims on models in training.
         checkpoints: Folder of checkpoints of chunks in training.
@@ -37,6 +38,7 @@ class RunDir:
         self.config = path / "config.yaml"
         self.pool = path / "pool.npz"
         self.target = path / "target.npz"
+        self.partial_target = path / "target.partial.npz"
         self.shadows = path / "shadows"
         self.claims = path / "claims"
         self.checkpoints = path / "checkpoints"

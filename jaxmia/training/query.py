@@ -44,7 +44,7 @@ def query(
             if len(margins) > 1:
                 # At most one step is queued behind the running one, so that the reported progress is almost exact.
                 margins[-2].block_until_ready()
-            on_images(min(len(index), samples - int(index[0])))
+            on_images(_images_in(index, samples))
     per_view = len(batches)
 
     def joined(parts: list) -> np.ndarray:
@@ -60,6 +60,7 @@ def query_target(
     labels: Integer[np.ndarray, " sample"],
     views: Sequence[View],
     batch_size: int,
+    on_images: Callable[[int], None] = lambda images: None,
 ) -> tuple[Float32[np.ndarray, "view sample"], Bool[np.ndarray, " sample"]]:
     """Queries one model, given as a function, on the whole pool.
 
@@ -69,6 +70,7 @@ def query_target(
         labels: Labels of the samples.
         views: Views in which each image is queried; the first is the identity.
         batch_size: Number of images in a step.
+        on_images: Called with the number of images of each step.
 
     Returns:
         Logit margins in nats, and whether the prediction in the first view is correct.
@@ -81,8 +83,11 @@ def query_target(
     batches = fixed_batches(samples, batch_size)
     phi, correct = [], np.empty(0)
     for view in views:
-        seen = (_in_view(images[index], view) for index in batches)
-        logits = np.concatenate([logits_of(batch) for batch in seen])[:samples]
+        answers = []
+        for index in batches:
+            answers.append(logits_of(_in_view(images[index], view)))
+            on_images(_images_in(index, samples))
+        logits = np.concatenate(answers)[:samples]
         phi.append(np.asarray(logit_margin(jnp.asarray(logits), jnp.asarray(labels))))
         if view == views[0]:
             correct = logits.argmax(-1) == labels
@@ -104,3 +109,8 @@ def fixed_batches(samples: int, batch_size: int) -> list[Int32[np.ndarray, " bat
     size = min(batch_size, samples)
     starts = range(0, samples, size)
     return [np.minimum(np.arange(start, start + size), samples - 1).astype(np.int32) for start in starts]
+
+
+def _images_in(batch: np.ndarray, samples: int) -> int:
+    """Number of samples in a batch of `fixed_batches`, without repetitions."""
+    return min(len(batch), samples - int(batch[0]))

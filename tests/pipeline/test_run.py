@@ -1,5 +1,6 @@
 import csv
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from bridge.networks import build
 from bridge.open import open_pool, open_target
-from bridge.target import save_target
+from bridge.target import Target, save_target
 from jaxmia.api import attack, train_shadows
 from jaxmia.attacks import Evidence
 from jaxmia.config import Config, EnsembleConfig, QueryConfig, load_config
@@ -20,6 +21,7 @@ from jaxmia.evaluation.selection import select_attack
 from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
+from jaxmia.pipeline.models import open_pipeline
 from jaxmia.pipeline.run import run
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline
@@ -90,8 +92,6 @@ def test_precision_is_part_of_what_tells_models_apart_as_it_was_resolved(tmp_pat
 
 def test_the_whole_target_is_queried_in_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As many as `query.batch_size` says, the last one filled up, so that one program serves them all."""
-    from bridge.target import Target
-
     seen: list[int] = []
     query = Target.query
 
@@ -102,6 +102,55 @@ def test_the_whole_target_is_queried_in_batches_of_one_size(tmp_path: Path, monk
     monkeypatch.setattr(Target, "query", counted)
     run(challenge(tmp_path), tmp_path / "run")
     assert set(seen) == {32}
+
+
+def test_an_interrupted_query_of_the_target_goes_on_with_the_view_that_it_had_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Three batches a view; the second view is interrupted. The margins are those of a query without interruption."""
+    config = challenge(tmp_path)
+    pipeline = open_pipeline(config, tmp_path / "whole")
+    with pipeline.prepared():
+        pipeline.query()
+    answered: list[int] = []
+    query = Target.query
+
+    def interrupted(self: Target, images: np.ndarray) -> np.ndarray:
+        if len(answered) == 4:
+            raise KeyboardInterrupt
+        answered.append(len(images))
+        return query(self, images)
+
+    monkeypatch.setattr(Target, "query", interrupted)
+    progress: list[tuple[int, int]] = []
+
+    @contextmanager
+    def bar(title: str):
+        assert title == "target"
+        yield lambda report: progress.append((report.done, report.total))
+
+    pipeline = open_pipeline(config, tmp_path / "run", bar)
+    with pipeline.prepared():
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.query()
+        assert progress == [(32, 160), (64, 160), (80, 160), (112, 160)]
+        answered.clear()
+        pipeline.query()
+    assert len(answered) == 3
+    assert progress[4:] == [(112, 160), (144, 160), (160, 160)]
+    whole, resumed = (load_npz(tmp_path / name / "target.npz") for name in ("whole", "run"))
+    np.testing.assert_array_equal(whole["phi"], resumed["phi"])
+    np.testing.assert_array_equal(whole["correct"], resumed["correct"])
+    assert not list((tmp_path / "run").glob("target.partial*"))
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_text("half"), lambda path: np.savez(path, phi=1, correct=1)])
+def test_a_partial_query_that_is_damaged_or_of_another_configuration_is_not_used(tmp_path: Path, harm):
+    pipeline = open_pipeline(challenge(tmp_path), tmp_path / "run")
+    with pipeline.prepared():
+        harm(tmp_path / "run" / "target.partial.npz")
+        pipeline.query()
+    assert load_npz(tmp_path / "run" / "target.npz")["phi"].shape == (2, 80)
 
 
 def test_a_limit_on_the_size_of_files_reaches_the_target(tmp_path: Path):

@@ -6,6 +6,7 @@ NAMES = {
     "config": "config.yaml",
     "pool": "pool.npz",
     "target": "target.npz",
+    "partial_target": "target.partial.npz",
     "shadows": "shadows",
     "claims": "claims",
     "checkpoints": "checkpoints",
