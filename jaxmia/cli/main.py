@@ -114,6 +114,7 @@ class _Everywhere:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; exits with 0 for success, 1 for bad input, 2 for wrong usage, 130 after an interruption."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal may be unable to encode a path
@@ -121,19 +122,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.set_threshold(20_000)
     try:
         with interruptible():
-            _main(list(sys.argv[1:] if arguments is None else arguments))
+            _main(given)
             _flush_results()
     except (InputError, UsageError) as error:
         for line in str(error).split("\n"):
             print(f"jaxmia: {visible(line)}", file=sys.stderr)
         _drop_results()
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except Interrupted as stop:
-        print(f"jaxmia: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        print("jaxmia: interrupted; the same command resumes", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        named = isinstance(stop, Interrupted)
+        line = str(stop) if named else "interrupted; the same command resumes"
+        # a dry run stores nothing from which it could resume
+        print(f"jaxmia: {line.partition(';')[0] if '--dry-run' in given else line}", file=sys.stderr)
+        sys.exit(stop.exit_code if named else 130)
     except BrokenPipeError:
         # The reader of the output is gone; flushing at exit must not raise again.
         _drop_results()

@@ -18,6 +18,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import figures
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import NETWORKS
+from jaxmia.runs.signals import Interrupted
 
 
 def call(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
@@ -298,6 +299,17 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(capsys, planted: tuple
 
     monkeypatch.setattr("jaxmia.pipeline.scoring.score", interrupted)
     assert "the same command resumes" in refusal(capsys, "score", "--out", planted[0], code=130)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted(signal.SIGTERM)])
+def test_an_interrupted_dry_run_has_nothing_to_resume(capsys, tmp_path: Path, monkeypatch, stop: KeyboardInterrupt):
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("jaxmia.cli.overrides.configure_run", interrupted)
+    line = refusal(capsys, "audit", "--out", tmp_path, "--dry-run", code=130)
+    assert line == ("stopped by SIGTERM" if isinstance(stop, Interrupted) else "interrupted")
+    assert line + "; the same command resumes" == refusal(capsys, "audit", "--out", tmp_path, code=130)
 
 
 def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path):
