@@ -11,8 +11,15 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.scoring import submit_private
-from jaxmia.pipeline.summary import epsilon_bound, figures_of_classes, public_figures, write_samples
-from jaxmia.runs.metrics import FusedRun, RunMetrics
+from jaxmia.pipeline.summary import (
+    epsilon_bound,
+    figures_of_classes,
+    no_bound,
+    public_figures,
+    unfair_coin,
+    write_samples,
+)
+from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics
 from jaxmia.runs.rundir import RunDir
 
 FUSION = "fusion"
@@ -87,7 +94,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         no_estimate=None if pool.public.all() else _NO_ESTIMATE,
         public=public,
         public_by_class=figures_of_classes(pool, fused, fpr) if public else None,
-        epsilon=epsilon_bound(pool, fused, matched=matched),
+        epsilon=_epsilon(scored, pool, fused),
         vulnerable=(),
         fused=tuple(FusedRun(run=str(run.path), attack=run.metrics.attack) for run in scored),
     )
@@ -118,6 +125,18 @@ def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
     fused = np.full(len(free), np.nan)
     fused[free] = mean_rank([score[free] for score in scores])
     return fused
+
+
+def _epsilon(scored: Sequence[ScoredRun], pool: Pool, fused: np.ndarray) -> EpsilonBound:
+    """The bound on epsilon of the fused scores, `[sample]` of `pool`; the coin is that of all public samples."""
+    if reason := unfair_coin(scored[0].pool):
+        return no_bound(reason)
+    if any(run.metrics.audit for run in scored):
+        return no_bound(
+            "audits are among the fused runs; their scores depend on the memberships of other samples, which the bound "
+            "does not allow"
+        )
+    return epsilon_bound(pool, fused, matched=any(run.metrics.matched for run in scored))
 
 
 def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:

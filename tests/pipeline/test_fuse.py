@@ -77,6 +77,29 @@ def test_the_fused_score_is_the_mean_rank_of_each_runs_own_choice(scored: tuple[
     assert len((tmp_path / "samples.csv").read_text().splitlines()) == SAMPLES + 1
 
 
+def test_fused_runs_of_which_one_is_an_audit_bound_nothing(runs: list[Path]):
+    assert fuse(runs[0].parent / "before", runs).epsilon.lower is not None
+    changed(audit={"folds": 2, "models": 32})(runs)
+    bound = fuse(runs[0].parent / "after", runs).epsilon
+    assert bound.lower is None
+    assert bound.reason.startswith("audits are among the fused runs")
+
+
+def test_the_coin_of_fused_runs_is_that_of_all_public_samples(runs: list[Path]):
+    """Of 300 public samples 200 are members; of the 30 that are not fixed, 15."""
+    membership = np.where(np.arange(SAMPLES) < 300, np.arange(SAMPLES) % 3 > 0, UNKNOWN).astype(np.int8)
+    membership[270:300] = np.arange(30) % 2
+    for run in runs:
+        pool = Pool.load(run / "pool.npz")
+        Pool(None, pool.labels, pool.ids, membership).save(run / "pool.npz")
+        scores = load_npz(run / "scores.npz")
+        fixed = np.arange(SAMPLES) < 270
+        np.savez(run / "scores.npz", **{name: np.where(fixed, np.nan, values) for name, values in scores.items()})
+    bound = fuse(runs[0].parent / "out", runs).epsilon
+    assert bound.lower is None
+    assert "of 300 public samples are members" in bound.reason
+
+
 def test_a_run_that_is_scaled_counts_the_same(scored: tuple[list[Path], np.ndarray], runs: list[Path], tmp_path):
     """Ranks only: a run whose scores were put through a rising function changes nothing."""
     before = fuse(tmp_path / "before", scored[0])
