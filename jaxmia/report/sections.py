@@ -138,6 +138,11 @@ def show_attacks(results: Results) -> Section:
     where = "pseudo-targets" if shadows else "the public samples"
     highlighted = "the submitted attack" if measured == chosen else f"{measured}, submitted in aligned form,"
     caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; {highlighted} is highlighted."
+    if len(drawn) < len(order):
+        caption += (
+            f" Of {len(order)} attacks, the {ATTACKS_DRAWN} with the highest TPR and the highlighted one are drawn; the "
+            "table has all."
+        )
     strong = drawn.index(measured) if measured in drawn else None
     plot = draw(
         "attacks",
@@ -166,14 +171,15 @@ def show_classes(results: Results) -> Section:
     title = "TPR by class"
     fpr = results.metrics.fpr
     scores, labels = results.score[results.pool.public], results.pool.labels[results.pool.public]
-    rows = []
-    for label in np.unique(labels):
+    rows, classes = [], np.unique(labels)
+    for label in classes:
         chosen = labels == label
         members = results.members[chosen]
         if members.any() and false_alarms(fpr, int((~members).sum())) >= 1:
             rows.append((f"class {label}", tpr_band(scores[chosen], members, [fpr])[0]))
+    required = f"{np.ceil(1 / fpr):.0f} public non-members"
     if not rows:
-        return Section(title, (f"Not shown: no class has the required {np.ceil(1 / fpr):.0f} public non-members.",))
+        return Section(title, (f"Not shown: no class has a public member and the required {required}.",))
     rows.sort(key=lambda row: -row[1].value)
     half = CLASSES_DRAWN // 2
     drawn = rows if len(rows) <= CLASSES_DRAWN else rows[:half] + rows[-half:]
@@ -181,6 +187,12 @@ def show_classes(results: Results) -> Section:
         f"TPR at {100 * fpr:g} % FPR within each class of the public samples, with a threshold for each class"
         + ("" if drawn is rows else f"; the {half} highest and the {half} lowest of {len(rows)} classes")
         + ". One in twenty 95 % intervals is expected to miss the true value."
+        + (
+            ""
+            if len(rows) == len(classes)
+            else f" {len(classes) - len(rows)} of {len(classes)} classes are left out: "
+            f"they have no public member or fewer than {required}, so that not one false positive is allowed."
+        )
     )
     plot = draw(
         "classes",
@@ -194,6 +206,8 @@ def show_classes(results: Results) -> Section:
 def show_samples(results: Results, images: np.ndarray | None, no_images: str) -> Section:
     """The most vulnerable samples, and those with the highest and the lowest scores."""
     title = "Samples that stand out"
+    if results.metrics.guessing:
+        return Section(title, (f"Not shown: {results.metrics.guessing}.",))
     if images is not None and not are_pictures(images):
         images, no_images = None, ""
     text = (

@@ -210,6 +210,21 @@ class RunMetrics(_Part):
         """Whether the attack is aligned for this target alone, so that pseudo-targets were attacked without it."""
         return self.selection is not None and self.selection.aligned
 
+    @property
+    def guessing(self) -> str | None:
+        """The sentence that the attack cannot be told from guessing, so that no sample is known to be vulnerable.
+
+        None if the public or the expected figure excludes guessing, and without public figures.
+        """
+        public, private = self.public, self.private
+        if public is None or public.auc.low > 0.5 or (private and private.low > private.fpr):
+            return None
+        auc = public.auc
+        return (
+            f"the attack cannot be told from guessing: AUC {auc.value:.3f} on the public samples, 95 % interval "
+            f"{auc.low:.3f} to {auc.high:.3f}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain JSON."""
         return self.model_dump(mode="json", by_alias=True)

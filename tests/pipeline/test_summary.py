@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from scipy import stats
 from scipy.special import logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
+from jaxmia.cli.commands.run import show_metrics
 from jaxmia.cli.display import expectation_lines, vulnerable_table
 from jaxmia.config import AttackConfig
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import tpr_at_fpr
+from jaxmia.evaluation.metrics import Estimate, tpr_at_fpr
 from jaxmia.evaluation.selection import select
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.summary import (
@@ -286,6 +288,38 @@ def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(plante
     assert expectation_lines(metrics)[-1].startswith(
         "epsilon: no bound, because `jaxmia match` selected the recipe by the public"
     )
+
+
+@pytest.mark.parametrize(
+    ("auc", "expected", "guessing"),
+    [
+        ((0.49, 0.6), None, True),
+        ((0.51, 0.6), None, False),
+        ((0.4, 0.45), None, True),
+        (None, (0.01, 0.2), False),
+        ((0.49, 0.6), (0.04, 0.2), True),
+        ((0.49, 0.6), (0.06, 0.2), False),
+    ],
+)
+def test_no_sample_is_vulnerable_to_guessing(
+    planted: tuple[Path, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    auc: tuple[float, float] | None,
+    expected: tuple[float, float] | None,
+    guessing: bool,
+):
+    metrics = score(planted[0], AttackConfig(targets=8))
+    assert metrics.public and metrics.private
+    public = replace(metrics.public, auc=Estimate(0.5, *auc)) if auc else None
+    private = metrics.private.model_copy(update={"low": expected[0], "high": expected[1]}) if expected else None
+    changed = metrics.model_copy(update={"public": public, "private": private})
+    capsys.readouterr()
+    show_metrics(changed, as_json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "vulnerable samples: none are listed, since the attack cannot be told from guessing: AUC" in shown
+    ) == guessing
+    assert ("most vulnerable samples: gap" in shown) != guessing
 
 
 def test_no_id_becomes_a_formula_of_a_spreadsheet(tmp_path: Path):

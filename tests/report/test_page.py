@@ -220,6 +220,31 @@ def test_a_rate_that_allows_no_false_positive_is_not_shown(tmp_path: Path):
     assert not re.search(r"TPR at 0\.01 % FPR\s+0\.", page.text)
 
 
+def test_no_sample_stands_out_by_guessing(tmp_path: Path):
+    make_run(tmp_path, 0.0)
+    images = np.zeros((SAMPLES, 4, 4, 1), np.uint8)
+    page = Page(write_report(tmp_path, images=images).read_text())
+    assert re.search(
+        r"Not shown: the attack cannot be told from guessing: AUC 0\.\d{3} on the public samples", page.text
+    )
+    assert "ulnerable" not in page.text
+    assert not page.all("img")
+
+
+def test_captions_say_what_is_left_out_and_why(run: tuple[Path, np.ndarray]):
+    """One class has 15 public non-members, of which 5 % is no false positive."""
+    out, members = run
+    pool = Pool.load(out / "pool.npz")
+    labels = np.where(np.arange(SAMPLES) % 2, 1, 2).astype(np.int32)
+    labels[np.flatnonzero(~members)[:15]] = 0
+    labels[np.flatnonzero(members)[:40]] = 0
+    Pool(None, labels, pool.ids, pool.membership).save(out / "pool.npz")
+    text = Page(write_report(out).read_text()).text
+    assert "1 of 3 classes are left out: they have no public member or fewer than 20 public non-members" in text
+    attacks = len(load_npz(out / "scores.npz"))
+    assert f"Of {attacks} attacks, the 12 with the highest TPR and the highlighted one are drawn" in text
+
+
 def test_other_images_are_refused_before_anything_is_written(run: tuple[Path, np.ndarray]):
     out, _ = run
     with pytest.raises(InputError, match=r"images: got 3, but .*pool\.npz has 400 samples"):

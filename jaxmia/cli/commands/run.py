@@ -184,7 +184,9 @@ def show_metrics(metrics: "RunMetrics", as_json: bool) -> None:
         output(selection_table(metrics.selection))
     if metrics.public:
         output(figures_table(metrics.public, f"{metrics.attack} on the public samples"))
-    if metrics.vulnerable:
+    if metrics.guessing:
+        output(f"vulnerable samples: none are listed, since {metrics.guessing}")
+    elif metrics.vulnerable:
         output(vulnerable_table(metrics))
     for line in expectation_lines(metrics):
         output(line)
