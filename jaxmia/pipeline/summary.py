@@ -21,6 +21,10 @@ DELTA = 1e-5
 UNFAIR = 0.001
 """P-value of the number of members below which a fair coin is ruled out, so that no bound on epsilon is given."""
 
+MIN_GUESSES = 8
+"""Smallest number of guesses at which epsilon is bounded, if there are more samples than twice as many: fewer guesses
+hardly exclude chance."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 MAX_VULNERABLE = 5
@@ -121,9 +125,11 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     """Computes a lower bound on the target's epsilon at `delta` from the public samples, with 95 % confidence.
 
     The bound is that of privacy auditing with one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846),
-    computed by jax-privacy; one half of the samples sets the threshold, and the other half is evaluated at it. The
-    bound is valid if each of these samples was made a member independently with probability 1/2, whatever the fixed
-    memberships, and if the scores do not depend on their membership labels.
+    computed by jax-privacy for the half of the samples with the highest scores, for a quarter, an eighth and so on, all
+    guessed to be members. The largest of these bounds counts; each is computed at a higher confidence, so that all hold
+    jointly (Bonferroni). The bound does not depend on the order of the samples, and is valid if each of these samples
+    was made a member independently with probability 1/2, whatever the fixed memberships, and if the scores do not
+    depend on their membership labels.
 
     Args:
         pool: The scored samples, with membership.
@@ -147,8 +153,19 @@ def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests
     except ImportError:
         return no_bound("jax-privacy is not installed; `pip install jax-privacy` adds it")
     auditor = auditing.CanaryScoreAuditor(inside, outside)
-    lower = auditor.epsilon_one_run((1 - LEVEL) / tests, DELTA, threshold_strategy=auditing.Split(seed=0))
+    strategies = [auditing.Explicit(threshold) for threshold in _thresholds(np.concatenate([inside, outside]))]
+    significance = (1 - LEVEL) / (tests * len(strategies))
+    lower = max(auditor.epsilon_one_run(significance, DELTA, threshold_strategy=one) for one in strategies)
     return EpsilonBound(lower=float(lower), delta=DELTA, confidence=LEVEL, reason=None)
+
+
+def _thresholds(scores: np.ndarray) -> list[float]:
+    """Scores above which a half, a quarter and so on of `scores`, `[sample]`, lie; no membership is looked at."""
+    ordered = np.sort(scores)[::-1]
+    guesses = [len(scores) // 2]
+    while guesses[-1] // 2 >= MIN_GUESSES:
+        guesses.append(guesses[-1] // 2)
+    return [float(ordered[count - 1]) for count in guesses]
 
 
 def unfair_coin(pool: Pool) -> str | None:

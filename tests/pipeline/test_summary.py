@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
 from jaxmia.cli.commands.run import show_metrics
@@ -176,16 +176,42 @@ def test_epsilon_needs_members_and_nonmembers():
 
 
 def test_epsilon_of_a_perfect_attack_is_the_closed_form():
-    """All 100 guesses of the judged half right: rejected are those epsilon whose chance of it is below 5 %."""
+    """All 200 guesses right: rejected are those epsilon whose chance of it is below a fifth of 5 %.
+
+    The other four bounds are those of 100, 50, 25 and 12 guesses.
+    """
     members = np.arange(400) % 2
     bound = epsilon_bound(pool_of(members.tolist()), 10.0 * members + np.linspace(0, 1, 400))
     assert bound.reason is None
-    assert bound.lower == pytest.approx(logit(0.05 ** (1 / 100)), rel=0.02)
+    assert bound.lower == pytest.approx(logit(0.01 ** (1 / 200)), rel=0.02)
 
 
 def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator):
     bounds = [epsilon_bound(pool_of(rng.integers(0, 2, 400).tolist()), rng.normal(size=400)).lower for _ in range(20)]
     assert np.mean(np.array(bounds) > 0) <= 0.2
+
+
+def test_epsilon_does_not_depend_on_the_order_of_the_samples(rng: np.random.Generator):
+    members = rng.integers(0, 2, 400)
+    scores = rng.normal(size=400) + members
+    bounds = {
+        epsilon_bound(pool_of(members[order].tolist()), scores[order]).lower
+        for order in (rng.permutation(400) for _ in range(4))
+    }
+    assert len(bounds) == 1
+    assert min(bounds) > 0.3
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 2.0])
+def test_epsilon_of_randomised_response_is_rarely_above_the_truth(rng: np.random.Generator, epsilon: float):
+    """Each membership is told right with the probability that epsilon allows, in a random order: 5 % may be above."""
+    bounds = []
+    for _ in range(60):
+        members = rng.random(100) < 0.5
+        told = np.where(rng.random(100) < expit(epsilon), members, ~members)
+        bounds.append(epsilon_bound(pool_of(members.astype(int).tolist()), told + rng.random(100)).lower or 0.0)
+    assert np.mean(np.array(bounds) > epsilon) <= 0.12
+    assert np.mean(bounds) > epsilon / 8
 
 
 @pytest.mark.parametrize("share", [0.1, 0.65, 0.9])
