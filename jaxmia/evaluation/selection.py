@@ -377,4 +377,6 @@ def select_attack(
         candidates = [*distinct_attacks(evidence), *own]
         return select(evidence, candidates, section.fpr, targets=section.targets, likeness=likeness)
     except InputError as error:
-        raise type(error)(f"attack.name: {AUTO}: {error}; or name one of the attacks in docs/attacks.md") from error
+        raise type(error)(
+            f"attack.name: {AUTO}: {error}; or name one of the attacks in docs/attacks.md, such as lira-online-global"
+        ) from error
