@@ -49,7 +49,8 @@ class TprAtFpr:
         fpr: Limit of the FPR.
         threshold: Lowest threshold within the limit; None if even the highest score exceeds it.
         fixed: TPR with the Clopper-Pearson interval, which treats the threshold as fixed.
-        resampled: TPR with the interval of the stratified bootstrap, which also moves the threshold.
+        resampled: TPR with the interval of the stratified bootstrap, which also moves the threshold. Where no member or
+            every member is found, resamples vary too little, and the interval is joined with that of `fixed`.
 
     If the limit is below one over the number of non-members, nothing is measured and everything but `fpr` is None.
     """
@@ -62,7 +63,11 @@ class TprAtFpr:
 
 @dataclass(frozen=True)
 class Figures:
-    """AUC and TPR at several FPRs, with the numbers of members and non-members that they were measured on."""
+    """AUC and TPR at several FPRs, with the numbers of members and non-members that they were measured on.
+
+    The interval of the AUC is that of the stratified bootstrap. At an AUC of 0 or 1, where all resamples agree, it is
+    Clopper and Pearson's for as many independent pairs of a member and a non-member as the samples form.
+    """
 
     members: int
     nonmembers: int
@@ -206,7 +211,9 @@ def figures(
     return Figures(
         members=int(hits.sum()),
         nonmembers=int(alarms.sum()),
-        auc=_estimate(float(_auc(hits[None], alarms[None])[0]), aucs),
+        auc=widen_at_edges(
+            _estimate(float(_auc(hits[None], alarms[None])[0]), aucs), int(min(hits.sum(), alarms.sum()))
+        ),
         tpr=tuple(
             _measured(fpr, levels, hits, alarms, tprs[measured.index(fpr)])
             if fpr in measured
@@ -388,6 +395,14 @@ def _estimate(value: float, replicates: Float[np.ndarray, " replicate"]) -> Esti
     return Estimate(value, float(low), float(high))
 
 
+def widen_at_edges(estimate: Estimate, trials: int) -> Estimate:
+    """Joins the interval of a share of 0 or 1 with that of Clopper and Pearson; leaves those of others as they are."""
+    if 0 < estimate.value < 1:
+        return estimate
+    low, high = clopper_pearson(round(estimate.value * trials), trials)
+    return Estimate(estimate.value, min(low, estimate.low), max(high, estimate.high))
+
+
 def _measured(
     fpr: float,
     levels: Float[np.ndarray, " level"],
@@ -402,5 +417,5 @@ def _measured(
         fpr=fpr,
         threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
         fixed=Estimate(found / total, *clopper_pearson(found, total)),
-        resampled=_estimate(found / total, replicates),
+        resampled=widen_at_edges(_estimate(found / total, replicates), total),
     )

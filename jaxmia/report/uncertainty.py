@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms, student_quantile
+from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms, student_quantile, widen_at_edges
 
 REPLICATES = 4000
 
@@ -18,6 +18,9 @@ def tpr_band(
     seed: int = 0,
 ) -> list[Estimate]:
     """TPR at each FPR with the interval of the stratified bootstrap, which also moves the threshold.
+
+    Where no member or every member is found, it is joined with the interval of Clopper and Pearson, as in
+    `jaxmia.evaluation.metrics.figures`.
 
     The k-th highest of n resampled non-members is the non-member whose rank is given by the k-th smallest of n uniform
     numbers, which follows Beta(k, n + 1 - k). The number of resampled members above it is then binomial. Scores are
@@ -42,7 +45,7 @@ def tpr_band(
         thresholds = alarms[np.minimum((place * len(alarms)).astype(int), len(alarms) - 1)]
         drawn = rng.binomial(len(hits), _share_above(hits, thresholds)) / len(hits)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found.append(Estimate(float(value), float(low), float(high)))
+        found.append(widen_at_edges(Estimate(float(value), float(low), float(high)), len(hits)))
     return found
 
 

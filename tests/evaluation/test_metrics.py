@@ -256,3 +256,14 @@ def test_a_paired_difference_has_the_error_of_what_the_scores_do_not_share():
     assert found.value - found.low == pytest.approx(reach, rel=0.15)
     with pytest.raises(InputError, match="expected some of both"):
         paired_difference(shared, own, members | True, auc)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["all found", "all missed"])
+def test_intervals_at_the_edges_have_a_width(sign: int):
+    """Ten successes of ten leave a rate of 0.025 ** (1 / 10) or more possible, by the rule of Clopper and Pearson."""
+    found = figures(sign * np.arange(30.0), np.arange(30) >= 20, (0.05,))
+    tpr, least = found.at(0.05), 0.025**0.1
+    low, high = (least, 1.0) if sign == 1 else (0.0, 1 - least)
+    for estimate in (found.auc, tpr):
+        assert estimate is not None
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((float(sign == 1), low, high))

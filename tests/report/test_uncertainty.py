@@ -58,3 +58,9 @@ def test_a_curve_has_the_values_of_the_band():
     scores, fprs = np.round(rng.normal(size=300) + members, 1), [0.006, 0.05, 0.3, 1.0]
     band = tpr_band(scores, members, fprs, replicates=2)
     np.testing.assert_array_equal(tpr_curve(scores, members, fprs), [estimate.value for estimate in band])
+
+
+def test_a_band_has_a_width_where_every_member_or_none_is_found():
+    scores, members = np.arange(30.0), np.arange(30) >= 20
+    assert tpr_band(scores, members, [0.05])[0].low == pytest.approx(0.025**0.1)
+    assert tpr_band(-scores, members, [0.05])[0].high == pytest.approx(1 - 0.025**0.1)
