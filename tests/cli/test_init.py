@@ -62,3 +62,10 @@ def test_templates_name_no_file_that_is_not_the_user_s():
     for name in ("quickstart", "mini", "tml26", "demo"):
         section = load_config(template(name)).challenge
         assert {section.public, section.private, section.target} <= {None, *CHALLENGE.values()}
+
+
+@pytest.mark.parametrize("template", ["slurm", "tml-htcondor"])
+def test_the_next_command_of_a_profile_is_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str):
+    main(["init", str(tmp_path / "prof.yaml"), "--template", template])
+    scheduler = template.removeprefix("tml-")
+    assert f"then run: jaxmia cluster {scheduler} --profile {tmp_path}/prof.yaml --config" in capsys.readouterr().out

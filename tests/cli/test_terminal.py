@@ -1,5 +1,6 @@
 """What the command line does where its surroundings are not as they should be."""
 
+import json
 import os
 import subprocess
 import sys
@@ -55,7 +56,9 @@ def _folder_of_that_name(folder: Path) -> list[str]:
 
 
 def _variable_of_that_name(folder: Path) -> list[str]:
-    (folder / "config.yaml").write_text("{}")
+    files = {name: str(folder / "any.pt") for name in ("public", "private", "target")}
+    (folder / "any.pt").touch()
+    (folder / "config.yaml").write_text(json.dumps({"challenge": files}))
     (folder / "profile.yaml").write_text(r'environment: {"\e]0;owned\a\u202e\njaxmia": x}')
     return ["cluster", "slurm", f"--config={folder}/config.yaml", f"--out={folder}", "--jobs=1",
             f"--profile={folder}/profile.yaml"]  # fmt: skip

@@ -1,5 +1,6 @@
 """What docs/cluster.md and the profiles say, held against the code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -47,7 +48,10 @@ def test_every_file_it_names_is_there():
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^jaxmia cluster .*$", DOCUMENT, flags=re.M))))
 def test_its_commands_write_job_files(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = line.split()[1:]
-    (tmp_path / "config.yaml").write_text("shadow:\n  count: 64\n")
+    files = {name: str(tmp_path / f"{name}.pt") for name in ("public", "private", "target")}
+    for file in files.values():
+        Path(file).touch()
+    (tmp_path / "config.yaml").write_text(json.dumps({"shadow": {"count": 64}, "challenge": files}))
     words[words.index("--config") + 1] = str(tmp_path / "config.yaml")
     words[words.index("--out") + 1] = str(tmp_path / "run")
     profile = words.index("--profile") + 1
@@ -70,3 +74,17 @@ def test_commented_out_lines_of_the_slurm_profile_are_right_as_well(tmp_path: Pa
     (tmp_path / "all.yaml").write_text(re.sub(r"^# (?=\w+:|  - )", "", text, flags=re.M))
     profile = load_profile(tmp_path / "all.yaml", SlurmProfile)
     assert (profile.partition, profile.gpu_type, profile.setup) == ("gpu", "a100", ("module load cuda",))
+
+
+@pytest.mark.parametrize(
+    ("challenge", "message"),
+    [("{}", "challenge.public: not set"), ("{public: pub.pt}", "pub.pt: no such file (challenge.public)")],
+)
+def test_jobs_that_could_only_fail_are_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], challenge: str, message: str
+):
+    (tmp_path / "config.yaml").write_text(f"challenge: {challenge}")
+    with pytest.raises(SystemExit, match="1"):
+        main(["cluster", "slurm", "--config", f"{tmp_path}/config.yaml", "--out", f"{tmp_path}/run", "--jobs", "2"])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxmia.cli.overrides import refuse_overrides
+from jaxmia.cli.overrides import configure_run, refuse_overrides
 from jaxmia.cluster import SCHEDULERS, write_jobs
 
 
@@ -34,6 +34,7 @@ class Cluster:
         refuse_overrides(overrides)
         from jaxmia.cli.display import output
 
+        configure_run(self.config, ())  # the jobs run in the working directory, where they find the same files
         files = write_jobs(self.scheduler, self.config, self.out, self.jobs, self.profile)
         output("\n".join(str(path) for path in files.files))
         output(f"submit with: {files.submit}")

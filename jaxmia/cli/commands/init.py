@@ -55,7 +55,14 @@ class Init:
             refuse_overrides(overrides)
             text = template(self.template).read_text(encoding="utf-8")
         write_text(self.path, text)
-        output(f"{self.path}: written; edit it, then run: jaxmia run --config {self.path} --out DIR")
+        output(f"{self.path}: written; edit it, then run: {_next_command(text, self.path)}")
+
+
+def _next_command(text: str, path: Path) -> str:
+    """The command that takes a file of this text: a configuration of a run, or the profile of a cluster."""
+    if scheduler := yaml.safe_load(text).get("scheduler"):
+        return f"jaxmia cluster {scheduler} --profile {path} --config FILE --out DIR --jobs N"
+    return f"jaxmia run --config {path} --out DIR"
 
 
 _FILES = {"challenge": {"public": "pub.pt", "private": "priv.pt", "target": "model.pt"}}
