@@ -68,6 +68,7 @@ class Grader:
         seed: Seed for drawing the public share.
         cooldowns: Cooldowns after a submission.
         clock: Returns the current time with its time zone.
+        truth: Path of the truth, for messages.
 
     Raises:
         InputError: A private id is not in the truth, a share has no member or fewer than the 20 non-members that an FPR
@@ -84,6 +85,7 @@ class Grader:
         seed: int = 0,
         cooldowns: Cooldowns = DEFAULT_COOLDOWNS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        truth: object = "truth",
     ) -> None:
         if not key_of:
             raise InputError("teams: there is none")
@@ -94,7 +96,7 @@ class Grader:
         unknown = [id_ for id_ in self._ids if id_ not in member_of]
         if unknown:
             raise InputError(
-                f"truth: {len(unknown)} of {len(self._ids)} private ids are not in it, e.g. {unknown[0]!r}"
+                f"{truth}: {len(unknown)} of {len(self._ids)} private ids are not in it, e.g. {unknown[0]!r}"
             )
         self._members = np.array([member_of[id_] for id_ in self._ids], bool)
         self._public = split(self._ids, seed)
@@ -102,7 +104,7 @@ class Grader:
             kinds = (self._members[share].sum(), (~self._members[share]).sum())
             if kinds[0] < 1 or kinds[1] * FPR < 1:
                 raise InputError(
-                    f"truth: the {name} share has {kinds[0]} members and {kinds[1]} non-members, "
+                    f"{truth}: the {name} share has {kinds[0]} members and {kinds[1]} non-members, "
                     f"expected at least 1 and {round(1 / FPR)} to measure TPR at {FPR:.0%} FPR"
                 )
         self._key_of = dict(key_of)

@@ -15,11 +15,12 @@ from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, printable
 from jaxmia.leaderboard.grading import FPR, PUBLIC_SHARE, Grader, Standing
 from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
+from jaxmia.leaderboard.settings import KEY, TASK, URL
 from jaxmia.leaderboard.submission import read_truth
-from jaxmia.leaderboard.table import parse_table, read_bytes, refuse
+from jaxmia.leaderboard.table import parse_table, read_bytes, refuse, repeated_ids
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +63,14 @@ def serve(
         InputError: The truth or the teams cannot be used, or the port is taken.
     """
     key_of = read_teams(teams) if teams else {LONE_TEAM: secrets.token_urlsafe(16)}
-    grader = Grader(private_ids, *read_truth(truth), key_of, seed=seed, cooldowns=cooldowns)
+    shown = printable(str(truth))
+    grader = Grader(private_ids, *read_truth(truth), key_of, seed=seed, cooldowns=cooldowns, truth=shown)
     with PracticeServer(grader, task=task, port=port) as server:
         announce(f"practice leaderboard: {server.url} (Ctrl-C ends it and shows the final ranking)")
-        announce(f"export JAXMIA_LEADERBOARD_URL={server.url} JAXMIA_TASK={task}")
+        announce(f"export {URL}={server.url}")
+        announce(f"export {TASK}={task}")
         if not teams:
-            announce(f"export JAXMIA_API_KEY={key_of[LONE_TEAM]}")
+            announce(f"export {KEY}={key_of[LONE_TEAM]}")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
     return sorted(grader.ranking(), key=lambda standing: (-standing.final.value, standing.time))
@@ -86,11 +89,8 @@ def read_teams(path: Path) -> dict[str, str]:
         for name, value in (("team", row.id), ("key", row.value))
         if not value
     ]
-    key_of = {row.id: row.value or "" for row in table.rows()}
-    if len(key_of) < len(table.ids):
-        broken.append("a team occurs more than once, expected once")
-    refuse(path, broken)
-    return key_of
+    refuse(path, broken + repeated_ids(table, "team"))
+    return {row.id: row.value or "" for row in table.rows()}
 
 
 class PracticeServer(ThreadingHTTPServer):
@@ -119,9 +119,10 @@ class PracticeServer(ThreadingHTTPServer):
         self.grader, self.task, self.max_body = grader, task, max_body
         try:
             super().__init__((HOST, port), _Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"port: {port}: {reason}; choose another, or 0 for a free one") from error
+        except OverflowError as error:
+            raise InputError(f"port: {port} is not from 0 to 65535; 0 selects a free one") from error
+        except OSError as error:
+            raise InputError(f"port: {port}: {error.strerror or error}; choose another, or 0 for a free one") from error
 
     @property
     def url(self) -> str:

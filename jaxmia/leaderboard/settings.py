@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ DEFAULT_TASK = "01-mia"
 _MAX_ENV_BYTES = 2**20
 # Quotes and backslashes are changed by escaping, after which a key could not be recognised and removed from a text.
 _KEY = re.compile(r"""[^\x00-\x20"'\\\x7f-\U0010ffff]+""")
-_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:|/|$)")
+_HOST = re.compile(r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+)(:|/|$)")
 _TASK = re.compile(r"[A-Za-z0-9._-]+")
 _ENV_LINE = re.compile(r"""(?:export\s+)?(JAXMIA_\w+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']*))(?:\s+#.*)?""")
 
@@ -30,6 +30,8 @@ class Address:
     Attributes:
         url: Base address; the file goes to `{url}/submit/{task}`.
         task: Name of the task.
+        url_name: Name of the setting or option that gave the address, for messages.
+        task_name: The same for the task.
 
     Raises:
         InputError: A setting is missing or malformed.
@@ -37,11 +39,13 @@ class Address:
 
     url: str
     task: str
+    url_name: str = field(default=URL, kw_only=True, repr=False, compare=False)
+    task_name: str = field(default=TASK, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", _checked_url(self.url))
+        object.__setattr__(self, "url", _checked_url(self.url, self.url_name))
         if not _TASK.fullmatch(self.task) or self.task.strip(".") == "":
-            raise InputError(f"{TASK}: {self.task!r} is not a task, expected letters, digits, '.', '_', '-'")
+            raise InputError(f"{self.task_name}: {self.task!r} is not a task, expected letters, digits, '.', '_', '-'")
 
     @property
     def endpoint(self) -> str:
@@ -70,7 +74,7 @@ class Leaderboard(Address):
             raise InputError(f"{KEY}: contains a space, quote, backslash or character outside ASCII; copy it again")
         if "://" in key:
             raise InputError(f"{KEY}: contains an address, which belongs in {URL}")
-        for name, value in ((URL, self.url), (TASK, self.task)):
+        for name, value in ((self.url_name, self.url), (self.task_name, self.task)):
             if key in value:
                 raise InputError(f"{name}: contains the key, which belongs in {KEY} alone")
         super().__post_init__()
@@ -84,11 +88,15 @@ class Settings:
         url: Base address.
         task: Name of the task.
         key: The team's key.
+        url_name: Name of the setting or option that gave the address, for messages.
+        task_name: The same for the task.
     """
 
     url: str
     task: str
     key: SecretStr
+    url_name: str = field(default=URL, kw_only=True)
+    task_name: str = field(default=TASK, kw_only=True)
 
     @property
     def missing(self) -> list[str]:
@@ -101,7 +109,7 @@ class Settings:
         Raises:
             InputError: A setting is missing or malformed.
         """
-        return Leaderboard(self.url, self.task, self.key)
+        return Leaderboard(self.url, self.task, self.key, url_name=self.url_name, task_name=self.task_name)
 
     def address(self) -> Address | None:
         """Address to which submissions would be sent, if it is set; needs no key.
@@ -111,7 +119,7 @@ class Settings:
         """
         if not self.missing:
             return self.leaderboard()
-        return Address(self.url, self.task) if self.url else None
+        return Address(self.url, self.task, url_name=self.url_name, task_name=self.task_name) if self.url else None
 
 
 def find_settings(
@@ -146,10 +154,16 @@ def find_settings(
             f"{URL} comes from {url_source}, but {KEY} from {key_source}; "
             "set both in one of them, or name the address with --url, so that the key goes where you mean it to"
         )
-    return Settings(url or found_url, task or find(TASK)[1] or DEFAULT_TASK, SecretStr(key))
+    return Settings(
+        url or found_url,
+        task or find(TASK)[1] or DEFAULT_TASK,
+        SecretStr(key),
+        url_name="--url" if url else URL,
+        task_name="--task" if task else TASK,
+    )
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, name: str) -> str:
     if not url:
         raise InputError(f"{URL} is not set; set it to the leaderboard's address, https://...")
     try:
@@ -160,9 +174,9 @@ def _checked_url(url: str) -> str:
     # Not quoted if it may contain a password or be a key in the wrong place.
     shown = f"{url!r} " if ("://" in url or _HOST.match(url)) and "@" not in url else ""
     if not named or not url.isprintable() or " " in url:
-        raise InputError(f"{URL}: {shown}is not an address, expected https://host or https://host:port/path")
+        raise InputError(f"{name}: {shown}is not an address, expected https://host or https://host:port/path")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InputError(f"{URL}: has a user, a query or a fragment; expected https://host or https://host:port/path")
+        raise InputError(f"{name}: has a user, a query or a fragment; expected https://host or https://host:port/path")
     return url.rstrip("/")
 
 

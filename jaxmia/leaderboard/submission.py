@@ -6,7 +6,6 @@ import io
 import math
 import operator
 import re
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,16 @@ import numpy as np
 
 from jaxmia.errors import InputError, printable
 from jaxmia.files import write_text
-from jaxmia.leaderboard.table import SHOWN, Examples, Table, count_lines, parse_table, quote, read_bytes, refuse
+from jaxmia.leaderboard.table import (
+    Examples,
+    Table,
+    count_lines,
+    parse_table,
+    quote,
+    read_bytes,
+    refuse,
+    repeated_ids,
+)
 
 COLUMNS = ("id", "score")
 TRUTH_COLUMNS = ("id", "membership")
@@ -25,6 +33,8 @@ TRUTH_COLUMNS = ("id", "membership")
 # Each digit can match in only one way, so that a long row of digits is rejected as fast as it is accepted.
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SPARE_LINES = 1000
+_MAX_TIED = 0.05
+"""Share of a submission's scores that may have the highest value without a warning."""
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -176,6 +186,28 @@ def parse_submission(data: bytes, private_ids: Iterable[object]) -> Table:
     return replace(table, broken=table.broken + rules)
 
 
+def warn_of_ties(submission: Submission) -> str | None:
+    """Warning that so many scores share the highest value that a low FPR may be out of reach; None if few do.
+
+    Samples of equal score are all classified alike. If more than 5 % of the non-members share the highest score, every
+    threshold that finds a member exceeds an FPR of 5 %.
+
+    Args:
+        submission: Valid submission.
+
+    >>> print(warn_of_ties(Submission("s.csv", b"id,score\\na,0.5\\nb,0.5\\n")))
+    s.csv: 2 of 2 scores are 0.5, the highest: TPR at 5 % FPR is 0 if more than 5 % of the non-members are among them
+    """
+    scores = [float(value) for value in parse_table(submission.data, COLUMNS).values if value is not None]
+    highest = max(scores)
+    if (tied := scores.count(highest)) <= _MAX_TIED * len(scores):
+        return None
+    return (
+        f"{submission.name}: {tied:,} of {len(scores):,} scores are {highest:g}, the highest: TPR at 5 % FPR is 0 if "
+        "more than 5 % of the non-members are among them"
+    )
+
+
 def read_scores_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads `id,score` rows, whose scores may be any finite numbers.
 
@@ -205,7 +237,13 @@ def read_truth(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def match_truth(
-    ids: Iterable[object], scores: np.ndarray, truth_ids: Iterable[object], members: np.ndarray
+    ids: Iterable[object],
+    scores: np.ndarray,
+    truth_ids: Iterable[object],
+    members: np.ndarray,
+    *,
+    truth: object = "truth",
+    source: object = "the scores",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Orders scores like the truth, and leaves out scores of ids that are not in the truth.
 
@@ -214,6 +252,8 @@ def match_truth(
         scores: float64 `[sample]`.
         truth_ids: Ids of the truth, `[known]`, unique, text or integers.
         members: bool `[known]`.
+        truth: Path of the truth, for messages.
+        source: Path of the scores, for messages.
 
     Returns:
         scores: float64 `[known]`; members: bool `[known]`.
@@ -228,10 +268,15 @@ def match_truth(
         if name not in score_of:
             missing.add(quote(name))
     if missing.count:
-        raise InputError(f"truth: {missing.count} of its {len(names)} ids have no score: {missing}")
+        raise InputError(
+            f"{printable(str(truth))}: {missing.count} of its {len(names)} ids have no score in "
+            f"{printable(str(source))}: {missing}"
+        )
     for name, found in (("member (1)", members.any()), ("non-member (0)", not members.all())):
         if not found:
-            raise InputError(f"truth: has no {name} among {len(members)} ids; figures need members and non-members")
+            raise InputError(
+                f"{printable(str(truth))}: has no {name} among {len(members)} ids; figures need members and non-members"
+            )
     return np.array([score_of[name] for name in names], np.float64), members
 
 
@@ -251,25 +296,13 @@ def _id_array(ids: list[str]) -> np.ndarray:
 
 def _broken_duplicates(table: Table) -> list[str]:
     distinct = set(table.ids)
-    broken = _repeated_ids(table) if len(distinct) < len(table.ids) else []
+    broken = repeated_ids(table, "id") if len(distinct) < len(table.ids) else []
     empty = Examples()
     if "" in distinct:
         for row in table.rows():
             if not row.id:
                 empty.add(f"line {row.line}")
     return broken + ([f"{empty.counted('row')} without an id: {empty}"] if empty.count else [])
-
-
-def _repeated_ids(table: Table) -> list[str]:
-    repeated = [id_ for id_, count in Counter(table.ids).items() if id_ and count > 1]
-    lines_of = {id_: Examples() for id_ in repeated[:SHOWN]}
-    for row in table.rows():
-        if row.id in lines_of:
-            lines_of[row.id].add(row.line)
-    twice = Examples()
-    for id_ in repeated:
-        twice.add(f"id {quote(id_)} (lines {lines_of.get(id_)})")
-    return [f"{twice.counted('id')} more than once: {twice}"] if twice.count else []
 
 
 def _broken_matches(table: Table, private_ids: list[str]) -> list[str]:

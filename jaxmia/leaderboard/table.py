@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,19 @@ def refuse(path: Path, broken: list[str]) -> None:
     """
     if broken:
         raise InputError("\n".join(f"{printable(str(path))}: {rule}" for rule in broken))
+
+
+def repeated_ids(table: Table, noun: str) -> list[str]:
+    """Lists the ids that stand on more than one line, if there are any, in one line with a noun for them."""
+    repeated = [id_ for id_, count in Counter(table.ids).items() if id_ and count > 1]
+    lines_of = {id_: Examples() for id_ in repeated[:SHOWN]}
+    for row in table.rows():
+        if row.id in lines_of:
+            lines_of[row.id].add(row.line)
+    twice = Examples()
+    for id_ in repeated:
+        twice.add(f"{noun} {quote(id_)} (lines {lines_of.get(id_)})")
+    return [f"{twice.counted(noun)} more than once: {twice}"] if twice.count else []
 
 
 def quote(text: str) -> str:

@@ -143,7 +143,7 @@ def read_results(out: Path, truth: Path | None = None) -> Results:
         scores=scores,
         metrics=metrics,
         config=_read_config(run.config) if run.config.is_file() else None,
-        truth=_judge(pool, scores[metrics.attack], truth, metrics.fpr) if truth else None,
+        truth=_judge(pool, scores[metrics.attack], truth, metrics.fpr, run.scores) if truth else None,
     )
 
 
@@ -151,11 +151,12 @@ def _read_config(path: Path) -> RunConfig:
     return RunConfig(load_config(path), path.read_text(encoding="utf-8"))
 
 
-def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float) -> Truth:
+def _judge(pool: Pool, scores: np.ndarray, truth: Path, fpr: float, source: Path) -> Truth:
     private = ~pool.public
     if not private.any():
         raise InputError(f"{truth}: is not needed: the run has no private samples, since every membership is known")
-    known, members = match_truth(pool.ids[private], scores[private], *read_truth(truth))
+    ids, members = read_truth(truth)
+    known, members = match_truth(pool.ids[private], scores[private], ids, members, truth=truth, source=source)
     return Truth(known, members, measures.figures(known, members, tuple(sorted({fpr, *measures.FPRS}, reverse=True))))
 
 

@@ -220,6 +220,12 @@ def test_score_and_evaluate_matrices_made_elsewhere(capsys, planted: tuple[Path,
     assert f"{expected['auc']['value']:.4f}" in shown
     assert f"{members[private].sum()} members" in shown
 
+    some = truth_csv(tmp_path / "some.csv", pool.ids[private][:-3], members[private][:-3])
+    code, _, told = call(capsys, "evaluate", out, "--truth", some)
+    assert code == 0
+    count = private.sum()
+    assert f"{out}/submission.csv: 3 of its {count:,} scores are left out: their ids are not in {some}" in told
+
 
 def test_a_runs_own_configuration_is_used_unless_another_is_given(capsys, planted: tuple[Path, np.ndarray]):
     out, _ = planted

@@ -901,6 +901,27 @@ def test_key_and_address_of_different_sources_are_refused(tmp_path, environ, tex
     assert find_settings("http://named", environ=environ, env_file=env_file).url == "http://named"
 
 
+@pytest.mark.parametrize(
+    ("url", "task", "message"),
+    [
+        ("localhost:8026", None, r"^--url: 'localhost:8026' is not an address"),
+        ("http://host/?a=b", None, r"^--url: has a user"),
+        (None, "a b", r"^--task: 'a b' is not a task"),
+        (f"http://host/{KEY}", None, r"^--url: contains the key"),
+    ],
+)
+def test_messages_name_the_option_that_gave_a_setting(tmp_path, url, task, message):
+    environ = {"JAXMIA_LEADERBOARD_URL": "http://host", "JAXMIA_TASK": "t", "JAXMIA_API_KEY": KEY}
+    with pytest.raises(InputError, match=message) as error:
+        find_settings(url, task, environ, tmp_path / ".env").address()
+    assert KEY not in str(error.value)
+
+
+def test_an_env_file_takes_the_lines_that_the_practice_server_shows(tmp_path):
+    (tmp_path / ".env").write_text("export JAXMIA_LEADERBOARD_URL=http://host\nexport JAXMIA_TASK=t\n")
+    assert find_settings(environ={}, env_file=tmp_path / ".env").task == "t"
+
+
 def test_a_virtual_environment_named_env_is_no_settings_file(tmp_path):
     (tmp_path / ".env").mkdir()
     assert find_settings("http://x", environ={}, env_file=tmp_path / ".env").missing == ["JAXMIA_API_KEY"]

@@ -209,6 +209,13 @@ def test_ids_may_be_integers_in_lists_or_arrays():
         assert (grade.broken, grade.public > 0) == (expected.broken, expected.public > 0)
 
 
+def test_messages_name_the_file_of_the_truth():
+    with pytest.raises(InputError, match=r"^t\.csv: 1 of 400 private ids are not in it"):
+        Grader(IDS, IDS[1:], TRUTH[1:], KEYS, truth="t.csv")
+    with pytest.raises(InputError, match=r"^t\.csv: the public share has 0 members"):
+        Grader(IDS, IDS, np.zeros(400, bool), KEYS, truth="t.csv")
+
+
 def test_truth_beyond_the_private_ids_is_left_out():
     more = Grader(IDS, np.array([*IDS, "public"]), np.append(TRUTH, True), KEYS)
     data = csv_bytes(attack(1, 1.0))
@@ -220,7 +227,7 @@ def test_teams_are_read(tmp_path):
     path.write_text('team,key\nred,k1\n"blue, the",k2\n')
     assert read_teams(path) == {"red": "k1", "blue, the": "k2"}
     path.write_text("team,key\nred,\nred,k2\n")
-    with pytest.raises(InputError, match=r"line 2: has no key\n.*a team occurs more than once"):
+    with pytest.raises(InputError, match=r"line 2: has no key\n.*1 team more than once: team 'red' \(lines 2, 3\)"):
         read_teams(path)
 
 
@@ -484,6 +491,7 @@ def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monke
 
     monkeypatch.setattr(PracticeServer, "serve_forever", one_submission_then_interrupt)
     ranking = serve(IDS, truth, announce=lines.append, port=0, seed=5)
+    assert [line.count("=") for line in lines if line.startswith("export")] == [1, 1, 1], "lines that .env takes"
     final = ~split(IDS, 5)
     assert [standing.final.value for standing in ranking] == [tpr_at_fpr(attack(1, 3.0)[final], TRUTH[final], 0.05)]
     serve(IDS, truth, announce=lines.append, port=0, seed=5)
@@ -496,7 +504,7 @@ def test_serve_shows_what_to_set_and_ends_with_the_final_ranking(tmp_path, monke
 def test_a_port_that_is_taken_is_refused():
     with PracticeServer(grader()) as server, pytest.raises(InputError, match=r"port: .*: Address already in use"):
         PracticeServer(grader(), port=server.server_port)
-    with pytest.raises(InputError, match=r"port: 70000: .*choose another, or 0 for a free one"):
+    with pytest.raises(InputError, match=r"^port: 70000 is not from 0 to 65535; 0 selects a free one$"):
         PracticeServer(grader(), port=70000)
 
 

@@ -3,6 +3,7 @@ import math
 import os
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmia.errors import InputError
+from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.leaderboard import table
 from jaxmia.leaderboard.submission import (
+    Submission,
     broken_rules,
     match_truth,
     read_scores_csv,
@@ -19,6 +22,7 @@ from jaxmia.leaderboard.submission import (
     read_truth,
     to_unit_interval,
     validate_submission,
+    warn_of_ties,
     write_submission,
 )
 from tests.leaderboard.memory import traced
@@ -322,9 +326,23 @@ def test_scores_are_brought_into_the_order_of_the_truth():
 
 def test_truth_without_scores_or_without_both_kinds_is_refused():
     truth_ids, members = np.array([f"t{i}" for i in range(5)]), np.array([True, False, True, False, True])
-    with pytest.raises(InputError, match="truth: 4 of its 5 ids have no score: 't1', 't2', 't3', and 1 more"):
-        match_truth(np.array(["t0"]), np.array([math.pi]), truth_ids, members)
-    with pytest.raises(InputError, match=r"truth: has no non-member \(0\) among 5 ids"):
-        match_truth(truth_ids, np.zeros(5), truth_ids, np.ones(5, bool))
+    missing = r"^t\.csv: 4 of its 5 ids have no score in run/s\.csv: 't1', 't2', 't3', and 1 more$"
+    with pytest.raises(InputError, match=missing):
+        match_truth(
+            np.array(["t0"]), np.array([math.pi]), truth_ids, members, truth=Path("t.csv"), source=Path("run/s.csv")
+        )
+    with pytest.raises(InputError, match=r"^t\.csv: has no non-member \(0\) among 5 ids"):
+        match_truth(truth_ids, np.zeros(5), truth_ids, np.ones(5, bool), truth=Path("t.csv"))
     with pytest.raises(InputError, match=r"truth: has no member \(1\) among 5 ids"):
         match_truth(truth_ids, np.zeros(5), truth_ids, np.zeros(5, bool))
+
+
+@pytest.mark.parametrize(("highest", "warned"), [(5, False), (6, True), (100, True)])
+def test_scores_tied_at_the_top_are_warned_of_where_they_reach_5_percent_fpr(highest: int, warned: bool):
+    scores = np.where(np.arange(100) < highest, 0.75, 0.01)
+    rows = "".join(f"s{place},{score}\n" for place, score in enumerate(scores))
+    warning = warn_of_ties(Submission("s.csv", f"id,score\n{rows}".encode()))
+    assert (warning is not None) == warned
+    members = np.arange(100) % 2 == 0  # three of the fifty non-members are among the six highest
+    assert (tpr_at_fpr(scores, members, 0.05) == 0) == warned
+    assert not warned or f"{highest} of 100 scores are 0.75, the highest" in (warning or "")

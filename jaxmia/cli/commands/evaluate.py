@@ -1,5 +1,6 @@
 """Commands that check results: evaluate, validate."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import tyro
 from jaxmia.cli.overrides import refuse_overrides
 from jaxmia.errors import InputError
 from jaxmia.runs.rundir import RunDir
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,7 +38,12 @@ class Evaluate:
         from jaxmia.leaderboard.submission import match_truth, read_scores_csv, read_truth
 
         path = _submission_of(self.scores) if self.scores.is_dir() else self.scores
-        scores, members = match_truth(*read_scores_csv(path), *read_truth(self.truth))
+        ids, given = read_scores_csv(path)
+        scores, members = match_truth(ids, given, *read_truth(self.truth), truth=self.truth, source=path)
+        if left_out := len(ids) - len(scores):
+            logger.info(
+                f"{path}: {left_out:,} of its {len(ids):,} scores are left out: their ids are not in {self.truth}"
+            )
         result = figures(scores, members)
         if self.json:
             output(json_text(result.to_dict(), indent=2))
@@ -77,10 +85,10 @@ class Validate:
         refuse_overrides(overrides)
         from bridge.challenge import load_ids
         from jaxmia.cli.display import output
-        from jaxmia.leaderboard.submission import validate_submission
+        from jaxmia.leaderboard.submission import read_submission, warn_of_ties
 
         ids = load_ids(self.private)
-        broken = validate_submission(self.submission, ids.tolist())
-        if broken:
-            raise InputError("\n".join(broken))
+        submission = read_submission(self.submission, ids.tolist())
+        if ties := warn_of_ties(submission):
+            logger.warning(ties)
         output(f"{self.submission}: valid, {len(ids)} rows")

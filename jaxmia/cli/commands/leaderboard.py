@@ -1,5 +1,6 @@
 """Commands for leaderboards: submit, leaderboard."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Annotated
 import tyro
 
 from jaxmia.cli.overrides import refuse_overrides
+
+logger = logging.getLogger(__name__)
 
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -45,9 +48,11 @@ class Submit:
         from jaxmia.cli.display import output
         from jaxmia.leaderboard.client import dry_run, submit
         from jaxmia.leaderboard.settings import find_settings
-        from jaxmia.leaderboard.submission import read_submission
+        from jaxmia.leaderboard.submission import read_submission, warn_of_ties
 
         submission = read_submission(self.submission, load_ids(self.private).tolist())
+        if ties := warn_of_ties(submission):
+            logger.warning(ties)
         settings = find_settings(self.url, self.task)
         if self.dry_run:
             output(dry_run(submission, settings, ledger=self.ledger))
