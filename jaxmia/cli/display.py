@@ -159,8 +159,11 @@ def selection_table(selection: "SelectionSummary", rows: int = 12) -> Table:
     for row in usable[:rows] + [row for row in usable[rows:] if row.name == measured]:
         figures = (f"{value:.4f}" for value in (row.tpr, row.std_error, row.auc))
         table.add_row(row.name, *figures, mark if row.name == measured else "")
-    if selection.aligned:
-        table.caption, table.caption_justify = f"submitted: {selection.chosen}", "left"
+    notes = [f"submitted: {selection.chosen}"] if selection.aligned else []
+    if left_out := len(usable) - table.row_count:
+        notes.append(f"{left_out} more attacks are not shown; metrics.json lists them")
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 
 
@@ -171,8 +174,9 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
         f"recipes by energy score for the target, {result['models']} models each; the target's accuracy is "
         f"{target['accuracy_in']:.3f} on members and {target['accuracy_out']:.3f} on non-members"
     )
-    table = Table(title=title, title_justify="left")
-    for column in ("recipe", "energy score (nats)", "standard error", "IN", "OUT"):
+    caption = "errors are standard errors; a recipe whose gap is below two of them is as good as the best"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for column in ("recipe", "energy score (nats)", "gap to the best", "accuracy IN", "accuracy OUT"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for trial in trials[:rows]:
         differing = {
@@ -185,7 +189,10 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
             *(
                 ["diverged", "-"]
                 if trial["energy_score"] is None
-                else [f"{trial[name]:.3f}" for name in ("energy_score", "std_error")]
+                else [
+                    f"{trial[name]:.3f} ± {trial[error]:.3f}"
+                    for name, error in (("energy_score", "std_error"), ("gap_to_best", "gap_std_error"))
+                ]
             ),
             *(f"{trial[name]:.3f}" for name in ("accuracy_in", "accuracy_out")),
         )
@@ -225,6 +232,7 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
         lines.append(
             f"private samples: expected TPR {expected.value:.4f} at {100 * expected.fpr:g} % FPR "
             f"({expected.low:.4f} - {expected.high:.4f}), if the target was trained as its shadows were"
+            + (f" (it was not: {metrics.other_network})" if metrics.other_network else "")
             + ("; measured on shadows, without alignment" if metrics.aligned_for_target else "")
         )
     elif metrics.no_estimate:
@@ -232,7 +240,12 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
     if metrics.unlike_shadows:
         lines.append(
             f"target unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations from "
-            "theirs, so the attack may be weaker than expected; `jaxmia match` searches for a better recipe"
+            "theirs, so the attack may be weaker than expected; "
+            + (
+                "a wider search by `jaxmia match` may find a better recipe"
+                if metrics.matched
+                else "`jaxmia match` searches for a better recipe"
+            )
         )
     if metrics.audit and (other := metrics.audit.uninformed):
         gains = [("AUC", other.auc_gain), (f"TPR at {100 * metrics.fpr:g} % FPR", other.tpr_gain)]
@@ -249,6 +262,7 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
         lines.append(
             f"epsilon: at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % "
             "confidence, if a fair coin decided for each scored public sample whether the target was trained on it"
+            + (f"; {metrics.epsilon_limit}" if metrics.epsilon_limit else "")
         )
     return lines
 
@@ -335,8 +349,16 @@ def _log_progress(title: str) -> Callable[["ChunkProgress"], None]:
 
 
 def _doing(title: str, progress: "ChunkProgress") -> str:
-    models = [f"{progress.models[0]}-{progress.models[-1]}"] if progress.models else []
-    return " ".join([title, *models, progress.stage])
+    return " ".join([title, *_span(progress.models), progress.stage])
+
+
+def _span(models: Sequence[int]) -> list[str]:
+    """Words for the numbers of some models: their range, and how many there are if it has gaps; none without models."""
+    if not models:
+        return []
+    first, last, count = models[0], models[-1], len(set(models))
+    gaps = [f"({count} of them)"] if count <= last - first else []
+    return [str(first) if first == last else f"{first}-{last}", *gaps]
 
 
 def _figures(moment: dict[str, Any]) -> str:

@@ -175,7 +175,7 @@ def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]
     members = masks(range(models)).sum(1).tolist()
     total = sum(images_of(recipes[number // models], members[number % models]) for number in missing)
     checkpoints = _checkpoints(pipeline, paths)
-    with pipeline.progress_bar("match") as on_progress:
+    with pipeline.progress_bar("match: recipes") as on_progress:
         report = _reporter(total, models, on_progress)
         for group in programs(recipes):
             numbers = [place * models + model for place in group for model in range(models)]

@@ -100,6 +100,8 @@ def score(out: Path, section: AttackConfig) -> RunMetrics:
         shadow_accuracy=ShadowAccuracy(out=_mean(matrices.shadows.accuracy), in_=_mean(matrices.shadows.accuracy_in)),
         misalignment=likeness.distance,
         unlike_shadows=likeness.unlike,
+        target_network=matrices.target_network,
+        shadow_network=matrices.shadow_network,
         matched=matched,
         selection=SelectionSummary.of(selection) if selection else None,
         private=private,

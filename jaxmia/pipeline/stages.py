@@ -204,7 +204,8 @@ class Pipeline:
             logger.info("target: margins exist already")
             return
         phi, correct = self._query_views(cache_key)
-        metadata = json.dumps({"cache_key": cache_key, **origin()})
+        network = {"network": self.target.network.architecture} if self.target.network else {}
+        metadata = json.dumps({"cache_key": cache_key, **network, **origin()})
         save_npz(path, {"phi": phi, "correct": correct, "metadata": np.array(metadata)})
         RunDir(self.out).partial_target.unlink(missing_ok=True)
         membership = self.pool.membership

@@ -15,6 +15,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import write_text
 from jaxmia.report.by_models import Step, tpr_by_models
 from jaxmia.report.latex import latex_tables
+from jaxmia.report.likeness import show_likeness
 from jaxmia.report.origin import show_provenance, show_throughput, show_training
 from jaxmia.report.results import Results, read_results
 from jaxmia.report.section import Section
@@ -22,7 +23,6 @@ from jaxmia.report.sections import (
     show_attacks,
     show_classes,
     show_gain,
-    show_likeness,
     show_margins,
     show_roc,
     show_samples,

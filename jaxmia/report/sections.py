@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmia.evaluation.metrics import Estimate, false_alarms, student_quantile
-from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_likeness, paint_rocs
+from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_rocs
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step
 from jaxmia.report.results import Results
@@ -13,13 +13,11 @@ from jaxmia.report.samples import are_pictures, notable_samples, paint_gallery
 from jaxmia.report.section import Section, Table, format_estimate
 from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
 from jaxmia.runs.matrices import Matrices
-from jaxmia.runs.store import Chunk
 
 ATTACKS_DRAWN = 12
 ATTACKS_MEASURED = 256
 """Largest number of attacks measured on the public samples: each takes about 10 ms, and a run may hold thousands."""
 CLASSES_DRAWN = 24
-SHADOWS_COMPARED = 128
 MARGINS_DRAWN = 200_000
 
 
@@ -38,9 +36,11 @@ def show_roc(results: Results, steps: Sequence[Step]) -> Section:
     colours = {"public samples": OUT, "private samples": IN}
     curves += [(name, colours[name], tpr_band(*known, fprs)) for name, known in _known_by_name(results).items()]
     caption = (
-        "ROC curves on logarithmic axes with pointwise 95 % intervals. Pseudo-targets are shadow models attacked with "
-        "the others. The dashed diagonal is guessing; the dotted line marks the configured false positive rate. The "
-        "curves begin at the rate of one false positive."
+        "ROC curves on logarithmic axes with pointwise 95 % intervals."
+        + (" Pseudo-targets are shadow models attacked with the others." if steps else "")
+        + " The dashed diagonal is guessing"
+        + ("; the dotted line marks the configured false positive rate" if results.metrics.fpr >= fprs[0] else "")
+        + ". The curves begin at the rate of one false positive."
     )
     plot = draw("roc", caption, lambda axes: paint_rocs(axes, fprs, curves, results.metrics.fpr))
     return Section(title, plots=(plot,), tables=_figures_table(results), wide=True)
@@ -65,50 +65,6 @@ def show_margins(results: Results, matrices: Matrices) -> Section:
     return Section("Distribution of logit margins", plots=(plot,))
 
 
-def show_likeness(results: Results, matrices: Matrices) -> Section:
-    """Accuracy and margin quantiles of the target and its shadows."""
-    title = "Target compared with its shadows"
-    if not results.has_public_figures:
-        return Section(title, ("Not shown: this needs public members and public non-members.",))
-    some = slice(None, None, -(-len(matrices.shadows.model) // SHADOWS_COMPARED))
-    evidence = matrices.evidence.by_fold()[0]
-    chosen = slice(None) if matrices.evidence.fold is None else matrices.evidence.fold == 0
-    public = results.pool.public[chosen]
-    phi, mask = evidence.shadows[some, 0], evidence.mask[some]
-    levels = np.linspace(0.01, 0.99, 99)
-    margins = evidence.target[0][public]
-    members = results.pool.membership[chosen][public] == 1
-    if members.all() or not members.any():
-        return Section(title, ("Not shown: this needs public members and public non-members.",))
-
-    def of_shadows(trained: np.ndarray) -> np.ndarray:
-        rows = [np.quantile(own[chosen], levels) for own, chosen in zip(phi, trained, strict=True) if chosen.any()]
-        return np.reshape(rows, (len(rows), len(levels))).astype(np.float64)
-
-    inside, outside = of_shadows(mask), of_shadows(~mask)
-    if not (len(inside) and len(outside)):
-        return Section(title, ("Not shown: every shadow was trained on all samples or on none.",))
-    target = np.quantile(margins[members], levels), np.quantile(margins[~members], levels)
-    caption = (
-        "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band contains "
-        "95 % of the shadows; a target outside the band was probably trained by a different recipe."
-        + ("" if matrices.evidence.fold is None else " Computed on the first fold.")
-    )
-    sides = [
-        (("shadows, IN", "target, members"), IN, "-", inside, target[0]),
-        (("shadows, OUT", "target, non-members"), OUT, "--", outside, target[1]),
-    ]
-    plot = draw("likeness", caption, lambda axes: paint_likeness(axes, levels, sides))
-    rows = [
-        *(_accuracy_rows(results, matrices.shadows) if matrices.evidence.fold is None else ()),
-        _likeness_row("median margin, members / IN (nats)", inside[:, 49], target[0][49]),
-        _likeness_row("median margin, non-members / OUT (nats)", outside[:, 49], target[1][49]),
-        _likeness_row("99th percentile, members / IN (nats)", inside[:, -1], target[0][-1]),
-    ]
-    head = ("", "target", "mean of shadows", "95 % of shadows")
-    return Section(title, plots=(plot,), tables=(Table(head, tuple(rows)),), wide=True)
-
-
 def show_attacks(results: Results) -> Section:
     """Comparison of all attacks, with the submitted one highlighted."""
     title = "Comparison of attacks"
@@ -131,10 +87,11 @@ def show_attacks(results: Results) -> Section:
     ranked = shadows or public
     if not ranked:
         return Section(title, (f"Not shown: no attack could be measured at a false positive rate of {100 * fpr:g} %.",))
+    runs = {f"run-{place}": one.run for place, one in enumerate(results.metrics.fused, start=1)}
     measured = selection.measured if selection else chosen
     order = sorted(ranked, key=lambda name: -ranked[name].value)
     drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == measured]
-    rows = [(_short(name), ranked[name]) for name in drawn]
+    rows = [(_short(runs.get(name, name)), ranked[name]) for name in drawn]
     where = "pseudo-targets" if shadows else "the public samples"
     highlighted = "the submitted attack" if measured == chosen else f"{measured}, submitted in aligned form,"
     caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; {highlighted} is highlighted."
@@ -156,7 +113,7 @@ def show_attacks(results: Results) -> Section:
         cells[chosen] = f"{cells[measured]} without alignment"
     table = Table(
         ("attack", "pseudo-targets", "public samples"),
-        tuple((name, cells[name], format_estimate(public.get(name))) for name in names),
+        tuple((runs.get(name, name), cells[name], format_estimate(public.get(name))) for name in names),
         strong=chosen,
         folded="All attacks",
     )
@@ -250,7 +207,8 @@ def show_gain(results: Results, steps: Sequence[Step]) -> Section:
     caption = (
         f"TPR of the attack with fewer shadows: mean over {len(steps[-1].trials)} pseudo-targets, and on the public "
         "samples, with 95 % intervals. All steps use the same public samples, so their intervals are not independent. "
-        "Samples without IN or without OUT models are left out."
+        "Samples without IN or without OUT models are left out. The last step is all models but one, since a "
+        "pseudo-target is a model that the others attack."
     )
     if results.metrics.selection:
         caption += " The attack was selected with all models, which slightly favours the last step."
@@ -282,26 +240,6 @@ def _figures_table(results: Results) -> tuple[Table, ...]:
     rows = [("AUC (guessing: 0.5)", *(format_estimate(figures.auc) for figures in columns.values()))]
     rows += [(f"TPR at {100 * fpr:g} % FPR", *(format_estimate(column.get(fpr)) for column in tprs)) for fpr in tprs[0]]
     return (Table(("metric (95 % interval)", *columns), tuple(rows)),)
-
-
-def _accuracy_rows(results: Results, shadows: Chunk) -> list[tuple[str, ...]]:
-    if results.correct is None:
-        return []
-    correct = results.correct[results.pool.public]
-    rows = []
-    for name, chosen, accuracy in (
-        ("accuracy, members / IN", results.members, shadows.accuracy_in),
-        ("accuracy, non-members / OUT", ~results.members, shadows.accuracy),
-    ):
-        recorded = accuracy[np.isfinite(accuracy)]
-        if len(recorded):
-            rows.append(_likeness_row(name, recorded, correct[chosen].mean()))
-    return rows
-
-
-def _likeness_row(name: str, shadows: np.ndarray, target: float) -> tuple[str, ...]:
-    low, high = np.quantile(shadows, [0.025, 0.975])
-    return name, f"{target:.3f}", f"{shadows.mean():.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def _how_chosen(results: Results) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ def _target(results: Results) -> str:
     challenge = results.config.fields.challenge if results.config else None
     if challenge is None or challenge.target is None:
         return ""
-    network = "identified from its weights" if challenge.architecture == "auto" else challenge.architecture
-    return f"{challenge.target}, network {network}"
+    named = "identified from its weights" if challenge.architecture == "auto" else challenge.architecture
+    identified = results.metrics.target_network if challenge.architecture == "auto" else None
+    return f"{challenge.target}, network " + (f"{identified}, {named}" if identified else named)
 
 
 def _data(results: Results) -> str:
@@ -68,4 +69,5 @@ def _epsilon(results: Results) -> str:
     return (
         f"at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % confidence, if a fair "
         "coin decided for each scored public sample whether the target was trained on it"
+        + (f"; {results.metrics.epsilon_limit}" if results.metrics.epsilon_limit else "")
     )

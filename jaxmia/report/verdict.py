@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from jaxmia.evaluation.metrics import Estimate
 from jaxmia.plots.panels import paint_intervals
 from jaxmia.plots.style import Plot, draw
+from jaxmia.report.likeness import figures_outside
 from jaxmia.report.results import Results
+from jaxmia.runs.metrics import RunMetrics
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def reach_verdict(results: Results) -> Verdict:
         lambda axes: paint_intervals(axes, rows, fpr, f"TPR at {_percent(fpr)} FPR"),
         height=0.75 + 0.28 * len(rows),
     )
-    return Verdict(_sentence(figures, fpr), tuple(figures), remarks, plot)
+    return Verdict(_sentence(figures, results.metrics), tuple(figures), remarks, plot)
 
 
 def _expected(results: Results) -> Figure | None:
@@ -93,10 +95,10 @@ def _private(results: Results) -> Figure | None:
     return Figure("private", measured, basis) if measured else None
 
 
-def _sentence(figures: Sequence[Figure], fpr: float) -> str:
-    first, last = figures[0], figures[-1]
+def _sentence(figures: Sequence[Figure], metrics: RunMetrics) -> str:
+    first, last, fpr = figures[0], figures[-1], metrics.fpr
     found = {
-        "expected": "the attack is expected to identify {} of the private members",
+        "expected": "the attack is expected to identify {} of the private members" + _condition(metrics),
         "public": "the attack identified {} of the public members",
         "private": "the attack identified {} of the private members",
     }[first.name].format(_share(first.estimate))
@@ -106,6 +108,16 @@ def _sentence(figures: Sequence[Figure], fpr: float) -> str:
     if last.name == "private" and last is not first:
         sentence += f" According to the given truth file, it identified {_share(last.estimate)}."
     return sentence
+
+
+def _condition(metrics: RunMetrics) -> str:
+    """What the expected figure assumes, with what is known to contradict it."""
+    condition = ", if the target was trained as its shadows were"
+    if metrics.other_network:
+        condition += f" (it was not: {metrics.other_network})"
+    elif metrics.unlike_shadows:
+        condition += " (it was probably not: its logit margins are unlike theirs)"
+    return condition
 
 
 def _share(estimate: Estimate) -> str:
@@ -153,8 +165,16 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
         remarks.append(
             f"The target is unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations "
             "from theirs, a distance that fewer than one in 10,000 targets of the shadows' recipe would reach. Results "
-            "on shadows may not apply to it; jaxmia match searches for a better recipe."
+            f"on shadows may not apply to it; {_advice(metrics)}."
         )
+    else:
+        outside, compared = figures_outside(results)
+        if outside > 1:
+            remarks.append(
+                f"{outside} of the {compared} figures in which the target is compared with its shadows lie outside the "
+                "range of 95 % of the shadows, so it may have been trained otherwise; its logit margins as a whole are "
+                "not so far from theirs that this is certain."
+            )
     if {"expected", "public"} <= set(figures):
         expected, public = figures["expected"].estimate, figures["public"].estimate
         if public.high < expected.low:
@@ -166,6 +186,12 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
     if metrics.no_estimate:
         remarks.append(f"There is no estimate for the private samples: {metrics.no_estimate}.")
     return remarks
+
+
+def _advice(metrics: RunMetrics) -> str:
+    if metrics.matched:
+        return "jaxmia match selected their recipe, so a wider search (the section match) may find a better one"
+    return "jaxmia match searches for a better recipe"
 
 
 def _role_of_labels(results: Results) -> str:

@@ -13,7 +13,7 @@ from jaxmia.evaluation.unlike import evidence_on_fixed
 from jaxmia.files import load_npz
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
-from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore
+from jaxmia.runs.store import LARGEST_MARGIN, Chunk, ScoreStore, metadata_of
 
 ROUND = "round"
 """Name of the array `[model]` with the round in which each model was trained, if there are two."""
@@ -34,6 +34,7 @@ class Matrices:
         free: Whether each of all samples is free.
         fixed: Margins in view 0 on the samples of fixed membership, of the target and of the shadows that may serve as
             pseudo-targets; None if there is no such sample. They cannot be scored, but show how alike the models are.
+        target_network: Architecture of the target, if it is recorded.
     """
 
     pool: Pool
@@ -42,6 +43,7 @@ class Matrices:
     everyone: Pool
     free: Bool[np.ndarray, " everyone"]
     fixed: Evidence | None = None
+    target_network: str | None = None
 
     @property
     def pseudo_target_evidence(self) -> Evidence:
@@ -53,6 +55,13 @@ class Matrices:
         """
         first, whole = _first_round(self.shadows), self.evidence
         return whole if first.all() else Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
+
+    @property
+    def shadow_network(self) -> str | None:
+        """Architecture of the shadows, if it is recorded."""
+        recipe = self.shadows.metadata.get("cache_key", {}).get("shadow")
+        name = recipe.get("architecture") if isinstance(recipe, dict) else None
+        return name if isinstance(name, str) else None
 
     def for_everyone(self, values: Shaped[np.ndarray, " sample"]) -> Float64[np.ndarray, " everyone"]:
         """Expands values of the free samples to all samples; NaN where a sample is not free."""
@@ -71,7 +80,8 @@ def read_matrices(out: Path) -> Matrices:
     _refuse_missing(run, run.pool)
     pool = Pool.load(run.pool)
     _refuse_missing(run, run.target)
-    target = load_npz(run.target, required=("phi",))["phi"]
+    arrays = load_npz(run.target, required=("phi",))
+    target, network = arrays["phi"], metadata_of(run.target, arrays).get("network")
     if target.ndim != 2:
         raise InputError(f"{run.target}: phi has shape {list(target.shape)}, expected [view, sample]")
     if target.dtype.kind == "f" and (large := np.argwhere(_too_large(target))).size:
@@ -93,7 +103,7 @@ def read_matrices(out: Path) -> Matrices:
         evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, shadows.fold)
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
-    return Matrices(pool, evidence, shadows, everyone, free, fixed)
+    return Matrices(pool, evidence, shadows, everyone, free, fixed, network if isinstance(network, str) else None)
 
 
 def _first_round(shadows: Chunk) -> Bool[np.ndarray, " model"]:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from jaxmia.cli import display
-from jaxmia.cli.display import bench_table, progress_bar, selection_table
+from jaxmia.cli.display import bench_table, match_table, progress_bar, selection_table
 from jaxmia.evaluation.selection import CandidateResult
 from jaxmia.runs import progress
 from jaxmia.runs.metrics import SelectionSummary
@@ -77,3 +77,36 @@ def test_models_an_hour_have_three_digits_that_count(rate: float, written: str):
         "rows": [row],
     }
     assert list(bench_table(result).columns[3].cells) == [written]
+
+
+def test_the_numbers_of_a_shard_are_counted_where_some_are_left_out(monkeypatch: pytest.MonkeyPatch):
+    page = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=page, width=200, highlight=False))
+    display.show_messages(logging.INFO)
+    for models in ([1, 3, 5, 7], [4], [2, 3, 3]):
+        with progress_bar("shadows") as on_progress:
+            on_progress(Progress("querying", models, 50, 50, 4, 4))
+    assert page.getvalue().splitlines() == [
+        "shadows 1-7 (4 of them) querying 100%",
+        "shadows 4 querying 100%",
+        "shadows 2-3 querying 100%",
+    ]
+
+
+def test_a_table_that_ends_early_says_so():
+    names = [f"attack-{number}" for number in range(20)]
+    table = selection_table(selection("attack-0", *names, aligned=False))
+    assert table.caption == "8 more attacks are not shown; metrics.json lists them"
+
+
+def test_a_search_shows_how_far_each_recipe_is_behind_the_best():
+    figures = {"energy_score": 0.7, "std_error": 0.05, "accuracy_in": 1.0, "accuracy_out": 0.9}
+    trials = [
+        {"recipe": {"epochs": 25}, **figures, "gap_to_best": 0.0, "gap_std_error": 0.0},
+        {"recipe": {"epochs": 40}, **figures, "energy_score": 2.0, "gap_to_best": 1.3, "gap_std_error": 0.04},
+        {"recipe": {"epochs": 80}, **figures, "energy_score": None, "gap_to_best": None, "gap_std_error": None},
+    ]
+    table = match_table({"target": {"accuracy_in": 1.0, "accuracy_out": 0.9}, "models": 3, "trials": trials})
+    assert list(table.columns[1].cells) == ["0.700 ± 0.050", "2.000 ± 0.050", "diverged"]
+    assert list(table.columns[2].cells) == ["0.000 ± 0.000", "1.300 ± 0.040", "-"]
+    assert [column.header for column in table.columns[3:]] == ["accuracy IN", "accuracy OUT"]

@@ -246,7 +246,7 @@ def test_what_is_missing_is_one_line(capsys, planted: tuple[Path, np.ndarray], t
         capsys, "evaluate", tmp_path / "s.csv", "--truth", tmp_path / "t.csv", code=1
     )
     truth = truth_csv(tmp_path / "t.csv", np.array(["a", "c"]), np.array([1, 0]))
-    assert "1 of its 2 ids have no score: 'c'" in refusal(
+    assert f"t.csv: 1 of its 2 ids have no score in {tmp_path}/s.csv: 'c'" in refusal(
         capsys, "evaluate", tmp_path / "s.csv", "--truth", truth, code=1
     )
 

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +7,10 @@ import pytest
 
 from jaxmia.config import AttackConfig
 from jaxmia.files import load_npz
+from jaxmia.pipeline.fuse import fuse
 from jaxmia.pipeline.scoring import score
 from jaxmia.report.results import Results, read_results
-from jaxmia.report.sections import show_attacks
+from jaxmia.report.sections import show_attacks, show_roc
 from jaxmia.report.verdict import reach_verdict
 
 
@@ -42,3 +45,16 @@ def test_an_attack_that_is_submitted_as_it_was_measured_is_highlighted_plainly(r
     assert section.tables[0].strong == "lira-online-global"
     assert "the submitted attack is highlighted" in section.plots[0].caption
     assert "alignment" not in str(section.tables) + str(reach_verdict(results).figures)
+
+
+def test_runs_are_called_by_their_folders_where_they_are_fused(run: tuple[Path, np.ndarray], tmp_path: Path):
+    other = shutil.copytree(run[0], tmp_path / "other")
+    score(other, AttackConfig(name="margin"))
+    fuse(tmp_path / "fused", [run[0], other])
+    fused = read_results(tmp_path / "fused")
+    (table,) = show_attacks(fused).tables
+    assert {row[0] for row in table.rows} == {"fusion", str(run[0]), str(other)}
+    assert "seudo-target" not in show_roc(fused, []).plots[0].caption
+    assert "dotted" in show_roc(fused, []).plots[0].caption
+    fine = replace(fused, metrics=fused.metrics.model_copy(update={"fpr": 0.001}))
+    assert "dotted" not in show_roc(fine, []).plots[0].caption, "the line would be left of the axes"

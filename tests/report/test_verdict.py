@@ -1,9 +1,11 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxmia.cli.display import expectation_lines
 from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.evaluation.metrics import Estimate, TprAtFpr
@@ -11,6 +13,7 @@ from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
 from jaxmia.report.results import read_results
 from jaxmia.report.verdict import Verdict, reach_verdict
+from jaxmia.runs.metrics import RunMetrics
 from tests.report.conftest import change_metrics, make_run, write_truth
 
 
@@ -94,3 +97,40 @@ def test_without_shadows_and_labels_nothing_is_claimed(run: tuple[Path, np.ndarr
     nothing = verdict_of(run[0])
     assert nothing.sentence == "How strong the attack is at a false positive rate of 5 % could not be measured."
     assert (nothing.figures, nothing.plot) == ((), None)
+
+
+def test_the_promise_names_what_contradicts_its_condition(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    assert "if the target was trained as its shadows were; random" in verdict_of(out).sentence
+    change_metrics(out, unlike_shadows=True, misalignment=9.0)
+    assert "as its shadows were (it was probably not: its logit margins are unlike theirs)" in verdict_of(out).sentence
+    change_metrics(out, target_network="resnet18", shadow_network="resnet8")
+    assert "as its shadows were (it was not: its network is resnet18, theirs resnet8)" in verdict_of(out).sentence
+    (line,) = [line for line in expectation_lines(RunMetrics.read(out)) if line.startswith("private samples")]
+    assert line.endswith("as its shadows were (it was not: its network is resnet18, theirs resnet8)")
+    change_metrics(out, shadow_network="target")
+    assert "resnet18" not in verdict_of(out).sentence
+
+
+def test_a_run_records_the_networks_of_target_and_shadows(run: tuple[Path, np.ndarray]):
+    out, _ = run
+    assert RunMetrics.read(out).target_network is None
+    np.savez(out / "target.npz", **load_npz(out / "target.npz"), metadata=np.array('{"network": "resnet18"}'))
+    for path in sorted((out / "shadows").glob("*.npz")):
+        arrays = load_npz(path)
+        metadata = {"cache_key": {"shadow": {"architecture": "resnet8"}}}
+        np.savez(path, **{**arrays, "metadata": np.array(json.dumps(metadata))})
+    metrics = score(out, AttackConfig(name="margin"))
+    assert metrics.other_network == "its network is resnet18, theirs resnet8"
+
+
+def test_figures_outside_the_range_of_the_shadows_are_counted_if_the_target_is_not_called_unlike(
+    run: tuple[Path, np.ndarray],
+):
+    out, _ = run
+    assert not any("lie outside" in remark for remark in verdict_of(out).remarks)
+    phi = load_npz(out / "target.npz")["phi"]
+    np.savez(out / "target.npz", phi=phi + 0.7)
+    metrics = score(out, AttackConfig(name="margin"))
+    assert not metrics.unlike_shadows
+    assert any("3 of the 3 figures" in remark and "lie outside" in remark for remark in verdict_of(out).remarks)
