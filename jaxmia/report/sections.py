@@ -97,8 +97,8 @@ def show_attacks(results: Results) -> Section:
     caption = f"TPR at {100 * fpr:g} % FPR on {where}, with 95 % intervals; {highlighted} is highlighted."
     if len(drawn) < len(order):
         caption += (
-            f" Of {len(order)} attacks, the {ATTACKS_DRAWN} with the highest TPR and the highlighted one are drawn; the "
-            "table has all."
+            f" Of {len(order)} attacks, the {ATTACKS_DRAWN} with the highest TPR and the highlighted one are drawn; "
+            "the table has all."
         )
     strong = drawn.index(measured) if measured in drawn else None
     plot = draw(
