@@ -13,7 +13,7 @@ import numpy as np
 from jaxmia.config import Recipe, save_config
 from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.data.views import View
-from jaxmia.errors import InputError
+from jaxmia.errors import InputError, UnreadableFile
 from jaxmia.evaluation.selection import std_error
 from jaxmia.evaluation.unlike import MIN_PER_SIDE
 from jaxmia.files import load_npz, save_npz, write_text
@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 _STORED = ("phi", "correct")
-_SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width")
+_SHOWN = ("epochs", "learning_rate", "weight_decay", "label_smoothing", "augment", "width", "batch_size")
+_VARIED = (*_SHOWN, "warmup_epochs")
+"""Fields in which the recipes of several searches in one directory may differ."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class PublicMargins:
 def match(pipeline: Pipeline) -> dict[str, Any]:
     """Finds the recipe whose shadow models resemble the target most on the public samples.
 
-    Models that an earlier call trained on the same pool are not trained again. The search uses only the public
+    Models that an earlier call trained on the same pool are not trained again, and its recipes are ranked with the
+    others if they have as many models and differ from the configured recipe only in what a search varies, or in the
+    batch size. The search uses only the public
     membership labels, and only to compare margins; the choice of the recipe nevertheless depends on them.
 
     Args:
@@ -75,6 +79,7 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     images = pipeline.setup.images
     side = min(images.shape[1:3]) if kind_of(images) is IMAGES else 1
     recipes = recipes_to_try(config.match, config.shadow, side, config.seed)
+    recipes += _recipes_of_earlier_calls(pipeline, recipes)
     outcomes = _outcomes(pipeline, recipes)
     mask = pipeline.setup.masks(range(config.match.models))[:, pool.public]
     found = {
@@ -168,6 +173,20 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Outcome]:
     ]
 
 
+def _recipes_of_earlier_calls(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Further recipes whose models have been trained here, as many as now, and equal those of a search from here."""
+    base, found = pipeline.config.shadow, []
+    for path in sorted(RunDir(pipeline.out).trials.glob("*.npz")):
+        try:
+            stored = json.loads(str(load_npz(path, required=("recipe",), only=("recipe",))["recipe"]))
+            recipe = Recipe.model_validate({**dict(base), **stored})
+        except (UnreadableFile, ValueError, TypeError):
+            continue
+        if recipe not in (*recipes, *found) and all(of.exists() for of in _paths(pipeline, [recipe])):
+            found.append(recipe)
+    return found
+
+
 def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int], paths: Sequence[Path]) -> None:
     """Trains the missing models, given by their numbers over all recipes, and stores each outcome in its file."""
     config, masks = pipeline.config, pipeline.setup.masks
@@ -175,6 +194,11 @@ def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]
     members = masks(range(models)).sum(1).tolist()
     total = sum(images_of(recipes[number // models], members[number % models]) for number in missing)
     checkpoints = _checkpoints(pipeline, paths)
+
+    def store(number: int, outcome: Outcome) -> None:
+        recipe = recipes[number // models].model_dump_json(include=set(_VARIED))
+        save_npz(paths[number], {**asdict(outcome), "recipe": np.array(recipe)})
+
     with pipeline.progress_bar("match: recipes") as on_progress:
         report = _reporter(total, models, on_progress)
         for group in programs(recipes):
@@ -187,7 +211,7 @@ def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int]
             ensemble = setup.ensemble(setup.plan(config.ensemble, len(numbers)))
             with stop_requests() as stop_signal:
                 trainer = TrialTrainer(ensemble, recipes, models, masks, config.query.batch_size, report, stop_signal)
-                trainer.train(wanted, lambda number, outcome: save_npz(paths[number], asdict(outcome)), checkpoints)
+                trainer.train(wanted, store, checkpoints)
     shutil.rmtree(RunDir(pipeline.out).trial_checkpoints, ignore_errors=True)
 
 

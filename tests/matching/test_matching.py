@@ -22,7 +22,7 @@ from jaxmia.errors import InputError
 from jaxmia.matching import match
 from jaxmia.matching.likeness import mean_gap, recipe_distances
 from jaxmia.matching.recipes import recipes_to_try
-from jaxmia.matching.search import describe, rank
+from jaxmia.matching.search import _recipes_of_earlier_calls, describe, rank
 from jaxmia.matching.trials import Outcome, TrialTrainer, images_of, programs
 from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
@@ -401,6 +401,30 @@ def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Pa
     found = {json.dumps(trial["recipe"]): trial["energy_score"] for trial in second["trials"]}
     assert len(found) == 3
     assert all(found[json.dumps(trial["recipe"])] == trial["energy_score"] for trial in first["trials"])
+
+
+@pytest.mark.slow
+def test_a_refined_search_ranks_the_recipes_of_the_coarse_one_too(digits: Pool, tmp_path: Path):
+    """The configured recipe is the truth in the first search and far from it in the second."""
+    pool, target = challenge(digits, changed(epochs=12, warmup_epochs=0))
+    small = CONFIG.match.model_copy(update={"epochs": (12,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
+    first = CONFIG.model_copy(update={"match": small})
+    coarse = match(pipeline_of(pool, target, first, tmp_path))
+    far = first.shadow.model_copy(update={"epochs": 1, "count": 7})
+    space = small.model_copy(update={"epochs": (1,), "learning_rate": (0.02,)})
+    second = first.model_copy(update={"match": space, "shadow": far})
+    both = match(pipeline_of(pool, target, second, tmp_path))
+    assert len(both["trials"]) == len(coarse["trials"]) + 2
+    assert both["trials"][0] == coarse["trials"][0], "a search never ends with a worse recipe than one before it"
+    best = load_config(tmp_path / "matched.yaml").shadow
+    assert (best.epochs, best.learning_rate, best.count) == (12, 0.1, 7)
+    other = second.model_copy(update={"seed": SEED + 1})
+    more = second.model_copy(update={"match": space.model_copy(update={"models": 5})})
+    for config in (other, more):
+        assert len(match(pipeline_of(pool, target, config, tmp_path))["trials"]) == 2, "others are not comparable"
+    for path in (tmp_path / "match").glob("*.npz"):
+        path.write_text("half")
+    assert _recipes_of_earlier_calls(pipeline_of(pool, target, second, tmp_path), []) == []
 
 
 @pytest.mark.slow
