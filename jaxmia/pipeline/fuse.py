@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics
 from jaxmia.runs.rundir import RunDir
 
 FUSION = "fusion"
+_PART = "run"
+"""Prefix of the arrays of `scores.npz` that hold the scores of the fused runs."""
 _NO_ESTIMATE = "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
 
 
@@ -36,12 +39,14 @@ class ScoredRun:
         metrics: Contents of its `metrics.json`.
         score: Scores of the run's submitted attack, float64 `[sample]`; higher means member, NaN for samples of fixed
             membership.
+        parts: Scores of the runs that were fused into this one; empty for other runs.
     """
 
     path: Path
     pool: Pool
     metrics: RunMetrics
     score: np.ndarray
+    parts: tuple[np.ndarray, ...] = ()
 
 
 def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
@@ -60,15 +65,18 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
 
     Raises:
         InputError: There are fewer than two runs, a run is repeated or is `out`, lacks a file, or differs from the
-            first in its samples or false positive rate.
+            first in its samples or false positive rate; or two runs have the same scores, or share a run that was fused
+            into them.
     """
     _refuse_repeats(out, runs)
     scored = [read_scored(run) for run in runs]
     for run in scored[1:]:
         _refuse_other_samples(scored[0], run)
+    for one, other in combinations(scored, 2):
+        _refuse_shared_scores(one, other)
     pool, fpr = scored[0].pool, scored[0].metrics.fpr
     fused = _mean_rank_of_scored([run.score for run in scored])
-    scores = {FUSION: fused, **{f"run-{place}": run.score for place, run in enumerate(scored, start=1)}}
+    scores = {FUSION: fused, **{f"{_PART}-{place}": run.score for place, run in enumerate(scored, start=1)}}
     pool.save(RunDir(out).pool)
     save_npz(RunDir(out).scores, scores)
     write_samples(RunDir(out).samples, pool, fused, {}, scores)
@@ -111,12 +119,14 @@ def read_scored(run: Path) -> ScoredRun:
     """
     metrics = RunMetrics.read(run)
     pool = Pool.load(RunDir(run).pool)
-    score = load_npz(RunDir(run).scores, required=(metrics.attack,))[metrics.attack]
+    parts = tuple(f"{_PART}-{place}" for place in range(1, len(metrics.fused) + 1))
+    scores = load_npz(RunDir(run).scores, required=(metrics.attack,), only=(metrics.attack, *parts))
+    score = scores[metrics.attack]
     if score.dtype.kind != "f" or score.shape != (len(pool),):
         raise InputError(
             f"{RunDir(run).scores}: {metrics.attack} is {score.dtype} {list(score.shape)}, expected {len(pool)} numbers"
         )
-    return ScoredRun(run, pool, metrics, score)
+    return ScoredRun(run, pool, metrics, score, tuple(scores[part] for part in parts if part in scores))
 
 
 def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -163,3 +173,16 @@ def _refuse_other_samples(first: ScoredRun, other: ScoredRun) -> None:
             f"{RunDir(other.path).metrics}: fpr: {other.metrics.fpr} differs from {first.metrics.fpr} of "
             f"{RunDir(first.path).metrics}; score one of them again with --attack.fpr"
         )
+
+
+def _refuse_shared_scores(one: ScoredRun, other: ScoredRun) -> None:
+    """Rejects two runs of which one would count twice."""
+    if np.array_equal(one.score, other.score, equal_nan=True):
+        raise InputError(f"{other.path}: has the same scores as {one.path}; fuse runs of different recipes or seeds")
+    shared = (
+        np.array_equal(mine, theirs, equal_nan=True)
+        for mine in (one.score, *one.parts)
+        for theirs in (other.score, *other.parts)
+    )
+    if any(shared):
+        raise InputError(f"{other.path}: has a run in common with {one.path}, which would count twice; leave one out")

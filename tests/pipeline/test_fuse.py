@@ -169,9 +169,28 @@ def alone(runs: list[Path]) -> None:
     del runs[1:]
 
 
+def copied(runs: list[Path]) -> None:
+    shutil.rmtree(runs[1])
+    shutil.copytree(runs[0], runs[1])
+
+
+def fused_before(runs: list[Path]) -> None:
+    fuse(runs[0].parent / "before", runs[:2])
+    runs.append(runs[0].parent / "before")
+
+
+def fused_twice(runs: list[Path]) -> None:
+    for name, chosen in (("one", runs[:2]), ("two", runs[1:])):
+        fuse(runs[0].parent / name, chosen)
+    runs[:] = [runs[0].parent / "one", runs[0].parent / "two"]
+
+
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
+        (copied, r"b: has the same scores as .*a; fuse runs of different recipes or seeds$"),
+        (fused_before, r"before: has a run in common with .*a, which would count twice; leave one out$"),
+        (fused_twice, r"two: has a run in common with .*one, which would count twice"),
         (shuffled_ids, r"b/pool\.npz: ids differ from those of .*a/pool\.npz$"),
         (other_membership, r"b/pool\.npz: membership differ from those of"),
         (other_rate, r"b/metrics\.json: fpr: 0\.2 differs from 0\.05 of .*--attack\.fpr$"),
