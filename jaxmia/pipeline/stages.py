@@ -27,6 +27,7 @@ from jaxmia.runs.presence import presence
 from jaxmia.runs.progress import ThroughputMeter
 from jaxmia.runs.rundir import RunDir
 from jaxmia.runs.signals import Interrupted, stop_requests
+from jaxmia.runs.status import ranges
 from jaxmia.runs.store import ALL_DIVERGED, ScoreStore, describe_difference, metadata_of
 
 if TYPE_CHECKING:
@@ -155,6 +156,11 @@ class Pipeline:
         missing = self.missing_models(shard)
         if not missing:
             logger.info(f"shadows: all {len(wanted)} exist already")
+            if more := sorted(store.models() - set(range(self.config.shadow.count))):
+                logger.warning(
+                    f"shadows: models {ranges(more)} are beyond shadow.count: {self.config.shadow.count}, but exist in "
+                    f"{store.folder} and are scored with the others"
+                )
             _refuse_divergence(store)
             return
         from jaxmia.pipeline.worker import Job

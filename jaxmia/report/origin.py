@@ -88,12 +88,18 @@ def _run_rows(results: Results) -> list[tuple[str, str]]:
         ("attack", metrics.attack),
         ("false positive rate", f"{metrics.fpr:g}"),
         *((f"run {place}", one.run) for place, one in enumerate(metrics.fused, start=1)),
-        ("shadow models", f"{metrics.models}" if metrics.models else ""),
+        ("shadow models", _models(metrics.models, matrices)),
         ("missing shadow models", ranges(list(metrics.missing))),
         ("diverged shadow models", ranges(list(metrics.diverged))),
         ("views of each sample", f"{len(matrices.evidence.target)}" if matrices else ""),
         ("querying the shadows", _duration(sum(seconds for seconds in queried if seconds)) if any(queried) else ""),
     ]
+
+
+def _models(scored: int, matrices: Matrices | None) -> str:
+    """Number of models that were scored, and of those that are stored if it differs; empty for fused runs."""
+    stored = len(matrices.shadows.model) if matrices else scored
+    return f"{scored}, but {stored} are stored; score again" if stored != scored else f"{scored or ''}"
 
 
 def _images(record: ChunkRecord) -> float | None:

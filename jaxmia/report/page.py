@@ -82,6 +82,7 @@ def write_report(
     if images is not None and len(images) != len(results.free):
         raise InputError(f"images: got {len(images)}, but {RunDir(out).pool} has {len(results.free)} samples")
     images = None if images is None else images[results.free]
+    _warn_of_other_models(results)
     verdict = reach_verdict(results)
     sections = _fill_rows(_sections(results, images, no_images))
     folder = RunDir(out).figures
@@ -104,6 +105,15 @@ def write_report(
     figures = f"figures in {folder}" + (f" (PNG and PDF), tables in {RunDir(out).tables}" if paper else "")
     logger.info(f"report: {page}, {figures}")
     return page
+
+
+def _warn_of_other_models(results: Results) -> None:
+    stored = len(results.matrices.shadows.model) if results.matrices else 0
+    if stored and stored != results.metrics.models:
+        logger.warning(
+            f"report: the scores are of {results.metrics.models} models, but {stored} are stored; `jaxmia score` with "
+            "the same --out scores again"
+        )
 
 
 def _sections(results: Results, images: np.ndarray | None, no_images: str) -> list[Section]:

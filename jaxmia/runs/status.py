@@ -34,6 +34,7 @@ class Status:
             membership is fixed are not scored and do not count.
         fewest_out: The same of OUT.
         enough: Whether these models are enough to score, as a phrase.
+        scored: Number of models that the stored scores are computed from; None if there are no scores.
         damaged: Files that cannot be read.
         jobs: Process, models and progress of each job, and the seconds since its last heartbeat.
         images_per_second: Speed of all running jobs, or of the stored chunks if there are none; None if unknown.
@@ -52,6 +53,7 @@ class Status:
     fewest_in: int
     fewest_out: int
     enough: str
+    scored: int | None
     damaged: list[str]
     jobs: list[dict[str, Any]]
     images_per_second: float | None
@@ -102,6 +104,7 @@ def _read(out: Path, first: int) -> Status:
         fewest_in=int(inside.min()) if len(inside) else 0,
         fewest_out=int(outside.min()) if len(outside) else 0,
         enough=enough(inside, outside),
+        scored=_scored(out),
         damaged=[str(path) for path in store.paths() if path not in readable],
         jobs=[_job(claims.folder, claim) for claim in others],
         images_per_second=speed,
@@ -131,6 +134,13 @@ def _saved(checkpoints: Path, missing: set[int]) -> list[dict[str, Any]]:
         if steps and waiting:
             found.append({"models": waiting, "step": max(steps)})
     return found
+
+
+def _scored(out: Path) -> int | None:
+    try:
+        return RunMetrics.read(out).models
+    except InputError:
+        return None
 
 
 def _fused(out: Path) -> list[str]:

@@ -22,7 +22,7 @@ from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
 from jaxmia.pipeline.models import open_pipeline
-from jaxmia.pipeline.run import run
+from jaxmia.pipeline.run import run, train
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.stages import Pipeline
 from jaxmia.runs.store import ScoreStore
@@ -180,6 +180,14 @@ def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, records: Records
     assert run(config, out) == first
     assert {path: path.read_bytes() for path in (out / "shadows").iterdir()} == before
     assert telling(records, "shadows", "all 8", "exist") and telling(records, "target", "exist")
+
+
+def test_models_beyond_a_smaller_count_are_told(tmp_path: Path, records: Records):
+    config, out = challenge(tmp_path), tmp_path / "run"
+    train(config, out)
+    assert not telling(records, "beyond shadow.count")
+    train(config.model_copy(update={"shadow": config.shadow.model_copy(update={"count": 3})}), out)
+    assert telling(records, "shadows: models 3-7 are beyond shadow.count: 3", "scored with the others") == ["WARNING"]
 
 
 def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path):

@@ -1,3 +1,5 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,8 @@ import pytest
 from bridge.challenge import save_challenge
 from jaxmia.cli.main import main
 from jaxmia.data.pool import Pool
-from tests.report.conftest import SAMPLES
+from jaxmia.runs.store import ScoreStore, read_chunk
+from tests.report.conftest import MODELS, SAMPLES
 
 
 @pytest.fixture
@@ -52,6 +55,32 @@ def test_a_damaged_file_of_the_challenge_is_one_line(challenge: Path, tmp_path: 
         f"jaxmia: {tmp_path}/pub.pt: is cut short or not a torch.save file: expected the zip format of PyTorch since "
         "1.6\n"
     )
+
+
+def test_scores_of_fewer_models_than_are_stored_are_told(run: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture):
+    out, _ = run
+    store = ScoreStore(out / "shadows")
+    last = read_chunk(store.paths()[-1])
+
+    def told() -> list[str]:
+        main(["status", str(out)])
+        text = report("--out", out)
+        captured = capsys.readouterr()
+        everything = [*captured.out.splitlines(), *captured.err.splitlines(), *text.splitlines()]
+        return [line.strip() for line in everything if re.search("scores?.* again", line)]
+
+    assert told() == []
+    store.write(replace(last, model=last.model + MODELS))
+    both = MODELS + len(last.model)
+    assert told() == [
+        f"scores:  of {MODELS} models, not these {both}; `jaxmia score` scores again",
+        f"report: the scores are of {MODELS} models, but {both} are stored; `jaxmia score` with the same --out scores "
+        "again",
+        f"<tr><td>shadow models</td><td>{MODELS}, but {both} are stored; score again</td></tr>",
+    ]
+    main(["score", "--out", str(out), "--attack.name", "loss"])
+    capsys.readouterr()
+    assert told() == []
 
 
 def test_a_run_that_is_not_scored_is_one_line(run: tuple[Path, np.ndarray], capsys: pytest.CaptureFixture):

@@ -85,6 +85,11 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture):
     assert told["jobs"][0]["host"] == "far"
 
 
+def test_models_beyond_the_configuration_are_told(run: Path):
+    (run / "config.yaml").write_text("shadow: {count: 2}")
+    assert describe(read_status(run))[0] == "done:    3 models, 1 more than shadow.count"
+
+
 def test_the_fewest_models_of_a_sample_are_counted_over_all_files(tmp_path: Path):
     """Model 2 is in two files and counts once; a file of another pool, or a damaged one, does not count."""
     store = ScoreStore(tmp_path / "shadows")

@@ -48,8 +48,7 @@ def describe(status: "Status") -> list[str]:
         return [f"fused:   scores of {', '.join(status.fused)}; this run trains no models"]
     if status.rounds:
         return [f"round {number} of 2: {line}" for number, one in enumerate(status.rounds, 1) for line in describe(one)]
-    of = f" of {status.count}" if status.count is not None else ""
-    lines = [f"done:    {len(status.done)}{of} models"]
+    lines = [f"done:    {_done(len(status.done), status.count)}"]
     for job in status.jobs:
         share = f"{100 * job['done'] / job['total']:.0f} %" if job.get("done") and job.get("total") else "beginning"
         seen = "" if job["silent_seconds"] is None else f", last seen {job['silent_seconds']:.0f} s ago"
@@ -63,9 +62,17 @@ def describe(status: "Status") -> list[str]:
         lines.append(f"diverged: {ranges(status.diverged)}, left out; a lower shadow.learning_rate may help")
     if status.done:
         lines.append(f"models:  {status.enough}")
+    if status.scored is not None and status.scored != len(status.done):
+        lines.append(f"scores:  of {status.scored} models, not these {len(status.done)}; `jaxmia score` scores again")
     lines += [f"damaged: {path}; `jaxmia train` sets it aside and trains its models again" for path in status.damaged]
     if status.images_per_second:
         lines.append(f"speed:   {status.images_per_second:,.0f} images/s")
     if status.seconds_left and status.seconds_left < _A_CENTURY:
         lines.append(f"left:    {timedelta(seconds=round(status.seconds_left))}")
     return lines
+
+
+def _done(done: int, count: int | None) -> str:
+    if count is None:
+        return f"{done} models"
+    return f"{done} of {count} models" if done <= count else f"{done} models, {done - count} more than shadow.count"
