@@ -262,7 +262,6 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
         lines.append(
             f"epsilon: at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % "
             "confidence, if a fair coin decided for each scored public sample whether the target was trained on it"
-            + (f"; {metrics.epsilon_limit}" if metrics.epsilon_limit else "")
         )
     return lines
 

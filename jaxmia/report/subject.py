@@ -69,5 +69,4 @@ def _epsilon(results: Results) -> str:
     return (
         f"at least {bound.lower:.3f} at delta {bound.delta:g}, with {100 * bound.confidence:g} % confidence, if a fair "
         "coin decided for each scored public sample whether the target was trained on it"
-        + (f"; {results.metrics.epsilon_limit}" if results.metrics.epsilon_limit else "")
     )

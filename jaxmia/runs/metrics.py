@@ -1,7 +1,6 @@
 """The results of a scored run, `metrics.json`."""
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,21 +208,6 @@ class RunMetrics(_Part):
     """Summary of an informed audit; None for other runs."""
     fused: Annotated[tuple[FusedRun, ...], Field(validation_alias=AliasChoices("fused", "families"))] = ()
     """The fused runs; empty for other runs. Earlier versions wrote `families`."""
-
-    @property
-    def epsilon_limit(self) -> str:
-        """Clause on what so few samples can show about epsilon; empty unless the bound is 0.
-
-        If all r guesses are right, the one-run bound at delta 0 is ln(p / (1 - p)) with p = (1 - confidence)^(1 / r).
-        Half of the public members are guessed, since the other half sets the threshold.
-        """
-        if self.epsilon.lower != 0 or self.audit or not (self.public and self.public.members > 1):
-            return ""
-        right = (1 - self.epsilon.confidence) ** (2 / self.public.members)
-        return (
-            f"perfect scores of these {self.public.members:,} public members would show about "
-            f"{max(0.0, math.log(right / (1 - right))):.1f}"
-        )
 
     @property
     def other_network(self) -> str:
