@@ -100,7 +100,7 @@ def describe_unknown(name: str) -> str:
     >>> describe_unknown("lira-online-tide").partition("?")[0]
     "is unknown; did you mean 'lira-online-tied'"
     >>> describe_unknown("rmia").partition("?")[0]
-    "is unknown; did you mean 'rmia-online' or 'rmia-offline'"
+    "is unknown; did you mean 'rmia-online' or 'rmia-offline-0.3' or 'rmia-offline-0.8'"
     """
     names = attack_names()
     if name in names or is_plugin(name):
