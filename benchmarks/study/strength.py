@@ -14,7 +14,8 @@ from benchmarks.study.published import LiraPublished, RmiaPublished
 from jaxmia.attacks import Aligned, Attack, Evidence, misaligned
 from jaxmia.attacks.catalogue import distinct_attacks, standard_attacks
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import FPRS, LEVEL, Estimate, auc, figures, paired_difference, tpr_at_fpr
+from jaxmia.evaluation.intervals import LEVEL, Estimate
+from jaxmia.evaluation.metrics import FPRS, auc, figures, paired_difference, tpr_at_fpr
 from jaxmia.evaluation.selection import Selection, select
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.runs.matrices import Matrices, read_matrices

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.study.presets import Preset
 from benchmarks.study.strength import AUTO, FIGURES, REFERENCES, mean_of
-from jaxmia.evaluation.metrics import Estimate
+from jaxmia.evaluation.intervals import Estimate
 from jaxmia.machine.bench import memory
 
 TITLES = {"auc": "AUC", "tpr@0.05": "TPR at 5 % FPR", "tpr@0.01": "TPR at 1 % FPR", "tpr@0.001": "TPR at 0.1 % FPR"}

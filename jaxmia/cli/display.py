@@ -17,7 +17,8 @@ from jaxmia.errors import InputError, visible
 from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
-    from jaxmia.evaluation.metrics import Estimate, Figures
+    from jaxmia.evaluation.intervals import Estimate
+    from jaxmia.evaluation.metrics import Figures
     from jaxmia.leaderboard.grading import Standing
     from jaxmia.runs.metrics import RunMetrics, SelectionSummary
     from jaxmia.runs.progress import Progress as ChunkProgress

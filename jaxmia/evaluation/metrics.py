@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer, Real
-from scipy.special import betaincinv, stdtrit
 
 from jaxmia.errors import InputError
+from jaxmia.evaluation.intervals import Estimate, clopper_pearson, percentile_estimate, widen_at_edges
 
 FPRS = (0.05, 0.01, 0.001)
-LEVEL = 0.95
 REPLICATES = 1000
 CELLS_PER_BATCH = 2**20
 """Largest number of resampled counts in memory at once: 8 MiB."""
@@ -30,15 +29,6 @@ class Roc:
     thresholds: Float[np.ndarray, " point"]
     fpr: Float[np.ndarray, " point"]
     tpr: Float[np.ndarray, " point"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -143,42 +133,6 @@ def auc(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " sample"
     return float(_auc(hits[None], alarms[None])[0])
 
 
-def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
-    """Exact 95 % interval of a binomial proportion (Clopper and Pearson, 1934).
-
-    >>> [round(end, 3) for end in clopper_pearson(5, 100)]
-    [0.016, 0.113]
-    """
-    outside = (1 - LEVEL) / 2
-    low = betaincinv(successes, trials - successes + 1, outside) if successes > 0 else 0.0
-    high = betaincinv(successes + 1, trials - successes, 1 - outside) if successes < trials else 1.0
-    return float(low), float(high)
-
-
-def student_quantile(count: int) -> float:
-    """Half the width of the interval for the mean of `count` values, in standard errors, by Student's distribution.
-
-    >>> round(student_quantile(16), 2)
-    2.13
-    """
-    return float(stdtrit(count - 1, (1 + LEVEL) / 2))
-
-
-def next_target(mean: float, spread: float, targets: int, share: float = 1.0) -> Estimate:
-    """Student's 95 % prediction interval for the figure of one more target of the same kind.
-
-    Args:
-        mean: Mean of the figure over the targets so far.
-        spread: Standard deviation of the figure over them.
-        targets: Number of targets so far, at least 2.
-        share: Number of samples of the next target, relative to theirs. With fewer samples the interval is wider, as if
-            the whole standard deviation came from sampling. Part of it comes from the targets themselves and does not
-            grow, so the interval is conservative.
-    """
-    reach = student_quantile(targets) * spread * np.sqrt(1 / share + 1 / targets)
-    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
-
-
 def figures(
     scores: Real[np.ndarray, " sample"],
     members: Bool[np.ndarray, " sample"],
@@ -212,7 +166,7 @@ def figures(
         members=int(hits.sum()),
         nonmembers=int(alarms.sum()),
         auc=widen_at_edges(
-            _estimate(float(_auc(hits[None], alarms[None])[0]), aucs), int(min(hits.sum(), alarms.sum()))
+            percentile_estimate(float(_auc(hits[None], alarms[None])[0]), aucs), int(min(hits.sum(), alarms.sum()))
         ),
         tpr=tuple(
             _measured(fpr, levels, hits, alarms, tprs[measured.index(fpr)])
@@ -259,7 +213,7 @@ def paired_difference(
         return figure(one[chosen], members[chosen]) - figure(other[chosen], members[chosen])
 
     drawn = [difference(np.concatenate([rng.choice(side, len(side)) for side in sides])) for _ in range(replicates)]
-    return _estimate(difference(np.arange(len(members))), np.array(drawn))
+    return percentile_estimate(difference(np.arange(len(members))), np.array(drawn))
 
 
 def figures_by_class(
@@ -390,19 +344,6 @@ def _resample(
     return np.bincount(drawn.ravel(), minlength=rows * len(counts)).reshape(rows, len(counts))
 
 
-def _estimate(value: float, replicates: Float[np.ndarray, " replicate"]) -> Estimate:
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high))
-
-
-def widen_at_edges(estimate: Estimate, trials: int) -> Estimate:
-    """Joins the interval of a share of 0 or 1 with that of Clopper and Pearson; leaves those of others as they are."""
-    if 0 < estimate.value < 1:
-        return estimate
-    low, high = clopper_pearson(round(estimate.value * trials), trials)
-    return Estimate(estimate.value, min(low, estimate.low), max(high, estimate.high))
-
-
 def _measured(
     fpr: float,
     levels: Float[np.ndarray, " level"],
@@ -417,5 +358,5 @@ def _measured(
         fpr=fpr,
         threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
         fixed=Estimate(found / total, *clopper_pearson(found, total)),
-        resampled=widen_at_edges(_estimate(found / total, replicates), total),
+        resampled=widen_at_edges(percentile_estimate(found / total, replicates), total),
     )

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import Estimate, figures
+from jaxmia.evaluation.intervals import Estimate
+from jaxmia.evaluation.metrics import figures
 from jaxmia.leaderboard.ledger import DEFAULT_COOLDOWNS, Cooldowns
 from jaxmia.leaderboard.submission import match_truth, parse_submission, text_ids
 from jaxmia.leaderboard.table import Table

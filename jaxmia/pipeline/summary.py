@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import bdtr
 
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.evaluation.metrics import FPRS, LEVEL, Figures, false_alarms, figures, figures_by_class, next_target
+from jaxmia.evaluation.intervals import LEVEL, next_target
+from jaxmia.evaluation.metrics import FPRS, Figures, false_alarms, figures, figures_by_class
 from jaxmia.evaluation.selection import Selection
 from jaxmia.files import write_text
 from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from jaxmia.evaluation.metrics import Estimate
+from jaxmia.evaluation.intervals import Estimate
 from jaxmia.plots.style import IN, INK, OUT
 
 BAND = 0.22

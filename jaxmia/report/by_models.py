@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxmia.attacks import Attack, Evidence
 from jaxmia.errors import MissingModels
-from jaxmia.evaluation.metrics import Estimate, false_alarms, tpr_at_fpr
+from jaxmia.evaluation.intervals import Estimate
+from jaxmia.evaluation.metrics import false_alarms, tpr_at_fpr
 from jaxmia.report.uncertainty import tpr_band
 
 TARGETS = 16

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmia.evaluation.metrics import Estimate, false_alarms, student_quantile
+from jaxmia.evaluation.intervals import Estimate, student_quantile
+from jaxmia.evaluation.metrics import false_alarms
 from jaxmia.plots.panels import paint_distributions, paint_gain, paint_intervals, paint_rocs
 from jaxmia.plots.style import IN, OTHER, OUT, draw
 from jaxmia.report.by_models import Step

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmia.evaluation.metrics import LEVEL, Estimate, false_alarms, student_quantile, widen_at_edges
+from jaxmia.evaluation.intervals import LEVEL, Estimate, student_quantile, widen_at_edges
+from jaxmia.evaluation.metrics import false_alarms
 
 REPLICATES = 4000
 

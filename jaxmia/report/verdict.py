@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxmia.evaluation.metrics import Estimate
+from jaxmia.evaluation.intervals import Estimate
 from jaxmia.plots.panels import paint_intervals
 from jaxmia.plots.style import Plot, draw
 from jaxmia.report.likeness import figures_outside

@@ -8,7 +8,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.record import AttackRecord
 from jaxmia.config import Share
-from jaxmia.evaluation.metrics import Estimate, Figures
+from jaxmia.evaluation.intervals import Estimate
+from jaxmia.evaluation.metrics import Figures
 from jaxmia.evaluation.selection import CandidateResult, Selection
 from jaxmia.files import read_json, write_text
 from jaxmia.runs.rundir import RunDir

@@ -9,15 +9,8 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import (
-    auc,
-    clopper_pearson,
-    figures,
-    figures_by_class,
-    paired_difference,
-    roc,
-    tpr_at_fpr,
-)
+from jaxmia.evaluation.intervals import clopper_pearson
+from jaxmia.evaluation.metrics import auc, figures, figures_by_class, paired_difference, roc, tpr_at_fpr
 
 
 def cases():

@@ -15,7 +15,8 @@ from jaxmia.config import Config, load_config
 from jaxmia.data.masks import draw_folds, membership_masks
 from jaxmia.data.pool import UNKNOWN
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import LEVEL, auc, figures, tpr_at_fpr
+from jaxmia.evaluation.intervals import LEVEL
+from jaxmia.evaluation.metrics import auc, figures, tpr_at_fpr
 from jaxmia.evaluation.selection import select_attack
 from jaxmia.files import load_npz
 from jaxmia.pipeline.audit import Audit, fill_in, join_chunks

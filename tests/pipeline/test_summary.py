@@ -17,7 +17,8 @@ from jaxmia.config import AttackConfig
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
-from jaxmia.evaluation.metrics import Estimate, tpr_at_fpr
+from jaxmia.evaluation.intervals import Estimate
+from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.evaluation.selection import select
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.summary import (

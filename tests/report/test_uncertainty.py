@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmia.evaluation.metrics import next_target, tpr_at_fpr
+from jaxmia.evaluation.intervals import next_target
+from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
 
 

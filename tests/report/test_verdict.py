@@ -8,7 +8,8 @@ import pytest
 from jaxmia.cli.display import expectation_lines
 from jaxmia.config import AttackConfig
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.evaluation.metrics import Estimate, TprAtFpr
+from jaxmia.evaluation.intervals import Estimate
+from jaxmia.evaluation.metrics import TprAtFpr
 from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
 from jaxmia.report.results import read_results
