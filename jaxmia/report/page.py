@@ -91,7 +91,7 @@ def write_report(
         plot.save(folder, paper=paper)
     if paper:
         tables = [table for section in sections[:2] for table in section.tables]
-        write_text(RunDir(out).tables, latex_tables(verdict, tables))
+        write_text(RunDir(out).tables, latex_tables(results.metrics, verdict, tables))
     page = RunDir(out).report
     html = _templates.get_template("page.html.jinja").render(
         subject=describe_subject(results),

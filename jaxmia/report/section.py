@@ -35,12 +35,16 @@ class Table:
         rows: Cells of each row.
         strong: First cell of the row to highlight.
         folded: Label that unfolds the table; if empty, the table is always shown.
+        name: What the table is referred to by in papers, as `tab:name`.
+        caption: Caption of the table in papers.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     strong: str = ""
     folded: str = ""
+    name: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,12 @@ def show_attacks(results: Results) -> Section:
     if measured != chosen:
         cells[chosen] = f"{cells[measured]} without alignment"
     table = Table(
-        ("attack", "pseudo-targets", "public samples"),
+        (f"attack, TPR at {100 * fpr:g} % FPR", "pseudo-targets", "public samples"),
         tuple((runs.get(name, name), cells[name], format_estimate(public.get(name))) for name in names),
         strong=chosen,
         folded="All attacks",
+        name="attacks",
+        caption=f"TPR at {100 * fpr:g} % FPR of all attacks, with 95 % intervals; the submitted one is in bold.",
     )
     text = _how_chosen(results)
     if public and (unmeasured := len(results.scores) - len(public)):
@@ -240,7 +242,8 @@ def _figures_table(results: Results) -> tuple[Table, ...]:
     tprs = [{entry.fpr: entry.resampled for entry in figures.tpr} for figures in columns.values()]
     rows = [("AUC (guessing: 0.5)", *(format_estimate(figures.auc) for figures in columns.values()))]
     rows += [(f"TPR at {100 * fpr:g} % FPR", *(format_estimate(column.get(fpr)) for column in tprs)) for fpr in tprs[0]]
-    return (Table(("metric (95 % interval)", *columns), tuple(rows)),)
+    caption = f"AUC and TPR of {results.metrics.attack} on {' and '.join(columns)} samples, with 95 % intervals."
+    return (Table(("metric (95 % interval)", *columns), tuple(rows), name="figures", caption=caption),)
 
 
 def _how_chosen(results: Results) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Rows at the top of the report that describe the target, the data and the attack."""
 
 from jaxmia.report.results import Results
+from jaxmia.runs.metrics import EpsilonBound
 
 
 def describe_subject(results: Results) -> tuple[tuple[str, str], ...]:
@@ -10,7 +11,7 @@ def describe_subject(results: Results) -> tuple[tuple[str, str], ...]:
         ("Data", _data(results)),
         ("Shadow models", _shadows(results)),
         ("Attack", _attack(results)),
-        ("Epsilon", _epsilon(results)),
+        ("Epsilon", describe_epsilon(results.metrics.epsilon)),
     )
     return tuple(row for row in rows if row[1])
 
@@ -62,8 +63,8 @@ def _attack(results: Results) -> str:
     return f"{metrics.attack}, named by the user"
 
 
-def _epsilon(results: Results) -> str:
-    bound = results.metrics.epsilon
+def describe_epsilon(bound: EpsilonBound) -> str:
+    """The lower bound with what it assumes, or why there is none, to follow the word epsilon."""
     if bound.lower is None:
         return f"no bound: {(bound.reason or 'not computed').replace('`', '')}"
     return (

@@ -154,14 +154,39 @@ def test_figures_are_files_fit_for_a_paper(full):
 
 
 def test_the_table_in_latex_is_sound(full):
-    text = (full[0] / "figures/tables.tex").read_text()
+    text = _tables(full[0])
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     assert not re.search(r"(?<!\\)[%#_$]", text.split("\n", 1)[1])
-    columns = [len(spec) for spec in re.findall(r"begin\{tabular\}\{(l+r*)\}", text)]
+    columns = [len(spec) for spec in re.findall(r"begin\{tabular\}\{(l+r*p?)(?:\{[.\d]+\\linewidth\})?\}\n", text)]
+    assert len(columns) == 3
     assert {line.count(" & ") + 1 for line in body} == set(columns)
     assert r"TPR at 5 \% FPR" in text
     assert text.count(r"\textbf") == 3
+
+
+def test_each_table_in_latex_tells_its_rate_and_can_be_referred_to(full):
+    text = _tables(full[0])
+    floats = text.split(r"\begin{table}")[1:]
+    assert len(floats) == text.count(r"\end{table}") == 3
+    assert re.findall(r"\\label\{(.*)\}", text) == ["tab:verdict", "tab:figures", "tab:attacks"]
+    for one in floats:
+        assert re.search(r"\\caption\{.*95 \\% intervals.*\}\n", one)
+    heads = [re.findall(r"\\toprule\n(.*)", one)[0] for one in floats]
+    assert heads[0] == r" & TPR at 5 \% FPR & 95 \% interval & measured on \\"
+    assert heads[2] == r"attack, TPR at 5 \% FPR & pseudo-targets & public samples \\"
+
+
+@pytest.mark.parametrize("lower", [0.75, None])
+def test_the_bound_on_epsilon_stands_in_the_table_in_latex(run, lower: float | None):
+    change_metrics(run[0], epsilon={"lower": lower, "delta": 1e-5, "confidence": 0.95, "reason": None})
+    write_report(run[0], paper=True)
+    told = re.findall(r"\\caption\{.*epsilon is at least (.*) at delta 1e-05, with 95 \\% confidence", _tables(run[0]))
+    assert told == ([] if lower is None else ["0.750"])
+
+
+def _tables(out: Path) -> str:
+    return (out / "figures/tables.tex").read_text()
 
 
 def test_matrices_alone_are_enough_and_what_is_missing_is_said(run: tuple[Path, np.ndarray]):
