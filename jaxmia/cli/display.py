@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +186,7 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
             if any(other["recipe"][name] != value for other in trials)
         }
         table.add_row(
-            ", ".join(f"{name} {_setting(value)}" for name, value in differing.items()),
+            recipe_words(differing),
             *(
                 ["diverged", "-"]
                 if trial["energy_score"] is None
@@ -198,6 +198,11 @@ def match_table(result: dict[str, Any], rows: int = 12) -> Table:
             *(f"{trial[name]:.3f}" for name in ("accuracy_in", "accuracy_out")),
         )
     return table
+
+
+def recipe_words(fields: Mapping[str, Any]) -> str:
+    """Formats fields of a recipe in `match.json`, such as `epochs 30, augment crop 4 flip`."""
+    return ", ".join(f"{name} {_setting(value)}" for name, value in fields.items())
 
 
 def _setting(value: Any) -> str:

@@ -26,6 +26,7 @@ from jaxmia.plots.style import draw
 from jaxmia.provenance import digest, origin
 from jaxmia.runs.progress import Progress
 from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.search import trial_file, write_wanted
 from jaxmia.runs.signals import stop_requests
 from jaxmia.training.checkpoint import Checkpoints
 
@@ -164,6 +165,7 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Outcome]:
         f"match: {len(recipes)} recipes, {models} models each; {len(paths) - len(missing)} of {len(paths)} are trained "
         "already"
     )
+    write_wanted(pipeline.out, [_digest(pipeline, recipe) for recipe in recipes], models)
     if missing:
         _train(pipeline, recipes, missing, paths)
     stored = [load_npz(path, required=_STORED, only=_STORED) for path in paths]
@@ -237,13 +239,13 @@ def _reporter(total: int, models: int, on_progress: Callable[[Progress], None]) 
 
 def _paths(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Path]:
     """File of each model of each recipe, named by a digest of everything that the recipe's models depend on."""
-    paths = []
-    for recipe in recipes:
-        key = {**pipeline.setup.with_recipe(recipe).cache_key(), "views": [str(View())]}
-        name = digest(json.dumps(key, sort_keys=True).encode())
-        models = range(pipeline.config.match.models)
-        paths += [RunDir(pipeline.out).trials / f"{name}-{model:05d}.npz" for model in models]
-    return paths
+    folder, models = RunDir(pipeline.out).trials, range(pipeline.config.match.models)
+    return [folder / trial_file(_digest(pipeline, recipe), model) for recipe in recipes for model in models]
+
+
+def _digest(pipeline: Pipeline, recipe: Recipe) -> str:
+    key = {**pipeline.setup.with_recipe(recipe).cache_key(), "views": [str(View())]}
+    return digest(json.dumps(key, sort_keys=True).encode())
 
 
 def _draw(out: Path, target: PublicMargins, phi: np.ndarray, mask: np.ndarray) -> None:

@@ -25,6 +25,7 @@ class RunDir:
         figures: Folder of the report's figures.
         tables: Tables of the report in LaTeX.
         trials: Folder of the margins of the models trained by `jaxmia match`, one file per model.
+        search: The recipes and the number of models that the last call of `jaxmia match` wants.
         trial_checkpoints: Folder of checkpoints of such models in training.
         match: Comparison of the recipes.
         matched: Configuration with the best recipe.
@@ -52,6 +53,7 @@ class RunDir:
         self.figures = path / "figures"
         self.tables = self.figures / "tables.tex"
         self.trials = path / "match"
+        self.search = self.trials / "search.json"
         self.trial_checkpoints = self.trials / "checkpoints"
         self.match = path / "match.json"
         self.matched = path / "matched.yaml"

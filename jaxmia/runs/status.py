@@ -14,6 +14,7 @@ from jaxmia.files import read_json
 from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.search import SearchStatus, read_search
 from jaxmia.runs.store import Entry, ScoreStore, recorded_number
 
 _MAX_RANGES = 100
@@ -42,6 +43,7 @@ class Status:
         fused: Directories of the runs that were fused into this one; empty for other runs.
         rounds: Progress of each round that has begun of a run in two rounds whose models are not joined yet; all else
             is then empty.
+        search: Progress of the search for the target's recipe; None without one.
     """
 
     count: int | None
@@ -60,6 +62,7 @@ class Status:
     seconds_left: float | None
     fused: list[str]
     rounds: list["Status"]
+    search: SearchStatus | None
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain JSON."""
@@ -111,6 +114,7 @@ def _read(out: Path, first: int) -> Status:
         seconds_left=left / speed if speed and left is not None else None,
         fused=[] if config.exists() or entries else _fused(out),
         rounds=[] if store.paths() else _rounds(out),
+        search=read_search(out),
     )
 
 

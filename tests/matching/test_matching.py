@@ -26,6 +26,7 @@ from jaxmia.matching.search import _recipes_of_earlier_calls, describe, rank
 from jaxmia.matching.trials import Outcome, TrialTrainer, images_of, programs
 from jaxmia.models import Network
 from jaxmia.pipeline.stages import Pipeline
+from jaxmia.runs.search import SearchStatus, read_search
 from jaxmia.runs.signals import Interrupted
 from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.ensemble import Ensemble
@@ -386,7 +387,7 @@ def test_recipes_that_are_there_are_not_trained_again(digits: Pool, tmp_path: Pa
     small = CONFIG.match.model_copy(update={"epochs": (1,), "learning_rate": (0.1,), "label_smoothing": (0.0,)})
     config = CONFIG.model_copy(update={"match": small, "shadow": BASE})
     first = match(pipeline_of(pool, target, config, tmp_path))
-    assert len(list((tmp_path / "match").iterdir())) == 2 * 4
+    assert sorted(path.suffix for path in (tmp_path / "match").iterdir()) == [".json", *[".npz"] * 2 * 4]
     wider = config.model_copy(update={"match": small.model_copy(update={"label_smoothing": (0.0, 0.1)})})
     asked: list[int] = []
 
@@ -450,9 +451,12 @@ def test_a_stopped_search_keeps_what_is_trained(digits: Pool, tmp_path: Path, mo
     with pytest.raises(Interrupted, match="stopped by SIGTERM; 4 models are saved at step"):
         match(pipeline_of(pool, target, config, tmp_path))
     assert len(list((tmp_path / "match").glob("*.npz"))) == 4
+    assert read_search(tmp_path) == SearchStatus(models=12, models_done=4, recipes=3, recipes_done=1, best=None)
     assert match(pipeline_of(pool, target, config, tmp_path))["trials"] == expected["trials"]
     assert sum(steps) == (4 + 3 + 2) * per_epoch
     assert not (tmp_path / "match" / "checkpoints").exists()
+    best = {name: expected["trials"][0][name] for name in ("recipe", "energy_score", "std_error")}
+    assert read_search(tmp_path) == SearchStatus(models=12, models_done=12, recipes=3, recipes_done=3, best=best)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ NAMES = {
     "figures": "figures",
     "tables": "figures/tables.tex",
     "trials": "match",
+    "search": "match/search.json",
     "trial_checkpoints": "match/checkpoints",
     "match": "match.json",
     "matched": "matched.yaml",

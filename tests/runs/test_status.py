@@ -10,6 +10,7 @@ from jaxmia.cli.commands.status import ShowStatus, describe
 from jaxmia.data.masks import Masks
 from jaxmia.errors import InputError
 from jaxmia.runs.claims import Claims
+from jaxmia.runs.search import write_wanted
 from jaxmia.runs.status import enough, missing_models, ranges, read_status
 from jaxmia.runs.store import ScoreStore
 from tests.conftest import make_chunk
@@ -189,3 +190,52 @@ def test_what_is_saved_of_models_in_training_is_told(run: Path, damage: str | No
     assert status.saved == ([] if damage is not None else [{"models": [5, 6, 7], "step": 25}])
     line = "saved:   5-7 at step 25; the same command resumes there"
     assert (line in describe(status)) == (damage is None)
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    """A search for three recipes of two models, of which three models are trained, after one that wanted others."""
+    write_wanted(tmp_path, ["aa", "bb", "cc"], 2)
+    for name in ("aa-00000", "aa-00001", "bb-00001", "bb-00002", "dd-00000"):
+        (tmp_path / "match" / f"{name}.npz").touch()
+    recipe = {"epochs": 12, "learning_rate": 0.05, "augment": {"crop": 4, "flip": True}, "width": None}
+    trials = [{"recipe": recipe, "energy_score": 0.375, "std_error": 0.046}, {"recipe": {}, "energy_score": None}]
+    (tmp_path / "match.json").write_text(json.dumps({"models": 2, "trials": trials}))
+    return tmp_path
+
+
+def test_the_progress_of_a_search(search: Path, capsys: pytest.CaptureFixture):
+    best = "epochs 12, learning_rate 0.05, augment crop 4 flip, width default; energy score 0.375 ± 0.046 nats"
+    trained = "search:  3 of 6 models are trained, all of 1 of 3 recipes; the same command resumes there"
+    assert describe(read_status(search)) == [trained, f"best so far: {best}"]
+    ShowStatus(search, json=True)([])
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["search"]
+    counts = {"models": 6, "models_done": 3, "recipes": 3, "recipes_done": 1}
+    assert told == {**counts, "best": json.loads((search / "match.json").read_text())["trials"][0]}
+    for name in ("bb-00000", "cc-00000", "cc-00001"):
+        (search / "match" / f"{name}.npz").touch()
+    done = ["search:  6 of 6 models are trained, all of 3 of 3 recipes", f"best:    {best}"]
+    assert describe(read_status(search)) == done
+    (search / "config.yaml").write_text("shadow: {count: 10}")
+    assert describe(read_status(search))[0] == "done:    0 of 10 models"
+    assert describe(read_status(search))[-2:] == done
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "3", "[]", "[" * 10**5, "{}", "\x00", '{"models": 1e9, "recipes": ["../a"]}']
+)
+def test_a_search_whose_record_is_damaged_is_none(search: Path, content: str):
+    (search / "match" / "search.json").write_text(content)
+    assert read_status(search).search is None
+
+
+@pytest.mark.parametrize("field", ["recipe", "energy_score", "std_error", "epochs", "augment", "\x1b[2J"])
+@pytest.mark.parametrize("value", [*STRANGE, 10**400], ids=lambda value: str(value)[:40])
+def test_a_ranking_with_anything_in_a_field_is_shown_or_ignored(search: Path, field: str, value: object):
+    result = json.loads((search / "match.json").read_text())
+    best = result["trials"][0]
+    (best if field in best else best["recipe"])[field] = value
+    (search / "match.json").write_text(json.dumps(result))
+    lines = describe(read_status(search))
+    assert lines[0].startswith("search:  3 of 6 models")
+    assert all(line.isprintable() for line in lines)

@@ -14,12 +14,15 @@ _A_CENTURY = 3.2e9
 """Longest remaining time in seconds that is shown; a rate that implies more is meaningless."""
 
 if TYPE_CHECKING:
+    from jaxmia.runs.search import SearchStatus
     from jaxmia.runs.status import Status
 
 
 @dataclass
 class ShowStatus:
     """Shows the progress of a run: models done, running and missing, whether they are enough, images/s, time left.
+
+    In the folder of a search (jaxmia match), it shows how many models and recipes are trained, and the best recipe.
 
     Example: jaxmia status runs/tml26
     """
@@ -46,6 +49,9 @@ def describe(status: "Status") -> list[str]:
 
     if status.fused:
         return [f"fused:   scores of {', '.join(status.fused)}; this run trains no models"]
+    searched = _describe_search(status.search) if status.search else []
+    if searched and status.count is None and not status.done:
+        return searched
     if status.rounds:
         return [f"round {number} of 2: {line}" for number, one in enumerate(status.rounds, 1) for line in describe(one)]
     lines = [f"done:    {_done(len(status.done), status.count)}"]
@@ -69,6 +75,20 @@ def describe(status: "Status") -> list[str]:
         lines.append(f"speed:   {status.images_per_second:,.0f} images/s")
     if status.seconds_left and status.seconds_left < _A_CENTURY:
         lines.append(f"left:    {timedelta(seconds=round(status.seconds_left))}")
+    return lines + searched
+
+
+def _describe_search(search: "SearchStatus") -> list[str]:
+    from jaxmia.cli.display import recipe_words
+
+    over = search.models_done == search.models
+    lines = [
+        f"search:  {search.models_done} of {search.models} models are trained, all of {search.recipes_done} of "
+        f"{search.recipes} recipes" + ("" if over else "; the same command resumes there")
+    ]
+    if best := search.best:
+        figures = f"energy score {best['energy_score']:.3f} ± {best['std_error']:.3f} nats"
+        lines.append(f"{'best:   ' if over else 'best so far:'} {recipe_words(best['recipe'])}; {figures}")
     return lines
 
 
