@@ -242,6 +242,8 @@ def attack(
     from jaxmia.training.query import query_target
 
     images = check_instance(pool, Pool, "pool").images_to("query")
+    if not len(pool):
+        raise InputError("pool: has no samples to query")
     if (samples := check_instance(shadows, TrainedShadows, "shadows").mask.shape[1]) != len(pool):
         raise InputError(f"shadows: were queried on {samples} samples, but the pool has {len(pool)}")
     section = parse_as(AttackConfig, {"fpr": fpr}, "attack")

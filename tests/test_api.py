@@ -341,6 +341,9 @@ def test_what_cannot_be_done_is_refused(pool: Pool, tmp_path: Path):
         train_shadows(bare, RECIPE)
     with pytest.raises(InputError, match="pool: has no images to query"):
         attack(bare, untrained, shadows)
+    none = TrainedShadows(shadows.phi[..., :0], shadows.mask[:, :0], shadows.views)
+    with pytest.raises(InputError, match="pool: has no samples to query"):
+        attack(pool.take(np.arange(0)), unasked, none)
     three = TrainedShadows(shadows.phi[:3], shadows.mask[:3], shadows.views)
     with pytest.raises(
         InputError, match=r"attack.name: auto: shadows: 3 models, .*; or name one .* such as lira-online-global$"

@@ -111,9 +111,9 @@ class Images:
         return query_views(symmetries, shift, augment, (shape[0], shape[1]))
 
     def check_augment(self, augment: Augment, shape: tuple[int, ...], field: str = "shadow.augment") -> None:
-        """Checks that images are larger than crops shift them, and square if height and width are exchanged."""
+        """Checks that a crop leaves something of an image, and that images that are turned are square."""
         height, width = shape[:2]
-        if augment.crop >= min(height, width):
+        if augment.crop >= max(height, width):
             raise InputError(
                 f"{field}: crop: {augment.crop} must be less than the side of the images, which are {height} x {width}"
             )

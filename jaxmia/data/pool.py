@@ -76,8 +76,8 @@ class Pool:
         Raises:
             InputError: There are none; the message names the purpose.
         """
-        if self.images is None or not len(self):
-            raise InputError(f"pool: has no {'images' if len(self) else 'samples'} to {purpose}")
+        if self.images is None:
+            raise InputError(f"pool: has no images to {purpose}")
         return self.images
 
     def digest(self) -> str:

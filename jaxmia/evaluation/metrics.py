@@ -103,12 +103,13 @@ def tpr_at_fpr(scores: Real[np.ndarray, " sample"], members: Bool[np.ndarray, " 
     """Largest TPR among thresholds whose FPR is at most `fpr`.
 
     Raises:
-        InputError: `roc` raises it, or the limit is not between 0 and 1.
+        InputError: `roc` raises it, or the limit is not in [0, 1].
 
     >>> tpr_at_fpr(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]), 0.05)
     0.5
     """
-    _check_fpr(fpr)
+    if not 0 <= fpr <= 1:
+        raise InputError(f"fpr: {fpr} is not between 0 and 1")
     scores, members = _checked(scores, members)
     _some_of_both(members)
     alarms = scores[~members]
@@ -158,7 +159,8 @@ def figures(
     (1.0, 1.0, 100)
     """
     for fpr in fprs:
-        _check_fpr(fpr)
+        if not 0 < fpr < 1:
+            raise InputError(f"fpr: {fpr} is not between 0 and 1")
     levels, hits, alarms = _counts(scores, members)
     measured = tuple(fpr for fpr in fprs if false_alarms(fpr, int(alarms.sum())) >= 1)
     aucs, tprs = _bootstrap(hits, alarms, measured, replicates, np.random.default_rng(seed))
@@ -260,11 +262,6 @@ def _checked(
             "out samples of unknown membership"
         )
     return scores, members.astype(bool)
-
-
-def _check_fpr(fpr: float) -> None:
-    if not 0 < fpr < 1:
-        raise InputError(f"fpr: {fpr} is not between 0 and 1")
 
 
 def _some_of_both(members: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Fuses the scores of several runs against one target, each with shadow models of its own recipe."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +23,8 @@ from jaxmia.pipeline.summary import (
 )
 from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics
 from jaxmia.runs.rundir import RunDir
+
+logger = logging.getLogger(__name__)
 
 FUSION = "fusion"
 _PART = "run"
@@ -65,15 +68,14 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
 
     Raises:
         InputError: There are fewer than two runs, a run is repeated or is `out`, lacks a file, or differs from the
-            first in its samples or false positive rate; or two runs have the same scores, or share a run that was fused
-            into them.
+            first in its samples or false positive rate.
     """
     _refuse_repeats(out, runs)
     scored = [read_scored(run) for run in runs]
     for run in scored[1:]:
         _refuse_other_samples(scored[0], run)
     for one, other in combinations(scored, 2):
-        _refuse_shared_scores(one, other)
+        _warn_of_shared_scores(one, other)
     pool, fpr = scored[0].pool, scored[0].metrics.fpr
     fused = _mean_rank_of_scored([run.score for run in scored])
     scores = {FUSION: fused, **{f"{_PART}-{place}": run.score for place, run in enumerate(scored, start=1)}}
@@ -175,14 +177,15 @@ def _refuse_other_samples(first: ScoredRun, other: ScoredRun) -> None:
         )
 
 
-def _refuse_shared_scores(one: ScoredRun, other: ScoredRun) -> None:
-    """Rejects two runs of which one would count twice."""
+def _warn_of_shared_scores(one: ScoredRun, other: ScoredRun) -> None:
+    """Warns of two runs of which one counts twice."""
     if np.array_equal(one.score, other.score, equal_nan=True):
-        raise InputError(f"{other.path}: has the same scores as {one.path}; fuse runs of different recipes or seeds")
+        logger.warning(f"{other.path}: has the same scores as {one.path}, so that these count twice")
+        return
     shared = (
         np.array_equal(mine, theirs, equal_nan=True)
         for mine in (one.score, *one.parts)
         for theirs in (other.score, *other.parts)
     )
     if any(shared):
-        raise InputError(f"{other.path}: has a run in common with {one.path}, which would count twice; leave one out")
+        logger.warning(f"{other.path}: has a run in common with {one.path}, which counts twice")

@@ -52,9 +52,9 @@ def test_what_only_images_have_is_refused(kind):
 
 
 def test_a_crop_that_may_leave_nothing_of_an_image_is_refused():
-    IMAGES.check_augment(Augment(crop=5), (6, 8, 1))
-    with pytest.raises(InputError, match=r"^shadow\.augment: crop: 6 must be less than the side .* are 6 x 8$"):
-        IMAGES.check_augment(Augment(crop=6), (6, 8, 1))
+    IMAGES.check_augment(Augment(crop=7), (6, 8, 1))
+    with pytest.raises(InputError, match=r"^shadow\.augment: crop: 8 must be less than the side .* are 6 x 8$"):
+        IMAGES.check_augment(Augment(crop=8), (6, 8, 1))
 
 
 def test_features_are_normalised_by_column_and_not_at_all_by_default():

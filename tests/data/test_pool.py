@@ -127,11 +127,6 @@ def test_a_pool_is_shown_in_one_line(pool: Pool):
     assert len(repr(pool)) < 100
 
 
-def test_an_empty_pool_has_nothing_to_query(pool: Pool):
-    with pytest.raises(InputError, match="pool: has no samples to query"):
-        pool.take(np.arange(0)).images_to("query")
-
-
 def test_features_may_be_of_any_size():
     assert len(Pool(np.array([[1e9], [-1e9], [0.5]]), **GOOD)) == 3
 

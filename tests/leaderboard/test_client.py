@@ -625,9 +625,9 @@ def test_a_file_in_the_working_directory_does_not_redirect_a_key(command, tmp_pa
         (tmp_path / ".env").write_text(f"JAXMIA_LEADERBOARD_URL={server.url}\n")
         for options in ((), ("--dry-run",)):
             assert command(*options) == 1
-            assert capsys.readouterr().err == (
-                "jaxmia: JAXMIA_LEADERBOARD_URL comes from .env, but JAXMIA_API_KEY from the environment; set both in "
-                "one of them, or name the address with --url, so that the key goes where you mean it to\n"
+            assert capsys.readouterr().err.endswith(
+                "\njaxmia: JAXMIA_LEADERBOARD_URL comes from .env, but JAXMIA_API_KEY from the environment; set both "
+                "in one of them, or name the address with --url, so that the key goes where you mean it to\n"
             )
         assert server.requests == []
         assert command("--url", server.url) == 0

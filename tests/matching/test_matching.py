@@ -502,7 +502,8 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[Pipeline] = []
-    figures = {"energy_score": 0.5, "std_error": 0.1, "accuracy_in": 1.0, "accuracy_out": 0.875}
+    gap = {"gap_to_best": 0.25, "gap_std_error": 0.125}
+    figures = {"energy_score": 0.5, "std_error": 0.1, **gap, "accuracy_in": 1.0, "accuracy_out": 0.875}
     recipes = [{"epochs": epochs, "augment": {"crop": 4, "flip": True}, "width": None} for epochs in (7, 9)]
     trials = [{"recipe": recipes[0], **figures}, {"recipe": recipes[1], **figures, "energy_score": None}]
 
@@ -518,7 +519,7 @@ def test_the_command_hands_over_the_configuration_and_shows_the_ranking(
     assert seen[0].config.match == MatchConfig(epochs=(7, 9), models=3)
     captured = capsys.readouterr()
     rows = [re.findall(r"[\w.-]+", line) for line in captured.out.splitlines()]
-    assert ["epochs", "7", "0.500", "0.100", "1.000", "0.875"] in rows
+    assert ["epochs", "7", "0.500", "0.100", "0.250", "0.125", "1.000", "0.875"] in rows
     assert ["epochs", "9", "diverged", "-", "1.000", "0.875"] in rows
     assert str(tmp_path / "matched.yaml") in captured.err
     with pytest.raises(SystemExit):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jaxmia.pipeline.fuse import FUSION, fuse
 from jaxmia.pipeline.scoring import score
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import Chunk, ScoreStore
+from tests.conftest import Records
 
 SAMPLES = 600
 
@@ -186,11 +188,28 @@ def fused_twice(runs: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (copied, r"b: has the same scores as .*a, so that these count twice$"),
+        (fused_before, r"before: has a run in common with .*a, which counts twice$"),
+        (fused_twice, r"two: has a run in common with .*one, which counts twice$"),
+    ],
+)
+def test_scores_that_count_twice_are_warned_of(runs: list[Path], records: Records, change, warning: str):
+    change(runs)
+    records.clear()
+    fuse(runs[0].parent / "out", runs)
+    assert re.search(warning, next(record.getMessage() for record in records if record.levelname == "WARNING"))
+
+
+def test_different_runs_count_once(runs: list[Path], records: Records):
+    fuse(runs[0].parent / "out", runs)
+    assert not [record for record in records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (copied, r"b: has the same scores as .*a; fuse runs of different recipes or seeds$"),
-        (fused_before, r"before: has a run in common with .*a, which would count twice; leave one out$"),
-        (fused_twice, r"two: has a run in common with .*one, which would count twice"),
         (shuffled_ids, r"b/pool\.npz: ids differ from those of .*a/pool\.npz$"),
         (other_membership, r"b/pool\.npz: membership differ from those of"),
         (other_rate, r"b/metrics\.json: fpr: 0\.2 differs from 0\.05 of .*--attack\.fpr$"),

@@ -18,6 +18,7 @@ from jaxmia.errors import InputError
 from jaxmia.models import Network
 from jaxmia.models.small import Hidden
 from jaxmia.pipeline.run import query, run
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.store import ScoreStore
 
 HIDDEN = Hidden((12, 8), norm="batch")
@@ -63,7 +64,8 @@ def test_a_table_goes_from_its_files_to_the_report(tmp_path: Path, suffix: str):
     assert stored.phi.shape == (8, 1, 80)
     page = (out / "report.html").read_text()
     assert "data:image/png" not in page
-    assert "row-" in page
+    assert RunMetrics.read(out).guessing
+    assert "the attack cannot be told from guessing" in page
 
     pool, target = open_pool(config.challenge), open_target(config.challenge)
     shadows = train_shadows(pool, config.shadow, target.preprocessing, target.classes, ensemble=BY_HAND)

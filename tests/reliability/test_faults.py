@@ -238,5 +238,6 @@ def test_a_finished_run_shrinks(jobs: Jobs, tmp_path: Path):
     jobs.run(tmp_path)
     before = chunks(tmp_path).keys()
     code, said = jobs.run(tmp_path, changes={"shadow": {"count": 2}})
-    assert code == 0 and "all 2 exist" in said[-1]
+    assert code == 0 and "all 2 exist" in said[-2]
+    assert "models 2-4 are beyond shadow.count: 2" in said[-1]
     assert chunks(tmp_path).keys() == before
