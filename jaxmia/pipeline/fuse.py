@@ -21,14 +21,12 @@ from jaxmia.pipeline.summary import (
     unfair_coin,
     write_samples,
 )
-from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics
+from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics, part_name
 from jaxmia.runs.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 
 FUSION = "fusion"
-_PART = "run"
-"""Prefix of the arrays of `scores.npz` that hold the scores of the fused runs."""
 _NO_ESTIMATE = "fused runs may share masks, so their shadows cannot serve as pseudo-targets"
 
 
@@ -78,7 +76,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         _warn_of_shared_scores(one, other)
     pool, fpr = scored[0].pool, scored[0].metrics.fpr
     fused = _mean_rank_of_scored([run.score for run in scored])
-    scores = {FUSION: fused, **{f"{_PART}-{place}": run.score for place, run in enumerate(scored, start=1)}}
+    scores = {FUSION: fused, **{part_name(place): run.score for place, run in enumerate(scored, start=1)}}
     pool.save(RunDir(out).pool)
     save_npz(RunDir(out).scores, scores)
     write_samples(RunDir(out).samples, pool, fused, {}, scores)
@@ -121,7 +119,7 @@ def read_scored(run: Path) -> ScoredRun:
     """
     metrics = RunMetrics.read(run)
     pool = Pool.load(RunDir(run).pool)
-    parts = tuple(f"{_PART}-{place}" for place in range(1, len(metrics.fused) + 1))
+    parts = tuple(part_name(place) for place in range(1, len(metrics.fused) + 1))
     scores = load_npz(RunDir(run).scores, required=(metrics.attack,), only=(metrics.attack, *parts))
     score = scores[metrics.attack]
     if score.dtype.kind != "f" or score.shape != (len(pool),):

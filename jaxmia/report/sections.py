@@ -14,6 +14,7 @@ from jaxmia.report.samples import are_pictures, notable_samples, paint_gallery
 from jaxmia.report.section import Section, Table, format_estimate
 from jaxmia.report.uncertainty import mean_of, tpr_band, tpr_curve
 from jaxmia.runs.matrices import Matrices
+from jaxmia.runs.metrics import part_name
 
 ATTACKS_DRAWN = 12
 ATTACKS_MEASURED = 256
@@ -88,7 +89,7 @@ def show_attacks(results: Results) -> Section:
     ranked = shadows or public
     if not ranked:
         return Section(title, (f"Not shown: no attack could be measured at a false positive rate of {100 * fpr:g} %.",))
-    runs = {f"run-{place}": one.run for place, one in enumerate(results.metrics.fused, start=1)}
+    runs = {part_name(place): one.run for place, one in enumerate(results.metrics.fused, start=1)}
     measured = selection.measured if selection else chosen
     order = sorted(ranked, key=lambda name: -ranked[name].value)
     drawn = order[:ATTACKS_DRAWN] + [name for name in order[ATTACKS_DRAWN:] if name == measured]

@@ -160,6 +160,11 @@ class AuditSummary(_Part):
     """None if there was no comparison."""
 
 
+def part_name(place: int) -> str:
+    """Name in `scores.npz` of the scores of the fused run at this place, counted from 1."""
+    return f"run-{place}"
+
+
 class RunMetrics(_Part):
     """Contents of `metrics.json`."""
 
