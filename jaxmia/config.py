@@ -276,6 +276,10 @@ class AttackConfig(_Section):
     """False positive rate at which the attack maximises the true positive rate."""
     targets: Annotated[int, Field(ge=4)] = 32
     """Largest number of shadow models that serve as pseudo-targets when the attack is selected."""
+    epsilon_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Delta at which the target's epsilon is bounded from below; usually less than one over the number of samples."""
+    epsilon_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Confidence of the lower bound on epsilon."""
 
     @field_validator("name")
     @classmethod

@@ -11,17 +11,15 @@ import numpy as np
 from jaxmia.attacks.fusion import mean_rank
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
+from jaxmia.evaluation.epsilon import EpsilonBound, epsilon_bound, unfair_coin
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.scoring import submit_private
 from jaxmia.pipeline.summary import (
-    epsilon_bound,
     figures_of_classes,
-    no_bound,
     public_figures,
-    unfair_coin,
     write_samples,
 )
-from jaxmia.runs.metrics import EpsilonBound, FusedRun, RunMetrics, part_name
+from jaxmia.runs.metrics import FusedRun, RunMetrics, part_name
 from jaxmia.runs.rundir import RunDir
 
 logger = logging.getLogger(__name__)
@@ -139,14 +137,25 @@ def _mean_rank_of_scored(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 def _epsilon(scored: Sequence[ScoredRun], pool: Pool, fused: np.ndarray) -> EpsilonBound:
     """The bound on epsilon of the fused scores, `[sample]` of `pool`; the coin is that of all public samples."""
-    if reason := unfair_coin(scored[0].pool):
-        return no_bound(reason)
+    delta, confidence = scored[0].metrics.epsilon.delta, scored[0].metrics.epsilon.confidence
+    if reason := unfair_coin(scored[0].pool.membership) or _why_no_bound(scored):
+        return EpsilonBound(None, delta, confidence, reason)
+    matched = any(run.metrics.matched for run in scored)
+    return epsilon_bound(fused, pool.membership, delta, confidence, matched=matched)
+
+
+def _why_no_bound(scored: Sequence[ScoredRun]) -> str | None:
     if any(run.metrics.audit for run in scored):
-        return no_bound(
+        return (
             "audits are among the fused runs; their scores depend on the memberships of other samples, which the bound "
             "does not allow"
         )
-    return epsilon_bound(pool, fused, matched=any(run.metrics.matched for run in scored))
+    if len({(run.metrics.epsilon.delta, run.metrics.epsilon.confidence) for run in scored}) > 1:
+        return (
+            "the fused runs have bounds at different deltas or confidences; score them again with the same "
+            "--attack.epsilon_delta and --attack.epsilon_confidence"
+        )
+    return None
 
 
 def _refuse_repeats(out: Path, runs: Sequence[Path]) -> None:

@@ -11,24 +11,21 @@ from jaxmia.attacks.record import record_attack
 from jaxmia.config import AttackConfig, load_config
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InvalidScores, MissingModels, NoPseudoTargets
+from jaxmia.evaluation.epsilon import EpsilonBound, epsilon_bound, unfair_coin
 from jaxmia.evaluation.selection import Selection, configured_attacks, select, select_attack
 from jaxmia.evaluation.unlike import Likeness, likeness_to_shadows
 from jaxmia.files import save_npz
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
 from jaxmia.pipeline.summary import (
-    epsilon_bound,
     figures_of_classes,
     most_vulnerable,
-    no_bound,
     private_estimate,
     public_figures,
-    unfair_coin,
     write_samples,
 )
 from jaxmia.runs.matrices import ROUND, Matrices, read_matrices
 from jaxmia.runs.metrics import (
     AuditSummary,
-    EpsilonBound,
     PrivateEstimate,
     RunMetrics,
     SelectionSummary,
@@ -129,20 +126,20 @@ def _epsilon(matrices: Matrices, score: np.ndarray, section: AttackConfig, match
     Shadows of other folds are trained with these, so each fold is scored with its own shadows alone, which also select
     the attack. The coin is that of all public samples, of which the scored ones are a part.
     """
-    if reason := unfair_coin(matrices.everyone):
-        return no_bound(reason)
-    fold = matrices.evidence.fold
+    level = section.epsilon_delta, section.epsilon_confidence
+    if reason := unfair_coin(matrices.everyone.membership):
+        return EpsilonBound(None, *level, reason)
+    fold, membership = matrices.evidence.fold, matrices.pool.membership
     if fold is None:
-        return epsilon_bound(matrices.pool, score, matched=matched)
+        return epsilon_bound(score, membership, *level, matched=matched)
     named, own = configured_attacks(section)
     folds, bounds = matrices.evidence.by_fold(), []
     for number, evidence in zip(np.unique(fold), folds, strict=True):
         try:
             scores = score_all(named or select_attack(evidence, section, own).chosen, evidence)
         except _NOT_COMPARABLE as error:
-            return no_bound(f"a fold cannot be scored by itself: {error}")
-        pool = matrices.pool.take(fold == number)
-        bounds.append(epsilon_bound(pool, scores, matched=matched, tests=len(folds)))
+            return EpsilonBound(None, *level, f"a fold cannot be scored by itself: {error}")
+        bounds.append(epsilon_bound(scores, membership[fold == number], *level, matched=matched, tests=len(folds)))
     return max(bounds, key=lambda bound: -1.0 if bound.lower is None else bound.lower)
 
 

@@ -7,24 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.special import bdtr
 
 from jaxmia.data.pool import UNKNOWN, Pool
-from jaxmia.evaluation.intervals import LEVEL, next_target
+from jaxmia.evaluation.intervals import next_target
 from jaxmia.evaluation.metrics import FPRS, Figures, false_alarms, figures, figures_by_class
 from jaxmia.evaluation.selection import Selection
 from jaxmia.files import write_text
-from jaxmia.runs.metrics import EpsilonBound, PrivateEstimate, SampleSummary
-
-DELTA = 1e-5
-"""The delta at which epsilon is bounded from below."""
-
-UNFAIR = 0.001
-"""P-value of the number of members below which a fair coin is ruled out, so that no bound on epsilon is given."""
-
-MIN_GUESSES = 8
-"""Smallest number of guesses at which epsilon is bounded, if there are more samples than twice as many: fewer guesses
-hardly exclude chance."""
+from jaxmia.runs.metrics import PrivateEstimate, SampleSummary
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
@@ -120,69 +109,6 @@ def private_estimate(pool: Pool, selection: Selection) -> PrivateEstimate | None
         low=found.low,
         high=found.high,
     )
-
-
-def epsilon_bound(pool: Pool, score: np.ndarray, *, matched: bool = False, tests: int = 1) -> EpsilonBound:
-    """Computes a lower bound on the target's epsilon at `delta` from the public samples, with 95 % confidence.
-
-    The bound is that of privacy auditing with one training run (Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846),
-    computed by jax-privacy for the half of the samples with the highest scores, for a quarter, an eighth and so on, all
-    guessed to be members. The largest of these bounds counts; each is computed at a higher confidence, so that all hold
-    jointly (Bonferroni). The bound does not depend on the order of the samples, and is valid if each of these samples
-    was made a member independently with probability 1/2, whatever the fixed memberships, and if the scores do not
-    depend on their membership labels.
-
-    Args:
-        pool: The scored samples, with membership.
-        score: Membership scores, `[sample]`; higher means member.
-        matched: Whether the recipe of the shadow models was selected with the public labels.
-        tests: Number of bounds of which the largest is taken; each is computed at a higher confidence, so that all hold
-            jointly with 95 % (Bonferroni).
-    """
-    inside, outside = score[pool.membership == 1], score[pool.membership == 0]
-    if min(len(inside), len(outside)) < 2:
-        return no_bound("there are fewer than two public members or non-members")
-    if reason := unfair_coin(pool):
-        return no_bound(reason)
-    if matched:
-        return no_bound(
-            "`jaxmia match` selected the recipe by the public labels, and the bound holds only for scores that do not "
-            "depend on them"
-        )
-    try:
-        from jax_privacy import auditing  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return no_bound("jax-privacy is not installed; `pip install jax-privacy` adds it")
-    auditor = auditing.CanaryScoreAuditor(inside, outside)
-    strategies = [auditing.Explicit(threshold) for threshold in _thresholds(np.concatenate([inside, outside]))]
-    significance = (1 - LEVEL) / (tests * len(strategies))
-    lower = max(auditor.epsilon_one_run(significance, DELTA, threshold_strategy=one) for one in strategies)
-    return EpsilonBound(lower=float(lower), delta=DELTA, confidence=LEVEL, reason=None)
-
-
-def _thresholds(scores: np.ndarray) -> list[float]:
-    """Scores above which a half, a quarter and so on of `scores`, `[sample]`, lie; no membership is looked at."""
-    ordered = np.sort(scores)[::-1]
-    guesses = [len(scores) // 2]
-    while guesses[-1] // 2 >= MIN_GUESSES:
-        guesses.append(guesses[-1] // 2)
-    return [float(ordered[count - 1]) for count in guesses]
-
-
-def unfair_coin(pool: Pool) -> str | None:
-    """Why public members and non-members cannot have been drawn by a fair coin, which a bound on epsilon assumes."""
-    members, public = int((pool.membership == 1).sum()), int(pool.public.sum())
-    if 2 * bdtr(min(members, public - members), public, 0.5) >= UNFAIR:
-        return None
-    return (
-        f"{members:,} of {public:,} public samples are members, and the bound assumes that a fair coin decided for "
-        "each of them"
-    )
-
-
-def no_bound(reason: str) -> EpsilonBound:
-    """The absence of a bound, with its reason."""
-    return EpsilonBound(lower=None, delta=DELTA, confidence=LEVEL, reason=reason)
 
 
 def _limits(fpr: float) -> tuple[float, ...]:

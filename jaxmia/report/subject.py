@@ -1,7 +1,7 @@
 """Rows at the top of the report that describe the target, the data and the attack."""
 
+from jaxmia.evaluation.epsilon import EpsilonBound
 from jaxmia.report.results import Results
-from jaxmia.runs.metrics import EpsilonBound
 
 
 def describe_subject(results: Results) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from jaxmia.attacks.record import AttackRecord
 from jaxmia.config import Share
+from jaxmia.evaluation.epsilon import EpsilonBound
 from jaxmia.evaluation.intervals import Estimate
 from jaxmia.evaluation.metrics import Figures
 from jaxmia.evaluation.selection import CandidateResult, Selection
@@ -97,16 +98,6 @@ class PrivateEstimate(_Part):
     def estimate(self) -> Estimate:
         """The expected TPR and its interval."""
         return Estimate(self.value, self.low, self.high)
-
-
-class EpsilonBound(_Part):
-    """Lower bound on the epsilon of the target's training, or the reason why there is none."""
-
-    lower: float | None
-    delta: float
-    confidence: float
-    reason: str | None
-    """Reason why `lower` is None."""
 
 
 class SampleSummary(_Part):

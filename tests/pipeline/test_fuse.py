@@ -87,6 +87,18 @@ def test_fused_runs_of_which_one_is_an_audit_bound_nothing(runs: list[Path]):
     assert bound.reason.startswith("audits are among the fused runs")
 
 
+def test_fused_runs_are_bounded_as_each_of_them_was_unless_these_differ(runs: list[Path]):
+    level = {"lower": 0.5, "delta": 1e-3, "confidence": 0.8, "reason": None}
+    for run in runs:
+        changed(epsilon=level)([run, run])
+    bound = fuse(runs[0].parent / "same", runs).epsilon
+    assert (bound.delta, bound.confidence) == (1e-3, 0.8) and bound.lower is not None
+    changed(epsilon=level | {"confidence": 0.9})(runs)
+    bound = fuse(runs[0].parent / "other", runs).epsilon
+    assert bound.lower is None
+    assert "at different deltas or confidences; score them again with the same --attack.epsilon_delta" in bound.reason
+
+
 def test_the_coin_of_fused_runs_is_that_of_all_public_samples(runs: list[Path]):
     """Of 300 public samples 200 are members; of the 30 that are not fixed, 15."""
     membership = np.where(np.arange(SAMPLES) < 300, np.arange(SAMPLES) % 3 > 0, UNKNOWN).astype(np.int8)

@@ -1,14 +1,12 @@
 import csv
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import expit, logit
 
 from jaxmia.attacks import Evidence, LiraOnline, Margin, sample_fits
 from jaxmia.cli.commands.run import show_metrics
@@ -17,13 +15,13 @@ from jaxmia.config import AttackConfig
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.errors import InputError
+from jaxmia.evaluation.epsilon import epsilon_bound
 from jaxmia.evaluation.intervals import Estimate
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.evaluation.selection import select
 from jaxmia.pipeline.scoring import score
 from jaxmia.pipeline.summary import (
     MAX_VULNERABLE,
-    epsilon_bound,
     figures_of_classes,
     most_vulnerable,
     private_estimate,
@@ -162,69 +160,6 @@ def test_there_is_no_private_estimate_without_private_samples(planted: tuple[Pat
     assert private_estimate(pool_of([1, 0]), selection) is None
 
 
-def test_without_the_library_epsilon_is_null_and_says_why(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "jax_privacy", None)
-    bound = epsilon_bound(pool_of([1, 0] * 5), np.arange(10.0))
-    assert bound.lower is None
-    assert "pip install jax-privacy` adds it" in bound.reason
-
-
-def test_epsilon_needs_members_and_nonmembers():
-    for membership in ([1, 1, 0], [UNKNOWN] * 3, [1, 0, 0]):
-        bound = epsilon_bound(pool_of(membership), np.arange(3.0))
-        assert bound.lower is None
-        assert "fewer than two public members or non-members" in bound.reason
-
-
-def test_epsilon_of_a_perfect_attack_is_the_closed_form():
-    """All 200 guesses right: rejected are those epsilon whose chance of it is below a fifth of 5 %.
-
-    The other four bounds are those of 100, 50, 25 and 12 guesses.
-    """
-    members = np.arange(400) % 2
-    bound = epsilon_bound(pool_of(members.tolist()), 10.0 * members + np.linspace(0, 1, 400))
-    assert bound.reason is None
-    assert bound.lower == pytest.approx(logit(0.01 ** (1 / 200)), rel=0.02)
-
-
-def test_epsilon_of_scores_of_chance_is_almost_nothing(rng: np.random.Generator):
-    bounds = [epsilon_bound(pool_of(rng.integers(0, 2, 400).tolist()), rng.normal(size=400)).lower for _ in range(20)]
-    assert np.mean(np.array(bounds) > 0) <= 0.2
-
-
-def test_epsilon_does_not_depend_on_the_order_of_the_samples(rng: np.random.Generator):
-    members = rng.integers(0, 2, 400)
-    scores = rng.normal(size=400) + members
-    bounds = {
-        epsilon_bound(pool_of(members[order].tolist()), scores[order]).lower
-        for order in (rng.permutation(400) for _ in range(4))
-    }
-    assert len(bounds) == 1
-    assert min(bounds) > 0.3
-
-
-@pytest.mark.parametrize("epsilon", [1.0, 2.0])
-def test_epsilon_of_randomised_response_is_rarely_above_the_truth(rng: np.random.Generator, epsilon: float):
-    """Each membership is told right with the probability that epsilon allows, in a random order: 5 % may be above."""
-    bounds = []
-    for _ in range(60):
-        members = rng.random(100) < 0.5
-        told = np.where(rng.random(100) < expit(epsilon), members, ~members)
-        bounds.append(epsilon_bound(pool_of(members.astype(int).tolist()), told + rng.random(100)).lower or 0.0)
-    assert np.mean(np.array(bounds) > epsilon) <= 0.12
-    assert np.mean(bounds) > epsilon / 8
-
-
-@pytest.mark.parametrize("share", [0.1, 0.65, 0.9])
-def test_uneven_numbers_of_members_bound_nothing_with_scores_of_chance(rng: np.random.Generator, share: float):
-    """Guessing the more frequent membership is right more often than a fair coin."""
-    bounds = [
-        epsilon_bound(pool_of((rng.random(400) < share).astype(int).tolist()), rng.normal(size=400)) for _ in range(10)
-    ]
-    assert all(bound.lower is None for bound in bounds)
-    assert all("of 400 public samples are members" in (bound.reason or "") for bound in bounds)
-
-
 def test_a_run_records_all_of_it_and_shows_a_few_lines(planted: tuple[Path, np.ndarray]):
     out, _ = planted
     metrics = score(out, AttackConfig(targets=8))
@@ -301,6 +236,17 @@ def test_the_coin_is_that_of_all_public_samples_not_of_the_free_ones_alone(tmp_p
     assert found.told == 180
     assert found.epsilon.lower is None
     assert "130 of 200 public samples are members" in str(found.epsilon.reason)
+
+
+def test_epsilon_is_bounded_at_the_delta_and_with_the_confidence_of_the_configuration(
+    planted: tuple[Path, np.ndarray],
+):
+    out, members = planted
+    metrics = score(out, AttackConfig(name="calibrated", epsilon_delta=1e-6, epsilon_confidence=0.8))
+    scores = np.load(out / "scores.npz")["calibrated"][:200]
+    assert metrics.epsilon == epsilon_bound(scores, members[:200].astype(int), 1e-6, 0.8)
+    assert metrics.epsilon.lower > score(out, AttackConfig(name="calibrated")).epsilon.lower
+    assert re.match(r"epsilon: at least \d\.\d{3} at delta 1e-06, with 80 % conf", expectation_lines(metrics)[-1])
 
 
 def test_why_there_is_no_bound_on_epsilon_is_said_and_so_is_its_condition(planted: tuple[Path, np.ndarray]):
