@@ -1,7 +1,6 @@
 import gc
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from hypothesis import settings
 
 from jaxmia.data.pool import UNKNOWN, Pool
 from jaxmia.runs.store import Chunk, ScoreStore
+from tests.environment import remove_cache
 from tests.once import made_once
 
 # The same examples on every machine, however slow it is.
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """SIGINT reaches the processes that tests start, also where a shell had these tests run in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
-        config.add_cleanup(lambda: shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True))
+        config.add_cleanup(remove_cache)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxmia.files import cache_folder
 from jaxmia.models.native import build
 from tests.kernels import needs_kernels
 
-COMPILED = list(cache_folder().glob("kernels-*.so"))
-"""The library as compiled just now."""
+COMPILED = None if build.unavailable() else build._compiled(str(build._compiler()))
+"""The library as these tests use it."""
 LOAD = "from jaxmia.models.native.build import unavailable; print(unavailable())"
 
 load_anew = functools.partial(subprocess.run, [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
@@ -41,7 +40,7 @@ def use_compiler(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def quick_compiler(tmp_path, monkeypatch):
     """Copies what was compiled before, instead of seconds of compiling; returns a file with a line for each call."""
     calls = tmp_path / "calls"
-    use_compiler(f'echo "$output" >> {calls}; cp {COMPILED[0]} "$output"', tmp_path, monkeypatch)
+    use_compiler(f'echo "$output" >> {calls}; cp {COMPILED} "$output"', tmp_path, monkeypatch)
     return calls
 
 
