@@ -15,8 +15,9 @@ VENV := .venv
 demo: $(VENV)/installed-test
 	$(VENV)/bin/jaxmia demo --out runs/demo
 
+# Bytecode is kept even where the environment forbids it: tests start many processes.
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
