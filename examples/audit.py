@@ -30,8 +30,9 @@ def main() -> None:
         if limit.resampled:  # None if there are too few non-members for this FPR
             tpr, low, high = limit.resampled.value, limit.resampled.low, limit.resampled.high
             print(f"TPR at {100 * limit.fpr:g} % FPR: {tpr:.3f}, 95 % interval {low:.3f} to {high:.3f}")
-    most = np.flatnonzero(members)[np.argsort(-result.scores[members])[:5]]
-    print(f"surest members: {', '.join(pool.ids[most])}")
+    samples = result.samples  # the columns of a table, with a row for each sample
+    widest = np.argsort(-samples["gap"])[:5]  # widest gaps between models trained on the sample and the others
+    print(f"most vulnerable: {', '.join(samples['id'][widest])}")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ Example:
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxmia.attacks import Attack, Evidence, check_attack, score_all
+from jaxmia.attacks import Attack, check_attack
 from jaxmia.attacks.catalogue import AUTO, named_attack, standard_attacks
 from jaxmia.config import MAX_SEED, AttackConfig, EnsembleConfig, QueryConfig, QueryView, Recipe
 from jaxmia.data.kinds import kind_of
@@ -26,11 +26,19 @@ from jaxmia.data.masks import draw_folds, join_folds
 from jaxmia.data.pool import Pool
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
+from jaxmia.evaluation.epsilon import EpsilonBound
 from jaxmia.evaluation.metrics import FPRS, Figures, figures
-from jaxmia.evaluation.selection import Selection, check_enough, check_names, select_attack
-from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
+from jaxmia.evaluation.selection import Selection, check_enough, check_names
+from jaxmia.files import save_npz
 from jaxmia.leaderboard.submission import to_unit_interval, write_submission
+from jaxmia.pipeline.models import refuse_other_run
+from jaxmia.pipeline.scoring import Scored, score_matrices
+from jaxmia.pipeline.summary import sample_table
+from jaxmia.runs.matrices import join_matrices
+from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.progress import Progress
+from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.store import Chunk, ScoreStore
 from jaxmia.training.logits import check_target, checked_logits
 from jaxmia.training.shadows import TrainedShadows
 from jaxmia.validation import check_instance, check_integer, parse_as
@@ -39,6 +47,9 @@ if TYPE_CHECKING:
     from jaxmia.models import TrainableNetwork
 
 logger = logging.getLogger(__name__)
+
+_SAVED = "saved"
+"""Mark in the cache key of shadow models that were saved from Python."""
 
 _QUERY_BATCH = 512
 _MAX_CLASSES = 2**31 - 1  # labels are int32
@@ -63,7 +74,10 @@ class AttackResult:
     scores: NDArray[np.float64] = field(repr=False)
     attack: str
     selection: Selection | None = field(repr=False)
-    fpr: float = FPRS[0]
+    fpr: float
+    _scored: Scored = field(repr=False)
+    _shadows: Chunk = field(repr=False)
+    _target: Mapping[str, NDArray[Any]] = field(repr=False)
 
     @property
     def figures(self) -> Figures:
@@ -77,6 +91,67 @@ class AttackResult:
         public = self.pool.public & ~np.isnan(self.scores)
         fprs = tuple(sorted({*FPRS, self.fpr}, reverse=True))
         return figures(self.scores[public], self.pool.membership[public] == 1, fprs)
+
+    @property
+    def epsilon(self) -> EpsilonBound:
+        """Lower bound on the epsilon of the target's training, or the reason why there is none.
+
+        It holds if a fair coin decided for each scored public sample whether the target was trained on it, and if the
+        scores do not depend on these memberships, as they would if the recipe was selected by them.
+        """
+        return self._scored.epsilon
+
+    @property
+    def samples(self) -> dict[str, NDArray[Any]]:
+        """How vulnerable each sample is: columns `[sample]` by name, as in `samples.csv`.
+
+        `id`, `label`, `membership` (-1 if unknown), `fixed` (whether the sample has no score), `score`, `target` (the
+        target's logit margin in nats), number, mean and standard deviation of the margins of shadows trained on the
+        sample (`in_count`, `in_mean`, `in_std`) and of the others (`out_...`), and `gap`, the distance between these,
+        which is wide where a sample leaks. Of samples that are not scored these are NaN.
+        """
+        fits = self._scored.for_everyone(self._scored.fits)
+        return sample_table(self.pool, self.scores, fits)
+
+    def save(self, out: Path | str) -> RunMetrics:
+        """Writes a run directory, for commands such as `jaxmia report`, `evaluate` and `fuse`.
+
+        It has the margins, and what `jaxmia score` writes: `scores.npz` and `samples.csv`, with the scores of the other
+        attacks too, `metrics.json`, and `submission.csv` if there are private samples. What was saved there before is
+        replaced.
+
+        Returns:
+            Contents of `metrics.json`.
+
+        Raises:
+            InputError: The directory has shadow models that were not saved from Python, or cannot be written.
+        """
+        run = RunDir(Path(out))
+        refuse_other_run(run.path, _SAVED, "one saved from Python")
+        self.pool.save(run.pool)
+        save_npz(run.target, self._target)
+        ScoreStore(run.shadows).replace(self._shadows)
+        return self._scored.write(run.path)
+
+    def report(self, out: Path | str, *, truth: Path | str | None = None, paper: bool = False) -> Path:
+        """Writes a run directory as `save` does, with the report `report.html` and `figures/*.png`.
+
+        Args:
+            out: Run directory.
+            truth: CSV of `id,membership` with the true memberships of private samples, if known.
+            paper: Whether to write the figures as PDF too, and tables in LaTeX, `figures/tables.tex`.
+
+        Returns:
+            Path of the page.
+
+        Raises:
+            InputError: As in `save`, or the file with the truth is invalid.
+        """
+        from jaxmia.report import write_report
+
+        self.save(out)
+        given = None if truth is None else Path(truth)
+        return write_report(Path(out), truth=given, images=self.pool.images, paper=paper)
 
     def submit(self, path: Path | str) -> None:
         """Writes a CSV `id,score` for the private samples, with scores mapped to [0, 1] by rank.
@@ -210,6 +285,8 @@ def attack(
     *,
     fpr: float = 0.05,
     candidates: Sequence[Attack] = (),
+    epsilon_delta: float = 1e-5,
+    epsilon_confidence: float = 0.95,
 ) -> AttackResult:
     """Scores the samples of the pool by comparing the target's logit margins with those of the shadow models.
 
@@ -223,11 +300,13 @@ def attack(
             does not use the public membership labels.
         fpr: False positive rate at which the attack maximises the true positive rate.
         candidates: Your own attacks that `auto` considers besides the standard ones.
+        epsilon_delta: Delta at which `AttackResult.epsilon` bounds the target's epsilon from below.
+        epsilon_confidence: Confidence of this bound.
 
     Raises:
         InputError: An argument has the wrong type, the target cannot be called, the name is unknown, an object given as
-            an attack is not one, `fpr` is not between 0 and 1, or the shadow models are too few for the attack or
-            belong to another pool.
+            an attack is not one, `fpr` or a value for epsilon is not between 0 and 1, or the shadow models are too few
+            for the attack or belong to another pool.
 
     >>> pool = Pool(
     ...     np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array(["a", "b"]), np.array([1, -1], np.int8)
@@ -246,32 +325,50 @@ def attack(
         raise InputError("pool: has no samples to query")
     if (samples := check_instance(shadows, TrainedShadows, "shadows").mask.shape[1]) != len(pool):
         raise InputError(f"shadows: were queried on {samples} samples, but the pool has {len(pool)}")
-    section = parse_as(AttackConfig, {"fpr": fpr}, "attack")
+    level = {"fpr": fpr, "epsilon_delta": epsilon_delta, "epsilon_confidence": epsilon_confidence}
+    section = parse_as(AttackConfig, level, "attack")
     named, own = _attack_of(name), _own_attacks(candidates)
     seen = shadows.preprocessing.resized(images)
-    phi, _ = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
-    free = np.ones(len(pool), bool) if shadows.free is None else shadows.free
-    if not free.all():
+    phi, correct = query_target(target, seen, pool.labels, shadows.views, _QUERY_BATCH)
+    chunk = _as_chunk(shadows)
+    matrices = join_matrices(pool, phi, chunk)
+    if fixed := int((~matrices.free).sum()):
         logger.info(
-            f"scores: {(~free).sum()} of {pool.public.sum()} known memberships were fixed in all shadow models, so "
+            f"scores: {fixed} of {pool.public.sum()} known memberships were fixed in all shadow models, so "
             "these samples are not scored; Recipe(known=...) sets their share"
         )
-    evidence = Evidence(phi, shadows.phi, shadows.mask, pool.labels, shadows.fold).take(np.flatnonzero(free))
-    selection = None
-    if named is None:
-        fixed = evidence_on_fixed(phi, shadows.phi, shadows.mask, pool.labels, free)
-        likeness = likeness_to_shadows(evidence, fixed)
-        if likeness.unlike:
-            logger.warning(
-                f"target unlike its shadows: its logit margins are {likeness.distance:.1f} standard deviations from "
-                "theirs, so the attack may be weaker than expected; train the shadows as the target was"
-            )
-        selection = select_attack(evidence, section, own, likeness)
-    chosen = selection.chosen if selection else named
-    assert chosen is not None
-    scores = np.full(len(pool), np.nan)
-    scores[free] = score_all(chosen, evidence)
-    return AttackResult(pool, scores, chosen.name, selection, fpr)
+    if named is None and matrices.likeness.unlike:
+        logger.warning(
+            f"target unlike its shadows: its logit margins are {matrices.likeness.distance:.1f} standard deviations "
+            "from theirs, so the attack may be weaker than expected; train the shadows as the target was"
+        )
+    scored = score_matrices(matrices, section, named, own)
+    return AttackResult(
+        pool,
+        matrices.for_everyone(scored.score),
+        scored.attack.name,
+        scored.selection,
+        fpr,
+        scored,
+        chunk,
+        {"phi": phi, "correct": correct},
+    )
+
+
+def _as_chunk(shadows: TrainedShadows) -> Chunk:
+    """Shadow models as a run directory stores them; their accuracies are not recorded."""
+    unknown = np.full(len(shadows.phi), np.nan, np.float32)
+    return Chunk(
+        model=np.arange(len(shadows.phi)),
+        mask=shadows.mask,
+        phi=shadows.phi,
+        accuracy=unknown,
+        accuracy_in=unknown,
+        extra={},
+        metadata={"cache_key": {_SAVED: True}},
+        free=shadows.free,
+        fold=shadows.fold,
+    )
 
 
 def _attack_of(name: str | Attack) -> Attack | None:
@@ -300,6 +397,8 @@ def audit(
     name: str | Attack = AUTO,
     fpr: float = 0.05,
     candidates: Sequence[Attack] = (),
+    epsilon_delta: float = 1e-5,
+    epsilon_confidence: float = 0.95,
     symmetries: tuple[QueryView, ...] = ("auto",),
     shift: int | Literal["auto"] = "auto",
     ensemble: EnsembleConfig | None = None,
@@ -323,6 +422,8 @@ def audit(
         name: Attack or its name, as in `attack`.
         fpr: False positive rate at which the attack maximises the true positive rate.
         candidates: Your own attacks that `auto` considers besides the standard ones.
+        epsilon_delta: As in `attack`.
+        epsilon_confidence: As in `attack`.
         symmetries: As in `train_shadows`.
         shift: As in `train_shadows`.
         ensemble: As in `train_shadows`.
@@ -343,7 +444,8 @@ def audit(
     recipe = _given(recipe, Recipe(), "recipe")
     if chosen == AUTO:
         check_enough(recipe.count)
-    parse_as(AttackConfig, {"fpr": fpr}, "attack")
+    level = {"fpr": fpr, "epsilon_delta": epsilon_delta, "epsilon_confidence": epsilon_confidence}
+    parse_as(AttackConfig, level, "attack")
     seed = check_integer(seed, "seed", 0, MAX_SEED)
     if not pool.public.all():
         raise InputError(f"pool: the membership of {int((~pool.public).sum())} samples is unknown; an audit needs all")
@@ -377,4 +479,4 @@ def audit(
         fold=fold,
         free=None,
     )
-    return attack(pool, target, joined, chosen, fpr=fpr, candidates=own)
+    return attack(pool, target, joined, chosen, candidates=own, **level)

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shutil
@@ -9,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 import jaxmia
 from jaxmia import EnsembleConfig, InputError, Pool, Preprocessing, Recipe, TrainedShadows, attack, audit, train_shadows
 from jaxmia.api import AttackResult
 from jaxmia.attacks import Calibrated, Margin
+from jaxmia.cli.main import main
 from jaxmia.config import Augment
 from jaxmia.data.masks import Masks, draw_folds, membership_masks
 from jaxmia.data.views import View
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
-from tests.conftest import Records, optimised, telling
+from jaxmia.runs.store import ScoreStore
+from tests.conftest import Records, make_chunk, optimised, telling
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -323,6 +327,12 @@ def test_samples_that_shadows_took_as_told_are_not_scored(pool: Pool, records: R
     assert (result.figures.members, result.figures.nonmembers) == ((free == 1).sum(), (free == 0).sum())
 
 
+def test_without_a_free_sample_nothing_can_be_scored(pool: Pool):
+    nothing = some_shadows(len(pool), free=np.zeros(len(pool), bool))
+    with pytest.raises(InputError, match=r"^shadows free: the membership of every sample is fixed, so that none can"):
+        attack(pool, untrained, nothing, "margin")
+
+
 def test_by_default_most_of_what_is_told_is_taken_as_told(pool: Pool):
     shadows = train_shadows(
         pool, Recipe(architecture="mlp", width=8, count=2, epochs=1, batch_size=8), ensemble=BY_HAND
@@ -396,6 +406,85 @@ def test_an_audit_takes_a_network_and_attacks_of_ones_own(pool: Pool):
     assert not np.array_equal(own.scores, audited(wide, name="calibrated").scores)
 
 
+def invented(fold: np.ndarray | None = None, free: np.ndarray | None = None) -> tuple[Pool, Any, TrainedShadows]:
+    """Margins in which members stand out by one and a half spreads; the target reads its own from the pixels."""
+    rng = np.random.default_rng(5)
+    models, samples = 24, 400
+    mask = rng.random((models + 1, samples)) < 0.5
+    if free is not None:
+        mask[:, ~free] = mask[-1, ~free]
+    phi = (rng.normal(2, 1, samples) + rng.normal(size=(models + 1, samples)) + 1.5 * mask).astype(np.float32)
+    images = expit(phi[-1]).reshape(-1, 1, 1, 1).astype(np.float32)
+    membership = np.where(np.arange(samples) < 300, mask[-1], -1).astype(np.int8)
+    pool = Pool(images, np.zeros(samples, np.int32), np.arange(samples).astype(str), membership)
+
+    def target(images: np.ndarray) -> np.ndarray:
+        margins = logit(images.reshape(-1))
+        return np.stack([margins, np.zeros_like(margins)], axis=1)
+
+    return pool, target, TrainedShadows(phi[:-1, None], mask[:-1], fold=fold, free=free)
+
+
+FOLD = (np.arange(400) % 2).astype(np.int8)
+FREE = np.arange(400) >= 100
+
+
+@pytest.mark.parametrize("given", [{}, {"fold": FOLD}, {"free": FREE}], ids=["all", "in folds", "some fixed"])
+@pytest.mark.parametrize("name", ["auto", "calibrated"])
+def test_what_python_saves_is_what_the_command_line_computes(given: dict, name: str, tmp_path: Path, records: Records):
+    pool, target, shadows = invented(**given)
+    result = attack(pool, target, shadows, name, fpr=0.1, epsilon_delta=1e-6, epsilon_confidence=0.9)
+    saved = result.save(tmp_path)
+    assert result.epsilon == saved.epsilon and saved.epsilon.lower is not None
+    assert (result.epsilon.delta, result.epsilon.confidence) == (1e-6, 0.9)
+    assert saved.public == result.figures
+    assert bool(saved.audit) == ("fold" in given)
+    files = [tmp_path / name for name in ("metrics.json", "scores.npz", "samples.csv", "submission.csv")]
+    before = [path.read_bytes() for path in files]
+    level = ["--attack.fpr", "0.1", "--attack.epsilon_delta", "1e-6", "--attack.epsilon_confidence", "0.9"]
+    main(["score", "--out", str(tmp_path), "--attack.name", name, *level])
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_the_table_of_samples_is_that_of_the_file(tmp_path: Path):
+    pool, target, shadows = invented(free=FREE)
+    result = attack(pool, target, shadows, "calibrated")
+    result.save(tmp_path)
+    table = result.samples
+    with (tmp_path / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(table) == list(rows[0])[: len(table)]
+    np.testing.assert_array_equal(table["score"], result.scores)
+    np.testing.assert_array_equal(table["fixed"], ~FREE)
+    for name in ("score", "target", "in_count", "out_mean", "gap"):
+        written = [float(row[name] or "nan") for row in rows]
+        np.testing.assert_allclose(table[name], written, rtol=1e-6)
+    side = shadows.phi[shadows.mask[:, 200], 0, 200]
+    assert (table["in_count"][200], table["in_mean"][200]) == (len(side), pytest.approx(side.mean(), rel=1e-5))
+
+
+def test_the_report_from_python_has_tables_and_images_and_takes_the_place_of_the_last(tmp_path: Path):
+    pool, target, shadows = invented()
+    result = attack(pool, target, replace(shadows, phi=shadows.phi[:12], mask=shadows.mask[:12]), "calibrated")
+    result.save(tmp_path)
+    page = attack(pool, target, shadows, "calibrated").report(tmp_path, paper=True)
+    assert page == tmp_path / "report.html" and "calibrated" in page.read_text()
+    assert (tmp_path / "figures" / "roc.pdf").exists()
+    assert "epsilon is at least" in (tmp_path / "figures" / "tables.tex").read_text()
+    assert ScoreStore(tmp_path / "shadows").models() == set(range(24))
+
+
+def test_saving_does_not_overwrite_models_of_a_run(tmp_path: Path):
+    ScoreStore(tmp_path / "shadows").write(make_chunk([0, 1]))
+    pool, target, shadows = invented()
+    result = attack(pool, target, shadows, "calibrated")
+    with pytest.raises(
+        InputError, match=r"1\.npz: belongs to a run that is not one saved from Python; use another fol"
+    ):
+        result.save(tmp_path)
+    assert not (tmp_path / "pool.npz").exists()
+
+
 def test_importing_jaxmia_loads_no_framework_and_every_public_name_is_there():
     code = "import sys, jaxmia; print(sorted({'jax', 'flax', 'torch', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -447,7 +536,7 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
     [
         ("own_attack.py", r"^out-rank: AUC 0\.\d{3}, .*: AUC .*: AUC "),
         ("own_network.py", r"own_network:TanhNet: AUC 0\.\d{3}, .*mlp: AUC 0\.\d{3}"),
-        ("audit.py", r"AUC 0\.\d{3}, .*TPR at 5 % FPR: 0\.\d{3}, .*surest members: \d+, "),
+        ("audit.py", r"AUC 0\.\d{3}, .*TPR at 5 % FPR: 0\.\d{3}, .*most vulnerable: \d+, "),
     ],
 )
 def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):

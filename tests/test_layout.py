@@ -21,9 +21,9 @@ LEVELS = (
     {"data", "models", "evaluation", "cluster"},
     {"runs", "leaderboard", "plots"},
     {"training", "report"},
-    {"bridge", "machine", "api"},
+    {"bridge", "machine"},
     {"pipeline"},
-    {"matching"},
+    {"matching", "api"},
     {"cli"},
     {"__init__", "__main__"},
 )

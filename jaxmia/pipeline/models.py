@@ -76,7 +76,7 @@ def refuse_other_run(out: Path, mark: str, kind: str) -> None:
     """
     for entry in ScoreStore(RunDir(out).shadows).index():
         if mark not in entry.metadata.get("cache_key", {}):
-            raise InputError(f"{entry.path}: belongs to a run that is not {kind}; use another --out")
+            raise InputError(f"{entry.path}: belongs to a run that is not {kind}; use another folder")
 
 
 def write_joined(pipeline: Pipeline, source: Path, chunk: Chunk, cache_key: dict[str, Any]) -> None:
@@ -88,11 +88,8 @@ def write_joined(pipeline: Pipeline, source: Path, chunk: Chunk, cache_key: dict
         chunk: The joined models, which replace any that are there.
         cache_key: Everything that the models' margins depend on.
     """
-    run, store = RunDir(pipeline.out), ScoreStore(RunDir(pipeline.out).shadows)
+    run = RunDir(pipeline.out)
     pipeline.pool.save(run.pool)
     save_config(pipeline.config, run.config)
     save_npz(run.target, load_npz(RunDir(source).target))
-    written = store.write(replace(chunk, metadata={"cache_key": cache_key, **origin()}))
-    for path in store.paths():
-        if path != written:
-            path.unlink()
+    ScoreStore(run.shadows).replace(replace(chunk, metadata={"cache_key": cache_key, **origin()}))

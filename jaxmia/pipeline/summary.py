@@ -21,6 +21,18 @@ MAX_VULNERABLE = 5
 """Largest number of most vulnerable samples that are listed."""
 
 
+def sample_table(pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns with one entry per sample: `id`, `label`, `membership`, `fixed`, `score`, then the fits.
+
+    Args:
+        pool: Pool with ids, labels and membership.
+        score: Scores of the attack, `[sample]`; NaN where the membership is fixed in all shadow models.
+        fits: Statistics of each sample from `jaxmia.attacks.sample_fits`, `[sample]` each.
+    """
+    known = {"id": pool.ids, "label": pool.labels, "membership": pool.membership, "fixed": np.isnan(score)}
+    return {**known, "score": score, **fits}
+
+
 def write_samples(
     path: Path, pool: Pool, score: np.ndarray, fits: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
 ) -> None:
@@ -40,15 +52,18 @@ def write_samples(
     Raises:
         InputError: An id cannot be written as UTF-8, or the file cannot be written.
     """
-    numbers = {"score": score, **fits, **scores}
+    columns = {**sample_table(pool, score, fits), **scores}
+    written = {
+        "id": _as_text,
+        "label": str,
+        "membership": lambda value: "" if value == UNKNOWN else str(value),
+        "fixed": lambda value: str(int(value)),
+    }
+    cells = [map(written.get(name, _written), column.tolist()) for name, column in columns.items()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "membership", "fixed", *numbers])
-    membership = ["" if value == UNKNOWN else str(value) for value in pool.membership.tolist()]
-    fixed = np.isnan(score).astype(int).tolist()
-    columns = [map(_written, column.tolist()) for column in numbers.values()]
-    ids, labels = map(_as_text, pool.ids.tolist()), pool.labels.tolist()
-    writer.writerows(zip(ids, labels, membership, fixed, *columns, strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*cells, strict=True))
     write_text(path, text.getvalue())
 
 

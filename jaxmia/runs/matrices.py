@@ -1,15 +1,16 @@
 """Reads the margins and masks of a run directory whose models have been trained and queried."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Real, Shaped
 
 from jaxmia.attacks import Evidence
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
-from jaxmia.evaluation.unlike import evidence_on_fixed
+from jaxmia.evaluation.unlike import Likeness, evidence_on_fixed, likeness_to_shadows
 from jaxmia.files import load_npz
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
@@ -56,6 +57,11 @@ class Matrices:
         first, whole = _first_round(self.shadows), self.evidence
         return whole if first.all() else Evidence(whole.target, whole.shadows[first], whole.mask[first], whole.labels)
 
+    @cached_property
+    def likeness(self) -> Likeness:
+        """Comparison of the target with the shadows that may serve as pseudo-targets."""
+        return likeness_to_shadows(self.pseudo_target_evidence, self.fixed)
+
     @property
     def shadow_network(self) -> str | None:
         """Architecture of the shadows, if it is recorded."""
@@ -94,16 +100,37 @@ def read_matrices(out: Path) -> Matrices:
     for name, phi in ((run.target, target), (run.shadows, shadows.phi)):
         if phi.shape[-1] != len(pool):
             raise InputError(f"{name}: phi has {phi.shape[-1]} samples, {run.pool} has {len(pool)}")
-    free = _free_samples(run, pool, shadows)
-    everyone, first = pool, _first_round(shadows)
+    _refuse_other_memberships(run, pool, shadows)
     try:
-        fixed = evidence_on_fixed(target, shadows.phi[first, :1], shadows.mask[first], pool.labels, free)
-        if not free.all():
-            pool, target, shadows = pool.take(free), target[:, free], shadows.take(free)
-        evidence = Evidence(target, shadows.phi, shadows.mask, pool.labels, shadows.fold)
+        return join_matrices(pool, target, shadows, network if isinstance(network, str) else None)
     except InputError as error:
         raise InputError(f"{out}: {error}") from error
-    return Matrices(pool, evidence, shadows, everyone, free, fixed, network if isinstance(network, str) else None)
+
+
+def join_matrices(
+    pool: Pool, target: Real[np.ndarray, "view sample"], shadows: Chunk, target_network: str | None = None
+) -> Matrices:
+    """Joins the margins of the target and its shadows on the same samples.
+
+    Args:
+        pool: All samples.
+        target: Margins of the target, in nats.
+        shadows: All shadow models; `free` says which samples are scored.
+        target_network: Architecture of the target, if it is known.
+
+    Raises:
+        InputError: A shape or type is wrong, a margin is not finite, or no sample is free.
+    """
+    free = np.ones(len(pool), bool) if shadows.free is None else shadows.free
+    if not free.any():
+        raise InputError("shadows free: the membership of every sample is fixed, so that none can be scored")
+    everyone, first = replace(pool, images=None), _first_round(shadows)
+    fixed = evidence_on_fixed(target, shadows.phi[first, :1], shadows.mask[first], pool.labels, free)
+    scored = everyone
+    if not free.all():
+        scored, target, shadows = everyone.take(free), target[:, free], shadows.take(free)
+    evidence = Evidence(target, shadows.phi, shadows.mask, scored.labels, shadows.fold)
+    return Matrices(scored, evidence, shadows, everyone, free, fixed, target_network)
 
 
 def _first_round(shadows: Chunk) -> Bool[np.ndarray, " model"]:
@@ -123,12 +150,8 @@ def _refuse_missing(run: RunDir, path: Path) -> None:
     raise InputError(f"{path}: no such file; jaxmia query --out {run.path} with the configuration of the run writes it")
 
 
-def _free_samples(run: RunDir, pool: Pool, shadows: Chunk) -> Bool[np.ndarray, " sample"]:
-    """Whether each sample's membership was drawn for each model.
-
-    Raises:
-        InputError: It was not stored, or the fixed memberships are not those of the pool.
-    """
+def _refuse_other_memberships(run: RunDir, pool: Pool, shadows: Chunk) -> None:
+    """Rejects shadows that do not record which memberships are fixed, or whose fixed ones are not those of the pool."""
     recorded = shadows.metadata.get("cache_key", {})
     if ("told" in recorded and shadows.free is None) or ("folds" in recorded and shadows.fold is None):
         raise InputError(
@@ -136,11 +159,10 @@ def _free_samples(run: RunDir, pool: Pool, shadows: Chunk) -> Bool[np.ndarray, "
             "start it again"
         )
     if shadows.free is None:
-        return np.ones(len(pool), bool)
+        return
     fixed = ~shadows.free
     if (shadows.mask[:, fixed] != pool.membership[fixed]).any():
         raise InputError(f"{run.shadows}: the fixed memberships of these models differ from {run.pool}")
-    return shadows.free
 
 
 def _too_large(phi: np.ndarray) -> np.ndarray:

@@ -124,6 +124,13 @@ class ScoreStore:
         save_npz(path, arrays)
         return path
 
+    def replace(self, chunk: Chunk) -> None:
+        """Stores a chunk in place of all that are there."""
+        written = self.write(chunk)
+        for path in self.paths():
+            if path != written:
+                path.unlink()
+
     def index(self) -> list[Entry]:
         """Lists the readable chunks by file name; fast, since margins are neither read nor checked."""
         entries = (_peek(path) for path in self.paths())

@@ -180,7 +180,7 @@ def test_what_an_audit_cannot_do_without_is_named(case, tmp_path: Path):
             Audit(config, tmp_path, folds, truth).run()
     assert not list(tmp_path.iterdir())
     run(config.model_copy(update={"attack": config.attack.model_copy(update={"name": "margin"})}), tmp_path)
-    with pytest.raises(InputError, match=r"0-00001.npz: belongs to a run that is not an audit; use another --out"):
+    with pytest.raises(InputError, match=r"0-00001.npz: belongs to a run that is not an audit; use another folder"):
         Audit(config, tmp_path, 2, truth).run()
     assert not RunDir(tmp_path).folds.exists()
 

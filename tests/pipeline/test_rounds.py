@@ -144,5 +144,5 @@ def test_where_two_rounds_cannot_be_it_is_said(config: Config, tmp_path: Path):
         parse_config({"shadow": {"rounds": 2, "count": 1}}, "here")
     once = config.model_copy(update={"shadow": config.shadow.model_copy(update={"rounds": 1, "count": 4})})
     run(once.model_copy(update={"attack": AttackConfig(name="margin")}), tmp_path)
-    with pytest.raises(InputError, match="belongs to a run that is not a run in two rounds; use another --out"):
+    with pytest.raises(InputError, match="belongs to a run that is not a run in two rounds; use another folder"):
         run(config, tmp_path)
