@@ -8,16 +8,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "shape.h"
-#include "threads.h"
-#include "windows.h"
+#include "products.h"
+#include "tiled.h"
 #include "winograd.h"
 
 namespace jaxmia {
-
-// Samples are processed in batches: small enough for their padded images to stay in a core's L2 cache, and large enough
-// to have the pixels that amortise fetching the weights.
-constexpr int64_t kBatchWords = 1 << 15, kBatchPixels = 256;
 
 // Whether minimal filtering applies: three by three adjacent taps, stride one.
 inline bool Filters(const Shape& shape) {
@@ -52,74 +47,6 @@ inline Window AllTaps(const Shape& shape, const Frame& frame) {
           shape.features_of_group()};
 }
 
-// Weights of one tap: words [channels, filled] of numbers at from[channel * down + feature * across], where channels or
-// features are adjacent: one of the two steps is 1.
-template <class Arithmetic>
-void Pack(const typename Arithmetic::Number* from, int64_t channels, int64_t down, int64_t features, int64_t across,
-          int64_t filled, float* words) {
-  constexpr int kNumbers = Arithmetic::kNumbers;
-  if (across == 1) {
-    for (int64_t c = 0; c < channels; c += kNumbers, words += filled)
-      Interleave<Arithmetic>(from + c * down, down, channels - c, features, words);
-    return;
-  }
-  // A vector of features at a time, whose rows stay in the L1 cache. Whole words have a loop of their own: copies of
-  // a size that the compiler does not know made the bfloat16 input gradient of a dense layer five times as slow.
-  for (int64_t first = 0; first < features; first += kLanes) {
-    const int64_t last = std::min(first + kLanes, features);
-    for (int64_t c = 0; c < channels; c += kNumbers) {
-      const int64_t bytes = std::min<int64_t>(kNumbers, channels - c) * sizeof(*from);
-      float* to = words + c / kNumbers * filled;
-      if (bytes == sizeof(float)) {
-        for (int64_t f = first; f < last; ++f) std::memcpy(to + f, from + c + f * across, sizeof(float));
-      } else {
-        for (int64_t f = first; f < last; ++f) {
-          typename Arithmetic::Number numbers[kNumbers] = {from[c + f * across]};
-          std::memcpy(to + f, numbers, sizeof(float));
-        }
-      }
-    }
-  }
-}
-
-// Number of samples in a batch, whose padded images have so many words and results so many pixels.
-inline int64_t BatchOf(int64_t words, int64_t pixels, int64_t samples) {
-  const int64_t batch = std::max(kBatchWords / words, (kBatchPixels + pixels - 1) / pixels);
-  return std::clamp<int64_t>(batch, 1, samples);
-}
-
-// The product for all samples of all groups of all models: pack(model, group, weights) fills the weights of a group. A
-// thread has frames and weights of its own, and takes batch after batch.
-template <class Arithmetic, typename PackGroup>
-void Products(Threads threads, const Shape& shape, const Frame& frame, const Window& window, const Pixels& pixels,
-              const typename Arithmetic::Number* images, typename Arithmetic::Number* out, PackGroup pack) {
-  const int64_t samples = shape.samples, groups = shape.groups;
-  const int64_t image = frame.height * frame.width * frame.all_channels, length = RunLength(pixels.columns);
-  const int64_t most = BatchOf(groups * frame.size(), pixels.rows * pixels.columns, samples);
-  const int64_t batches = std::min(samples, RoundUp((samples + most - 1) / most, threads.count()));
-  const int64_t batch = (samples + batches - 1) / batches, parts = shape.models * batches;
-  const Runs runs(frame, pixels, batch, length);
-  threads.Share(parts, [&](auto next) {
-    std::vector<float> frames(batch * frame.size()), weights(groups * window.size());
-    for (int64_t part, packed = -1; (part = next()) < parts;) {
-      const int64_t model = part / batches, first = part % batches * samples / batches;
-      const int64_t here = (part % batches + 1) * samples / batches - first;
-      if (model != packed) {
-        packed = model;
-        for (int64_t group = 0; group < groups; ++group) pack(model, group, weights.data() + group * window.size());
-      }
-      for (int64_t group = 0; group < groups; ++group) {
-        const auto* from = images + (model * samples + first) * image + group * frame.channels;
-        for (int64_t n = 0; n < here; ++n)
-          frame.Fill<Arithmetic>(from + n * image, frames.data() + n * frame.size());
-        Product<Arithmetic>(window, frames.data(), weights.data() + group * window.size(), runs, length,
-                            here * runs.a_sample,
-                            out + (model * samples + first) * pixels.sample_step + group * window.features);
-      }
-    }
-  });
-}
-
 template <class Arithmetic>
 void Forward(const Threads& threads, const Shape& shape, const typename Arithmetic::Number* inputs,
              const typename Arithmetic::Number* kernels, typename Arithmetic::Number* outputs) {
@@ -132,13 +59,8 @@ void Forward(const Threads& threads, const Shape& shape, const typename Arithmet
   const Window window = AllTaps(shape, frame);
   const Pixels pixels{shape.rows,     shape.columns,            shape.down, shape.across,
                       shape.output(), shape.columns * features, features};
-  Products<Arithmetic>(threads.For(shape.products()), shape, frame, window, pixels, inputs, outputs,
-                       [&](int64_t model, int64_t group, float* weights) {
-                         const auto* kernel = kernels + model * shape.kernel() + group * window.features;
-                         for (int64_t tap = 0; tap < shape.taps(); ++tap)
-                           Pack<Arithmetic>(kernel + tap * channels * features, channels, features, window.features, 1,
-                                            window.filled(), weights + tap * words * window.filled());
-                       });
+  const Taps taps{Multiples(shape.taps(), channels * features), channels, features, 1};
+  Products<Arithmetic>(threads.For(shape.products()), shape, frame, window, taps, pixels, inputs, kernels, outputs);
 }
 
 // Each thread computes some words of the kernels, adding up the samples in the same order as one thread alone.
@@ -153,9 +75,13 @@ void KernelGradient(const Threads& all, const Shape& shape, const typename Arith
   const int64_t area = shape.rows * shape.columns;
   const Frame frame = InputFrame(shape, channels);
   const Window window = AllTaps(shape, frame);
+#if defined(JAXMIA_TILES)
+  if constexpr (kNumbers == 2)
+    if (HasTiles()) return TiledKernelGradient(all, shape, frame, window, inputs, cotangents, kernels);
+#endif
   const int64_t filled = window.filled();
   const int64_t batch = BatchOf(shape.groups * frame.size(), area, Words<Arithmetic>(samples));
-  const Runs pixels(frame, {shape.rows, shape.columns, shape.down, shape.across}, batch, 1);
+  const Runs pixels(frame, {shape.rows, shape.columns, shape.down, shape.across}, batch, 1, frame.size());
   // Each thread reads all samples, which would take most of its time if its sums did not fill the registers.
   const int64_t worth = shape.groups * window.size() / (kSums * kLanes) * kWorthAThread;
   Threads threads = all.For(std::min(shape.products(), worth));
@@ -240,18 +166,11 @@ void InputGradient(const Threads& all, const Shape& shape, const typename Arithm
                           shape.input(),
                           shape.down * shape.width * shape.channels,
                           shape.across * shape.channels};
-      Products<Arithmetic>(threads, shape, frame, window, pixels, cotangents,
-                           inputs + (y * shape.width + x) * shape.channels,
-                           [&](int64_t model, int64_t group, float* weights) {
-                             const auto* kernel = kernels + model * shape.kernel() + group * features;
-                             for (int64_t i : vertical.taps) {
-                               for (int64_t j : horizontal.taps) {
-                                 Pack<Arithmetic>(kernel + (i * shape.wide + j) * channels * shape.features, features,
-                                                  1, channels, shape.features, window.filled(), weights);
-                                 weights += words * window.filled();
-                               }
-                             }
-                           });
+      Taps taps{{}, features, 1, shape.features};
+      for (int64_t i : vertical.taps)
+        for (int64_t j : horizontal.taps) taps.starts.push_back((i * shape.wide + j) * channels * shape.features);
+      Products<Arithmetic>(threads, shape, frame, window, taps, pixels, cotangents, kernels,
+                           inputs + (y * shape.width + x) * shape.channels);
     }
   }
 }

@@ -24,6 +24,7 @@ struct Frame {
   int64_t height, width, all_channels, channels, rows, columns, top, left, words;
 
   int64_t size() const { return rows * columns * words; }
+  int64_t At(int64_t row, int64_t column) const { return (row * columns + column) * words; }
 
   // Calls work(first number in the image, first word in the frame, pixels) for each visible part of a row.
   template <typename Work>
@@ -72,7 +73,7 @@ struct Window {
     if (adjacent) run *= wide;
     for (int64_t row : rows)
       for (int64_t j = 0; j < (adjacent ? 1 : wide); ++j)
-        starts.push_back((row * frame.columns + columns[j]) * frame.words);
+        starts.push_back(frame.At(row, columns[j]));
   }
 
   // Of a single run.
@@ -87,28 +88,53 @@ struct Window {
 // image, and steps of numbers in the output from one sample, row and pixel to the next.
 struct Pixels {
   int64_t rows, columns, down, across, sample_step, row_step, pixel_step;
+
+  int64_t Place(int64_t sample, int64_t row, int64_t column) const {
+    return sample * sample_step + row * row_step + column * pixel_step;
+  }
 };
 
-// Runs of output pixels of a row, for a group of samples: offset of their first pixels in the frames and in the output,
-// and from pixel to pixel. The last run of a row overlaps the one before where the row is no multiple.
+// Runs of output pixels: offsets of their first pixels in the frames and in the output, and from pixel to pixel.
 struct Runs {
   std::vector<int64_t> start, place;
-  int64_t a_sample, start_step, place_step;
+  int64_t start_step, place_step;
 
-  Runs(const Frame& frame, const Pixels& pixels, int64_t samples, int64_t length)
-      : a_sample(pixels.rows * ((pixels.columns + length - 1) / length)),
-        start_step(pixels.across * frame.words),
-        place_step(pixels.pixel_step) {
+  // Of adjacent pixels of a row, for samples whose frames are `apart` words apart. The last run of a row overlaps the one
+  // before where the row is no multiple. Every sample has `InSample` of them.
+  Runs(const Frame& frame, const Pixels& pixels, int64_t samples, int64_t length, int64_t apart)
+      : start_step(pixels.across * frame.words), place_step(pixels.pixel_step) {
     for (int64_t n = 0; n < samples; ++n) {
       for (int64_t y = 0; y < pixels.rows; ++y) {
         for (int64_t x = 0; x < pixels.columns; x += length) {
           const int64_t first = std::min(x, pixels.columns - length);
-          start.push_back(n * frame.size() + y * pixels.down * frame.columns * frame.words + first * start_step);
-          place.push_back(n * pixels.sample_step + y * pixels.row_step + first * place_step);
+          start.push_back(n * apart + frame.At(y * pixels.down, first * pixels.across));
+          place.push_back(pixels.Place(n, y, first));
         }
       }
     }
   }
+
+  // Of the same pixel of adjacent samples. The last run overlaps the one before where the samples are no multiple.
+  static Runs AcrossSamples(const Frame& frame, const Pixels& pixels, int64_t samples, int64_t length, int64_t apart) {
+    Runs runs(apart, pixels.sample_step);
+    for (int64_t n = 0; n < samples; n += length) {
+      const int64_t first = std::min(n, samples - length);
+      for (int64_t y = 0; y < pixels.rows; ++y) {
+        for (int64_t x = 0; x < pixels.columns; ++x) {
+          runs.start.push_back(first * apart + frame.At(y * pixels.down, x * pixels.across));
+          runs.place.push_back(pixels.Place(first, y, x));
+        }
+      }
+    }
+    return runs;
+  }
+
+  static int64_t InSample(const Pixels& pixels, int64_t length) {
+    return pixels.rows * ((pixels.columns + length - 1) / length);
+  }
+
+ private:
+  Runs(int64_t start_step, int64_t place_step) : start_step(start_step), place_step(place_step) {}
 };
 
 template <class Arithmetic, class V, int kGroup, int kRun, int kVectors>

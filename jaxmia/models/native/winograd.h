@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "threads.h"
+#include "tiles.h"
 #include "windows.h"
 
 namespace jaxmia {
@@ -242,7 +243,7 @@ void MinimalProducts(Threads threads, int64_t models, const Tiling& images, cons
   const Values taps(channels, blocks.size(0), blocks.panel), made(rows, blocks.size(0), blocks.panel);
   const Values seen(rows, Spaced(channels), Spaced(channels));
   const Runs runs({1, rows, channels, channels, 1, rows, 0, 0, seen.panel}, {1, rows, 1, 1, 0, 0, blocks.panel}, 1,
-                  kRunOfTiles);
+                  kRunOfTiles, 0);
   const Window window(channels, blocks.panel);
   threads.Share(parts, [&](auto next) {
     Scratch tap(taps.size()), patch(seen.size()), sum(made.size());
@@ -297,7 +298,7 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
   const int64_t batch = std::min(tiles, kMomentPixels);
   const Values sums(most, blocks.size(0), blocks.panel), slopes(batch, blocks.size(0), blocks.panel);
   const Values seen(batch, Spaced(most), Spaced(most));
-  const Runs runs({1, batch, most, most, 1, batch, 0, 0, seen.panel}, {1, batch, 1, 1}, 1, 1);
+  const Runs runs({1, batch, most, most, 1, batch, 0, 0, seen.panel}, {1, batch, 1, 1}, 1, 1, 0);
   threads.Share(parts, [&](auto next) {
     Scratch patch(seen.size()), slope(slopes.size());
     for (int64_t part; (part = next()) < parts;) {
@@ -340,6 +341,7 @@ void MinimalKernelGradient(Threads threads, int64_t models, const Tiling& images
 // vectors take as long as so many products, measured with AVX2.
 template <class Arithmetic>
 bool Pays(const Tiling& outputs, int64_t inputs) {
+  if (UsesTiles<Arithmetic>()) return false;
   constexpr int64_t kPatchCost = 550, kTapCost = 800;
   const int64_t features = RoundUp(outputs.channels, kLanes), tiles = outputs.tiles();
   const int64_t computed = features == kLanes ? kLanes : RoundUp(features, 2 * kLanes);
