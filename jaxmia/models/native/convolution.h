@@ -28,25 +28,6 @@ inline Tiling Results(const Shape& shape) {
   return {shape.samples, shape.rows, shape.columns, shape.features_of_group(), shape.groups};
 }
 
-// Frame of a group of the inputs, whose pixels have so many words.
-inline Frame InputFrame(const Shape& shape, int64_t words) {
-  return {shape.height,
-          shape.width,
-          shape.channels,
-          shape.channels_of_group(),
-          (shape.rows - 1) * shape.down + (shape.tall - 1) * shape.gap_down + 1,
-          (shape.columns - 1) * shape.across + (shape.wide - 1) * shape.gap_across + 1,
-          shape.top,
-          shape.left,
-          words};
-}
-
-// All taps, in the frame of an input.
-inline Window AllTaps(const Shape& shape, const Frame& frame) {
-  return {frame, Multiples(shape.tall, shape.gap_down), Multiples(shape.wide, shape.gap_across),
-          shape.features_of_group()};
-}
-
 template <class Arithmetic>
 void Forward(const Threads& threads, const Shape& shape, const typename Arithmetic::Number* inputs,
              const typename Arithmetic::Number* kernels, typename Arithmetic::Number* outputs) {
@@ -72,13 +53,13 @@ void KernelGradient(const Threads& all, const Shape& shape, const typename Arith
     return MinimalKernelGradient<Arithmetic>(all.For(shape.products()), shape.models, Images(shape), Results(shape),
                                              -shape.top, -shape.left, inputs, cotangents, kernels);
   constexpr int kNumbers = Arithmetic::kNumbers;
+#if defined(JAXMIA_TILES)
+  if constexpr (kNumbers == 2)
+    if (HasTiles()) return TiledKernelGradient(all, shape, inputs, cotangents, kernels);
+#endif
   const int64_t area = shape.rows * shape.columns;
   const Frame frame = InputFrame(shape, channels);
   const Window window = AllTaps(shape, frame);
-#if defined(JAXMIA_TILES)
-  if constexpr (kNumbers == 2)
-    if (HasTiles()) return TiledKernelGradient(all, shape, frame, window, inputs, cotangents, kernels);
-#endif
   const int64_t filled = window.filled();
   const int64_t batch = BatchOf(shape.groups * frame.size(), area, Words<Arithmetic>(samples));
   const Runs pixels(frame, {shape.rows, shape.columns, shape.down, shape.across}, batch, 1, frame.size());

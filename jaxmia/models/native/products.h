@@ -21,6 +21,25 @@ inline int64_t BatchOf(int64_t words, int64_t pixels, int64_t samples) {
   return std::clamp<int64_t>(batch, 1, samples);
 }
 
+// Frame of a group of the inputs, whose pixels have so many words.
+inline Frame InputFrame(const Shape& shape, int64_t words) {
+  return {shape.height,
+          shape.width,
+          shape.channels,
+          shape.channels_of_group(),
+          (shape.rows - 1) * shape.down + (shape.tall - 1) * shape.gap_down + 1,
+          (shape.columns - 1) * shape.across + (shape.wide - 1) * shape.gap_across + 1,
+          shape.top,
+          shape.left,
+          words};
+}
+
+// All taps, in the frame of an input.
+inline Window AllTaps(const Shape& shape, const Frame& frame) {
+  return {frame, Multiples(shape.tall, shape.gap_down), Multiples(shape.wide, shape.gap_across),
+          shape.features_of_group()};
+}
+
 // Where the kernel of a group has the weights of the taps of a window: numbers to each tap, and from one of its channels
 // and features to the next, one of which is 1.
 struct Taps {

@@ -17,8 +17,9 @@ namespace jaxmia {
 
 // Words of the padded images, and of what a kernel gradient reads of them at a time, that fit in a core's L2 cache.
 constexpr int64_t kTiledWords = 1 << 17, kBandWords = 1 << 18;
-// Pixels of a kernel gradient whose cotangents of two panels fit in the L1 cache.
-constexpr int64_t kTiledPixels = 16;
+// Pixels of a kernel gradient whose cotangents of two panels fit in the L1 cache; words of its sums that fit in the L2
+// cache, else the words that are summed at once; and the most channels whose words are in a cache meanwhile.
+constexpr int64_t kTiledPixels = 16, kSlopeWords = 1 << 12, kSumsWords = 1 << 17, kBatchOfBandsWords = 1 << 20, kTiledChannels = 64;
 
 // Cuts `length` into as few equal parts of at most a tile's rows as there can be, the last of which may be shorter.
 struct Cut {
@@ -154,22 +155,49 @@ class TileProduct {
   const Cut depth_;  // of the runs of the window
 };
 
-// Numbers [pair of samples, `count`], transposed: words [number, 16 pairs], the same number of two samples in each.
-// Pairs beyond the samples are zero.
-inline void FillPairs(const uint16_t* first, int64_t step, int64_t samples, int64_t count, float* words) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t left = count - i;
-    Vector rows[kLanes] = {};
-    for (int64_t n = 0; n < samples; n += 2) {
-      const Vector low = BFloat16::Widen(first + n * step + i, left);
-      rows[n / 2] = BFloat16::Join(low, n + 1 < samples ? BFloat16::Widen(first + (n + 1) * step + i, left) : Vector{});
-    }
-    Transpose(rows);
-    for (int64_t row = 0; row < std::min<int64_t>(kLanes, left); ++row) Store(words + (i + row) * kTileRows, rows[row]);
+// Words of a number of two samples each, which are zero where there is no second: one or two vectors of them.
+template <int kVectors>
+void JoinPairs(const uint16_t* first, const uint16_t* second, int64_t count, Vector (&words)[kVectors]) {
+  static const uint16_t zeros[2 * kLanes] = {};
+  if (!second) second = zeros;
+  if constexpr (kVectors == 2) {
+    const __m512i low = _mm512_loadu_si512(first), high = _mm512_loadu_si512(second);
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i begin = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
+    words[0] = (Vector)_mm512_permutex2var_epi16(low, begin, high);
+    words[1] = (Vector)_mm512_permutex2var_epi16(low, _mm512_add_epi16(begin, _mm512_set1_epi16(kLanes)), high);
+  } else {
+    words[0] = BFloat16::Join(BFloat16::Widen(first, count), BFloat16::Widen(second, count));
   }
 }
 
-// Words of a band of rows of padded images, [row, column, number, 16 pairs of samples], whose first row is at -frame.top.
+// Calls work(i, count, vectors) for parts of `length` numbers: two vectors of them, of constant number, then one.
+template <typename Work>
+void InVectors(int64_t length, Work work) {
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= length; i += 2 * kLanes) work(i, 2 * kLanes, std::integral_constant<int, 2>());
+  for (; i < length; i += kLanes) work(i, std::min<int64_t>(kLanes, length - i), std::integral_constant<int, 1>());
+}
+
+// Numbers [sample, `length`], transposed: words [number, 16 pairs of samples], those beyond the samples zero.
+[[gnu::noinline]] inline void FillPairs(const uint16_t* first, int64_t step, int64_t samples, int64_t length, float* words) {
+  InVectors(length, [&](int64_t i, int64_t count, auto vectors) {
+    Vector rows[vectors][kLanes] = {};
+    for (int64_t n = 0; n < samples; n += 2) {
+      Vector pair[vectors];
+      const uint16_t* from = first + n * step + i;
+      JoinPairs<vectors>(from, n + 1 < samples ? from + step : nullptr, count, pair);
+      for (int v = 0; v < vectors; ++v) rows[v][n / 2] = pair[v];
+    }
+    for (int v = 0; v < vectors; ++v) {
+      Transpose(rows[v]);
+      for (int64_t row = 0; row < std::min<int64_t>(kLanes, count - v * kLanes); ++row)
+        Store(words + (i + v * kLanes + row) * kTileRows, rows[v][row]);
+    }
+  });
+}
+
+// Fills words of a band of rows of padded images, [row, column, number, 16 pairs of samples].
 inline void FillBand(const Shape& shape, const Frame& frame, const uint16_t* images, int64_t samples, float* words) {
   const int64_t row_words = frame.columns * frame.channels * kTileRows;
   for (int64_t y = 0; y < frame.rows; ++y)
@@ -182,19 +210,28 @@ inline void FillBand(const Shape& shape, const Frame& frame, const uint16_t* ima
   });
 }
 
-// Words of cotangents, [pixel, panel, pair of samples, 16 features].
-inline void FillSlopes(const Shape& shape, const uint16_t* cotangents, int64_t samples, int64_t pixels, int64_t depth,
+// Fills words of cotangents, [pixel, panel, pair of samples, 16 features], with zeros for pairs beyond the samples. So few
+// pixels at a time that their words stay in the L1 cache.
+inline void FillSlopes(const Shape& shape, const uint16_t* cotangents, int64_t samples, int64_t filled, int64_t pixels,
                        float* words) {
-  const int64_t features = shape.features_of_group();
-  for (int64_t p = 0; p < pixels; ++p, cotangents += shape.features) {
-    for (int64_t f = 0; f < features; f += kTileRows, words += kTileWords) {
-      const int64_t count = std::min<int64_t>(kTileRows, features - f);
-      for (int64_t b = 0; b < depth; ++b) {
-        if (2 * b < samples) {
-          Interleave<BFloat16>(cotangents + 2 * b * shape.output() + f, shape.output(), samples - 2 * b, count,
-                               words + b * kTileRows);
+  const int64_t features = shape.features_of_group(), panels = RoundUp(features, kTileRows) / kTileRows;
+  const int64_t pixel_words = panels * kTileWords, at_once = std::max<int64_t>(1, kSlopeWords / pixel_words);
+  const int64_t adjacent = features == shape.features && features % kTileRows == 0 ? at_once : 1;
+  for (int64_t p = 0; p < pixels; p += at_once) {
+    const int64_t end = std::min(p + at_once, pixels);
+    for (int64_t n = 0; n < filled; n += 2) {
+      for (int64_t pixel = p; pixel < end; pixel += adjacent) {
+        const int64_t count = std::min(adjacent, end - pixel);
+        const uint16_t* from = cotangents + n * shape.output() + pixel * shape.features;
+        float* to = words + pixel * pixel_words + n / 2 * kTileRows;
+        if (n < samples) {
+          InVectors(count * features, [&](int64_t f, int64_t left, auto vectors) {
+            Vector pair[vectors];
+            JoinPairs<vectors>(from + f, n + 1 < samples ? from + shape.output() + f : nullptr, left, pair);
+            for (int v = 0; v < vectors; ++v) Store(to + f * kTileRows + v * kTileWords, pair[v]);
+          });
         } else {
-          Store(words + b * kTileRows, Vector{});
+          for (int64_t panel = 0; panel < count * panels; ++panel) Store(to + panel * kTileWords, Vector{});
         }
       }
     }
@@ -203,7 +240,7 @@ inline void FillSlopes(const Shape& shape, const uint16_t* cotangents, int64_t s
 
 // Adds the products of numbers, at numbers(l) + 16 start[pixel], with cotangents to the sums at sums(l) of one panel or two.
 template <int kLeft, int kPanels, typename Numbers, typename Sums>
-void AddMoments(Numbers numbers, const int64_t* start, int64_t pixels, const float* cotangent, int64_t panels, Sums sums) {
+[[gnu::noinline]] void AddMoments(Numbers numbers, const int64_t* start, int64_t pixels, const float* cotangent, int64_t panels, Sums sums) {
   const auto sum_of = [&](int sum) { return sums(sum / kPanels) + sum % kPanels * kTileWords; };
   Each<kLeft * kPanels>([&](auto sum) { TileLoad<sum>(sum_of(sum), kTileRows); });
   for (int64_t p = 0; p < pixels; ++p, cotangent += panels * kTileWords) {
@@ -213,71 +250,96 @@ void AddMoments(Numbers numbers, const int64_t* start, int64_t pixels, const flo
   Each<kLeft * kPanels>([&](auto sum) { TileStore<sum>(sum_of(sum), kTileRows); });
 }
 
-// Each thread computes some tiles of words of the kernels, adding up the samples in the same order as one thread alone:
-// up to 32 at a time, and of these a band of rows whose words fit in the L2 cache.
-inline void TiledKernelGradient(const Threads& all, const Shape& shape, const Frame& frame, const Window& window,
-                                const uint16_t* inputs, const uint16_t* cotangents, uint16_t* kernels) {
-  const int64_t samples = shape.samples, channels = shape.channels_of_group(), features = shape.features_of_group();
-  const Cut pairs(Words<BFloat16>(samples)), run(window.run);
-  const int64_t panels = RoundUp(features, kTileRows) / kTileRows, tiles = window.starts.size() * run.count;
-  const int64_t seen_row = frame.columns * channels * kTileRows, slope_row = shape.columns * panels * kTileWords;
-  const int64_t halo = frame.rows - (shape.rows - 1) * shape.down;
-  const int64_t fit = (kBandWords - halo * seen_row) / (shape.down * seen_row + slope_row);
-  const int64_t band = std::clamp<int64_t>(fit, 1, shape.rows);
-  const Frame all_rows{frame.height, frame.width, frame.all_channels, channels, (band - 1) * shape.down + halo,
-                       frame.columns, 0, frame.left, channels};
-  const std::vector<int64_t> start = Runs(all_rows, {band, shape.columns, shape.down, shape.across}, 1, 1, 0).start;
+// What is summed at once in a kernel gradient of `channels` of a group: a band of rows of up to 32 samples, or all rows of
+// several times as many, where the sums are so large that reading and writing them would take most of the time.
+struct Bands {
+  Cut pairs;
+  int64_t panels, rows, count;
+  Frame frame;
+
+  Bands(const Shape& shape, int64_t channels)
+      : pairs(Words<BFloat16>(shape.samples)),
+        panels(RoundUp(shape.features_of_group(), kTileRows) / kTileRows),
+        frame(InputFrame(shape, channels)) {
+    frame.channels = channels;
+    const int64_t halo = frame.rows - (shape.rows - 1) * shape.down, row = frame.At(1, 0) * kTileRows;
+    const int64_t each = shape.down * row + shape.columns * panels * kTileWords;
+    rows = std::clamp<int64_t>((kBandWords - halo * row) / each, 1, shape.rows);
+    const int64_t sums = shape.taps() * channels * panels * kTileRows;
+    const int64_t fit = sums > kSumsWords ? kBatchOfBandsWords / (halo * row + rows * each) : 1;
+    count = rows == shape.rows ? std::clamp<int64_t>(fit, 1, pairs.count) : 1;
+    frame.rows = (rows - 1) * shape.down + halo;
+  }
+
+  int64_t samples() const { return 2 * pairs.size; }
+};
+
+// Adds the products of the words of padded images with cotangents to sums [tile, panel, 16 numbers, 16 features].
+inline void AddBands(const Bands& bands, const Window& window, const float* numbers, const std::vector<int64_t>& start,
+                     int64_t pixels, const float* slopes, float* sums) {
+  const Cut run(window.run);
+  const int64_t panels = bands.panels, at_once = bands.count > 1 ? pixels : kTiledPixels;
+  for (int64_t p = 0; p < pixels; p += at_once) {
+    InSteps<2>(0, panels, [&](int64_t panel, auto wide) {
+      InSteps<LeftFactors(wide)>(0, window.starts.size() * run.count, [&](int64_t tile, auto count) {
+        const float* words[count];
+        for (int l = 0; l < count; ++l)
+          words[l] = numbers + (window.starts[(tile + l) / run.count] + (tile + l) % run.count * run.size) * kTileRows;
+        AddMoments<count, wide>([&](int l) { return words[l]; }, start.data() + p, std::min(at_once, pixels - p),
+                                slopes + (p * panels + panel) * kTileWords, panels,
+                                [&](int l) { return sums + ((tile + l) * panels + panel) * kTileWords; });
+      });
+    });
+  }
+}
+
+// The kernel gradient. Each thread computes some channels, adding up the samples in the same order as one thread alone.
+inline void TiledKernelGradient(const Threads& all, const Shape& shape, const uint16_t* inputs,
+                                const uint16_t* cotangents, uint16_t* kernels) {
+  const int64_t channels = shape.channels_of_group(), features = shape.features_of_group();
   Threads threads = all.For(shape.products() / 8);
-  const int64_t slices = threads.count(), parts = shape.models * slices;
+  const int64_t slices = (threads.count() + shape.models * shape.groups - 1) / (shape.models * shape.groups);
+  const int64_t most = std::min(channels, std::min(kTiledChannels, RoundUp((channels + slices - 1) / slices, kTileRows)));
+  const int64_t blocks = (channels + most - 1) / most, parts = shape.models * shape.groups * blocks;
   threads.Share(parts, [&](auto next) {
-    Frame seen = all_rows;
-    Scratch numbers(seen.size() * kTileRows + kTileWords), slopes(band * slope_row);
-    const TileSizes sizes(run.size, pairs.size);
     for (int64_t part; (part = next()) < parts;) {
-      const int64_t model = part / slices, slice = part % slices, all_tiles = shape.groups * tiles;
-      const int64_t begin = slice * all_tiles / slices, end = (slice + 1) * all_tiles / slices;
-      Scratch sums((end - begin) * panels * kTileWords);
-      for (int64_t sample = 0; sample < samples; sample += 2 * pairs.size) {
-        const int64_t here = std::min(2 * pairs.size, samples - sample);
-        const uint16_t* images = inputs + (model * samples + sample) * shape.input();
-        const uint16_t* slope = cotangents + (model * samples + sample) * shape.output();
-        for (int64_t y = 0; y < shape.rows; y += band) {
-          const int64_t rows = std::min(band, shape.rows - y);
-          for (int64_t from = begin, to; from < end; from = to) {
-            const int64_t group = from / tiles;
-            to = std::min(end, (group + 1) * tiles);
-            seen.top = frame.top - y * shape.down;
-            FillBand(shape, seen, images + group * channels, here, numbers.data());
-            FillSlopes(shape, slope + y * shape.columns * shape.features + group * features, here,
-                       rows * shape.columns, pairs.size, slopes.data());
-            for (int64_t p = 0; p < rows * shape.columns; p += kTiledPixels) {
-              const int64_t pixels = std::min(kTiledPixels, rows * shape.columns - p);
-              InSteps<2>(0, panels, [&](int64_t panel, auto wide) {
-                InSteps<LeftFactors(wide)>(from, to, [&](int64_t tile, auto count) {
-                  const float* words[count];
-                  for (int l = 0; l < count; ++l) {
-                    const int64_t of = (tile + l) % tiles;
-                    words[l] = numbers.data() + (window.starts[of / run.count] + of % run.count * run.size) * kTileRows;
-                  }
-                  AddMoments<count, wide>(
-                      [&](int l) { return words[l]; }, start.data() + p, pixels,
-                      slopes.data() + (p * panels + panel) * kTileWords, panels,
-                      [&](int l) { return sums.data() + ((tile + l - begin) * panels + panel) * kTileWords; });
-                });
-              });
-            }
+      const int64_t model = part / blocks / shape.groups, group = part / blocks % shape.groups;
+      const int64_t channel = part % blocks * most, count = std::min(most, channels - channel);
+      const Bands bands(shape, count);
+      const Window window = AllTaps(shape, bands.frame);
+      const Cut run(window.run);
+      const int64_t size = bands.frame.size() * kTileRows, area = bands.rows * shape.columns;
+      const int64_t slope_size = area * bands.panels * kTileWords;
+      const Pixels pixels{bands.rows, shape.columns, shape.down, shape.across};
+      const auto start = Runs(bands.frame, pixels, bands.count, 1, bands.frame.size()).start;
+      Scratch numbers(bands.count * size + kTileWords), slopes(bands.count * slope_size);
+      Scratch sums(window.starts.size() * run.count * bands.panels * kTileWords);
+      const TileSizes sizes(run.size, bands.pairs.size);
+      for (int64_t sample = 0; sample < shape.samples;) {
+        const int64_t first = sample;
+        for (int64_t y = 0; y < shape.rows; y += bands.rows) {
+          const int64_t rows = std::min(bands.rows, shape.rows - y);
+          Frame frame = bands.frame;
+          frame.top -= y * shape.down;
+          sample = first;
+          int64_t filled = 0;
+          for (; filled < bands.count && sample < shape.samples; ++filled, sample += bands.samples()) {
+            const int64_t from = model * shape.samples + sample, here = std::min(bands.samples(), shape.samples - sample);
+            FillBand(shape, frame, inputs + from * shape.input() + group * channels + channel, here,
+                     numbers.data() + filled * size);
+            FillSlopes(shape, cotangents + from * shape.output() + y * shape.columns * shape.features + group * features,
+                       here, bands.samples(), rows * shape.columns, slopes.data() + filled * slope_size);
           }
+          AddBands(bands, window, numbers.data(), start, filled * rows * shape.columns, slopes.data(), sums.data());
         }
       }
-      for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t group = tile / tiles, of = tile % tiles, first = of % run.count * run.size;
-        for (int64_t i = 0; i < std::min(run.size, window.run - first); ++i) {
-          const int64_t row = of / run.count * window.run + first + i;
-          uint16_t* out = kernels + model * shape.kernel() + row * shape.features + group * features;
-          for (int64_t f = 0; f < features; f += kTileRows)
-            BFloat16::Round(out + f, Load(sums.data() + ((tile - begin) * panels * kTileRows + f + i) * kTileRows),
-                            features - f);
-        }
+      for (size_t word = 0; word < window.starts.size() * window.run; ++word) {
+        const int64_t row = word / window.run, i = word % window.run, tap = word / count;
+        const int64_t tile = row * run.count + i / run.size;
+        const float* sum = sums.data() + (tile * bands.panels * kTileRows + i % run.size) * kTileRows;
+        uint16_t* to = kernels + model * shape.kernel() + (tap * channels + channel + word % count) * shape.features +
+                       group * features;
+        for (int64_t f = 0; f < features; f += kTileRows) BFloat16::Round(to + f, Load(sum + f * kTileRows), features - f);
       }
     }
   });
