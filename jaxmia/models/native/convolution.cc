@@ -34,12 +34,14 @@ Shape ShapeOf(const Array& inputs, const Array& kernels, const Array& outputs, c
           known.groups};
 }
 
-// The way to compute groups whose results are sums over so many numbers: narrow ones by words, if they fill these.
+// The way to compute groups whose results are sums over so many numbers: narrow ones by words, if they fill these, and if
+// vectors multiply such words as fast as float32 (Intel's, which have tiles besides, do not).
 template <class Arithmetic, typename Function>
 Function* Way(const Shape& shape, int64_t numbers, int64_t results, Function* wide, Function* narrow,
               Function* by_words) {
   constexpr int kNumbers = Arithmetic::kNumbers;
-  if (numbers % kNumbers == 0 && IsNarrow({shape.groups, shape.taps(), numbers / kNumbers, results})) return by_words;
+  const Groups words{shape.groups, shape.taps(), numbers / kNumbers, results};
+  if (numbers % kNumbers == 0 && !HasTiles() && IsNarrow(words)) return by_words;
   return IsNarrow({shape.groups, shape.taps(), numbers, results}) ? narrow : wide;
 }
 

@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "products.h"
-#include "tiled.h"
+#include "tiled_gradient.h"
+#include "tiled_product.h"
 #include "winograd.h"
 
 namespace jaxmia {

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "tiles.h"
 #include "vectors.h"
 
 namespace jaxmia {
@@ -77,8 +78,8 @@ void SumTiles(const float* left, int64_t row_step, int64_t depth_step, const flo
 // Products of all rows with panels that cover `columns`: pack(first column, vectors, panel) fills one, and
 // finish(row, column, sum) gets a vector of results.
 template <class Arithmetic, typename Pack, typename Finish>
-void Panels(const float* left, int64_t row_step, int64_t depth_step, int64_t rows, int64_t depth, int64_t columns,
-            Pack pack, Finish finish) {
+void VectorPanels(const float* left, int64_t row_step, int64_t depth_step, int64_t rows, int64_t depth, int64_t columns,
+                  Pack pack, Finish finish) {
   Scratch panel(depth * 2 * kLanes);
   for (int64_t first = 0; first < columns; first += 2 * kLanes) {
     const auto put = [&](int64_t row, int v, Vector sum) { finish(row, first + v * kLanes, sum); };
@@ -90,6 +91,47 @@ void Panels(const float* left, int64_t row_step, int64_t depth_step, int64_t row
       SumTiles<Arithmetic, kSums, 1>(left, row_step, depth_step, panel.data(), depth, 0, rows, put);
     }
   }
+}
+
+#if defined(JAXMIA_TILES)
+// The same products in tiles, whose left factors are `part_step` words apart along the depth. The words of rows beyond the
+// depth are finite.
+template <typename Pack, typename Finish>
+void TilePanels(const float* left, int64_t row_step, int64_t part_step, int64_t rows, Cut depth, int64_t columns,
+                Pack pack, Finish finish) {
+  const Cut cut(rows);
+  const TileSizes sizes(cut.size, depth.size);
+  const int64_t panel_words = depth.count * depth.size * kTileRows;
+  Scratch panel(2 * panel_words), sums(4 * kTileWords);
+  InSteps<2>(0, RoundUp(columns, kTileRows) / kTileRows, [&](int64_t column, auto panels) {
+    for (int p = 0; p < panels; ++p) pack((column + p) * kTileRows, 1, panel.data() + p * panel_words);
+    InSteps<LeftFactors(panels)>(0, cut.count, [&](int64_t part, auto count) {
+      const auto first_row = [&](int l) { return std::min((part + l) * cut.size, rows - cut.size); };
+      Each<count * panels>([](auto sum) { TileZero<sum>(); });
+      for (int64_t d = 0; d < depth.count; ++d)
+        AddProducts<count, panels>([&](int l) { return left + first_row(l) * row_step + d * part_step; }, row_step,
+                                   [&](int p) { return panel.data() + p * panel_words + d * depth.size * kTileRows; });
+      Each<count * panels>([&](auto sum) { TileStore<sum>(sums.data() + sum * kTileWords, kTileRows); });
+      for (int l = 0; l < count; ++l)
+        for (int64_t row = 0; row < cut.size; ++row)
+          for (int p = 0; p < panels; ++p)
+            finish(first_row(l) + row, (column + p) * kTileRows,
+                   Load(sums.data() + (l * panels + p) * kTileWords + row * kTileRows));
+    });
+  });
+}
+#endif
+
+// Products of rows of adjacent words with panels, in tiles where the processor has them.
+template <class Arithmetic, typename Pack, typename Finish>
+void Panels(const float* left, int64_t row_step, int64_t rows, int64_t depth, int64_t columns, Pack pack, Finish finish) {
+#if defined(JAXMIA_TILES)
+  if constexpr (Arithmetic::kNumbers == 2) {
+    const Cut parts(depth);
+    if (HasTiles()) return TilePanels(left, row_step, parts.size, rows, parts, columns, pack, finish);
+  }
+#endif
+  VectorPanels<Arithmetic>(left, row_step, 1, rows, depth, columns, pack, finish);
 }
 
 // Panel of the weights of units from `first` on: words of adjacent inputs.
@@ -128,13 +170,13 @@ template <class Arithmetic>
 void DenseForward(const DenseShape& shape, const typename Arithmetic::Number* inputs, const float* weights,
                   const float* bias, typename Arithmetic::Number* outputs) {
   const int64_t depth = Words<Arithmetic>(shape.inputs), step = Spaced(depth), units = shape.units;
-  Scratch rows(shape.samples * step), shift(RoundUp(units, kLanes));
+  Scratch rows(shape.samples * step + kLanes), shift(RoundUp(units, kLanes));
   for (int64_t m = 0; m < shape.models; ++m, weights += shape.inputs * units) {
     for (int64_t n = 0; n < shape.samples; ++n, inputs += shape.inputs)
       std::memcpy(rows.data() + n * step, inputs, shape.inputs * sizeof(*inputs));
     if (bias) std::memcpy(shift.data(), bias + m * units, units * sizeof(float));
     Panels<Arithmetic>(
-        rows.data(), step, 1, shape.samples, depth, units,
+        rows.data(), step, shape.samples, depth, units,
         [&](int64_t first, int vectors, float* panel) { PackUnits<Arithmetic>(shape, weights, first, vectors, panel); },
         [&](int64_t row, int64_t unit, Vector sum) {
           sum += Load(shift.data() + unit);
@@ -143,6 +185,30 @@ void DenseForward(const DenseShape& shape, const typename Arithmetic::Number* in
         });
     outputs += shape.samples * units;
   }
+}
+
+// Sums over the samples' inputs and the slopes that pack(first unit, vectors, panel) fills in, for finish(input, unit, sum).
+// `pairs` has room for the words of the inputs.
+template <class Arithmetic, typename Pack, typename Finish>
+void WeightSlopes(const DenseShape& shape, const typename Arithmetic::Number* inputs, float* pairs, Pack pack,
+                  Finish finish) {
+  constexpr int kNumbers = Arithmetic::kNumbers;
+  const int64_t depth = Words<Arithmetic>(shape.samples), step = Spaced(shape.inputs);
+#if defined(JAXMIA_TILES)
+  if constexpr (kNumbers == 2) {
+    if (HasTiles()) {
+      const Cut parts(depth);
+      for (int64_t n = 0; n < parts.count; ++n)
+        FillPairs(inputs + n * 2 * parts.size * shape.inputs, shape.inputs,
+                  std::min(2 * parts.size, shape.samples - n * 2 * parts.size), shape.inputs, pairs + n * step * kTileRows);
+      return TilePanels(pairs, kTileRows, step * kTileRows, shape.inputs, parts, shape.units, pack, finish);
+    }
+  }
+#endif
+  for (int64_t n = 0; n < depth; ++n)
+    Interleave<Arithmetic>(inputs + n * kNumbers * shape.inputs, shape.inputs, shape.samples - n * kNumbers, shape.inputs,
+                           pairs + n * step);
+  VectorPanels<Arithmetic>(pairs, 1, step, shape.inputs, depth, shape.units, pack, finish);
 }
 
 // Gradients with respect to inputs, weights and bias; those of inputs and bias only where there is an array for them.
@@ -156,7 +222,7 @@ void DenseBackward(const DenseShape& shape, const typename Arithmetic::Number* i
   const int64_t samples = shape.samples, units = shape.units, depth = Words<Arithmetic>(samples);
   const int64_t slope_words = Words<Arithmetic>(units), slope_step = Spaced(slope_words);
   const int64_t input_step = Spaced(shape.inputs);
-  Scratch slopes(depth * kNumbers * slope_step), pairs(depth * input_step), sums(RoundUp(units, kLanes));
+  Scratch slopes(depth * kNumbers * slope_step + kLanes), pairs(RoundUp(depth, kTileRows) * input_step), sums(RoundUp(units, kLanes));
   const auto slope = [&](int64_t n) { return reinterpret_cast<Number*>(slopes.data() + n * slope_step); };
   for (int64_t m = 0; m < shape.models; ++m) {
     std::fill(sums.data(), sums.data() + units, 0.f);
@@ -171,7 +237,7 @@ void DenseBackward(const DenseShape& shape, const typename Arithmetic::Number* i
     if (bias_slopes) std::memcpy(bias_slopes + m * units, sums.data(), units * sizeof(float));
     if (input_slopes) {
       Panels<Arithmetic>(
-          slopes.data(), slope_step, 1, samples, slope_words, shape.inputs,
+          slopes.data(), slope_step, samples, slope_words, shape.inputs,
           [&](int64_t first, int vectors, float* panel) {
             PackInputs<Arithmetic>(shape, weights, first, vectors, panel);
           },
@@ -181,19 +247,16 @@ void DenseBackward(const DenseShape& shape, const typename Arithmetic::Number* i
       input_slopes += samples * shape.inputs;
       weights += shape.inputs * units;
     }
-    for (int64_t n = 0; n < depth; ++n, inputs += kNumbers * shape.inputs)
-      Interleave<Arithmetic>(inputs, shape.inputs, samples - n * kNumbers, shape.inputs, pairs.data() + n * input_step);
-    inputs -= (depth * kNumbers - samples) * shape.inputs;
-    Panels<Arithmetic>(
-        pairs.data(), 1, input_step, shape.inputs, depth, units,
-        [&](int64_t first, int vectors, float* panel) {
-          for (int64_t n = 0; n < depth; ++n)
-            Interleave<Arithmetic>(slope(n * kNumbers) + first, slope_step * kNumbers, kNumbers, vectors * kLanes,
-                                   panel + n * vectors * kLanes);
-        },
-        [&](int64_t row, int64_t unit, Vector sum) {
-          Float32::Round(weight_slopes + row * units + unit, sum, units - unit);
-        });
+    const auto pack = [&](int64_t first, int vectors, float* panel) {
+      for (int64_t n = 0; n < depth; ++n)
+        Interleave<Arithmetic>(slope(n * kNumbers) + first, slope_step * kNumbers, kNumbers, vectors * kLanes,
+                               panel + n * vectors * kLanes);
+    };
+    const auto finish = [&](int64_t row, int64_t unit, Vector sum) {
+      Float32::Round(weight_slopes + row * units + unit, sum, units - unit);
+    };
+    WeightSlopes<Arithmetic>(shape, inputs, pairs.data(), pack, finish);
+    inputs += samples * shape.inputs;
     weight_slopes += shape.inputs * units;
   }
 }

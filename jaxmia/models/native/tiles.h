@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "vectors.h"
 
@@ -20,6 +22,14 @@ namespace jaxmia {
 
 // Rows of a tile, words of a row, and words of a tile.
 constexpr int kTileRows = 16, kTileWords = kTileRows * kTileRows;
+
+// Cuts `length` into as few equal parts of at most a tile's rows as there can be, the last of which may be shorter.
+struct Cut {
+  int64_t count, size;
+
+  explicit Cut(int64_t length)
+      : count((length + kTileRows - 1) / kTileRows), size((length + count - 1) / count) {}
+};
 
 #if defined(JAXMIA_TILES)
 
@@ -70,6 +80,79 @@ inline void TileZero() {
 template <int kSum, int kLeft, int kRight>
 inline void MultiplyAdd() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight));
+}
+
+template <typename Work, int... kIndex>
+void Each(Work work, std::integer_sequence<int, kIndex...>) {
+  (work(std::integral_constant<int, kIndex>()), ...);
+}
+
+// Calls work(i) for constants from zero to kCount.
+template <int kCount, typename Work>
+void Each(Work work) {
+  Each(work, std::make_integer_sequence<int, kCount>());
+}
+
+// Calls work(first, count) with constant counts: as often as possible kMost, then half of it, and so on.
+template <int kMost, typename Work>
+void InSteps(int64_t begin, int64_t end, Work work) {
+  for (; begin + kMost <= end; begin += kMost) work(begin, std::integral_constant<int, kMost>());
+  if constexpr (kMost > 1) InSteps<kMost / 2>(begin, end, work);
+}
+
+// Left factors that are multiplied with so many right ones at once: there are four tiles for sums.
+constexpr int LeftFactors(int right) { return 4 / right; }
+
+// Adds the products of left and right factors, where left(l) and right(r) are their words, to sums l * kRight + r.
+template <int kLeft, int kRight, typename Left, typename Right>
+void AddProducts(Left left, int64_t left_step, Right right) {
+  Each<kRight>([&](auto r) { TileLoad<6 + r>(right(r), kTileRows); });
+  Each<kLeft>([&](auto l) {
+    TileLoad<4 + l % 2>(left(l), left_step);
+    Each<kRight>([&](auto r) { MultiplyAdd<l * kRight + r, 4 + l % 2, 6 + r>(); });
+  });
+}
+
+// Words of a number of two samples each, which are zero where there is no second: one or two vectors of them.
+template <int kVectors>
+void JoinPairs(const uint16_t* first, const uint16_t* second, int64_t count, Vector (&words)[kVectors]) {
+  static const uint16_t zeros[2 * kLanes] = {};
+  if (!second) second = zeros;
+  if constexpr (kVectors == 2) {
+    const __m512i low = _mm512_loadu_si512(first), high = _mm512_loadu_si512(second);
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i begin = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
+    words[0] = (Vector)_mm512_permutex2var_epi16(low, begin, high);
+    words[1] = (Vector)_mm512_permutex2var_epi16(low, _mm512_add_epi16(begin, _mm512_set1_epi16(kLanes)), high);
+  } else {
+    words[0] = BFloat16::Join(BFloat16::Widen(first, count), BFloat16::Widen(second, count));
+  }
+}
+
+// Calls work(i, count, vectors) for parts of `length` numbers: two vectors of them, of constant number, then one.
+template <typename Work>
+void InVectors(int64_t length, Work work) {
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= length; i += 2 * kLanes) work(i, 2 * kLanes, std::integral_constant<int, 2>());
+  for (; i < length; i += kLanes) work(i, std::min<int64_t>(kLanes, length - i), std::integral_constant<int, 1>());
+}
+
+// Numbers [sample, `length`], transposed: words [number, 16 pairs of samples], those beyond the samples zero.
+inline void FillPairs(const uint16_t* first, int64_t step, int64_t samples, int64_t length, float* words) {
+  InVectors(length, [&](int64_t i, int64_t count, auto vectors) {
+    Vector rows[vectors][kLanes] = {};
+    for (int64_t n = 0; n < samples; n += 2) {
+      Vector pair[vectors];
+      const uint16_t* from = first + n * step + i;
+      JoinPairs<vectors>(from, n + 1 < samples ? from + step : nullptr, count, pair);
+      for (int v = 0; v < vectors; ++v) rows[v][n / 2] = pair[v];
+    }
+    for (int v = 0; v < vectors; ++v) {
+      Transpose(rows[v]);
+      for (int64_t row = 0; row < std::min<int64_t>(kLanes, count - v * kLanes); ++row)
+        Store(words + (i + v * kLanes + row) * kTileRows, rows[v][row]);
+    }
+  });
 }
 
 #else

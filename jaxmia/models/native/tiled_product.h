@@ -1,0 +1,126 @@
+// Products of windows in tiles: left factors have a row for each of up to 16 pixels, right ones a column for each of a panel
+// of 16 features.
+
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "products.h"
+#include "tiles.h"
+
+namespace jaxmia {
+
+#if defined(JAXMIA_TILES)
+
+// Words of the padded images that fit in a core's L2 cache besides the weights.
+constexpr int64_t kTiledWords = 1 << 17;
+
+// Products like those of VectorProduct, in tiles. A panel has words [tap or row of taps, word, 16 features].
+class TileProduct {
+ public:
+  using Number = BFloat16::Number;
+
+  TileProduct(const Frame& frame, const Window& window, const Pixels& pixels, int64_t batch)
+      : batch(batch),
+        apart(Spaced(frame.size())),
+        size(Panels(window) * PanelWords(window)),
+        frame_(frame),
+        window_(window),
+        pixels_(pixels),
+        depth_(window.run) {}
+
+  const int64_t batch, apart, size;
+
+  static int64_t BatchOf(int64_t words, const Pixels& pixels, int64_t samples) {
+    int64_t batch = std::max<int64_t>(1, kTiledWords / words);
+    if (pixels.columns % kTileRows != 0 && words <= 2 * kTiledWords / kTileRows)
+      batch = RoundUp(std::max(batch - kTileRows + 1, kTileRows + 0l), kTileRows);
+    return std::min(batch, samples);
+  }
+
+  void Fill(const Taps& taps, const Number* kernel, float* weights) const {
+    const int64_t words = Words<BFloat16>(taps.channels);
+    for (int64_t panel = 0; panel < Panels(window_); ++panel) {
+      const int64_t feature = panel * kTileRows, features = std::min<int64_t>(kTileRows, window_.features - feature);
+      for (size_t tap = 0; tap < taps.starts.size(); ++tap) {
+        const int64_t run = tap * words / window_.run, word = tap * words % window_.run;
+        Pack<BFloat16>(kernel + taps.starts[tap] + feature * taps.across, taps.channels, taps.down, features,
+                       taps.across, kTileRows,
+                       weights + panel * PanelWords(window_) + (run * depth_.count * depth_.size + word) * kTileRows);
+      }
+    }
+  }
+
+  void Multiply(const float* frames, const float* weights, int64_t samples, Number* out) const {
+    const Cut columns(pixels_.columns), across(samples);
+    const bool in_rows = columns.count * samples <= across.count * pixels_.columns;
+    const Cut rows = in_rows ? columns : across;
+    const Runs runs = in_rows ? Runs(frame_, pixels_, samples, rows.size, apart)
+                              : Runs::AcrossSamples(frame_, pixels_, samples, rows.size, apart);
+    const TileSizes sizes(rows.size, depth_.size);
+    InSteps<2>(0, Panels(window_), [&](int64_t panel, auto panels) {
+      InSteps<LeftFactors(panels)>(0, runs.start.size(), [&](int64_t run, auto count) {
+        MultiplyRuns<count, panels>(frames, weights + panel * PanelWords(window_), runs, rows.size, run,
+                                    panel * kTileRows, out);
+      });
+    });
+  }
+
+ private:
+  static int64_t Panels(const Window& window) { return RoundUp(window.features, kTileRows) / kTileRows; }
+
+  static int64_t PanelWords(const Window& window) {
+    const Cut depth(window.run);
+    return window.starts.size() * depth.count * depth.size * kTileRows;
+  }
+
+  template <int kRuns, int kPanels>
+  void MultiplyRuns(const float* frames, const float* panel, const Runs& runs, int64_t length, int64_t first,
+                    int64_t feature, Number* out) const {
+    Each<kRuns * kPanels>([](auto sum) { TileZero<sum>(); });
+    for (const int64_t start : window_.starts) {
+      for (int64_t part = 0; part < depth_.count; ++part, panel += depth_.size * kTileRows) {
+        const float* from = frames + start + part * depth_.size;
+        AddProducts<kRuns, kPanels>([&](int run) { return from + runs.start[first + run]; }, runs.start_step,
+                                    [&](int p) { return panel + p * PanelWords(window_); });
+      }
+    }
+    constexpr int64_t kWide = kPanels * kTileRows;
+    alignas(64) float sums[kRuns * kTileRows * kWide];
+    Each<kRuns * kPanels>([&](auto sum) {
+      TileStore<sum>(sums + sum / kPanels * kTileRows * kWide + sum % kPanels * kTileRows, kWide);
+    });
+    const int64_t left = window_.features - feature;
+    for (int run = 0; run < kRuns; ++run) {
+      Number* to = out + runs.place[first + run] + feature;
+      const float* sum = sums + run * kTileRows * kWide;
+      for (int64_t row = 0; row < length; ++row, to += runs.place_step, sum += kWide) {
+        if (kPanels == 2 && left >= kWide) {
+          Store(reinterpret_cast<float*>(to), BFloat16::Narrow(sum, kWide));
+        } else {
+          for (int64_t f = 0; f < kWide; f += kTileRows) BFloat16::Round(to + f, Load(sum + f), left - f);
+        }
+      }
+    }
+  }
+
+  const Frame frame_;
+  const Window window_;
+  const Pixels pixels_;
+  const Cut depth_;  // of the runs of the window
+};
+
+#endif
+
+// The products in tiles where the processor has them.
+template <class Arithmetic, typename... Known>
+void Products(const Known&... known) {
+#if defined(JAXMIA_TILES)
+  if constexpr (Arithmetic::kNumbers == 2)
+    if (HasTiles()) return ProductsBy<Arithmetic, TileProduct>(known...);
+#endif
+  ProductsBy<Arithmetic, VectorProduct<Arithmetic>>(known...);
+}
+
+}  // namespace jaxmia
