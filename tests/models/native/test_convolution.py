@@ -89,6 +89,24 @@ def test_every_vector_width(channels: int, features: int, dtype):
     check((2, 67, 9, 8, channels), (2, 3, 2, channels, features), Window((1, 2), ((1, 1), (0, 1))), dtype)
 
 
+@each_type
+@pytest.mark.parametrize(
+    ("inputs_shape", "kernels_shape"),
+    [
+        ((2, 33, 4, 4, 130), (2, 3, 3, 130, 40)),
+        ((1, 70, 4, 4, 80), (1, 3, 3, 80, 512)),
+        ((1, 3, 50, 49, 64), (1, 3, 3, 64, 32)),
+        ((1, 18, 20, 17, 36), (1, 1, 1, 36, 20)),
+    ],
+    ids=["several blocks of channels", "sums beyond the cache", "large images", "odd sizes"],
+)
+def test_what_is_computed_part_by_part(inputs_shape, kernels_shape, dtype):
+    taps = kernels_shape[1]
+    margin = ((taps // 2, taps // 2),) * 2
+    for stride in (1, 2):
+        check(inputs_shape, kernels_shape, Window((stride, stride), margin), dtype, rounding=2.0**-17)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_image_that_is_smaller_than_the_kernel_leaves_no_pixels(size: int):
     check((2, 4, size, size, 3), (2, 3, 3, 3, 8), Window(), jnp.float32)
