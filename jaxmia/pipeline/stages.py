@@ -150,7 +150,7 @@ class Pipeline:
 
     def train(self, shard: Shard | None = None) -> None:
         """Trains and queries the shadow models that are missing."""
-        store = ScoreStore(RunDir(self.out).shadows)
+        store, claims = ScoreStore(RunDir(self.out).shadows), Claims(RunDir(self.out).claims)
         cache_key = self.setup.cache_key()
         wanted = (shard or Shard()).models(self.config.shadow.count)
         missing = self.missing_models(shard)
@@ -161,6 +161,7 @@ class Pipeline:
                     f"shadows: models {ranges(more)} are beyond shadow.count: {self.config.shadow.count}, but exist in "
                     f"{store.folder} and are scored with the others"
                 )
+            self._tidy(store, claims)
             _refuse_divergence(store)
             return
         from jaxmia.pipeline.worker import Job
@@ -170,7 +171,7 @@ class Pipeline:
         # Planned for all wanted models, so that a resumed run keeps its plan.
         plan = self.setup.plan(section, len(wanted))
         logger.info(f"shadows: training {len(missing)} of {len(wanted)} models ({plan})")
-        claims, log = Claims(RunDir(self.out).claims), EventLog(RunDir(self.out).log)
+        log = EventLog(RunDir(self.out).log)
         with stop_requests() as stop_signal, self.progress_bar("shadows") as on_progress:
             shadows = self.setup.shadow_trainer(plan)
             shadows = replace(
@@ -187,7 +188,14 @@ class Pipeline:
                 log.write("stop", {"what": str(stop)})
                 raise
             log.write("end", {"models": len(store.models()), "diverged": sorted(store.diverged())})
+        self._tidy(store, claims)
         _refuse_divergence(store)
+
+    def _tidy(self, store: ScoreStore, claims: Claims) -> None:
+        """Removes checkpoints that are not needed any more."""
+        if RunDir(self.out).checkpoints.exists():
+            self._checkpoints().forget(store.models() | store.diverged())
+            self._checkpoints().remove_abandoned([claim.models for claim in claims.others()])
 
     def _checkpoints(self) -> "Checkpoints":
         from jaxmia.training.checkpoint import Checkpoints

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,14 +118,29 @@ class Checkpoints:
 
     def writer(self, models: Sequence[int]) -> "CheckpointWriter":
         """Creates the writer of a chunk's checkpoints."""
-        folder = self.folder / f"{min(models):05d}-{max(models):05d}"
-        return CheckpointWriter(folder, models, self._cache_key, self._every)
+        return CheckpointWriter(self._folder_of(models), models, self._cache_key, self._every)
 
     def forget(self, stored: Collection[int]) -> None:
         """Removes the checkpoints all of whose models are stored."""
         for group in self._all():
             if set(group.models) <= set(stored):
                 _remove(group.folder)
+
+    def remove_abandoned(self, in_training: Iterable[Sequence[int]]) -> None:
+        """Removes folders that do not say whose checkpoints they hold, so that nothing can resume from them.
+
+        Threads of a failed save create one anew if they end after it was removed, and a killed process may leave one.
+
+        Args:
+            in_training: Models that other processes train together, whose folders they may just be creating.
+        """
+        created = {self._folder_of(models) for models in in_training}
+        for folder in self.folder.glob("*"):
+            if folder not in created and not (folder / _ABOUT).exists():
+                _remove(folder)
+
+    def _folder_of(self, models: Sequence[int]) -> Path:
+        return self.folder / f"{min(models):05d}-{max(models):05d}"
 
     def _all(self) -> list[_Group]:
         found = []

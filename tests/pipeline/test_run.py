@@ -182,6 +182,21 @@ def test_a_run_that_is_finished_is_not_repeated(tmp_path: Path, records: Records
     assert telling(records, "shadows", "all 8", "exist") and telling(records, "target", "exist")
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_checkpoints_that_a_killed_process_left_behind_are_removed(tmp_path: Path, trained: bool):
+    """Of models that are stored, and of a save whose threads created the folder anew once it had been removed."""
+    config, out = challenge(tmp_path), tmp_path / "run"
+    if trained:
+        train(config, out)
+        cache_key = ScoreStore(out / "shadows").index()[0].metadata["cache_key"]
+        stored = out / "checkpoints" / "00000-00001"
+        stored.mkdir(parents=True)
+        (stored / "about.json").write_text(json.dumps({"models": [0, 1], "cache_key": cache_key}))
+    (out / "checkpoints" / "00002-00003" / "9.orbax-checkpoint-tmp").mkdir(parents=True)
+    train(config, out)
+    assert list((out / "checkpoints").iterdir()) == []
+
+
 def test_models_beyond_a_smaller_count_are_told(tmp_path: Path, records: Records):
     config, out = challenge(tmp_path), tmp_path / "run"
     train(config, out)

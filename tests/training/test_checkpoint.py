@@ -265,6 +265,17 @@ def test_a_folder_in_which_a_failed_save_still_writes_is_removed_once_it_has_end
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_of_nobody_are_removed_unless_another_process_may_be_creating_them(tmp_path: Path):
+    checkpoints(tmp_path).writer([0, 1]).save(moment(3, 2), wait=True)
+    for name in ("00002-00003", "00004-00005"):
+        (tmp_path / name / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+    checkpoints(tmp_path).remove_abandoned([(4, 5)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000-00001", "00004-00005"]
+    checkpoints(tmp_path).remove_abandoned([])
+    assert checkpoints(tmp_path).resumable([0, 1]) == [[0, 1]]
+    assert [path.name for path in tmp_path.iterdir()] == ["00000-00001"]
+
+
 def test_a_folder_of_other_models_with_the_same_ends_is_replaced(tmp_path: Path):
     checkpoints(tmp_path).writer([0, 1, 4]).save(moment(9, 3), wait=True)
     checkpoints(tmp_path).writer([0, 2, 4]).save(moment(3, 3), wait=True)
