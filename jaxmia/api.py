@@ -338,10 +338,7 @@ def attack(
             "these samples are not scored; Recipe(known=...) sets their share"
         )
     if named is None and matrices.likeness.unlike:
-        logger.warning(
-            f"target unlike its shadows: its logit margins are {matrices.likeness.distance:.1f} standard deviations "
-            "from theirs, so the attack may be weaker than expected; train the shadows as the target was"
-        )
+        logger.warning(matrices.likeness.warning("train the shadows as the target was"))
     scored = score_matrices(matrices, section, named, own)
     return AttackResult(
         pool,

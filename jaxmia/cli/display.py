@@ -243,16 +243,9 @@ def expectation_lines(metrics: "RunMetrics") -> list[str]:
         )
     elif metrics.no_estimate:
         lines.append(f"private samples: no estimate: {metrics.no_estimate}")
-    if metrics.unlike_shadows:
-        lines.append(
-            f"target unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations from "
-            "theirs, so the attack may be weaker than expected; "
-            + (
-                "a wider search by `jaxmia match` may find a better recipe"
-                if metrics.matched
-                else "`jaxmia match` searches for a better recipe"
-            )
-        )
+    if (likeness := metrics.likeness) and likeness.unlike:
+        wider = "a wider search by `jaxmia match` may find a better recipe"
+        lines.append(likeness.warning(wider if metrics.matched else "`jaxmia match` searches for a better recipe"))
     if metrics.audit and (other := metrics.audit.uninformed):
         gains = [("AUC", other.auc_gain), (f"TPR at {100 * metrics.fpr:g} % FPR", other.tpr_gain)]
         lines += [

@@ -28,6 +28,13 @@ class Likeness:
     distance: float
     unlike: bool
 
+    def __str__(self) -> str:
+        return f"its logit margins are {self.distance:.1f} standard deviations from theirs"
+
+    def warning(self, advice: str) -> str:
+        """Sentence that the target is unlike its shadows, with what to do."""
+        return f"target unlike its shadows: {self}, so the attack may be weaker than expected; {advice}"
+
 
 def evidence_on_fixed(
     target: Real[np.ndarray, "view sample"],

@@ -8,7 +8,6 @@ from jaxmia.plots.panels import paint_likeness
 from jaxmia.plots.style import IN, OUT, draw
 from jaxmia.report.results import Results
 from jaxmia.report.section import Section, Table
-from jaxmia.runs.matrices import Matrices
 from jaxmia.runs.store import Chunk
 
 SHADOWS_COMPARED = 128
@@ -53,6 +52,7 @@ class Comparison:
         members: Quantiles of the target's margins on public members, `[level]`.
         nonmembers: The same on public non-members.
         figures: Figures of target and shadows.
+        first_fold: Whether only the first fold of an audit was compared.
     """
 
     inside: np.ndarray
@@ -60,10 +60,14 @@ class Comparison:
     members: np.ndarray
     nonmembers: np.ndarray
     figures: tuple[Compared, ...]
+    first_fold: bool
 
 
-def compare(results: Results, matrices: Matrices) -> Comparison | str:
+def compare(results: Results) -> Comparison | str:
     """Compares the target with its shadows on the samples of the first fold, or says why this is impossible."""
+    matrices = results.matrices
+    if matrices is None:
+        return "fused runs have no margins of their own"
     if not results.has_public_figures:
         return "this needs public members and public non-members"
     some = slice(None, None, -(-len(matrices.shadows.model) // SHADOWS_COMPARED))
@@ -90,18 +94,17 @@ def compare(results: Results, matrices: Matrices) -> Comparison | str:
         Compared("median margin, non-members / OUT (nats)", target[1][49], outside[:, 49]),
         Compared("99th percentile, members / IN (nats)", target[0][-1], inside[:, -1]),
     )
-    return Comparison(inside, outside, *target, figures)
+    return Comparison(inside, outside, *target, figures, first_fold=matrices.evidence.fold is not None)
 
 
-def show_likeness(results: Results, matrices: Matrices) -> Section:
-    """Accuracy and margin quantiles of the target and its shadows."""
-    found = compare(results, matrices)
+def show_likeness(found: Comparison | str) -> Section:
+    """Accuracy and margin quantiles of the target and its shadows, or why there are none."""
     if isinstance(found, str):
         return Section(TITLE, (f"Not shown: {found}.",))
     caption = (
         "Quantiles of the target's logit margins minus those of the mean shadow. At each percentile, the band contains "
         "95 % of the shadows; a target outside the band was probably trained by a different recipe."
-        + ("" if matrices.evidence.fold is None else " Computed on the first fold.")
+        + (" Computed on the first fold." if found.first_fold else "")
     )
     sides = [
         (("shadows, IN", "target, members"), IN, "-", found.inside, found.members),
@@ -110,13 +113,6 @@ def show_likeness(results: Results, matrices: Matrices) -> Section:
     plot = draw("likeness", caption, lambda axes: paint_likeness(axes, _LEVELS, sides))
     head = ("", "target", "mean of shadows", "95 % of shadows")
     return Section(TITLE, plots=(plot,), tables=(Table(head, tuple(map(_row, found.figures))),), wide=True)
-
-
-def figures_outside(results: Results) -> tuple[int, int]:
-    """How many figures of the target are outside the range of 95 % of its shadows, and how many were compared."""
-    found = compare(results, results.matrices) if results.matrices else ""
-    figures = () if isinstance(found, str) else found.figures
-    return sum(figure.outside for figure in figures), len(figures)
 
 
 def _accuracies(results: Results, shadows: Chunk) -> list[Compared]:

@@ -15,7 +15,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import write_text
 from jaxmia.report.by_models import Step, tpr_by_models
 from jaxmia.report.latex import latex_tables
-from jaxmia.report.likeness import show_likeness
+from jaxmia.report.likeness import Comparison, compare, show_likeness
 from jaxmia.report.origin import show_provenance, show_throughput, show_training
 from jaxmia.report.results import Results, read_results
 from jaxmia.report.section import Section
@@ -83,8 +83,9 @@ def write_report(
         raise InputError(f"images: got {len(images)}, but {RunDir(out).pool} has {len(results.free)} samples")
     images = None if images is None else images[results.free]
     _warn_of_other_models(results)
-    verdict = reach_verdict(results)
-    sections = _fill_rows(_sections(results, images, no_images))
+    comparison = compare(results)
+    verdict = reach_verdict(results, comparison if isinstance(comparison, Comparison) else None)
+    sections = _fill_rows(_sections(results, comparison, images, no_images))
     folder = RunDir(out).figures
     plots = [plot for section in sections for plot in (*section.plots, *section.files)]
     for plot in (*((verdict.plot,) if verdict.plot else ()), *plots):
@@ -116,7 +117,9 @@ def _warn_of_other_models(results: Results) -> None:
         )
 
 
-def _sections(results: Results, images: np.ndarray | None, no_images: str) -> list[Section]:
+def _sections(
+    results: Results, comparison: Comparison | str, images: np.ndarray | None, no_images: str
+) -> list[Section]:
     """Sections of the page; fused runs have no models of their own and so no sections on models."""
     steps = _steps(results)
     found = [show_roc(results, steps), show_attacks(results)]
@@ -128,7 +131,7 @@ def _sections(results: Results, images: np.ndarray | None, no_images: str) -> li
         show_gain(results, steps),
         classes,
         show_margins(results, results.matrices),
-        show_likeness(results, results.matrices),
+        show_likeness(comparison),
         samples,
         show_training(results.matrices),
         show_throughput(results),

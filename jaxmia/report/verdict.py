@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxmia.evaluation.intervals import Estimate
 from jaxmia.plots.panels import paint_intervals
 from jaxmia.plots.style import Plot, draw
-from jaxmia.report.likeness import figures_outside
+from jaxmia.report.likeness import Comparison
 from jaxmia.report.results import Results
 from jaxmia.runs.metrics import RunMetrics
 
@@ -43,11 +43,16 @@ class Verdict:
     plot: Plot | None
 
 
-def reach_verdict(results: Results) -> Verdict:
-    """Compares the TPR expected from pseudo-targets with that on public samples and, if known, on private ones."""
+def reach_verdict(results: Results, comparison: Comparison | None) -> Verdict:
+    """Compares the TPR expected from pseudo-targets with that on public samples and, if known, on private ones.
+
+    Args:
+        results: Results of a scored run.
+        comparison: Comparison of the target with its shadows, if it was possible.
+    """
     fpr = results.metrics.fpr
     figures = [figure for figure in (_expected(results), _public(results), _private(results)) if figure]
-    remarks = tuple(_remarks(results, {figure.name: figure for figure in figures}))
+    remarks = tuple(_remarks(results, comparison, {figure.name: figure for figure in figures}))
     if not figures:
         unknown = f"How strong the attack is at a false positive rate of {_percent(fpr)} could not be measured."
         return Verdict(unknown, (), remarks, None)
@@ -128,7 +133,7 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
-def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
+def _remarks(results: Results, comparison: Comparison | None, figures: dict[str, Figure]) -> list[str]:
     metrics = results.metrics
     remarks = []
     if metrics.told:
@@ -163,17 +168,16 @@ def _remarks(results: Results, figures: dict[str, Figure]) -> list[str]:
         remarks.append(f"Public: measured on the target itself. {_role_of_labels(results)}")
     if metrics.unlike_shadows:
         remarks.append(
-            f"The target is unlike its shadows: its logit margins are {metrics.misalignment:.1f} standard deviations "
-            "from theirs, a distance that fewer than one in 10,000 targets of the shadows' recipe would reach. Results "
-            f"on shadows may not apply to it; {_advice(metrics)}."
+            f"The target is unlike its shadows: {metrics.likeness}, a distance that fewer than one in 10,000 targets "
+            f"of the shadows' recipe would reach. Results on shadows may not apply to it; {_advice(metrics)}."
         )
-    else:
-        outside, compared = figures_outside(results)
+    elif comparison:
+        outside = sum(figure.outside for figure in comparison.figures)
         if outside > 1:
             remarks.append(
-                f"{outside} of the {compared} figures in which the target is compared with its shadows lie outside the "
-                "range of 95 % of the shadows, so it may have been trained otherwise; its logit margins as a whole are "
-                "not so far from theirs that this is certain."
+                f"{outside} of the {len(comparison.figures)} figures in which the target is compared with its shadows "
+                "lie outside the range of 95 % of the shadows, so it may have been trained otherwise; its logit "
+                "margins as a whole are not so far from theirs that this is certain."
             )
     if {"expected", "public"} <= set(figures):
         expected, public = figures["expected"].estimate, figures["public"].estimate

@@ -12,6 +12,7 @@ from jaxmia.evaluation.epsilon import EpsilonBound
 from jaxmia.evaluation.intervals import Estimate
 from jaxmia.evaluation.metrics import Figures
 from jaxmia.evaluation.selection import CandidateResult, Selection
+from jaxmia.evaluation.unlike import Likeness
 from jaxmia.files import read_json, write_text
 from jaxmia.runs.rundir import RunDir
 from jaxmia.validation import parse_as
@@ -205,6 +206,11 @@ class RunMetrics(_Part):
     """Summary of an informed audit; None for other runs."""
     fused: Annotated[tuple[FusedRun, ...], Field(validation_alias=AliasChoices("fused", "families"))] = ()
     """The fused runs; empty for other runs. Earlier versions wrote `families`."""
+
+    @property
+    def likeness(self) -> Likeness | None:
+        """Comparison of the target with its shadows; None for fused runs."""
+        return None if self.misalignment is None else Likeness(self.misalignment, self.unlike_shadows)
 
     @property
     def other_network(self) -> str:

@@ -266,7 +266,7 @@ def test_why_a_named_attack_has_no_estimate_is_said(planted: tuple[Path, np.ndar
     assert metrics.private is None
     assert re.search(r"models \d+ and \d+ have masks that correlate by 1\.00", str(metrics.no_estimate))
     assert f"private samples: no estimate: {metrics.no_estimate}" in expectation_lines(metrics)
-    remarks = reach_verdict(read_results(out, None)).remarks
+    remarks = reach_verdict(read_results(out, None), None).remarks
     assert f"There is no estimate for the private samples: {metrics.no_estimate}." in remarks
 
 

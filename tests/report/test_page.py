@@ -7,6 +7,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from jaxmia.errors import InputError
 from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
 from jaxmia.report import write_report
+from jaxmia.report.likeness import compare
 from jaxmia.runs.matrices import read_matrices
 from tests.conftest import Records, log_records, telling
 from tests.report.conftest import SAMPLES, change_metrics, make_run, write_truth
@@ -175,6 +177,13 @@ def test_each_table_in_latex_tells_its_rate_and_can_be_referred_to(full):
     heads = [re.findall(r"\\toprule\n(.*)", one)[0] for one in floats]
     assert heads[0] == r" & TPR at 5 \% FPR & 95 \% interval & measured on \\"
     assert heads[2] == r"attack, TPR at 5 \% FPR & pseudo-targets & public samples \\"
+
+
+def test_the_target_is_compared_with_its_shadows_once(run: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch):
+    compared = Mock(wraps=compare)
+    monkeypatch.setattr("jaxmia.report.page.compare", compared)
+    write_report(run[0])
+    compared.assert_called_once()
 
 
 @pytest.mark.parametrize("lower", [0.75, None])

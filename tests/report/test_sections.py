@@ -36,7 +36,7 @@ def test_an_attack_aligned_for_the_target_alone_is_highlighted_and_paired_with_w
     assert rows[selection.chosen][1] != rows[selection.candidate][1] != "not measured"
     assert f"{selection.candidate}, submitted in aligned form, is highlighted" in section.plots[0].caption
     assert f"The submitted attack is {selection.chosen}" in section.text[0]
-    assert reach_verdict(aligned).figures[0].basis.endswith("without alignment")
+    assert reach_verdict(aligned, None).figures[0].basis.endswith("without alignment")
 
 
 def test_an_attack_that_is_submitted_as_it_was_measured_is_highlighted_plainly(run: tuple[Path, np.ndarray]):
@@ -44,7 +44,7 @@ def test_an_attack_that_is_submitted_as_it_was_measured_is_highlighted_plainly(r
     section = show_attacks(results)
     assert section.tables[0].strong == "lira-online-global"
     assert "the submitted attack is highlighted" in section.plots[0].caption
-    assert "alignment" not in str(section.tables) + str(reach_verdict(results).figures)
+    assert "alignment" not in str(section.tables) + str(reach_verdict(results, None).figures)
 
 
 def test_runs_are_called_by_their_folders_where_they_are_fused(run: tuple[Path, np.ndarray], tmp_path: Path):

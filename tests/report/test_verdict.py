@@ -12,6 +12,7 @@ from jaxmia.evaluation.intervals import Estimate
 from jaxmia.evaluation.metrics import TprAtFpr
 from jaxmia.files import load_npz
 from jaxmia.pipeline.scoring import score
+from jaxmia.report.likeness import Comparison, compare
 from jaxmia.report.results import read_results
 from jaxmia.report.verdict import Verdict, reach_verdict
 from jaxmia.runs.metrics import RunMetrics
@@ -19,7 +20,9 @@ from tests.report.conftest import change_metrics, make_run, write_truth
 
 
 def verdict_of(out: Path, truth: Path | None = None) -> Verdict:
-    return reach_verdict(read_results(out, truth))
+    results = read_results(out, truth)
+    comparison = compare(results)
+    return reach_verdict(results, comparison if isinstance(comparison, Comparison) else None)
 
 
 def test_the_page_promises_what_metrics_json_promises(run: tuple[Path, np.ndarray]):
