@@ -16,19 +16,32 @@ namespace jaxmia {
 // Words of the padded images that fit in a core's L2 cache besides the weights.
 constexpr int64_t kTiledWords = 1 << 17;
 
+// Windows and pixels whose features fill tiles: two adjacent pixels of 16 features are one of 32, with zeros among the weights
+// of a window that is wider by a pixel, where that takes no more tiles.
+struct JoinedPixels {
+  Window window;
+  Pixels pixels;
+  int64_t count = 1;
+
+  JoinedPixels(const Frame& frame, const Window& one, const Pixels& of_one) : window(one), pixels(of_one) {
+    const bool adjacent = pixels.across == 1 && pixels.pixel_step == kTileRows && pixels.columns % 2 == 0;
+    if (window.features != kTileRows || !adjacent || Cut(window.run + frame.words).count > Cut(window.run).count) return;
+    count = 2;
+    window.run += frame.words;
+    window.features *= 2;
+    pixels.columns /= 2;
+    pixels.across *= 2;
+    pixels.pixel_step *= 2;
+  }
+};
+
 // Products like those of VectorProduct, in tiles. A panel has words [tap or row of taps, word, 16 features].
 class TileProduct {
  public:
   using Number = BFloat16::Number;
 
   TileProduct(const Frame& frame, const Window& window, const Pixels& pixels, int64_t batch)
-      : batch(batch),
-        apart(Spaced(frame.size())),
-        size(Panels(window) * PanelWords(window)),
-        frame_(frame),
-        window_(window),
-        pixels_(pixels),
-        depth_(window.run) {}
+      : TileProduct(frame, JoinedPixels(frame, window, pixels), batch) {}
 
   const int64_t batch, apart, size;
 
@@ -40,14 +53,16 @@ class TileProduct {
   }
 
   void Fill(const Taps& taps, const Number* kernel, float* weights) const {
-    const int64_t words = Words<BFloat16>(taps.channels);
-    for (int64_t panel = 0; panel < Panels(window_); ++panel) {
-      const int64_t feature = panel * kTileRows, features = std::min<int64_t>(kTileRows, window_.features - feature);
-      for (size_t tap = 0; tap < taps.starts.size(); ++tap) {
-        const int64_t run = tap * words / window_.run, word = tap * words % window_.run;
-        Pack<BFloat16>(kernel + taps.starts[tap] + feature * taps.across, taps.channels, taps.down, features,
-                       taps.across, kTileRows,
-                       weights + panel * PanelWords(window_) + (run * depth_.count * depth_.size + word) * kTileRows);
+    const int64_t words = frame_.words, run = window_.run - (joined_ - 1) * words, features = window_.features / joined_;
+    for (int64_t pixel = 0; pixel < joined_; ++pixel) {
+      for (int64_t feature = 0; feature < features; feature += kTileRows) {
+        for (size_t tap = 0; tap < taps.starts.size(); ++tap) {
+          const int64_t row = tap * words / run, word = tap * words % run + pixel * words;
+          Pack<BFloat16>(kernel + taps.starts[tap] + feature * taps.across, taps.channels, taps.down,
+                         std::min<int64_t>(kTileRows, features - feature), taps.across, kTileRows,
+                         weights + (pixel + feature / kTileRows) * panel_ +
+                             (row * depth_.count * depth_.size + word) * kTileRows);
+        }
       }
     }
   }
@@ -59,21 +74,27 @@ class TileProduct {
     const Runs runs = in_rows ? Runs(frame_, pixels_, samples, rows.size, apart)
                               : Runs::AcrossSamples(frame_, pixels_, samples, rows.size, apart);
     const TileSizes sizes(rows.size, depth_.size);
-    InSteps<2>(0, Panels(window_), [&](int64_t panel, auto panels) {
+    InSteps<2>(0, size / panel_, [&](int64_t panel, auto panels) {
       InSteps<LeftFactors(panels)>(0, runs.start.size(), [&](int64_t run, auto count) {
-        MultiplyRuns<count, panels>(frames, weights + panel * PanelWords(window_), runs, rows.size, run,
+        MultiplyRuns<count, panels>(frames, weights + panel * panel_, runs, rows.size, run,
                                     panel * kTileRows, out);
       });
     });
   }
 
  private:
-  static int64_t Panels(const Window& window) { return RoundUp(window.features, kTileRows) / kTileRows; }
+  TileProduct(const Frame& frame, const JoinedPixels& joined, int64_t batch)
+      : batch(batch),
+        apart(Spaced(frame.size())),
+        size(joined.window.filled() * joined.window.starts.size() * RoundedRun(joined.window)),
+        frame_(frame),
+        window_(joined.window),
+        pixels_(joined.pixels),
+        joined_(joined.count),
+        depth_(joined.window.run),
+        panel_(size / joined.window.filled() * kTileRows) {}
 
-  static int64_t PanelWords(const Window& window) {
-    const Cut depth(window.run);
-    return window.starts.size() * depth.count * depth.size * kTileRows;
-  }
+  static int64_t RoundedRun(const Window& window) { return Cut(window.run).count * Cut(window.run).size; }
 
   template <int kRuns, int kPanels>
   void MultiplyRuns(const float* frames, const float* panel, const Runs& runs, int64_t length, int64_t first,
@@ -83,7 +104,7 @@ class TileProduct {
       for (int64_t part = 0; part < depth_.count; ++part, panel += depth_.size * kTileRows) {
         const float* from = frames + start + part * depth_.size;
         AddProducts<kRuns, kPanels>([&](int run) { return from + runs.start[first + run]; }, runs.start_step,
-                                    [&](int p) { return panel + p * PanelWords(window_); });
+                                    [&](int p) { return panel + p * panel_; });
       }
     }
     constexpr int64_t kWide = kPanels * kTileRows;
@@ -108,7 +129,9 @@ class TileProduct {
   const Frame frame_;
   const Window window_;
   const Pixels pixels_;
-  const Cut depth_;  // of the runs of the window
+  const int64_t joined_;
+  const Cut depth_;       // of the runs of the window
+  const int64_t panel_;  // words of a panel
 };
 
 #endif
