@@ -54,7 +54,7 @@ class Evidence:
     def __post_init__(self) -> None:
         target = np.asarray(self.target)
         if target.dtype.kind not in "fiu":
-            raise InputError(f"target phi: is {target.dtype}, expected float32 or float64")
+            raise InputError(f"logit margins of the target: are {target.dtype}, expected float32 or float64")
         object.__setattr__(self, "target", target.astype(np.float64))
         for name, value in (("shadows phi", self.shadows), ("shadows mask", self.mask), ("labels", self.labels)):
             if not isinstance(value, np.ndarray):
@@ -64,8 +64,8 @@ class Evidence:
             raise InputError(
                 f"fold: is {self.fold.dtype} of shape {self.fold.shape}, expected {len(self.labels)} integers"
             )
-        _check_finite("target phi", ("view", "sample"), self.target)
-        _check_finite("shadows phi", ("model", "view", "sample"), self.shadows)
+        _check_finite("logit margins of the target", ("view", "sample"), self.target)
+        _check_finite("logit margins of the shadows", ("model", "view", "sample"), self.shadows)
         for name in ("target", "shadows", "mask", "labels", "fold"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
 
@@ -227,7 +227,7 @@ def _check_shapes(target: np.ndarray, shadows: np.ndarray, mask: np.ndarray, lab
 
 def _check_finite(name: str, axes: tuple[str, ...], phi: np.ndarray) -> None:
     if phi.dtype.kind != "f":
-        raise InputError(f"{name}: is {phi.dtype}, expected float32 or float64")
+        raise InputError(f"{name}: are {phi.dtype}, expected float32 or float64")
     for index, part in enumerate(phi):  # one model or view at a time keeps the temporary small
         if not np.isfinite(part).all():
             position = (index, *np.argwhere(~np.isfinite(part))[0])

@@ -90,11 +90,11 @@ def read_matrices(out: Path) -> Matrices:
     target, network = arrays["phi"], metadata_of(run.target, arrays).get("network")
     if target.ndim != 2:
         raise InputError(f"{run.target}: phi has shape {list(target.shape)}, expected [view, sample]")
-    if target.dtype.kind == "f" and (large := np.argwhere(_too_large(target))).size:
-        view, sample = large[0]
+    if target.dtype.kind == "f" and (strange := np.argwhere(~_are_margins(target))).size:
+        view, sample = strange[0]
         raise InputError(
-            f"{run.target}: phi of view {view} at sample {sample} is {target[view, sample]:g}, expected a "
-            f"logit margin of at most {LARGEST_MARGIN:g} in size"
+            f"{run.target}: the target's logit margin of sample {sample} in view {view} is {target[view, sample]:g}, "
+            f"expected a number of at most {LARGEST_MARGIN:g} in size"
         )
     shadows = ScoreStore(run.shadows).read()
     for name, phi in ((run.target, target), (run.shadows, shadows.phi)):
@@ -165,6 +165,5 @@ def _refuse_other_memberships(run: RunDir, pool: Pool, shadows: Chunk) -> None:
         raise InputError(f"{run.shadows}: the fixed memberships of these models differ from {run.pool}")
 
 
-def _too_large(phi: np.ndarray) -> np.ndarray:
-    wide = phi.astype(np.float64)  # half precision cannot represent the limit
-    return np.isfinite(wide) & (np.abs(wide) > LARGEST_MARGIN)
+def _are_margins(phi: np.ndarray) -> np.ndarray:
+    return np.abs(phi.astype(np.float64)) <= LARGEST_MARGIN  # half precision cannot represent the limit

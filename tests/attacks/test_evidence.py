@@ -123,10 +123,19 @@ def with_nan(array, position):
         (change("mask", lambda x: x.astype(int)), "shadows mask: is int64 of shape (12, 40), expected bool"),
         (change("mask", lambda x: x[:, 1:]), "shadows mask: is bool of shape (12, 39), expected bool"),
         (change("labels", lambda x: x.astype(float)), "labels: are float64 of shape (40,), expected 40 integers"),
-        (change("shadows", lambda x: np.ones(x.shape, int)), "shadows phi: is int64, expected float32 or float64"),
+        (
+            change("shadows", lambda x: np.ones(x.shape, int)),
+            "logit margins of the shadows: are int64, expected float32 or float64",
+        ),
         (change("labels", lambda x: x.tolist()), "labels: is a list, expected a NumPy array"),
-        (change("target", lambda x: with_nan(x, (1, 5))), "target phi: view 1, sample 5 is nan, expected a finite"),
-        (change("shadows", lambda x: with_nan(x, (3, 0, 9))), "shadows phi: model 3, view 0, sample 9 is nan"),
+        (
+            change("target", lambda x: with_nan(x, (1, 5))),
+            "logit margins of the target: view 1, sample 5 is nan, expected a finite",
+        ),
+        (
+            change("shadows", lambda x: with_nan(x, (3, 0, 9))),
+            "logit margins of the shadows: model 3, view 0, sample 9 is nan",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_arrays")
