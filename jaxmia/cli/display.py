@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmia.errors import InputError, visible
+from jaxmia.machine.units import duration
 from jaxmia.runs.progress import ThroughputMeter
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def _step_line(step: dict[str, Any] | None) -> str | None:
     if not step:
         return None
     shares = ", ".join(f"{share:.0%} {kind}" for kind, share in step["shares"].items() if round(share, 2))
-    return f"a step of {step['width']} models ({step['name']}) takes {1000 * step['step_seconds']:.3g} ms: {shares}"
+    return f"a step of {step['width']} models ({step['name']}) takes {duration(step['step_seconds'])}: {shares}"
 
 
 def comparison_table(results: Sequence[dict[str, Any]]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmia.errors import InputError
 from jaxmia.files import atomic_write, read_json
-from jaxmia.machine.units import size
+from jaxmia.machine.units import duration, size
 from jaxmia.provenance import origin
 
 logger = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def _step_lines(step: dict[str, Any] | None) -> list[str]:
     return [
         "## Where a step's time goes",
         "",
-        f"{step['name']}, {step['width']} models: {1000 * step['step_seconds']:.3g} ms a step in steady state;",
+        f"{step['name']}, {step['width']} models: {duration(step['step_seconds'])} a step in steady state;",
         "shares of the time of all devices together.",
         "",
         "| work | share |",

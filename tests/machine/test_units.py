@@ -1,6 +1,6 @@
 import pytest
 
-from jaxmia.machine.units import size
+from jaxmia.machine.units import duration, size
 
 
 @pytest.mark.parametrize(
@@ -9,3 +9,11 @@ from jaxmia.machine.units import size
 )
 def test_bytes_are_told_in_the_largest_unit_that_they_fill(count: int, words: str):
     assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.0000123, "0.0123 ms"), (0.0456, "45.6 ms"), (0.9994, "999 ms"), (0.9996, "1.00 s"), (1.754, "1.75 s")],
+)
+def test_times_are_told_in_seconds_from_one_second(seconds: float, words: str):
+    assert duration(seconds) == words

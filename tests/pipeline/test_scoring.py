@@ -170,7 +170,10 @@ def flat(out: Path) -> None:
         (damaged("shadows/00008-00015.npz"), r"shadows/00008-00015\.npz: cannot be read as \.npz"),
         (other_pool, r"target\.npz: phi has 399 samples, .*pool\.npz has 400"),
         (other_views, r"run: shadows phi: has shape \(24, 2, 400\), expected .* 3 views"),
-        (not_finite, r"target\.npz: the target's logit margin of sample 0 in view 0 is inf, expected a number of at most"),
+        (
+            not_finite,
+            r"target\.npz: the target's logit margin of sample 0 in view 0 is inf, expected a number of at most",
+        ),
         (flat, r"target\.npz: phi has shape \[\], expected \[view, sample\]"),
     ],
 )
