@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmia.config import Recipe, save_config
+from jaxmia.config import Recipe, load_config, save_config
 from jaxmia.data.kinds import IMAGES, kind_of
 from jaxmia.data.views import View
-from jaxmia.errors import InputError, UnreadableFile
+from jaxmia.errors import InputError, InvalidFields, UnreadableFile
 from jaxmia.evaluation.selection import std_error
 from jaxmia.evaluation.unlike import MIN_PER_SIDE
 from jaxmia.files import load_npz, save_npz, write_text
@@ -58,9 +58,9 @@ def match(pipeline: Pipeline) -> dict[str, Any]:
     """Finds the recipe whose shadow models resemble the target most on the public samples.
 
     Models that an earlier call trained on the same pool are not trained again, and its recipes are ranked with the
-    others if they have as many models and differ from the configured recipe only in what a search varies, or in the
-    batch size. The search uses only the public
-    membership labels, and only to compare margins; the choice of the recipe nevertheless depends on them.
+    others if they have as many models, or are the best so far, and differ from the configured recipe only in what a
+    search varies, or in the batch size. The search uses only the public membership labels, and only to compare
+    margins; the choice of the recipe nevertheless depends on them.
 
     Args:
         pipeline: Pipeline with the challenge, the configured recipe and search space, and the run directory.
@@ -176,17 +176,32 @@ def _outcomes(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Outcome]:
 
 
 def _recipes_of_earlier_calls(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """Further recipes whose models have been trained here, as many as now, and equal those of a search from here."""
-    base, found = pipeline.config.shadow, []
+    """Further recipes whose models have been trained here and equal those of a search from here.
+
+    They have as many models as now, but for the best recipe so far, whose further models are trained, so that it is
+    not replaced by a worse one.
+    """
+    base, found, best = pipeline.config.shadow, [], _varied_of_best(pipeline)
     for path in sorted(RunDir(pipeline.out).trials.glob("*.npz")):
         try:
             stored = json.loads(str(load_npz(path, required=("recipe",), only=("recipe",))["recipe"]))
             recipe = Recipe.model_validate({**dict(base), **stored})
         except (UnreadableFile, ValueError, TypeError):
             continue
-        if recipe not in (*recipes, *found) and all(of.exists() for of in _paths(pipeline, [recipe])):
+        trained = [of.exists() for of in _paths(pipeline, [recipe])]
+        enough = all(trained) or (any(trained) and recipe.model_dump(include=set(_VARIED)) == best)
+        if enough and recipe not in (*recipes, *found):
             found.append(recipe)
     return found
+
+
+def _varied_of_best(pipeline: Pipeline) -> dict[str, Any] | None:
+    """What an earlier search varied, as in the recipe that it found the best; None if there is none."""
+    path = RunDir(pipeline.out).matched
+    try:
+        return load_config(path).shadow.model_dump(include=set(_VARIED)) if path.exists() else None
+    except InvalidFields:  # of another version
+        return None
 
 
 def _train(pipeline: Pipeline, recipes: Sequence[Recipe], missing: Sequence[int], paths: Sequence[Path]) -> None:

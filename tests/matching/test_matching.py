@@ -421,8 +421,11 @@ def test_a_refined_search_ranks_the_recipes_of_the_coarse_one_too(digits: Pool, 
     assert (best.epochs, best.learning_rate, best.count) == (12, 0.1, 7)
     other = second.model_copy(update={"seed": SEED + 1})
     more = second.model_copy(update={"match": space.model_copy(update={"models": 5})})
-    for config in (other, more):
-        assert len(match(pipeline_of(pool, target, config, tmp_path))["trials"]) == 2, "others are not comparable"
+    five = match(pipeline_of(pool, target, more, tmp_path))["trials"]
+    assert len(five) == 3, "others of fewer models are not comparable, but the best one gets its fifth"
+    assert five[0]["recipe"] == coarse["trials"][0]["recipe"]
+    assert load_config(tmp_path / "matched.yaml").shadow == best
+    assert len(match(pipeline_of(pool, target, other, tmp_path))["trials"]) == 2, "of another seed"
     for path in (tmp_path / "match").glob("*.npz"):
         path.write_text("half")
     assert _recipes_of_earlier_calls(pipeline_of(pool, target, second, tmp_path), []) == []
