@@ -78,7 +78,7 @@ COMMANDS: dict[str, type] = {
     "completion": Completion,
 }
 
-_CONFIGURED = (Demo, Init, Run, Train, Query, Score, Match, Audit, Report, Bench, Doctor)
+_CONFIGURED = (Demo, Init, Run, Train, Query, Score, Match, Audit, Report, Cluster, Bench, Doctor)
 
 
 _SUMMARIES = {

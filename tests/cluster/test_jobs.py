@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from jaxmia.cli.main import main
 from jaxmia.cluster import SCHEDULERS, write_jobs
 from jaxmia.cluster.htcondor import HTCondorProfile, write_htcondor
 from jaxmia.cluster.slurm import SlurmProfile, write_slurm
+from jaxmia.config import load_config
 from jaxmia.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -263,6 +265,22 @@ def test_a_scheduler_is_one_module_and_one_row(shared: Path, config: Path, monke
     monkeypatch.syspath_prepend(shared)
     monkeypatch.setitem(SCHEDULERS, "pbs", ("jaxmia_test_pbs", "PBSProfile", "write_pbs"))
     assert write_jobs("pbs", config, shared / "run", 4).submit == "qsub -q gpu -J 0-3"
+
+
+def test_the_jobs_read_the_fields_that_are_set_on_the_command_line(shared: Path, config: Path, capsys):
+    """The paths of the challenge stay relative to the working directory, in which the jobs run."""
+    for name in ("pub.pt", "priv.pt", "model.pt"):
+        Path(name).touch()
+    files = ["--challenge.public", "pub.pt", "--challenge.private", "priv.pt", "--challenge.target", "model.pt"]
+    command = ["cluster", "slurm", "--config", str(config), "--out", str(shared / "run"), "--jobs", "3"]
+    main([*command, *files, "--shadow.count", "12"])
+    written = shared / "run" / "cluster" / "config.yaml"
+    resolved = load_config(written)
+    assert (resolved.shadow.count, resolved.challenge.target) == (12, Path("model.pt"))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == str(written)
+    assert f"train --config {written} --out {shared}/run" in Path(shown[1]).read_text()
+    assert config.read_text() == "shadow:\n  count: 8\n"
 
 
 def test_job_files_of_two_rounds_are_refused(shared: Path, config: Path, generic: SlurmProfile):

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxmia.cli.overrides import configure_run, refuse_overrides
+from jaxmia.cli.overrides import configure_run
 from jaxmia.cluster import SCHEDULERS, write_jobs
 
 
 @dataclass
 class Cluster:
     """Writes job files for HTCondor or Slurm: N training shards, then scoring.
+
+    If fields of the configuration are set, it is written to DIR/cluster/config.yaml with them, for the jobs to read.
 
     Example: jaxmia cluster slurm --config own.yaml --out runs/own --jobs 8
     """
@@ -31,10 +33,15 @@ class Cluster:
 
     def __call__(self, overrides: Sequence[str]) -> None:
         """Writes the job files."""
-        refuse_overrides(overrides)
         from jaxmia.cli.display import output
+        from jaxmia.config import save_config
 
-        configure_run(self.config, ())  # the jobs run in the working directory, where they find the same files
-        files = write_jobs(self.scheduler, self.config, self.out, self.jobs, self.profile)
+        config = configure_run(self.config, overrides)  # the jobs find the same files: they run in this directory
+        path = self.config
+        if overrides:
+            path = self.out / "cluster" / "config.yaml"
+            save_config(config, path)
+            output(str(path.absolute()))
+        files = write_jobs(self.scheduler, path, self.out, self.jobs, self.profile)
         output("\n".join(str(path) for path in files.files))
         output(f"submit with: {files.submit}")
