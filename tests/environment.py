@@ -30,6 +30,7 @@ def _environment(common: str) -> dict[str, str]:
     """
     return {
         "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "agg",
         "XDG_CACHE_HOME": common,
         "JAX_COMPILATION_CACHE_DIR": _PROGRAMS,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

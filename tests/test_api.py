@@ -24,6 +24,7 @@ from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
 from jaxmia.runs.store import ScoreStore
 from tests.conftest import Records, make_chunk, optimised, telling
+from tests.warm import warm_python
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -518,7 +519,7 @@ def test_the_examples_run(name: str, demo: Path, tmp_path: Path):
     shutil.copytree(demo, tmp_path / "runs/library")
     environment = optimised() | {"MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [warm_python(), "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert re.search(r"AUC 0\.\d{3}, 95 % interval", done.stdout)
     assert len((tmp_path / "runs/library/submission.csv").read_text().splitlines()) == 601
@@ -540,7 +541,7 @@ def test_shadows_that_all_diverge_are_refused(pool: Pool):
     ],
 )
 def test_the_examples_of_own_code_run_as_they_are(name: str, printed: str, tmp_path: Path):
-    command = [sys.executable, ROOT / "examples" / name]
+    command = [warm_python(), ROOT / "examples" / name]
     done = subprocess.run(command, cwd=tmp_path, env=optimised(), capture_output=True, text=True, check=True)
     assert re.search(printed, done.stdout, re.DOTALL)
     assert list(tmp_path.iterdir()) == []

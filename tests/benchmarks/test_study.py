@@ -1,6 +1,5 @@
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from jaxmia.cli.overrides import configure
 from jaxmia.data.pool import Pool
 from jaxmia.evaluation.metrics import tpr_at_fpr
 from jaxmia.runs.store import ScoreStore
+from tests.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     np.savez(out / "digits.npz", images=images, labels=classes)
     command = ["-m", "benchmarks.study", "train", "tiny", "--out", out, "--images", out / "digits.npz", "--seed", "5"]
-    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True, timeout=300)
+    subprocess.run([warm_python(), *map(str, command)], cwd=ROOT, check=True, capture_output=True, timeout=300)
     return Study(PRESETS["tiny"], out / "digits.npz", out, 5)
 
 

@@ -14,6 +14,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.leaderboard.submission import read_truth
 from tests.bridge.samples import fields, levels
+from tests.warm import warm_python
 
 MINI = Path(__file__).parents[3] / "shared" / "challenges" / "mini"
 
@@ -269,7 +270,7 @@ assert image.dtype == torch.float32 and image.shape == (3, 5, 4) and 0 <= image.
 assert all(image.untyped_storage().nbytes() == 3 * 5 * 4 * 4 for image in public.imgs + private.imgs)
 assert private.ids == [6, 7, 8, 9, "007", "x"] and private.membership == [None] * 6
 """
-    subprocess.run([sys.executable, "-c", loader, "pub.pt", "priv.pt"], cwd=tmp_path, check=True)
+    subprocess.run([warm_python(), "-c", loader, "pub.pt", "priv.pt"], cwd=tmp_path, check=True)
     again = load_challenge(tmp_path / "pub.pt", tmp_path / "priv.pt")
     assert again.images is not None
     np.testing.assert_array_equal(as_stored(again.images), pool.images)

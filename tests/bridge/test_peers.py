@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,20 @@ from bridge.peers import Peer, Way, find_peers
 from jaxmia.config import Recipe
 from jaxmia.models import Network
 from jaxmia.training.speed import PeerError
+from tests.warm import warm_python
 
 NETWORK = Network("cnn", (8, 8, 1), 10, width=4)
 RECIPE = Recipe(architecture="cnn", batch_size=8, precision="float32")
 
 
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch):
+    """Peers need not import what takes seconds."""
+    monkeypatch.setattr(sys, "executable", warm_python())
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize(
     ("way", "width", "processes"), [("eager", 1, 1), ("eager", 1, 2), ("torch.func", 3, 1), ("vmap", 3, 1)]
 )
@@ -44,6 +53,7 @@ def test_what_a_peer_does_not_do_it_is_not_timed_at():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_a_crash_is_told_by_its_last_line():
     with pytest.raises(PeerError, match=r"^crashed: RuntimeError: .*nowhere"):
         replace(Peer("eager", NETWORK, RECIPE), device="nowhere").start().warm_up()

@@ -1,16 +1,16 @@
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from jaxmia.cli import main as command_line
 from jaxmia.cli.main import COMMANDS, main
+from tests.warm import warm_python
 
 
 @pytest.fixture(scope="module")
 def script() -> str:
-    command = [sys.executable, "-m", "jaxmia", "completion", "bash"]
+    command = [warm_python(), "-m", "jaxmia", "completion", "bash"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -52,7 +52,7 @@ def test_the_overview_fits_a_small_terminal(capsys):
 
 def test_quiet_leaves_results_and_errors_only(planted):
     out, _ = planted
-    command = [sys.executable, "-m", "jaxmia", "score", "--out", str(out), "--attack.name", "margin"]
+    command = [warm_python(), "-m", "jaxmia", "score", "--out", str(out), "--attack.name", "margin"]
     loud = subprocess.run(command, capture_output=True, text=True, check=True)
     silent = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=True)
     assert "submission: 200 rows" in loud.stderr

@@ -20,6 +20,7 @@ from jaxmia.cli.overrides import configure, refuse_overrides
 from jaxmia.config import Config
 from jaxmia.machine import ceiling
 from tests.docs.commands import DOCUMENTS, ROOT, Command, commands_of
+from tests.warm import warm_python
 
 ALL = [command for path in DOCUMENTS for command in commands_of(path)]
 LINES = list(dict.fromkeys(command for command in ALL if command.program == "jaxmia"))
@@ -136,8 +137,12 @@ def test_each_make_target_exists(line: Command):
 
 @pytest.fixture(scope="module")
 def quick_measurements() -> Iterator[None]:
-    """Training is timed at once, steady or not; the fastest matrix products are measured by the first command alone."""
+    """Training is timed at once, steady or not; the fastest matrix products are measured by the first command alone.
+
+    Processes that measure need not import what takes seconds.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", warm_python())
         patch.setattr("jaxmia.training.speed.settle", lambda call: call())
         for module in (ceiling, bridge.product):
             patch.setattr(module, "product_flops_per_second", functools.cache(module.product_flops_per_second))
@@ -165,7 +170,7 @@ def workplace(demo: Path, quick_measurements: None, tmp_path_factory: pytest.Tem
 def served(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
     """The practice leaderboard as the documents start it, but on a free port; its settings are in the environment."""
     (line,) = (line for line in LINES if line.arguments[0] == "leaderboard")
-    command = [sys.executable, "-m", "jaxmia", *line.arguments, "--port", "0"]
+    command = [warm_python(), "-m", "jaxmia", *line.arguments, "--port", "0"]
     with subprocess.Popen(
         command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -22,6 +22,7 @@ from jaxmia.machine.bench import (
 )
 from jaxmia.machine.ceiling import product_flops_per_second
 from jaxmia.training.speed import PeerError
+from tests.warm import warm_python
 
 SCALE = Constants(flops_per_image=100.0, ceilings={"float32": 10_000.0, "bfloat16": 20_000.0}, model_images=1_000)
 SUBJECT = {
@@ -163,6 +164,7 @@ def test_ceilings_come_from_two_libraries(monkeypatch):
     monkeypatch.setattr("jaxmia.machine.ceiling.SIZES", {"cpu": (64,)})
     monkeypatch.setattr("jaxmia.machine.ceiling.fastest", lambda action: action() is not None and 1e-9)
     assert product_flops_per_second(jnp.dtype("float32")) == pytest.approx(2 * 64**3 * 1e9)
+    monkeypatch.setattr("sys.executable", warm_python())
     theirs = in_torch("cpu")
     assert theirs.keys() == {"float32", "bfloat16"}
     assert min(theirs.values()) > 1e8

@@ -12,6 +12,7 @@ from jaxmia.errors import InputError
 from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.runs.store import ScoreStore
 from tests.challenge import make_challenge
+from tests.warm import warm_python
 
 JAXMIA = Path(sys.executable).parent / "jaxmia"
 
@@ -47,7 +48,7 @@ def test_two_processes_of_one_job_train_what_one_would(tmp_path: Path, told):
     processes = []
     for index in range(2):
         options, variables = told(index, port)
-        command = [JAXMIA, "train", "--config", config, "--out", together, *options]
+        command = [warm_python(), JAXMIA, "train", "--config", config, "--out", together, *options]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in processes:

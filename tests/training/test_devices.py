@@ -9,6 +9,7 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.provenance import available_memory
 from jaxmia.training.trainer import make_trainer
+from tests.warm import warm_python
 
 AGAIN = """
 import resource
@@ -52,7 +53,7 @@ def test_sums_over_arrays_of_many_axes_do_not_crash(given: str | None, then: str
     """XLA's YNNPACK did on some CPUs."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"XLA_FLAGS": given} if given else {}
-    found = subprocess.run([sys.executable, "-c", MANY_AXES], env=environment, capture_output=True, text=True)
+    found = subprocess.run([warm_python(), "-c", MANY_AXES], env=environment, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (0, f"6144.0 {then}\n")
 
 

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -18,6 +17,7 @@ from jaxmia.training.ensemble import Ensemble
 from jaxmia.training.programs import MOST_STEPS, Programs, programs_of
 from jaxmia.training.trainer import Trainer
 from tests.training.conftest import differences, made_batches, make_trainer, plan, stacked_hyper, take
+from tests.warm import warm_python
 
 MODELS = [5, 0, 8]
 
@@ -224,7 +224,7 @@ def test_four_devices_are_one():
     found = []
     for devices in (1, 4):
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(devices)],
+            [warm_python(), "-c", PROGRAM, str(devices)],
             capture_output=True,
             text=True,
             env=environment,

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,12 +11,15 @@ import pytest
 
 from jaxmia.models.native import build
 from tests.kernels import needs_kernels
+from tests.warm import warm_python
 
 COMPILED = None if build.unavailable() else build._compiled(str(build._compiler()))
 """The library as these tests use it."""
 LOAD = "from jaxmia.models.native.build import unavailable; print(unavailable())"
 
-load_anew = functools.partial(subprocess.run, [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
+
+def load_anew() -> subprocess.CompletedProcess[str]:
+    return subprocess.run([warm_python(), "-c", LOAD], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture
@@ -121,8 +123,8 @@ shadows = train_shadows(pool, recipe, Preprocessing(), 2, ensemble=EnsembleConfi
 print(np.isfinite(shadows.phi).all())
 """
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
-    first = run([sys.executable, "-c", code]).stdout
+    first = run([warm_python(), "-c", code]).stdout
     assert "native, width 2" in first
     (kept,) = fresh.glob("plan-*.json")
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"conv": "native"}))
-    assert run([sys.executable, "-c", code]).stdout == "True\n"
+    assert run([warm_python(), "-c", code]).stdout == "True\n"

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +13,7 @@ from jaxmia.models.native import build
 from jaxmia.models.native.convolution import Window, forward, input_gradient, kernel_gradient
 from jaxmia.models.norm import ensemble_norm
 from tests.kernels import needs_kernels
+from tests.warm import warm_python
 
 pytestmark = needs_kernels
 
@@ -191,4 +191,4 @@ def test_parts_are_shared_among_threads_and_devices(tmp_path):
     compiler = str(build._compiler())
     subprocess.run([compiler, "-std=c++17", "-shared", "-fPIC", "-w", *folders, source, "-o", library], check=True)
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
-    subprocess.run([sys.executable, "-c", PROGRAM, str(library)], env=os.environ | {"XLA_FLAGS": flags}, check=True)
+    subprocess.run([warm_python(), "-c", PROGRAM, str(library)], env=os.environ | {"XLA_FLAGS": flags}, check=True)
