@@ -90,7 +90,7 @@ def fuse(out: Path, runs: Sequence[Path]) -> RunMetrics:
         missing=(),
         diverged=(),
         samples=everyone,
-        told=everyone - len(pool),
+        fixed=everyone - len(pool),
         shadow_accuracy=None,
         misalignment=None,
         unlike_shadows=False,

@@ -174,7 +174,7 @@ class Scored:
             missing=tuple(missing),
             diverged=tuple(int(model) for model in matrices.shadows.diverged),
             samples=len(matrices.everyone),
-            told=int((~matrices.free).sum()),
+            fixed=int((~matrices.free).sum()),
             rounds=int(matrices.shadows.extra.get(ROUND, np.ones(1)).max()),
             shadow_accuracy=accuracy,
             misalignment=likeness.distance,

@@ -136,9 +136,9 @@ def _percent(rate: float) -> str:
 def _remarks(results: Results, comparison: Comparison | None, figures: dict[str, Figure]) -> list[str]:
     metrics = results.metrics
     remarks = []
-    if metrics.told:
+    if metrics.fixed:
         remarks.append(
-            f"The memberships of {metrics.told:,} public samples were fixed: every shadow was trained on the members "
+            f"The memberships of {metrics.fixed:,} public samples were fixed: every shadow was trained on the members "
             "among them and on none of the non-members. They are not scored, and all figures concern the other samples."
         )
     if metrics.rounds > 1:

@@ -174,8 +174,8 @@ class RunMetrics(_Part):
     """Numbers of models that are left out because their training diverged."""
     samples: int
     """Number of samples, public and private."""
-    told: int = 0
-    """Number of samples with fixed membership (`shadow.known`), which are not scored."""
+    fixed: Annotated[int, Field(validation_alias=AliasChoices("fixed", "told"))] = 0
+    """Number of samples with fixed membership (`shadow.known`), which are not scored. Earlier versions wrote `told`."""
     rounds: int = 1
     """Number of rounds in which the shadows were trained (`shadow.rounds`)."""
     shadow_accuracy: ShadowAccuracy | None

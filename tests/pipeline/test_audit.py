@@ -89,7 +89,7 @@ def test_every_sample_is_scored_by_one_attack_and_counted(audited, case):
     scores = load_npz(RunDir(audit.out).scores)[metrics.attack]
     assert np.isfinite(scores).all()
     assert metrics.public == figures(scores, members)
-    assert (metrics.samples, metrics.told, metrics.models) == (160, 0, 8)
+    assert (metrics.samples, metrics.fixed, metrics.models) == (160, 0, 8)
     assert metrics.audit and (metrics.audit.folds, metrics.audit.models) == (FOLDS, 8 * FOLDS)
     assert metrics.private is None, "nothing is left to be promised"
     with RunDir(audit.out).samples.open() as file:

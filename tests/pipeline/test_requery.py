@@ -140,7 +140,7 @@ def test_fixed_memberships_are_matched_by_sample(tmp_path: Path):
     assert (~before.free).sum() == 36
     np.testing.assert_array_equal(after.free, np.r_[np.ones(10, bool), before.free[order], np.ones(5, bool)])
     np.testing.assert_array_equal(after.mask[:, 10:55], before.mask[:, order])
-    assert score(tmp_path / "out", AttackConfig(name="calibrated")).told == (~after.free).sum()
+    assert score(tmp_path / "out", AttackConfig(name="calibrated")).fixed == (~after.free).sum()
 
     ask(config, tmp_path / "views", OTHER, tmp_path / "kept")
     same = ScoreStore(tmp_path / "views" / "shadows").read()

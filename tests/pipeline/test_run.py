@@ -227,7 +227,7 @@ def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Pa
     pool, stored = Pool.load(out / "pool.npz"), ScoreStore(out / "shadows").read()
     masks = Masks.knowing(3, pool.membership, 0.5)
     told = ~masks.free
-    assert metrics.told == told.sum() == 60
+    assert metrics.fixed == told.sum() == 60
     assert (stored.mask[:, told] == (pool.membership[told] == 1)).all()
     assert metrics.public is not None
     assert metrics.public.members + metrics.public.nonmembers == (pool.public & masks.free).sum()

@@ -233,7 +233,10 @@ def test_the_coin_is_that_of_all_public_samples_not_of_the_free_ones_alone(tmp_p
         Chunk(np.arange(models), masks(range(models)), phi[:-1], nothing, nothing, {}, {}, free=masks.free)
     )
     found = score(tmp_path, AttackConfig(name="calibrated"))
-    assert found.told == 180
+    assert found.fixed == 180
+    earlier = (tmp_path / "metrics.json").read_text().replace('"fixed": 180', '"told": 180')
+    (tmp_path / "metrics.json").write_text(earlier)
+    assert RunMetrics.read(tmp_path) == found
     assert found.epsilon.lower is None
     assert "130 of 200 public samples are members" in str(found.epsilon.reason)
 
