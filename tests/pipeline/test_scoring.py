@@ -226,7 +226,8 @@ def test_a_margin_of_the_target_that_would_overflow_is_named(planted: tuple[Path
     phi = np.load(out / "target.npz")["phi"].astype(np.float64)
     phi[1, 3] = -1e200
     np.savez(out / "target.npz", phi=phi)
-    with pytest.raises(InputError, match=r"target\.npz: phi of view 1 at sample 3 is -1e\+200, expected a logit"):
+    complaint = r"target\.npz: the target's logit margin of sample 3 in view 1 is -1e\+200, expected a number"
+    with pytest.raises(InputError, match=complaint):
         score(out, AttackConfig(name="margin"))
 
 
