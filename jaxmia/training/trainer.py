@@ -15,6 +15,7 @@ from jaxmia.data.kinds import IMAGES, TOKENS, Kind, kind_of
 from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.models import NETWORKS, Compute, Network, TrainableNetwork
+from jaxmia.models.network import cached_if_built_in
 from jaxmia.models.small import Hidden
 from jaxmia.training.devices import compute_dtype, device_memory
 from jaxmia.training.optimizer import Hyper, Update, hyper_of, learning_rate, make_optimizer, update
@@ -188,10 +189,18 @@ def make_trainer(
     return trainer
 
 
+@cached_if_built_in
+def _initial_shapes(network: TrainableNetwork, compute: Compute) -> tuple[Any, Any]:
+    """Shapes of the initial weights and statistics; a search makes a trainer for each of many recipes."""
+    return jax.eval_shape(lambda key: network.init(key, compute), jax.random.key(0))
+
+
 def _refuse_too_large(trainer: Trainer, available: int | None) -> None:
     """Refuses a network whose training cannot fit: XLA would end the process instead of raising an error."""
-    state = jax.eval_shape(trainer.init, jax.random.key(0))
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, state["params"])))
+    weights, stats = _initial_shapes(trainer.network, trainer.compute)
+    optimizer = jax.eval_shape(make_optimizer(trainer.recipe, hyper_of(trainer.recipe), 0.0).init, weights)
+    copies = [weights] * (3 if trainer.recipe.ema else 2)  # the weights, their gradients, and their average
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((copies, stats, optimizer)))
     if available is not None and needed > available:
         field = "hidden" if trainer.recipe.hidden else "width"
         raise InputError(

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from jaxmia.config import Recipe
@@ -69,6 +70,22 @@ def test_a_network_that_no_memory_holds_is_refused_in_one_line(recipe: dict, sha
     """XLA would end the process instead."""
     with pytest.raises(InputError, match=rf"^shadow\.{match}"):
         make_trainer(Recipe(**recipe), shape, 10, Preprocessing(None, (0.5,), (0.5,)), dtype="float32")
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"architecture": "resnet8"}])
+def test_a_network_is_refused_from_the_byte_on_that_memory_lacks(changes: dict, monkeypatch: pytest.MonkeyPatch):
+    """What it takes is the state that training begins with, and gradients."""
+
+    def make(available: int | None):
+        monkeypatch.setattr("jaxmia.training.trainer.device_memory", lambda device: available)
+        recipe = Recipe(**{"architecture": "cnn", "width": 4, **changes})
+        return make_trainer(recipe, (8, 8, 1), 3, Preprocessing(None, (0.5,), (0.5,)))
+
+    state = jax.eval_shape(make(None).init, jax.random.key(0))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves([state, state["params"]]))
+    make(needed)
+    with pytest.raises(InputError, match=r"^shadow\.width: a model takes"):
+        make(needed - 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
