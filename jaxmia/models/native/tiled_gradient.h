@@ -18,7 +18,7 @@ namespace jaxmia {
 constexpr int64_t kBandWords = 1 << 18, kSumsWords = 1 << 17, kBandsWords = 1 << 20;
 // Pixels whose cotangents of two panels fit in the L1 cache, words of cotangents that do while they are filled in, and the
 // most channels that are summed at once.
-constexpr int64_t kTiledPixels = 16, kSlopeWords = 1 << 12, kTiledChannels = 64;
+constexpr int64_t kTiledPixels = 16, kSlopeWords = 1 << 12, kTiledChannels = 128;
 
 // Fills words of a band of rows of padded images, [row, column, number, 16 pairs of samples].
 inline void FillBand(const Shape& shape, const Frame& frame, const uint16_t* images, int64_t samples, float* words) {

@@ -93,7 +93,7 @@ def test_every_vector_width(channels: int, features: int, dtype):
 @pytest.mark.parametrize(
     ("inputs_shape", "kernels_shape"),
     [
-        ((2, 33, 4, 4, 130), (2, 3, 3, 130, 40)),
+        ((2, 33, 4, 4, 258), (2, 3, 3, 258, 40)),
         ((1, 70, 4, 4, 80), (1, 3, 3, 80, 512)),
         ((1, 3, 50, 49, 64), (1, 3, 3, 64, 32)),
         ((1, 18, 20, 17, 36), (1, 1, 1, 36, 20)),
