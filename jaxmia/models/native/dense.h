@@ -128,7 +128,7 @@ void Panels(const float* left, int64_t row_step, int64_t rows, int64_t depth, in
 #if defined(JAXMIA_TILES)
   if constexpr (Arithmetic::kNumbers == 2) {
     const Cut parts(depth);
-    if (HasTiles()) return TilePanels(left, row_step, parts.size, rows, parts, columns, pack, finish);
+    if (HasTiles() && rows && depth) return TilePanels(left, row_step, parts.size, rows, parts, columns, pack, finish);
   }
 #endif
   VectorPanels<Arithmetic>(left, row_step, 1, rows, depth, columns, pack, finish);
@@ -196,7 +196,7 @@ void WeightSlopes(const DenseShape& shape, const typename Arithmetic::Number* in
   const int64_t depth = Words<Arithmetic>(shape.samples), step = Spaced(shape.inputs);
 #if defined(JAXMIA_TILES)
   if constexpr (kNumbers == 2) {
-    if (HasTiles()) {
+    if (HasTiles() && depth && shape.inputs) {
       const Cut parts(depth);
       for (int64_t n = 0; n < parts.count; ++n)
         FillPairs(inputs + n * 2 * parts.size * shape.inputs, shape.inputs,

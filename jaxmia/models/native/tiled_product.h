@@ -17,8 +17,8 @@ namespace jaxmia {
 // pixels, and where they have the same pixel of several samples.
 constexpr int64_t kRowsWords = 1 << 15, kAcrossWords = 1 << 17;
 
-// Windows and pixels whose features fill tiles: two adjacent pixels of 16 features are one of 32, with zeros among the weights
-// of a window that is wider by a pixel, where that takes no more tiles.
+// Windows and pixels whose features fill tiles: two adjacent pixels of 16 features are one of 32, with zeros among the
+// weights of a window that is wider by a pixel, where that takes no more tiles.
 struct JoinedPixels {
   Window window;
   Pixels pixels;
@@ -90,7 +90,7 @@ class TileProduct {
 
   TileProduct(const Frame& frame, const JoinedPixels& joined, int64_t batch)
       : batch(batch),
-        apart(Spaced(frame.size())),
+        apart(Spaced(frame.size() + kLanes - 1)),  // zeros behind each, which the last window's parts may exceed
         size(joined.window.filled() * joined.window.starts.size() * RoundedRun(joined.window)),
         frame_(frame),
         window_(joined.window),

@@ -28,7 +28,7 @@ struct Cut {
   int64_t count, size;
 
   explicit Cut(int64_t length)
-      : count((length + kTileRows - 1) / kTileRows), size((length + count - 1) / count) {}
+      : count((length + kTileRows - 1) / kTileRows), size(count ? (length + count - 1) / count : 0) {}
 };
 
 #if defined(JAXMIA_TILES)

@@ -202,6 +202,21 @@ def test_a_diverged_model_does_not_reach_the_others(groups: int, channels: int, 
 
 
 @each_type
+@pytest.mark.parametrize("taps", [1, 3])
+def test_a_sample_that_is_not_finite_does_not_reach_the_others(taps: int, dtype):
+    """Images without padding are read to their last word, and 3 x 48 or 50 channels are no whole number of tiles."""
+    channels = 48 if taps == 3 else 50
+    inputs, kernels = operands((2, 51, 10, 9, channels), (2, taps, taps, channels, 8), dtype)
+    outputs = jax.jit(functools.partial(forward, window=Window()))
+    before = np.array(outputs(inputs, kernels))
+    inputs[0], inputs[1, 5], before[0], before[1, 5] = np.nan, np.inf, 0, 0
+    after = np.array(outputs(inputs, kernels))
+    assert not np.isfinite(after[0].astype(np.float32)).any()
+    after[0], after[1, 5] = 0, 0
+    np.testing.assert_array_equal(after, before)
+
+
+@each_type
 def test_minimal_filtering_of_random_images_and_paddings(dtype):
     """Three by three taps, stride one, and enough samples and channels for minimal filtering to be the faster way."""
 

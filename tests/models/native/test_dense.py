@@ -45,7 +45,7 @@ def agree(found, exact, dtype) -> None:
     last_bit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-20
     assert found.dtype == dtype
     np.testing.assert_allclose(
-        np.asarray(found, np.float64), exact, rtol=last_bit, atol=2.0**-18 * max(np.abs(exact).max(), 1)
+        np.asarray(found, np.float64), exact, rtol=last_bit, atol=2.0**-18 * np.abs(exact).max(initial=1)
     )
 
 
@@ -79,6 +79,17 @@ def check(samples: int, inputs: int, units: int, relu: bool, biased: bool, dtype
 )
 def test_outputs_and_gradients(samples: int, inputs: int, units: int, relu: bool, dtype):
     check(samples, inputs, units, relu, True, dtype)
+
+
+@each_type
+@pytest.mark.parametrize(("samples", "inputs", "units"), [(0, 4, 5), (3, 0, 5), (3, 4, 0)])
+def test_sums_over_nothing(samples: int, inputs: int, units: int, dtype):
+    *arguments, cotangents = operands(samples, inputs, units, True, dtype)
+    outputs, pull = jax.vjp(jax.vmap(functools.partial(ensemble_dense("native"), relu=False)), *arguments)
+    exact, slopes = by_definition(*arguments, cotangents, outputs, False)
+    agree(outputs, exact, dtype)
+    for found, expected, of in zip(pull(cotangents), slopes, arguments, strict=True):
+        agree(found, expected, of.dtype)
 
 
 @each_type
