@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 # Libraries read variables like these when they are imported; XLA reads its flags later.
-_READ_AT_IMPORT = ("JAX_", "PYTHON", "OMP_", "MKL_", "OPENBLAS", "TORCH", "MPL", "LANG", "LC_", "HOME", "VIRTUAL_ENV")
+_READ_AT_IMPORT = ("JAX_", "PYTHON", "OMP_", "MKL_", "OPENBLAS", "TORCH_", "MPL", "LANG", "LC_", "HOME", "VIRTUAL_ENV")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
