@@ -18,6 +18,7 @@ from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.selection import select_attack
+from jaxmia.evaluation.unlike import evidence_on_fixed, likeness_to_shadows
 from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_scores_csv
 from jaxmia.models import Network
@@ -219,7 +220,10 @@ KNOWING = {"architecture": "mlp", "width": 8, "count": 16, "epochs": 3, "batch_s
 
 
 def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Path):
-    """Attacks, figures, epsilon and promises are those of the free samples alone, as if there were no others."""
+    """Attacks, figures, epsilon and promises are those of the free samples alone, as if there were no others.
+
+    Only whether the target is unlike its shadows is seen on the others too.
+    """
     path = make_challenge(tmp_path, make_pool(count=240), shadow=KNOWING, attack={"name": "auto"}, seed=3)
     out = tmp_path / "run"
     metrics = run(load_config(path), out)
@@ -232,13 +236,12 @@ def test_what_is_told_trains_every_shadow_or_none_and_is_not_scored(tmp_path: Pa
     assert metrics.public is not None
     assert metrics.public.members + metrics.public.nonmembers == (pool.public & masks.free).sum()
 
-    evidence = Evidence(
-        load_npz(out / "target.npz")["phi"][:, masks.free],
-        stored.phi[:, :, masks.free],
-        stored.mask[:, masks.free],
-        pool.labels[masks.free],
-    )
-    selection = select_attack(evidence, load_config(path).attack)
+    target = load_npz(out / "target.npz")["phi"]
+    everyone = Evidence(target, stored.phi, stored.mask, pool.labels)
+    evidence = everyone.take(np.flatnonzero(masks.free))
+    fixed = evidence_on_fixed(target, stored.phi[:, :1], stored.mask, pool.labels, masks.free)
+    likeness = likeness_to_shadows(evidence, fixed)
+    selection = select_attack(evidence, load_config(path).attack, likeness=likeness)
     assert selection.chosen.name == metrics.attack
     scores = load_npz(out / "scores.npz")
     for name, values in scores.items():
