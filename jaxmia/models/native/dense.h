@@ -101,7 +101,7 @@ void TilePanels(const float* left, int64_t row_step, int64_t part_step, int64_t 
                 Pack pack, Finish finish) {
   const Cut cut(rows);
   const TileSizes sizes(cut.size, depth.size);
-  const int64_t panel_words = depth.count * depth.size * kTileRows;
+  const int64_t panel_words = depth.filled() * kTileRows;
   Scratch panel(2 * panel_words), sums(4 * kTileWords);
   InSteps<2>(0, RoundUp(columns, kTileRows) / kTileRows, [&](int64_t column, auto panels) {
     for (int p = 0; p < panels; ++p) pack((column + p) * kTileRows, 1, panel.data() + p * panel_words);
@@ -170,7 +170,7 @@ template <class Arithmetic>
 void DenseForward(const DenseShape& shape, const typename Arithmetic::Number* inputs, const float* weights,
                   const float* bias, typename Arithmetic::Number* outputs) {
   const int64_t depth = Words<Arithmetic>(shape.inputs), step = Spaced(depth), units = shape.units;
-  Scratch rows(shape.samples * step + kLanes), shift(RoundUp(units, kLanes));
+  Scratch rows(shape.samples * step), shift(RoundUp(units, kLanes));
   for (int64_t m = 0; m < shape.models; ++m, weights += shape.inputs * units) {
     for (int64_t n = 0; n < shape.samples; ++n, inputs += shape.inputs)
       std::memcpy(rows.data() + n * step, inputs, shape.inputs * sizeof(*inputs));
@@ -222,7 +222,8 @@ void DenseBackward(const DenseShape& shape, const typename Arithmetic::Number* i
   const int64_t samples = shape.samples, units = shape.units, depth = Words<Arithmetic>(samples);
   const int64_t slope_words = Words<Arithmetic>(units), slope_step = Spaced(slope_words);
   const int64_t input_step = Spaced(shape.inputs);
-  Scratch slopes(depth * kNumbers * slope_step + kLanes), pairs(RoundUp(depth, kTileRows) * input_step), sums(RoundUp(units, kLanes));
+  Scratch slopes(depth * kNumbers * slope_step), pairs(RoundUp(depth, kTileRows) * input_step);
+  Scratch sums(RoundUp(units, kLanes));
   const auto slope = [&](int64_t n) { return reinterpret_cast<Number*>(slopes.data() + n * slope_step); };
   for (int64_t m = 0; m < shape.models; ++m) {
     std::fill(sums.data(), sums.data() + units, 0.f);

@@ -130,7 +130,7 @@ void ProductsBy(Threads threads, const Shape& shape, const Frame& frame, const W
   const Method method(frame, window, pixels, (samples + batches - 1) / batches);
   const int64_t parts = shape.models * batches;
   threads.Share(parts, [&](auto next) {
-    Scratch frames(method.batch * method.apart + kLanes), weights(groups * method.size);
+    Scratch frames(method.batch * method.apart), weights(groups * method.size);
     for (int64_t part, packed = -1; (part = next()) < parts;) {
       const int64_t model = part / batches, first = part % batches * samples / batches;
       const int64_t here = (part % batches + 1) * samples / batches - first;

@@ -61,7 +61,7 @@ class TileProduct {
           Pack<BFloat16>(kernel + taps.starts[tap] + feature * taps.across, taps.channels, taps.down,
                          std::min<int64_t>(kTileRows, features - feature), taps.across, kTileRows,
                          weights + (pixel + feature / kTileRows) * panel_ +
-                             (row * depth_.count * depth_.size + word) * kTileRows);
+                             (row * depth_.filled() + word) * kTileRows);
         }
       }
     }
@@ -75,8 +75,7 @@ class TileProduct {
     const TileSizes sizes(rows.size, depth_.size);
     InSteps<2>(0, size / panel_, [&](int64_t panel, auto panels) {
       InSteps<LeftFactors(panels)>(0, runs.start.size(), [&](int64_t run, auto count) {
-        MultiplyRuns<count, panels>(frames, weights + panel * panel_, runs, rows.size, run,
-                                    panel * kTileRows, out);
+        MultiplyRuns<count, panels>(frames, weights + panel * panel_, runs, rows.size, run, panel * kTileRows, out);
       });
     });
   }
@@ -91,15 +90,13 @@ class TileProduct {
   TileProduct(const Frame& frame, const JoinedPixels& joined, int64_t batch)
       : batch(batch),
         apart(Spaced(frame.size() + kLanes - 1)),  // zeros behind each, which the last window's parts may exceed
-        size(joined.window.filled() * joined.window.starts.size() * RoundedRun(joined.window)),
+        size(joined.window.filled() * joined.window.starts.size() * Cut(joined.window.run).filled()),
         frame_(frame),
         window_(joined.window),
         pixels_(joined.pixels),
         joined_(joined.count),
         depth_(joined.window.run),
         panel_(size / joined.window.filled() * kTileRows) {}
-
-  static int64_t RoundedRun(const Window& window) { return Cut(window.run).count * Cut(window.run).size; }
 
   template <int kRuns, int kPanels>
   void MultiplyRuns(const float* frames, const float* panel, const Runs& runs, int64_t length, int64_t first,

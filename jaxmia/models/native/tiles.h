@@ -29,6 +29,8 @@ struct Cut {
 
   explicit Cut(int64_t length)
       : count((length + kTileRows - 1) / kTileRows), size(count ? (length + count - 1) / count : 0) {}
+
+  int64_t filled() const { return count * size; }
 };
 
 #if defined(JAXMIA_TILES)
