@@ -26,6 +26,8 @@ from tests.memory import MIB, peak_growth
 _SECONDS = 10
 _MOST = 128 * MIB
 """What a file of at most 2 MiB may take while it is read."""
+_ELSEWHERE = 32 * MIB
+"""What the rest of the process may take or free meanwhile, with the inaccuracy of the system's count."""
 
 
 def refused(call: Callable[[], object], message: str) -> None:
@@ -77,8 +79,8 @@ def read_private(path: Path) -> Pool:
 
 
 def test_memory_that_a_call_takes_is_seen():
-    assert peak_growth(lambda: np.ones(40 * MIB, np.uint8)) > 36 * MIB
-    assert peak_growth(lambda: None) < MIB
+    assert peak_growth(lambda: np.ones(_MOST + _ELSEWHERE, np.uint8)) > _MOST
+    assert peak_growth(lambda: None) < _ELSEWHERE
 
 
 def test_a_byte_array_is_not_made(tmp_path: Path):
