@@ -1,6 +1,7 @@
 """Warm processes are to a test what interpreters of its own are."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,14 @@ def test_what_takes_long_is_imported_unless_its_variables_are_others():
 
     assert loaded() == loaded(XLA_FLAGS="") == loaded(TORCHINDUCTOR_CACHE_DIR="set by torch.compile") == "True\n"
     assert loaded(JAX_ENABLE_X64="1") == loaded(OMP_NUM_THREADS="2") == "False\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Python itself")
+def test_without_its_server_python_starts_anew(tmp_path: Path):
+    """As where the worker that started the server has ended before the others."""
+    warm = shutil.copytree(Path(warm_python()).parent, tmp_path / "warm")
+    found = subprocess.run([warm / "python", "-c", LOADED], capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("False\n", "")
 
 
 @PYTHONS

@@ -20,34 +20,35 @@ def warm_python() -> str:
     """Path of a program that takes the arguments of Python: `-c code`, `-m module` or a script, and theirs.
 
     Input, output, directory, variables, signals and exit code are those of an interpreter of its own. The first of
-    pytest's workers to ask starts the server, which ends with that worker. Elsewhere than on Linux it is Python itself.
+    pytest's workers to ask starts the server, which ends with that worker; until another asks, Python starts anew.
+    Elsewhere than on Linux it is Python itself.
     """
     if sys.platform != "linux":
         return sys.executable
-    folder = Path(os.environ["XDG_CACHE_HOME"]) / "warm"
+    folder = Path(_ENVIRONMENT["XDG_CACHE_HOME"]) / "warm"
     folder.mkdir(exist_ok=True)
-    program, address = folder / "python", folder / "socket"
+    program = folder / "python"
     with FileLock(folder / "lock"):
-        if not _answers(address):
-            address.unlink(missing_ok=True)
+        if not program.exists():
             program.write_text(f"#!{sys.executable} -IS\n{_CLIENT.read_text()}")
             program.chmod(0o755)
-            _start(address)
+        if not _answers(folder):
+            _start(folder)
     return str(program)
 
 
-def _answers(address: Path) -> bool:
+def _answers(folder: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         try:
-            client.connect(str(address))
+            client.connect(f"\0{folder.parent.name}")  # a name, since a path may be too long
         except OSError:
             return False
         return True
 
 
-def _start(address: Path) -> None:
+def _start(folder: Path) -> None:
     # It says that it is ready by closing its output; what it warns of is not the tests'.
-    command = [sys.executable, str(_SERVER), str(address), str(os.getpid())]
+    command = [sys.executable, str(_SERVER), str(folder), str(os.getpid())]
     process = subprocess.Popen(
         command,
         cwd=_SERVER.parent,

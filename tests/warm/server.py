@@ -35,15 +35,17 @@ _IMPORTS = (
 )
 
 
-def serve(address: str, parent: int) -> Callable[[], None]:
+def serve(folder: Path, parent: int) -> Callable[[], None]:
     """Answers requests for as long as the parent lives; in a forked process, returns the program to run."""
     for name in _IMPORTS:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # looking through what was imported would copy its memory
-    Path(address).with_name("environment.json").write_text(json.dumps(dict(os.environ)))
+    new = folder / "new.json"
+    new.write_text(json.dumps(dict(os.environ)))
+    new.replace(folder / "environment.json")  # at once: those who begin now read it
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
+        server.bind(f"\0{folder.parent.name}")
         server.listen()
         os.write(1, b"ready")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -143,4 +145,4 @@ def run(program: Callable[[], None]) -> NoReturn:
     os._exit(code)
 
 
-run(serve(sys.argv[1], int(sys.argv[2])))
+run(serve(Path(sys.argv[1]), int(sys.argv[2])))
