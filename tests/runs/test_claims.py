@@ -124,11 +124,12 @@ def test_a_held_claim_changes_and_tells_progress(folder: Path):
 
 def test_a_claim_that_was_taken_over_is_left_alone(folder: Path):
     other = replace(claim_of(folder, [0]), token="other")
-    mine = Claims(folder, heartbeat_seconds=0.01)
+    mine = Claims(folder, heartbeat_seconds=0.2)
     with mine.acquire([0]):
-        path = write(folder, other)
-        for _ in range(100):  # longer than some beats
-            time.sleep(0.001)
+        path = write(folder, other)  # long before the first beat
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            time.sleep(0.01)
             assert json.loads(path.read_text())["token"] == "other"
     assert path.exists()
 

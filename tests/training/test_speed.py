@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from jaxmia.training import speed
 from jaxmia.training.speed import PeerError, SubprocessPeer, fastest, rate, settle, steady_rate
 
 SLEEPER = """
@@ -10,7 +11,7 @@ import time
 from jaxmia.training.speed import serve
 
 class Sleeper:
-    '''Takes 1 ms a call; after a rest of half a second, 40 ms at each of the first ten calls.'''
+    '''Says 1 ms of a call; after a rest of half a second, 40 ms of each of the first ten calls.'''
     images = 1
     slow, last = 0, 0.0
 
@@ -21,10 +22,11 @@ class Sleeper:
         started = time.perf_counter()
         if started - self.last > 0.5:
             self.slow = 10
-        time.sleep(0.04 if self.slow > 0 else 0.001)
+        taken = 0.04 if self.slow > 0 else 0.001
+        time.sleep(taken)
         self.slow -= 1
         self.last = time.perf_counter()
-        return self.last - started
+        return taken
 
 serve(Sleeper())
 """
@@ -66,9 +68,15 @@ def test_a_slow_start_is_left_out():
     assert steady_rate(Planned(*getting_faster, 0.01), 1.0) == pytest.approx(1_000)
 
 
-def test_the_fastest_time_is_the_least():
-    pauses = iter([0.03, 0.002, *[0.03] * 20])
-    assert 0.002 <= fastest(lambda: time.sleep(next(pauses)), 0.2) < 0.03
+def test_the_fastest_time_is_the_least(monkeypatch):
+    now, times = [0.0], iter([0.03, 0.002, *[0.03] * 20])
+
+    def act():
+        now[0] += next(times)
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    assert fastest(act, 0.2) == pytest.approx(0.002)
+    assert now[0] == pytest.approx(0.212)
 
 
 def test_settling_takes_half_a_second_and_gives_up_after_five():
@@ -86,12 +94,12 @@ def test_a_peer_that_wakes_up_slowly_is_timed_awake():
     for _ in range(2):
         time.sleep(0.6)
         # 25 calls a second, if the start were timed.
-        assert peer.images_per_second(0.1) > 100
+        assert peer.images_per_second(0.1) == pytest.approx(1000)
 
 
 @pytest.mark.slow
 def test_rates_of_several_processes_are_added():
-    assert script(SLEEPER, 3).images_per_second(0.1) > 300
+    assert script(SLEEPER, 3).images_per_second(0.1) == pytest.approx(3000)
 
 
 @pytest.mark.parametrize(
