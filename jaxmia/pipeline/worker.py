@@ -74,9 +74,10 @@ class Job:
 
     def _take(self, models: Sequence[int]) -> bool:
         """Trains those of the models that no other job has claimed; returns whether none is left."""
+        # Claims are read first: a job gives its claim up once its models are stored.
+        elsewhere = {model for claim in self.claims.others() for model in claim.models}
         present = self.store.models() | self.store.diverged()
         absent = [model for model in models if model not in present]
-        elsewhere = {model for claim in self.claims.others() for model in claim.models}
         free = [model for model in absent if model not in elsewhere]
         if free:
             with self.claims.acquire(free) as won:

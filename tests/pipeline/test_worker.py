@@ -10,7 +10,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.views import views
 from jaxmia.errors import InputError
 from jaxmia.pipeline.worker import Job
-from jaxmia.runs.claims import Claims
+from jaxmia.runs.claims import Claims, Lease
 from jaxmia.runs.store import ScoreStore
 from jaxmia.training.checkpoint import Checkpoints
 from jaxmia.training.chunk import ShadowTrainer
@@ -85,6 +85,26 @@ def test_memory_that_does_not_do_for_one_model_is_an_error(tmp_path: Path, pool:
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         make_job(tmp_path, pool, Small).run(range(2), 2)
     assert len(records) == 1
+
+
+def test_models_that_another_job_has_just_stored_are_not_trained_again(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
+    """It stores them and gives its claim up while this one looks for both."""
+    first, second = (make_job(tmp_path / name, pool, Ensemble) for name in ("first", "second"))
+    first.run(range(2), 2)
+    looks: list[Claims] = []
+
+    def others(claims: Claims) -> list[Lease]:
+        looks.append(claims)
+        if len(looks) == 2:
+            second.store.write(first.store.read())
+        return []
+
+    monkeypatch.setattr(Claims, "others", others)
+    monkeypatch.setattr(ShadowTrainer, "train_chunk", lambda *arguments: pytest.fail("trained again"))
+    second.run(range(2), 2)
+    assert second.store.models() == {0, 1}
 
 
 def diverging_job(folder: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, bad: set[int]) -> Job:
