@@ -66,7 +66,7 @@ class Slurm:
 
     def run(self, *command: str | Path) -> str:
         """The output of a command, as sbatch, squeue, scontrol."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise RuntimeError(f"{command}: {done.stderr.strip()}")
         return done.stdout
@@ -107,10 +107,10 @@ def one_node() -> Iterator[Slurm]:
             _daemon(folder, slurm, "munged", "--foreground", *munge.values(), f"--socket={folder}/munge.socket")
         )
         try:
-            wait_for(lambda: (folder / "munge.socket").exists(), "munged to listen", seconds=10)
+            wait_for(lambda: (folder / "munge.socket").exists(), "munged to listen", seconds=60)
             stack.enter_context(_daemon(folder, slurm, "slurmctld", "-D"))
             stack.enter_context(_daemon(folder, slurm, "slurmd", "-D", "-N", host))
-            wait_for(lambda: "idle" in _nodes(slurm), "the node to be idle", seconds=30)
+            wait_for(lambda: "idle" in _nodes(slurm), "the node to be idle", seconds=120)
         except TimeoutError as error:
             for log in sorted(folder.glob("*.out")):
                 error.add_note(f"{log.name}: {log.read_text()[-2000:]}")
@@ -158,7 +158,7 @@ def _nodes(slurm: Slurm) -> str:
 
 def _cancel_all(slurm: Slurm) -> None:
     slurm.run("scancel", f"--user={getpass.getuser()}")
-    wait_for(lambda: not slurm.queue(), "the jobs to end", seconds=30)
+    wait_for(lambda: not slurm.queue(), "the jobs to end", seconds=120)
 
 
 def _free_ports(count: int) -> list[int]:

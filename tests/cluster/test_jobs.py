@@ -1,8 +1,8 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,9 @@ from jaxmia.cluster.htcondor import HTCondorProfile, write_htcondor
 from jaxmia.cluster.slurm import SlurmProfile, write_slurm
 from jaxmia.config import load_config
 from jaxmia.errors import InputError
+from tests.cluster.slurm import wait_for
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's list of signals")
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -189,11 +191,13 @@ def test_htcondor_scripts_run_the_stages(shared: Path, config: Path, stand_in: P
     assert [line.split()[1] for line in score.stdout.splitlines()[1:]] == ["query", "score", "report"]
 
 
+@needs_proc
 def test_htcondor_signal_reaches_the_trainer(shared: Path, config: Path, stand_in: Path):
     files = write_htcondor(config, shared / "run", 4, HTCondorProfile(command=stand_in)).files
     assert _signalled([files[0], "0"], signal.SIGTERM, {}) == (85, "saved")
 
 
+@needs_proc
 @pytest.mark.parametrize(
     ("number", "requeued"),
     [(signal.SIGUSR1, "requeue 12_3"), (signal.SIGTERM, None)],
@@ -244,10 +248,17 @@ def _signalled(command: list, number: signal.Signals, environment: dict[str, str
     while not lines or lines[-1] != "training":
         lines.append(process.stdout.readline().strip())
         assert lines[-1], f"ended early: {lines}"
-    time.sleep(0.2)  # the shell sets its traps after it has started the trainer
+    # The shell sets its traps after it has started the trainer.
+    wait_for(lambda: _catches(process.pid, number), "the shell to trap the signal", seconds=60)
     (os.killpg if to_all else os.kill)(process.pid, number)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     return process.returncode, output.split()[-1]
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_a_scheduler_is_one_module_and_one_row(shared: Path, config: Path, monkeypatch: pytest.MonkeyPatch):
