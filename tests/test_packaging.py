@@ -28,7 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_hold_every_file_of_the_packages(built: Path):
     paths = [path for name in ("jaxmia", "bridge") for path in (ROOT / name).rglob("*")]
-    files = {str(path.relative_to(ROOT)) for path in paths if path.is_file() and path.suffix != ".pyc"}
+    files = {str(path.relative_to(ROOT)) for path in paths if path.is_file() and "__pycache__" not in path.parts}
     assert {"jaxmia/configs/quickstart.yaml", "jaxmia/models/native/layers.cc", "jaxmia/py.typed"} < files
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:

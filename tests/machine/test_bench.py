@@ -167,6 +167,6 @@ def test_ceilings_come_from_two_libraries(monkeypatch):
     monkeypatch.setattr("sys.executable", warm_python())
     theirs = in_torch("cpu")
     assert theirs.keys() == {"float32", "bfloat16"}
-    assert min(theirs.values()) > 1e8
+    assert min(theirs.values()) > 1e6
     with pytest.raises(PeerError, match=r"crashed: .*nowhere"):
         in_torch("nowhere")

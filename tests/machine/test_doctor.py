@@ -124,6 +124,13 @@ def test_files_are_named_sized_and_read(tmp_path: Path):
     assert check_file("a", path, refuse).text == f"{path}: is no such thing"
 
 
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX may be installed without support for the one of this machine."""
+    monkeypatch.setattr(doctor, "gpus", list)
+
+
+@pytest.mark.usefixtures("without_gpu")
 def test_the_command_prints_findings_and_fails_where_one_is_bad(capsys, tmp_path: Path):
     (tmp_path / "a.yaml").write_text("challenge: {public: none.pt}")
     with pytest.raises(SystemExit) as stop:
@@ -137,6 +144,7 @@ def test_the_command_prints_findings_and_fails_where_one_is_bad(capsys, tmp_path
     assert capsys.readouterr().out.startswith("ok    jaxmia: ")
 
 
+@pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
     ("samples", "changes", "code", "line"),
     [

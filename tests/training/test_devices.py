@@ -17,11 +17,14 @@ import resource
 import numpy as np
 from jaxmia.training.devices import prepare_devices
 
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**26, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
 prepare_devices()
-np.ones(2**26, np.uint8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-np.ones(2**26, np.uint8)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+faults()
+print(min(faults() for _ in range(5)))  # other threads may have some in between
 """
 
 
@@ -66,8 +69,11 @@ def test_sums_over_arrays_of_many_axes_do_not_crash(given: str | None, then: str
         ({"architecture": "mlp", "hidden": (16_384,) * 300}, (30,), "hidden: .*GiB"),
     ],
 )
-def test_a_network_that_no_memory_holds_is_refused_in_one_line(recipe: dict, shape: tuple[int, ...], match: str):
+def test_a_network_that_no_memory_holds_is_refused_in_one_line(
+    recipe: dict, shape: tuple[int, ...], match: str, monkeypatch: pytest.MonkeyPatch
+):
     """XLA would end the process instead."""
+    monkeypatch.setattr("jaxmia.training.trainer.device_memory", lambda device: 2**34)
     with pytest.raises(InputError, match=rf"^shadow\.{match}"):
         make_trainer(Recipe(**recipe), shape, 10, Preprocessing(None, (0.5,), (0.5,)), dtype="float32")
 

@@ -165,8 +165,14 @@ def share(device, failing=-1, threads=3):
 jax.config.update("jax_enable_x64", True)
 devices = jax.local_devices()
 assert len(devices) == 4
-*counts, seen = share(devices[0])
-assert counts == [1] * PARTS and 2 <= seen <= 3, (counts, seen)
+most = 0
+for _ in range(100):  # a busy machine starts other threads late
+    *counts, seen = share(devices[0])
+    assert counts == [1] * PARTS and 1 <= seen <= 3, (counts, seen)
+    most = max(most, seen)
+    if most > 1:
+        break
+assert most > 1
 *counts, seen = share(devices[0], threads=1)
 assert counts == [1] * PARTS and seen == 1, (counts, seen)
 for *counts, seen in jax.device_get([share(device) for device in devices * 3]):
