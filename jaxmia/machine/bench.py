@@ -195,7 +195,12 @@ class _Trial:
 
 def describe(rows: Sequence[Row], constants: Constants, subject: dict[str, Any]) -> dict[str, Any]:
     """Describes a measurement as plain JSON."""
-    return {"subject": subject, "origin": origin(), "scale": asdict(constants), "rows": [asdict(row) for row in rows]}
+    from jaxmia.models.native.build import description
+
+    made = origin()
+    if made["platform"] == "cpu":
+        made["kernels"] = description()
+    return {"subject": subject, "origin": made, "scale": asdict(constants), "rows": [asdict(row) for row in rows]}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -215,6 +220,7 @@ def page(result: dict[str, Any]) -> str:
     subject, here = result["subject"], result["origin"]
     shadow, size = subject["shadow"], " x ".join(map(str, subject["shape"]))
     width = f" of width {shadow['width']}" if shadow["width"] else ""
+    kernels = f", kernels {here['kernels']}" if "kernels" in here else ""
     return "\n".join(
         [
             f"# Training throughput: {shadow['architecture']}{width} on {here['device']}",
@@ -222,9 +228,9 @@ def page(result: dict[str, Any]) -> str:
             f"Training on images of {size}, batch {shadow['batch_size']}: images a second over all models, median and "
             f"range of {subject['repeats']} repeats of {subject['seconds']:g} s or more, in turns, one way at a time, "
             "each in steady state before its clock starts; each peer in processes of its own.",
-            f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}. The fastest matrix products reach "
-            f"{products(result['scale'])}; shares are of these, with the operations of convolutions counted by their "
-            "definition, of which minimal filtering does about a quarter.",
+            f"jax {here['jax']}, torch {here['torch']}, jaxmia {here['commit']}{kernels}. The fastest matrix products "
+            f"reach {products(result['scale'])}; shares are of these, with the operations of convolutions counted by "
+            "their definition, of which minimal filtering does about a quarter.",
             "",
             "| how | models | images/s | range | share of ceiling | compiling | memory |",
             "| --- | --- | --- | --- | --- | --- | --- |",

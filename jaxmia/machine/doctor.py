@@ -87,10 +87,10 @@ class Used:
 
 def examine() -> list[Finding]:
     """Checks versions, memory, disk and devices, with a small computation on the device."""
-    from jaxmia.models.native.build import unavailable
+    from jaxmia.models.native.build import description, shortcoming
 
     found = gpus()
-    kernels = [] if found else [check_kernels(unavailable())]
+    kernels = [] if found else [check_kernels(shortcoming(), description())]
     return [*check_packages(), *check_memory(), *check_devices(found, used_devices, os.environ), *kernels]
 
 
@@ -157,11 +157,16 @@ def check_devices(
     return [Finding("JAX", "ok", f"{text}; no NVIDIA GPU found")]
 
 
-def check_kernels(reason: str | None) -> Finding:
-    """Checks whether the CPU kernels can be used; `reason` says why not."""
-    if reason is None:
-        return Finding("kernels", "ok", "compiled for this processor")
-    return Finding("kernels", "note", f"training on the CPU is slower: {reason}", "install a C++ compiler, such as g++")
+def check_kernels(shortcoming: str | None, description: str) -> Finding:
+    """Checks whether the CPU kernels are as fast as they can be.
+
+    Args:
+        shortcoming: Why they are not; None if they are.
+        description: Their instructions and compiler.
+    """
+    if shortcoming:
+        return Finding("kernels", "note", shortcoming, "install a recent C++ compiler, such as g++")
+    return Finding("kernels", "ok", f"compiled for this processor: {description}")
 
 
 _UNSEEN = "ask the scheduler for a GPU, or give the container one (docker run --gpus all, apptainer exec --nv)"

@@ -176,12 +176,12 @@ class Pipeline:
             shadows = self.setup.shadow_trainer(plan)
             shadows = replace(
                 shadows,
-                metadata={"cache_key": cache_key, "plan": str(plan), **origin()},
+                metadata={"cache_key": cache_key, **plan.provenance()},
                 on_progress=_reporter(claims, log, on_progress),
                 stop_signal=stop_signal,
                 keep=Weights(RunDir(self.out).weights).write if section.keep_weights else shadows.keep,
             )
-            log.write("begin", {"missing": len(missing), "plan": str(plan), "cache_key": cache_key, **origin()})
+            log.write("begin", {"missing": len(missing), "cache_key": cache_key, **plan.provenance()})
             try:
                 Job(shadows, store, self._checkpoints(), claims).run(missing, plan.width)
             except Interrupted as stop:

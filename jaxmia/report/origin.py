@@ -12,7 +12,10 @@ from jaxmia.runs.matrices import Matrices
 from jaxmia.runs.status import ranges
 from jaxmia.runs.store import recorded_number
 
-_RECORDED = ("jaxmia", "commit", "python", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "platform", "device")
+_RECORDED = (
+    *("jaxmia", "commit", "python", "jax", "jaxlib", "flax", "optax", "numpy", "torch"),
+    *("platform", "device", "kernels"),
+)
 
 
 def show_training(matrices: Matrices) -> Section:

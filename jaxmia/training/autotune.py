@@ -83,7 +83,7 @@ def make_plan(
         "most": most,
         "digits of images": len(str(images)),
         "jax": jax.__version__,
-        "kernels": native.sources_digest(),
+        "kernels": f"{native.sources_digest()} {native.description()}" if "native" in convs else None,
     }
     path = cache_folder() / f"plan-{digest(json.dumps(key, sort_keys=True).encode())}.json"
     kept = _kept_plan(path)
@@ -131,6 +131,7 @@ def _no_kernels(trainer: Trainer, platform: str) -> str | None:
     """Why the kernels of `jaxmia.models.native` cannot be used; None if they can."""
     if platform != "cpu":
         return f"its kernels are for CPUs, this device is a {platform}"
+    native.warn_of_shortcoming()
     if reason := native.unavailable():
         return reason
     if trainer.compute.dtype == jnp.bfloat16 and not native.multiplies_bfloat16():

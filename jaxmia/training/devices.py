@@ -15,7 +15,7 @@ from jaxmia.data.kinds import FEATURES, Kind
 from jaxmia.errors import InputError
 from jaxmia.files import cache_folder
 from jaxmia.models import NETWORKS
-from jaxmia.models.native.build import multiplies_bfloat16
+from jaxmia.models.native.build import multiplies_bfloat16, warn_of_shortcoming
 from jaxmia.provenance import available_memory, digest, processor
 
 Device: TypeAlias = Any
@@ -115,7 +115,10 @@ def _prefers_bfloat16(shadow: Recipe, device: Device) -> bool:
     if device.platform == "tpu":
         return True
     if device.platform == "cpu":
-        return _in_kernels(shadow) and multiplies_bfloat16()
+        if not _in_kernels(shadow):
+            return False
+        warn_of_shortcoming()
+        return multiplies_bfloat16()
     capability = getattr(device, "compute_capability", None)
     return device.platform in ("gpu", "cuda") and capability is not None and float(capability) >= 8.0
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from jaxmia.models import LOWERINGS, Compute, Lowering, ensemble_attention, ensemble_conv, ensemble_dense, ensemble_norm
+from jaxmia.models.native import build as native
+from jaxmia.provenance import origin
 from jaxmia.training.devices import Device, core_count
 from jaxmia.training.optimizer import ensemble_update
 from jaxmia.training.trainer import Trainer
@@ -41,6 +43,11 @@ class Plan:
     def threads(self) -> int:
         """Threads with which the C++ kernels compute on each device: its share of the cores."""
         return max(1, core_count() // len(self.devices))
+
+    def provenance(self) -> dict[str, Any]:
+        """This plan, the kernels if it uses them, and the `origin` of what is trained by it, as plain JSON."""
+        kernels = {"kernels": native.description()} if self.lowering == "native" else {}
+        return {"plan": str(self), **kernels, **origin()}
 
     def padded(self, each: Sequence[Value]) -> list[Value]:
         """Pads a list with an entry for each model to a multiple of the number of devices, by repeating the last."""

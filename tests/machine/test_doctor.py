@@ -96,9 +96,10 @@ def test_this_machine_computes_and_has_what_is_needed():
 
 
 def test_kernels_that_are_missing_keep_nothing_from_running():
-    assert check_kernels(None).state == "ok"
-    finding = check_kernels("no C++ compiler: none is found")
-    assert finding.state == "note"
+    found = check_kernels(None, "avx2 fma, GCC 12.2.0")
+    assert (found.state, found.text) == ("ok", "compiled for this processor: avx2 fma, GCC 12.2.0")
+    finding = check_kernels("not used, so that training may be slower: no C++ compiler found", "unavailable")
+    assert (finding.state, finding.remedy) == ("note", "install a recent C++ compiler, such as g++")
     assert "slower: no C++ compiler" in finding.text
 
 

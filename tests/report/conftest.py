@@ -33,6 +33,7 @@ def make_run(
         made = {
             "cache_key": {"shadow": {"epochs": 3}},
             "device": "slide rule",
+            "kernels": "avx2 fma, GCC 12.2.0",
             "train_seconds": 10.0,
             "trained_together": 8,
         }

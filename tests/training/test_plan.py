@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 from dataclasses import replace
@@ -11,6 +12,8 @@ from jaxmia.data.preprocessing import Preprocessing
 from jaxmia.errors import InputError
 from jaxmia.machine.ceiling import training_flops_per_image
 from jaxmia.models import Compute, Network
+from jaxmia.models.native import build as native
+from jaxmia.provenance import origin
 from jaxmia.training import autotune, devices, plan
 from jaxmia.training.autotune import conv_choices, make_plan
 from jaxmia.training.devices import compute_dtype
@@ -166,6 +169,52 @@ def test_kernels_that_cannot_be_had(monkeypatch):
     with pytest.raises(InputError, match=r"ensemble\.conv: native: no C\+\+ compiler"):
         make_plan(section, trainer("cnn"), 8, LARGE)
     assert conv_choices(trainer("cnn"), "cpu") == ("unrolled", "matmul", "grouped")
+
+
+@pytest.fixture
+def not_warned(monkeypatch):
+    """Nothing has been told of the kernels in this process."""
+    for module in (native, devices):
+        monkeypatch.setattr(module, "warn_of_shortcoming", functools.cache(native.warn_of_shortcoming.__wrapped__))
+
+
+@pytest.mark.usefixtures("not_warned")
+@pytest.mark.parametrize("conv", ["auto", "native"])
+def test_kernels_that_are_slower_than_they_could_be_are_told_once(records, monkeypatch, conv: str):
+    monkeypatch.setattr(native, "unavailable", lambda: None)
+    monkeypatch.setattr(native, "shortcoming", lambda: "compiled without avx2")
+    monkeypatch.setattr(autotune, "_search", lambda *arguments: (2, "native", []))
+    for _ in range(2):
+        make_plan(EnsembleConfig(devices=1, width=2, conv=conv), trainer("cnn"), 8, LARGE)
+    assert telling(records, "kernels: compiled without avx2") == ["WARNING"]
+
+
+@pytest.mark.usefixtures("not_warned")
+def test_that_the_precision_is_float32_for_want_of_kernels_is_told(records, monkeypatch):
+    """Also where the configuration does not ask for the kernels."""
+    monkeypatch.setattr(native, "unavailable", lambda: "no C++ compiler")
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: False)
+    recipe = Recipe(architecture="cnn", precision="auto")
+    assert compute_dtype(recipe, jax.local_devices()[0], IMAGES) == jax.numpy.float32
+    assert telling(records, "kernels: not used", "precision auto is float32: no C++ compiler") == ["WARNING"]
+
+
+@pytest.mark.usefixtures("not_warned")
+def test_where_the_kernels_are_not_used_nothing_is_told_of_them(records, monkeypatch):
+    monkeypatch.setattr(native, "shortcoming", lambda: "compiled without avx2")
+    make_plan(EnsembleConfig(devices=1, width=2, conv="unrolled"), trainer("cnn"), 8, LARGE)
+    conv_choices(trainer("cnn"), "gpu")
+    compute_dtype(Recipe(precision="float32"), jax.local_devices()[0], IMAGES)
+    assert telling(records, "kernels") == []
+
+
+def test_the_kernels_are_part_of_the_provenance_of_what_they_train(monkeypatch):
+    monkeypatch.setattr(native, "description", lambda: "avx2 fma, GCC 12.2.0")
+    with_kernels, without = (plan_of(2, conv, tuple(jax.devices()[:1])).provenance() for conv in ("native", "unrolled"))
+    assert with_kernels["kernels"] == "avx2 fma, GCC 12.2.0"
+    assert with_kernels["plan"] == "2 at a time, convolutions native, 1 cpu device"
+    assert "kernels" not in without
+    assert without.items() >= origin().items()
 
 
 def test_more_devices_than_there_are():

@@ -3,7 +3,9 @@
 import ctypes
 import functools
 import hashlib
+import logging
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 from jaxmia.errors import UnwritableFile
 from jaxmia.files import atomic_write, cache_folder
 from jaxmia.provenance import digest, instruction_set
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _TARGETS = (
@@ -30,9 +34,11 @@ _TARGETS = (
     "jaxmia_norm_backward",
     "jaxmia_sgd",
 )
+_INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512vl", "avx512_bf16", "amx_bf16")
+"""Instructions that make the kernels faster where processor and compiler have them, by Linux's names."""
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-w")
-# The first that the compiler accepts is used: Clang on Arm knows only the second.
+# The first that the compiler accepts is used: Clang on Arm knows only the second, and GCC compiles for any x86 with it.
 _MACHINES = ("-march=native", "-mcpu=native")
 _PATIENCE = 120
 _SEAL_BYTES = 32
@@ -60,6 +66,34 @@ def unavailable() -> str | None:
     return None
 
 
+def shortcoming() -> str | None:
+    """What keeps the kernels from being as fast as this processor allows, for the user; None if nothing does."""
+    if reason := unavailable():
+        return f"not used, so that training may be slower, and precision auto is float32: {reason}"
+    compiled = _reported("jaxmia_instructions").split()
+    lacking = [name for name in _INSTRUCTIONS if name in instruction_set().split() and name not in compiled]
+    if not lacking:
+        return None
+    return (
+        f"compiled by {_compiler()} ({_reported('jaxmia_compiler')}) without {', '.join(lacking)}, which this "
+        "processor has, so that training is slower; $CXX can name another compiler"
+    )
+
+
+@functools.cache
+def warn_of_shortcoming() -> None:
+    """Warns, once in a process, if the kernels are not as fast as this processor allows."""
+    if text := shortcoming():
+        logger.warning(f"kernels: {text}")
+
+
+def description() -> str:
+    """Instructions that the kernels were compiled with, and their compiler; or why they are unavailable."""
+    if reason := unavailable():
+        return f"unavailable: {reason}"
+    return f"{_reported('jaxmia_instructions').strip() or platform.machine()}, {_reported('jaxmia_compiler')}"
+
+
 def compute_type(dtype: jnp.dtype) -> jnp.dtype:
     """Type in which the kernels compute with arrays of `dtype`: bfloat16 where the processor can, else float32."""
     half = dtype == jnp.bfloat16 and multiplies_bfloat16()
@@ -69,9 +103,9 @@ def compute_type(dtype: jnp.dtype) -> jnp.dtype:
 @functools.cache
 def multiplies_bfloat16() -> bool:
     """Whether the kernels are available and this processor multiplies bfloat16 numbers."""
-    if unavailable() or (compiler := _compiler()) is None:
+    if unavailable():
         return False
-    supported = _load(compiler).jaxmia_multiplies_bfloat16
+    supported = _loaded().jaxmia_multiplies_bfloat16
     supported.restype = ctypes.c_bool
     return supported()
 
@@ -92,9 +126,29 @@ def _load(compiler: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(_compiled(compiler)))
 
 
+def _loaded() -> ctypes.CDLL:
+    """The kernels' library, which must be available."""
+    compiler = _compiler()
+    assert compiler is not None
+    return _load(compiler)
+
+
+def _reported(name: str) -> str:
+    """Text that a function of the library returns."""
+    function = _loaded()[name]
+    function.restype = ctypes.c_char_p
+    return function().decode()
+
+
 def _compiler() -> str | None:
     chosen = os.environ.get("CXX")
     return next((name for name in ((chosen,) if chosen else _COMPILERS) if shutil.which(name)), None)
+
+
+def _installation(compiler: str) -> str:
+    """File of a compiler and its time, by which a compiler that was updated is known."""
+    path = Path(shutil.which(compiler) or compiler).resolve()
+    return f"{path} {path.stat().st_mtime_ns}"
 
 
 def _compiled(compiler: str) -> Path:
@@ -104,7 +158,7 @@ def _compiled(compiler: str) -> Path:
         subprocess.SubprocessError: The compiler fails.
         OSError, UnwritableFile: The cache folder cannot be read or written to.
     """
-    key = (sources_digest(), compiler, *_FLAGS, instruction_set(), jax.__version__)
+    key = (sources_digest(), compiler, _installation(compiler), *_FLAGS, instruction_set(), jax.__version__)
     path = cache_folder() / f"kernels-{digest(chr(0).join(key).encode())}.so"
     if _is_whole(path):
         return path

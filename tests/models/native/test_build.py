@@ -74,6 +74,58 @@ def test_a_damaged_library_is_told(fresh, tmp_path, monkeypatch):
     assert "cannot be saved or loaded" in str(build.unavailable())
 
 
+@pytest.fixture
+def gcc(fresh, tmp_path, monkeypatch):
+    """GCC as the compiler, but for a shell command that comes before; only the list of instructions is compiled."""
+    if platform.machine() != "x86_64" or not shutil.which("g++"):
+        pytest.skip("needs GCC on x86-64")
+    (listed,) = (path for path in build.sources() if path.stem == "instructions")
+    monkeypatch.setattr(build, "sources", lambda: [listed])
+    monkeypatch.setattr(build, "unavailable", lambda: None)
+    monkeypatch.setattr(build, "instruction_set", lambda: "flags : fpu fma avx avx2 avx512f amx_bf16")
+    return lambda before, after="": use_compiler(f'{before}\nexec g++ "$@" {after}', tmp_path, monkeypatch)
+
+
+def test_instructions_that_the_compiler_does_not_use_are_told(gcc):
+    """Both the user and the provenance of results learn of them, with the compiler's version."""
+    gcc("", "-march=x86-64-v3")
+    version = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+    assert build.description() == f"avx2 fma, GCC {version}"
+    assert build.shortcoming() == (
+        f"compiled by {os.environ['CXX']} (GCC {version}) without avx512f, amx_bf16, which this processor has, "
+        "so that training is slower; $CXX can name another compiler"
+    )
+
+
+def test_a_compiler_that_does_not_know_the_processor_is_told(gcc):
+    gcc('case "$*" in *-march=native*) exit 1;; esac')
+    assert build.description().startswith("x86_64, GCC ")
+    assert "without avx2, fma, avx512f, amx_bf16, which" in str(build.shortcoming())
+
+
+def test_nothing_is_told_where_all_instructions_of_the_processor_are_used(gcc, monkeypatch):
+    gcc("", "-march=x86-64-v3")
+    monkeypatch.setattr(build, "instruction_set", lambda: "flags : fpu fma avx avx2")
+    assert build.shortcoming() is None
+
+
+def test_without_a_compiler_training_may_be_slower(fresh, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "not used, so that training may be slower, and precision auto is float32: no C++ compiler" in str(
+        build.shortcoming()
+    )
+    assert build.description().startswith("unavailable: no C++ compiler found")
+
+
+def test_a_compiler_that_was_updated_compiles_anew(gcc, fresh):
+    gcc("")
+    first = build._compiled(os.environ["CXX"])
+    assert build._compiled(os.environ["CXX"]) == first
+    os.utime(os.environ["CXX"], (0, 0))
+    assert build._compiled(os.environ["CXX"]) != first
+    assert len(list(fresh.iterdir())) == 2
+
+
 @needs_kernels
 @pytest.mark.slow
 def test_the_library_is_compiled_once(fresh, quick_compiler):
