@@ -17,6 +17,8 @@ _QUICK_COMPILATION = (
     "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_experimental_ynn_fusion_type=-reduce",  # as `prepare_devices` sets it
 )
+OF_A_TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""Variables that change what commands print; a shell or a CI system may set them."""
 
 
 def _environment(common: str) -> dict[str, str]:
@@ -60,5 +62,7 @@ def remove_cache() -> None:
     shutil.rmtree(cache, ignore_errors=True)
 
 
+for name in OF_A_TERMINAL:
+    os.environ.pop(name, None)
 if os.environ.get("JAX_COMPILATION_CACHE_DIR") != _PROGRAMS:  # else these are the variables of the tests' process
     os.environ |= _environment(str(_new_cache()))

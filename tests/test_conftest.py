@@ -27,6 +27,10 @@ def test_jax_keeps_compiled_programs_whether_or_not_there_are_several_workers():
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
 
 
+def test_commands_print_the_same_whatever_the_terminal():
+    assert not os.environ.keys() & set(environment.OF_A_TERMINAL)
+
+
 def test_new_kernels_stay_for_the_next_run_in_place_of_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept, cache = tmp_path / "kept", tmp_path / "cache"
     monkeypatch.setattr(environment, "KERNELS", kept)
