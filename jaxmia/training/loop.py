@@ -15,6 +15,7 @@ from jaxmia.training.arrays import named_arrays, tree_of
 from jaxmia.training.batches import Batches
 from jaxmia.training.checkpoint import Checkpoints, Snapshot
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.limits import check_address_space
 from jaxmia.training.optimizer import hyper_of_each
 from jaxmia.training.pace import Pace
 from jaxmia.training.programs import MOST_STEPS
@@ -92,6 +93,7 @@ class Training:
         """Trains to the end, from a checkpoint if there is one.
 
         Raises:
+            InputError: Memory ran out in a way in which XLA may compute wrong numbers; see `check_address_space`.
             Interrupted: A signal was received; the progress so far is saved.
         """
         if self._checkpoints and (snapshot := self._checkpoints.restore(self.numbers)):
@@ -111,6 +113,7 @@ class Training:
             self.step += count
             self.after_call(before)
             self.seconds = time.perf_counter() - started
+            check_address_space()
             self.raise_if_stopped()
             if self._writer and self._writer.due():
                 self._writer.save(self._take_snapshot())

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32, Int32, Integer, Shaped
 from jaxmia.data.kinds import kind_of
 from jaxmia.data.views import View
 from jaxmia.training.ensemble import Ensemble
+from jaxmia.training.limits import check_address_space
 from jaxmia.training.logits import checked_logits
 from jaxmia.training.margin import logit_margin
 from jaxmia.training.trainer import State
@@ -32,6 +33,9 @@ def query(
 
     Returns:
         Logit margins in nats, and whether the prediction in the first view is correct.
+
+    Raises:
+        InputError: Memory ran out in a way in which XLA may compute wrong numbers; see `check_address_space`.
     """
     samples = len(ensemble.images)
     batches = fixed_batches(samples, batch_size)
@@ -51,7 +55,9 @@ def query(
         return np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :samples]
 
     phi = [joined(margins[i * per_view : (i + 1) * per_view]) for i in range(len(views))]
-    return np.stack(phi, axis=1), joined(hits[:per_view])
+    correct = joined(hits[:per_view])
+    check_address_space()
+    return np.stack(phi, axis=1), correct
 
 
 def query_target(

@@ -110,18 +110,6 @@ def assert_same(out: Path, expected: Chunks) -> None:
     assert_tidy(out)
 
 
-def assert_same_but_rounding(out: Path, expected: Chunks) -> None:
-    """The same models, also in chunks of other sizes; and nothing else is left behind.
-
-    The points of a training curve depend on all models of a chunk.
-    """
-    found = chunks(out)
-    for array in ARRAYS[:-1]:
-        values, wanted = (np.concatenate([part[array] for part in parts.values()]) for parts in (found, expected))
-        np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-4, err_msg=array)
-    assert_tidy(out)
-
-
 def assert_tidy(out: Path) -> None:
     """A run has left nothing unfinished behind."""
     assert list((out / "checkpoints").glob("*")) == []

@@ -82,6 +82,15 @@ def test_disk_full_from_the_start(jobs: Jobs, small_disk: Path, uninterrupted: C
     goes_on(jobs, small_disk / "run", uninterrupted)
 
 
+def test_memory_lost_in_the_middle(jobs: Jobs, tmp_path: Path, uninterrupted: Chunks):
+    """Where little address space is left, XLA may compute wrong numbers without an error; none of them is stored."""
+    moment = Moment("epoch", SECOND)
+    code, said = jobs.start(tmp_path / "run", moment=moment, limit=("RLIMIT_AS", 2**26)).end()
+    ends_in_one_line(code, said, "its limit (ulimit -v) is")
+    assert list(chunks(tmp_path / "run")) == [FIRST]
+    goes_on(jobs, tmp_path / "run", uninterrupted)
+
+
 def test_permission_lost_in_the_middle(jobs: Jobs, small_disk: Path, uninterrupted: Chunks):
     """The folder becomes read-only, for the administrator too."""
     out = small_disk / "run"
