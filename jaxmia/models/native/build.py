@@ -40,7 +40,7 @@ _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-w")
 # The first that the compiler accepts is used: Clang on Arm knows only the second, and GCC compiles for any x86 with it.
 _MACHINES = ("-march=native", "-mcpu=native")
-_PATIENCE = 120
+_PATIENCE = 600
 _SEAL_BYTES = 32
 
 
