@@ -17,6 +17,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.sources import named_file
 from jaxmia.data.views import View
 from jaxmia.errors import InputError, UnreadableFile
+from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, chance_accuracy, near_chance
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
@@ -229,6 +230,11 @@ class Pipeline:
             if (membership == value).any()
         ]
         logger.info("target: accuracy " + ", ".join(shares or [f"{correct.mean():.4f}"]))
+        if near_chance(correct, self.pool.labels):
+            logger.warning(
+                f"target: accuracy {correct.mean():.4f}, and always predicting the most common class has "
+                f"{chance_accuracy(self.pool.labels):.4f}; {CHECK_PREPROCESSING}"
+            )
 
     def _query_views(self, cache_key: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The target's margins `[view, sample]`, and whether its predictions in the first view are correct."""

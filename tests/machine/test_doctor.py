@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bridge.networks import build
-from bridge.target import save_target
+from bridge.target import load_target, save_target
 from jaxmia.cli.main import main
 from jaxmia.errors import InputError
 from jaxmia.machine import doctor
@@ -172,7 +172,7 @@ def test_the_shadows_are_tried_on_the_pool_s_own_samples(
             tmp_path / f"{name}.npz",
             **{samples: rows},
             labels=np.arange(8) % 3,
-            ids=[f"{i}" for i in range(8)],
+            ids=[f"{name}-{i}" for i in range(8)],
             **known,
         )
     save_target(words() if samples == "tokens" else build(Network("mlp", (5,), 3, width=4)), tmp_path / "model.pt")
@@ -192,3 +192,57 @@ def test_the_shadows_are_tried_on_the_pool_s_own_samples(
         f"public.npz, 1 KiB: 8 {'rows of features' if samples == 'features' else 'sequences of token ids'} of 5"
         in shown
     )
+
+
+def _challenge(folder: Path, *, right: bool, **changes: dict) -> Path:
+    """Writes a target, rows with the classes that it predicts (or others), and the configuration of the files."""
+    save_target(build(Network("mlp", (5,), 3, width=4)), folder / "model.pt")
+    rows = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    predicted = load_target(folder / "model.pt").query(rows).argmax(1)
+    for name in ("public", "private"):
+        content = {
+            "features": rows,
+            "labels": predicted if right else (predicted + 1) % 3,
+            "ids": [f"{name}-{i}" for i in range(30)],
+            "membership": np.arange(30) < 10,
+        }
+        np.savez(folder / f"{name}.npz", **{**content, **changes.get(name, {})})
+    files = {name: str(folder / f"{name}.npz") for name in ("public", "private")}
+    path = folder / "config.yaml"
+    section = {"challenge": {**files, "target": str(folder / "model.pt")}, "shadow": {"architecture": "mlp"}}
+    path.write_text(json.dumps(section))
+    return path
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_the_target_is_tried_on_public_samples(tmp_path: Path, capsys):
+    main(["doctor", "--config", str(_challenge(tmp_path, right=True))])
+    shown = capsys.readouterr().out
+    assert "ok    challenge: accuracy of the target 1.00 on 10 public members, 1.00 on 20 public non-members\n" in shown
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_target_that_is_no_better_than_chance_is_noted(tmp_path: Path, capsys):
+    main(["doctor", "--config", str(_challenge(tmp_path, right=False))])
+    shown = capsys.readouterr().out
+    assert "note  challenge: accuracy of the target 0.00 on 10 public members, 0.00 on 20 public non-members; " in shown
+    assert " is chance\n      -> check challenge.image_size, mean and std, and that labels begin at 0\n" in shown
+
+
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"private": {"ids": [f"public-{i}" for i in range(30)]}}, "private.npz: ids: 'public-0' is also in "),
+        (
+            {"public": {"labels": np.arange(30) % 3 + 1}},
+            "public.npz: labels[2] is 3, allowed is an integer from 0 to 2",
+        ),
+        ({"private": {"features": np.zeros((30, 4), np.float32)}}, "private.npz: its rows of features have shape (4,)"),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_bad(changes: dict, line: str, tmp_path: Path, capsys):
+    path = _challenge(tmp_path, right=True, **changes)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--config", str(path)])
+    assert f"bad   challenge: {tmp_path}/{line}" in capsys.readouterr().out

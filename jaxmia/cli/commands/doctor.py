@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bridge.target import Target
-    from jaxmia.config import Config
+    from jaxmia.config import ChallengeConfig, Config
     from jaxmia.machine.doctor import Finding
+
+_TRIED = 100
+"""Largest number of members, and of non-members, on which the target's accuracy is measured."""
 
 
 @dataclass
@@ -95,8 +98,38 @@ def _files(config: "Config") -> list["Finding"]:
         check_file("challenge.target", section.target, target),
     ]
     if all(finding.state == "ok" for finding in findings):
+        findings.append(_check_together(section, targets[0], targets[0].query(seen[0]).shape[1]))
         findings.append(check_field("shadow", lambda: _shadows(config, targets[0], seen[0])))
     return findings
+
+
+def _check_together(challenge: "ChallengeConfig", target: "Target", classes: int) -> "Finding":
+    """Checks that the files fit each other, and that the target is accurate on the first public samples."""
+    import numpy as np
+
+    from bridge.open import open_pool
+    from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, chance_accuracy, near_chance
+    from jaxmia.machine.doctor import Finding
+
+    try:
+        pool = open_pool(challenge, classes)
+        groups = {
+            name: np.flatnonzero(pool.membership == value)[:_TRIED]
+            for value, name in ((1, "members"), (0, "non-members"))
+        }
+        tried = np.concatenate(list(groups.values()))
+        correct = target.query(pool.images_to("query")[tried]).argmax(1) == pool.labels[tried]
+    except InputError as error:
+        return Finding("challenge", "bad", str(error))
+    parts = np.split(correct, [len(groups["members"])])
+    shares = [
+        f"{part.mean():.2f} on {len(part)} public {name}" for name, part in zip(groups, parts, strict=True) if len(part)
+    ]
+    text = f"accuracy of the target {', '.join(shares)}"
+    if not near_chance(correct, pool.labels[tried]):
+        return Finding("challenge", "ok", text)
+    chance = chance_accuracy(pool.labels[tried])
+    return Finding("challenge", "note", f"{text}; {chance:.2f} is chance", CHECK_PREPROCESSING)
 
 
 def _shadows(config: "Config", target: "Target", samples: "np.ndarray") -> str:
