@@ -41,5 +41,6 @@ $(VENV)/installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-docs $(VENV)/installed-test
 
 $(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the packages into $(VENV), which takes some minutes"
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
 	@touch $@

@@ -1,7 +1,6 @@
 """The target: loads it from a file and queries it in JAX or in PyTorch."""
 
 import functools
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,9 +34,8 @@ from jaxmia.plugins import import_plugin, is_plugin
 
 Backend = Literal["jax", "torch"]
 
-# Keys of a state_dict inside a checkpoint, and prefixes that DataParallel and torch.compile add to names.
-_NESTED = ("state_dict", "model_state_dict", "model")
-_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+# Keys of a state_dict inside a checkpoint.
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def load_target(
         raise InputError(
             f"challenge.architecture: {architecture!r} is none of auto, {allowed}, exported, package.module:factory"
         )
-    weights = {_WRAPPED.sub("", name): value for name, value in read_weights(path, max_bytes).items()}
+    weights = _unwrapped(read_weights(path, max_bytes))
     network = _network_of(weights, architecture, str(path))
     source = f"{path} as {network.architecture}"
     if classes not in (None, network.classes):
@@ -179,6 +177,17 @@ def load_target(
     module = build(network)
     load_weights(module, weights, source)
     return _in_torch(_placed(module, device), preprocessing, source, network.classes, network, device)
+
+
+def _unwrapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Removes what all names begin with: the attribute in which a module holds the network.
+
+    `DataParallel` has `module`, `torch.compile` `_orig_mod`, and a module of the user's own may have any.
+    """
+    heads, tails = zip(*((head, tail) for head, _, tail in (name.partition(".") for name in weights)), strict=True)
+    if len(set(heads)) == 1 and all("." in tail for tail in tails):
+        return _unwrapped(dict(zip(tails, weights.values(), strict=True)))
+    return weights
 
 
 def _network_of(weights: Mapping[str, torch.Tensor], architecture: str, source: str) -> Network:
@@ -215,7 +224,10 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tens
         raise InputError(f"{path}: contains a {type(content).__name__}, expected a state_dict: tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not name.isprintable() or not isinstance(value, torch.Tensor):
-            raise InputError(f"{path}: {printable(str(name))} is a {describe_value(value)}, expected a tensor by name")
+            hint = f"; a state_dict inside is found under {', '.join(_NESTED)}" if isinstance(value, Mapping) else ""
+            raise InputError(
+                f"{path}: {printable(str(name))} is a {describe_value(value)}, expected a tensor by name{hint}"
+            )
         if value.dtype != torch.bfloat16 and as_array(value) is None:
             raise InputError(f"{path}: {name} is a tensor of {value.dtype}, expected plain numbers, bfloat16 at least")
         if value.is_floating_point() and not value.isfinite().all():

@@ -20,6 +20,8 @@ from jaxmia.plugins import import_plugin, is_plugin
 
 AUTO = "auto"
 
+_SUGGESTED = 3
+
 
 def standard_attacks() -> list[Attack]:
     """Lists every attack that can be named, simple ones first, including forms that `auto` does not compare."""
@@ -101,12 +103,15 @@ def describe_unknown(name: str) -> str:
     "is unknown; did you mean 'lira-online-tied'"
     >>> describe_unknown("rmia").partition("?")[0]
     "is unknown; did you mean 'rmia-online' or 'rmia-offline-0.3' or 'rmia-offline-0.8'"
+    >>> describe_unknown("LiRA").partition("?")[0]
+    "is unknown; did you mean 'lira-offline-global' or 'lira-offline-shrunk' or 'lira-online-global'"
     """
     names = attack_names()
     if name in names or is_plugin(name):
         return ""
-    close = [known for known in names if known.startswith(f"{name}-")] or difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    lower = name.lower()
+    close = [known for known in names if known.startswith(f"{lower}-")] or difflib.get_close_matches(lower, names, n=1)
+    hint = f"did you mean {' or '.join(map(repr, close[:_SUGGESTED]))}? " if close else ""
     return f"is unknown; {hint}allowed are {AUTO}, package.module:Class and the names in docs/attacks.md"
 
 

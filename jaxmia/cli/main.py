@@ -174,7 +174,7 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], li
     if {"-h", "--help"} & set(own):
         description = inspect.getdoc(COMMANDS[name])
         tyro.cli(with_all_options(name), args=["--help"], prog=f"jaxmia {name}", description=description)
-    elsewhere = ["--help", "--quiet", *(["--seed"] if COMMANDS[name] in _CONFIGURED else [])]
+    elsewhere = ["--help", "--quiet", *(["--seed", "--section.field"] if COMMANDS[name] in _CONFIGURED else [])]
     return parse_options(name, COMMANDS[name], own, elsewhere), overrides
 
 

@@ -21,6 +21,8 @@ TARGETS = 32
 LARGEST_FUSION = 4
 MAX_CORRELATION = 6.0
 """Largest correlation by chance between independent masks, in standard deviations; a larger one is rejected."""
+_FEWEST = 4
+"""Fewest shadow models among which pseudo-targets are drawn."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,8 @@ def check_enough(models: int) -> None:
     Raises:
         NoPseudoTargets: There are fewer than four.
     """
-    if models < 4:
-        raise NoPseudoTargets(f"shadows: {models} models, expected at least 4 to use them as pseudo-targets")
+    if models < _FEWEST:
+        raise NoPseudoTargets(f"shadows: {models} models, expected at least {_FEWEST} to use them as pseudo-targets")
 
 
 def check_names(candidates: Sequence[Attack]) -> None:
@@ -362,6 +364,19 @@ def configured_attacks(section: AttackConfig) -> tuple[Attack | None, list[Attac
     candidates = [own_attack(path, "attack.candidates") for path in section.candidates]
     check_names(candidates)
     return named, candidates
+
+
+def check_count(section: AttackConfig, models: int) -> None:
+    """Checks before training that the attack can be selected with so many shadow models.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if section.name == AUTO and models < _FEWEST:
+        raise InputError(
+            f"shadow.count: {models} is too few for attack.name: {AUTO}, which needs at least {_FEWEST}; or name one "
+            "of the attacks in docs/attacks.md, such as lira-online-global"
+        )
 
 
 def select_attack(

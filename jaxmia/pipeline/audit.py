@@ -20,6 +20,7 @@ from jaxmia.data.masks import draw_folds, join_folds, steps_per_epoch
 from jaxmia.data.pool import Pool
 from jaxmia.errors import InputError
 from jaxmia.evaluation.metrics import auc, false_alarms, paired_difference, tpr_at_fpr
+from jaxmia.evaluation.selection import check_count
 from jaxmia.files import load_npz
 from jaxmia.leaderboard.submission import read_truth
 from jaxmia.pipeline.models import open_pipeline, refuse_other_run, train_and_query, write_joined
@@ -139,6 +140,7 @@ class Audit:
             InputError: A file or a field is invalid, or a directory does not match the configuration.
             Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
         """
+        check_count(self.config.attack, self.config.shadow.count)
         self._refuse_other_audit()
         for run in self.runs:
             train_and_query(run)

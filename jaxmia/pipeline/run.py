@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxmia.config import Config, load_config
 from jaxmia.errors import InputError
+from jaxmia.evaluation.selection import check_count
 from jaxmia.pipeline.models import open_pipeline, prepare_run_dir, train_and_query
 from jaxmia.pipeline.rounds import train_in_rounds, train_rounds
 from jaxmia.pipeline.scoring import score
@@ -12,6 +13,7 @@ from jaxmia.pipeline.shard import Shard, meet
 from jaxmia.pipeline.stages import ProgressBar, no_progress_bar
 from jaxmia.runs.metrics import RunMetrics
 from jaxmia.runs.rundir import RunDir
+from jaxmia.runs.store import ScoreStore
 
 
 def run(
@@ -33,6 +35,7 @@ def run(
         Interrupted: A signal was received; the progress so far is saved, and the same call resumes from there.
     """
     pipeline = open_pipeline(config, out, progress_bar)
+    check_count(config.attack, len(ScoreStore(RunDir(out).shadows).models() | set(range(config.shadow.count))))
     (train_and_query if config.shadow.rounds == 1 else train_in_rounds)(pipeline)
     metrics = score(out, config.attack)
     from jaxmia.report import write_report  # imports Matplotlib, which training does without

@@ -37,15 +37,19 @@ logger = logging.getLogger(__name__)
 NO_IMAGES = "The run directory has no images; jaxmia report shows them if it finds the files of the challenge."
 
 
-def _keep_percent(value: Any) -> Any:
-    """Joins a number and its percent sign with a non-breaking space; leaves markup as it is."""
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", value) if type(value) is str else value
+def _keep_together(value: Any) -> Any:
+    """Joins a number and its percent sign, and the ends of an interval, with non-breaking spaces; leaves markup as it
+    is."""
+    if type(value) is not str:
+        return value
+    value = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", value)
+    return re.sub(r"(?<=\d) to (?=-?\d+\.\d)", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", value)
 
 
 _templates = Environment(
     loader=PackageLoader("jaxmia.report", "."),
     autoescape=True,
-    finalize=_keep_percent,
+    finalize=_keep_together,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -33,6 +33,8 @@ def _data(results: Results) -> str:
         f"{len(pool):,} samples of {classes} class{'es' if classes > 1 else ''}: {public:,} public "
         f"({members:,} members, {public - members:,} non-members), {len(pool) - public:,} private"
     )
+    if results.metrics.fixed:
+        counts += f"; {results.metrics.fixed:,} more public samples have fixed memberships and are not scored"
     challenge = results.config.fields.challenge if results.config else None
     files = [str(path) for path in (challenge.public, challenge.private) if path] if challenge else []
     return f"{' and '.join(files)}: {counts}" if files else counts

@@ -110,6 +110,12 @@ def _sentence(figures: Sequence[Figure], metrics: RunMetrics) -> str:
     sentence = f"At a false positive rate of {_percent(fpr)}, {found}; random guessing identifies {_percent(fpr)}."
     if first.estimate.low <= fpr:
         sentence += " This is not distinguishable from guessing."
+    if first.name == "expected" and (metrics.other_network or metrics.unlike_shadows):
+        sentence += "".join(
+            f" On the public samples, it identified {_share(figure.estimate)}."
+            for figure in figures
+            if figure.name == "public"
+        )
     if last.name == "private" and last is not first:
         sentence += f" According to the given truth file, it identified {_share(last.estimate)}."
     return sentence

@@ -121,6 +121,9 @@ def test_mini_challenge_has_equal_logits_and_accuracy_in_both():
     [
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state},
+        lambda state: {"net": state, "acc": 97.5},
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+        lambda state: {f"features.0.{name}": value for name, value in state.items()},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}},
         lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
@@ -143,6 +146,10 @@ def test_checkpoints_and_wrappers(tmp_path, wrap):
         ([1, 2], r"contains a list, expected a state_dict: tensors by name$"),
         ({}, r"contains a dict, expected a state_dict"),
         ({"fc.weight": [1.0]}, r"fc\.weight is a list, expected a tensor by name$"),
+        (
+            {"weights": {"fc.weight": torch.zeros(1)}},
+            r"weights is a dict, expected a tensor by name; a state_dict inside is found under state_dict, model",
+        ),
         ({"a\nb": torch.zeros(1)}, r"a\?b is a tensor of float32, expected a tensor by name$"),
         ({3: torch.zeros(1)}, r"3 is a tensor of float32, expected a tensor by name$"),
         ({"fc.weight": torch.tensor([1.0, float("nan")])}, r"fc\.weight contains values that are not finite$"),

@@ -117,6 +117,10 @@ def test_a_misspelled_command_is_told_the_right_one(capsys):
         ("run --confg=a", "run: --confg: unknown option; did you mean '--config'?"),
         ("run --quite", "run: --quite: unknown option; did you mean '--quiet'?"),
         ("run --sed 3", "run: --sed: unknown option; did you mean '--seed'?"),
+        (
+            "score --epochs=3",
+            "score: --epochs: unknown option; options are --config, --help, --json, --out, --quiet, --section.field",
+        ),
         ("status --zzz", "status: --zzz: unknown option; options are --help, --json, --quiet"),
         ("train", "train: --out missing; as in jaxmia train --config own.yaml --out "),
         ("run --config a.yaml", "run: --out missing; as in jaxmia run --config own.yaml --out "),

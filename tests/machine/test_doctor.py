@@ -167,12 +167,12 @@ def test_the_shadows_are_tried_on_the_pool_s_own_samples(
 ):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(8, 5)).astype(np.float32) if samples == "features" else rng.integers(0, 9, (8, 5), np.int32)
-    for name, known in (("public", {"membership": np.arange(8) % 2}), ("private", {})):
+    for name, ids, known in (("public", range(8), {"membership": np.arange(8) % 2}), ("private", range(8, 16), {})):
         np.savez(
             tmp_path / f"{name}.npz",
             **{samples: rows},
             labels=np.arange(8) % 3,
-            ids=[f"{name}-{i}" for i in range(8)],
+            ids=[f"{i}" for i in ids],
             **known,
         )
     save_target(words() if samples == "tokens" else build(Network("mlp", (5,), 3, width=4)), tmp_path / "model.pt")

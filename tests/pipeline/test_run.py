@@ -12,7 +12,7 @@ from bridge.open import open_pool, open_target
 from bridge.target import Target, save_target
 from jaxmia.api import attack, train_shadows
 from jaxmia.attacks import Evidence
-from jaxmia.config import Config, EnsembleConfig, QueryConfig, load_config
+from jaxmia.config import AttackConfig, Config, EnsembleConfig, QueryConfig, load_config
 from jaxmia.data.kinds import IMAGES
 from jaxmia.data.masks import Masks
 from jaxmia.data.pool import Pool
@@ -204,6 +204,20 @@ def test_models_beyond_a_smaller_count_are_told(tmp_path: Path, records: Records
     assert not telling(records, "beyond shadow.count")
     train(config.model_copy(update={"shadow": config.shadow.model_copy(update={"count": 3})}), out)
     assert telling(records, "shadows: models 3-7 are beyond shadow.count: 3", "scored with the others") == ["WARNING"]
+
+
+def test_too_few_models_to_select_an_attack_are_refused_before_any_is_trained(tmp_path: Path):
+    config, out = challenge(tmp_path), tmp_path / "run"
+    few = config.model_copy(
+        update={"shadow": config.shadow.model_copy(update={"count": 3}), "attack": AttackConfig(name="auto")}
+    )
+    with pytest.raises(
+        InputError, match=r"^shadow\.count: 3 is too few for attack\.name: auto, which needs at least 4;"
+    ):
+        run(few, out)
+    assert not out.exists()
+    train(config, out)
+    assert run(few, out).models == 8
 
 
 def test_a_run_that_a_checkpoint_refuses_leaves_no_configuration(tmp_path: Path):

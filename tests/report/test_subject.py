@@ -31,6 +31,14 @@ def test_the_head_says_what_was_audited_and_with_what(run: tuple[Path, np.ndarra
     assert subject["Attack"] == "lira-online-global, named by the user"
 
 
+def test_samples_with_fixed_memberships_are_counted_apart(run: tuple[Path, np.ndarray]):
+    assert "fixed" not in subject_of(run[0])["Data"]
+    change_metrics(run[0], fixed=1800)
+    assert subject_of(run[0])["Data"].endswith(
+        ", 200 private; 1,800 more public samples have fixed memberships and are not scored"
+    )
+
+
 def test_without_a_configuration_only_what_is_known_is_said(run: tuple[Path, np.ndarray]):
     subject = subject_of(run[0])
     assert "Target" not in subject

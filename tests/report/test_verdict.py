@@ -106,7 +106,13 @@ def test_without_shadows_and_labels_nothing_is_claimed(run: tuple[Path, np.ndarr
 def test_the_promise_names_what_contradicts_its_condition(run: tuple[Path, np.ndarray]):
     out, _ = run
     assert "if the target was trained as its shadows were; random" in verdict_of(out).sentence
+    assert "public" not in verdict_of(out).sentence
     change_metrics(out, unlike_shadows=True, misalignment=9.0)
+    public = verdict_of(out).figures[1].estimate
+    assert verdict_of(out).sentence.endswith(
+        f"guessing identifies 5 %. On the public samples, it identified {100 * public.value:.1f} % (95 % interval "
+        f"{100 * public.low:.1f} to {100 * public.high:.1f} %)."
+    )
     assert "as its shadows were (it was probably not: its logit margins are unlike theirs)" in verdict_of(out).sentence
     change_metrics(out, target_network="resnet18", shadow_network="resnet8")
     assert "as its shadows were (it was not: its network is resnet18, theirs resnet8)" in verdict_of(out).sentence
