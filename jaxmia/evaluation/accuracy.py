@@ -9,6 +9,18 @@ CHECK_PREPROCESSING = "check challenge.image_size, mean and std, and that labels
 _MARGIN = 0.1
 
 
+def by_membership(
+    correct: Bool[np.ndarray, " sample"], membership: Int[np.ndarray, " sample"]
+) -> dict[str, Bool[np.ndarray, " _"]]:
+    """Which predictions on public members and on public non-members are correct, without groups that are empty.
+
+    >>> by_membership(np.array([True, False, True]), np.array([1, 1, -1]))
+    {'public members': array([ True, False])}
+    """
+    groups = {"public members": correct[membership == 1], "public non-members": correct[membership == 0]}
+    return {name: group for name, group in groups.items() if len(group)}
+
+
 def chance_accuracy(labels: Int[np.ndarray, " sample"]) -> float:
     """Accuracy of always predicting the most common class.
 

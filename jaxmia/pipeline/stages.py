@@ -17,7 +17,7 @@ from jaxmia.data.pool import Pool
 from jaxmia.data.sources import named_file
 from jaxmia.data.views import View
 from jaxmia.errors import InputError, UnreadableFile
-from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, chance_accuracy, near_chance
+from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, by_membership, chance_accuracy, near_chance
 from jaxmia.evaluation.selection import configured_attacks
 from jaxmia.files import load_npz, save_npz
 from jaxmia.pipeline.shard import Shard
@@ -223,12 +223,8 @@ class Pipeline:
         metadata = json.dumps({"cache_key": cache_key, **network, **origin()})
         save_npz(path, {"phi": phi, "correct": correct, "metadata": np.array(metadata)})
         RunDir(self.out).partial_target.unlink(missing_ok=True)
-        membership = self.pool.membership
-        shares = [
-            f"{correct[membership == value].mean():.4f} on public {name}"
-            for value, name in ((1, "members"), (0, "non-members"))
-            if (membership == value).any()
-        ]
+        groups = by_membership(correct, self.pool.membership)
+        shares = [f"{group.mean():.4f} on {name}" for name, group in groups.items()]
         logger.info("target: accuracy " + ", ".join(shares or [f"{correct.mean():.4f}"]))
         if near_chance(correct, self.pool.labels):
             logger.warning(

@@ -38,8 +38,7 @@ NO_IMAGES = "The run directory has no images; jaxmia report shows them if it fin
 
 
 def _keep_together(value: Any) -> Any:
-    """Joins a number and its percent sign, and the ends of an interval, with non-breaking spaces; leaves markup as it
-    is."""
+    """Joins a number and its percent sign, and the ends of an interval, with non-breaking spaces, but in markup."""
     if type(value) is not str:
         return value
     value = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", value)

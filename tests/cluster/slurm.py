@@ -110,7 +110,7 @@ def one_node() -> Iterator[Slurm]:
             wait_for(lambda: (folder / "munge.socket").exists(), "munged to listen", seconds=60)
             stack.enter_context(_daemon(folder, slurm, "slurmctld", "-D"))
             stack.enter_context(_daemon(folder, slurm, "slurmd", "-D", "-N", host))
-            wait_for(lambda: "idle" in _nodes(slurm), "the node to be idle", seconds=120)
+            wait_for(lambda: "idle" in _nodes(slurm), "the node to be idle")
         except TimeoutError as error:
             for log in sorted(folder.glob("*.out")):
                 error.add_note(f"{log.name}: {log.read_text()[-2000:]}")
@@ -119,7 +119,7 @@ def one_node() -> Iterator[Slurm]:
         yield slurm
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
     """Looks ten times a second.
 
     Raises:
@@ -158,7 +158,7 @@ def _nodes(slurm: Slurm) -> str:
 
 def _cancel_all(slurm: Slurm) -> None:
     slurm.run("scancel", f"--user={getpass.getuser()}")
-    wait_for(lambda: not slurm.queue(), "the jobs to end", seconds=120)
+    wait_for(lambda: not slurm.queue(), "the jobs to end")
 
 
 def _free_ports(count: int) -> list[int]:

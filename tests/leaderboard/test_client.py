@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -69,15 +68,6 @@ def csv(tmp_path):
 @pytest.fixture
 def ledger(tmp_path):
     return tmp_path / "submissions.jsonl"
-
-
-@pytest.fixture
-def passed(monkeypatch):
-    """Seconds for which the client has waited, in a list of one; waiting takes no time."""
-    seconds = [0.0]
-    clocks = SimpleNamespace(monotonic=lambda: seconds[0], sleep=lambda waited: seconds.append(seconds.pop() + waited))
-    monkeypatch.setattr(client, "time", clocks)
-    return seconds
 
 
 def board(url, task="01-mia"):

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import HTTPError
 
 import numpy as np
@@ -236,10 +235,7 @@ def test_teams_are_read(tmp_path):
 # HTTP
 
 
-def test_the_client_submits_and_keeps_to_the_cooldown_of_the_server(tmp_path, monkeypatch):
-    passed = [0.0]
-    clocks = SimpleNamespace(monotonic=lambda: passed[0], sleep=lambda seconds: passed.append(passed.pop() + seconds))
-    monkeypatch.setattr(client, "time", clocks)
+def test_the_client_submits_and_keeps_to_the_cooldown_of_the_server(tmp_path, passed):
     path, ledger, screen = tmp_path / "submission.csv", tmp_path / "submissions.jsonl", io.StringIO()
     write_submission(path, IDS, attack(1, 2.0))
     teacher = grader(

@@ -98,8 +98,9 @@ def _files(config: "Config") -> list["Finding"]:
         check_file("challenge.target", section.target, target),
     ]
     if all(finding.state == "ok" for finding in findings):
-        findings.append(_check_together(section, targets[0], targets[0].query(seen[0]).shape[1]))
-        findings.append(check_field("shadow", lambda: _shadows(config, targets[0], seen[0])))
+        classes = targets[0].query(seen[0]).shape[1]
+        findings.append(_check_together(section, targets[0], classes))
+        findings.append(check_field("shadow", lambda: _shadows(config, targets[0], classes, seen[0])))
     return findings
 
 
@@ -108,23 +109,17 @@ def _check_together(challenge: "ChallengeConfig", target: "Target", classes: int
     import numpy as np
 
     from bridge.open import open_pool
-    from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, chance_accuracy, near_chance
+    from jaxmia.evaluation.accuracy import CHECK_PREPROCESSING, by_membership, chance_accuracy, near_chance
     from jaxmia.machine.doctor import Finding
 
     try:
         pool = open_pool(challenge, classes)
-        groups = {
-            name: np.flatnonzero(pool.membership == value)[:_TRIED]
-            for value, name in ((1, "members"), (0, "non-members"))
-        }
-        tried = np.concatenate(list(groups.values()))
+        tried = np.concatenate([np.flatnonzero(pool.membership == value)[:_TRIED] for value in (1, 0)])
         correct = target.query(pool.images_to("query")[tried]).argmax(1) == pool.labels[tried]
     except InputError as error:
         return Finding("challenge", "bad", str(error))
-    parts = np.split(correct, [len(groups["members"])])
-    shares = [
-        f"{part.mean():.2f} on {len(part)} public {name}" for name, part in zip(groups, parts, strict=True) if len(part)
-    ]
+    groups = by_membership(correct, pool.membership[tried])
+    shares = [f"{group.mean():.2f} on {len(group)} {name}" for name, group in groups.items()]
     text = f"accuracy of the target {', '.join(shares)}"
     if not near_chance(correct, pool.labels[tried]):
         return Finding("challenge", "ok", text)
@@ -132,7 +127,7 @@ def _check_together(challenge: "ChallengeConfig", target: "Target", classes: int
     return Finding("challenge", "note", f"{text}; {chance:.2f} is chance", CHECK_PREPROCESSING)
 
 
-def _shadows(config: "Config", target: "Target", samples: "np.ndarray") -> str:
+def _shadows(config: "Config", target: "Target", classes: int, samples: "np.ndarray") -> str:
     """Describes the network of the shadows, and how it is trained and queried on such samples.
 
     Raises:
@@ -149,7 +144,6 @@ def _shadows(config: "Config", target: "Target", samples: "np.ndarray") -> str:
     recipe, query, count = config.shadow, config.query, len(samples)
     unknown = np.full(count, UNKNOWN, np.int8)
     pool = Pool(samples, np.zeros(count, np.int32), np.arange(count).astype(str), unknown)
-    classes = target.query(samples).shape[1]
     views = kind_of(samples).query_views(query.views, query.shift, recipe.augment, samples.shape[1:])
     network = shadow_network(recipe, target, samples, classes)
     setup = shadow_setup(pool, recipe, target.preprocessing, classes, views=views, seed=config.seed, network=network)
